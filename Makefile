@@ -1,0 +1,53 @@
+# The environment is made once, in .venv, and again when its recipe changes.
+PYTHON ?= python3
+PYTEST_ARGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test test-parity lint format lock clean help
+
+help:
+	@echo "make demo         train a tiny CLIP on drawn shapes and classify unseen ones"
+	@echo "make test         all tests (PYTEST_ARGS='-k text' for some)"
+	@echo "make lint         ruff: format and rules; make format applies both"
+	@echo "make test-parity  tests against torch and open_clip, which it installs"
+	@echo "make lock         requirements.lock again (LOCK_ARGS=--upgrade: newest)"
+	@echo "PYTHON=python3.12 make ...   with another interpreter, 3.11 or later"
+
+demo: $(READY)
+	$(BIN)/mmjax demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 -q $(PYTEST_ARGS)
+
+test-parity: $(READY)
+	$(BIN)/python -m pip install -q -e '.[parity]'
+	$(BIN)/python -m pytest -q -m parity $(PYTEST_ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Run it with Python 3.11, the oldest we support: its lock installs on 3.12 to 3.14 too.
+lock: $(READY)
+	CUSTOM_COMPILE_COMMAND="make lock  (on Python 3.11; installs on 3.12 to 3.14 too)" \
+	$(BIN)/pip-compile -q --strip-extras --annotation-style=line \
+	  --extra dev --extra notebook --no-emit-index-url --no-emit-find-links \
+	  --no-emit-trusted-host --no-emit-options $(LOCK_ARGS) \
+	  -o requirements.lock setup.py
+
+$(READY): requirements.lock setup.py
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+	  "mmjax needs Python 3.11 or later, $(PYTHON) is %d.%d: make PYTHON=python3.11" \
+	  % v[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -r requirements.lock
+	$(BIN)/python -m pip install -q --no-deps -e .
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info

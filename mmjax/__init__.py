@@ -1,0 +1,3 @@
+"""mmjax: multimodal vision-language research in JAX and Flax."""
+
+__version__ = "0.1.0"

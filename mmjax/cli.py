@@ -1,0 +1,111 @@
+"""The `mmjax` command: `mmjax VERB ...` runs mmjax/commands/VERB.py.
+
+A verb's module has `add_arguments(parser)`, `run(args) -> int` and `EXAMPLE`, its
+`--help`'s last lines. Only the module of the verb in question is imported, and those
+import JAX inside `run`, so that `--help` and typos answer at once.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import mmjax
+from mmjax import schema
+from mmjax.errors import UserError
+
+VERBS = {
+    "demo": "train on embedded shapes in minutes and show zero-shot results",
+    "train": "train a config in a workdir, or go on where it stopped",
+    "eval": "run a trained model's evaluators",
+    "inspect": "show a run: parameter table, config, last metrics",
+    "embed": "write embeddings of images and texts to an npz file",
+    "zeroshot": "classify images by label names",
+    "data": "check a source, train a BPE on its captions, build data sets",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises UserError, without abbreviations."""
+
+    def __init__(self, **kwargs):
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {line}" for verb, line in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: mmjax VERB ...",
+            "",
+            "Multimodal vision-language research in JAX.",
+            "",
+            *lines,
+            "",
+            "`mmjax VERB --help` says more. Begin with:  mmjax demo",
+        ]
+    )
+
+
+def _parse(verb: str, argv: Sequence[str]) -> tuple[argparse.Namespace, object]:
+    if verb not in VERBS:
+        raise UserError(f"no verb {verb!r}{schema.suggest(verb, VERBS)}")
+    module = importlib.import_module(f"mmjax.commands.{verb}")
+    parser = Parser(
+        prog=f"mmjax {verb}", description=module.__doc__, epilog=module.EXAMPLE
+    )
+    module.add_arguments(parser)
+    # Overrides are the config's business: argparse does not know the keys.
+    overrides = [a for a in argv if a.startswith("--config.")]
+    args = parser.parse_args([a for a in argv if not a.startswith("--config.")])
+    if overrides:
+        if not hasattr(args, "overrides"):
+            raise UserError(f"{overrides[0]}: mmjax {verb} takes no --config.KEY=VALUE")
+        args.overrides = overrides
+    return args, module
+
+
+def _run(argv: Sequence[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"mmjax {mmjax.__version__}")
+        return 0
+    args, module = _parse(argv[0], argv[1:])
+    return module.run(args)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status.
+
+    0 done; 2 bad input, said in one line on stderr; 130 interrupted (143 terminated).
+    """
+    logging.basicConfig(format="mmjax: %(message)s", level=logging.WARNING)
+    # Orbax and the threads it runs in log tracebacks of a failed save, which we report
+    # in one line.
+    for name in ("absl", "asyncio", "concurrent.futures"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except UserError as e:
+        print(f"mmjax: {' '.join(str(e).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mmjax: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `mmjax inspect D | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Looks at data before a run does: checks sources, trains a BPE, builds data sets.
+
+A SOURCE is kind:place?option=value, such as shapes:train, webdataset:/d/x-*.tar,
+jsonl:/d/x.jsonl, folder:/d, packed:/d/x.npz, tfds:name/split?data_dir=/d.
+"""
+
+import argparse
+import pathlib
+
+from mmjax.errors import UserError
+
+EXAMPLE = """examples:
+  mmjax data check shapes:val "webdataset:/data/x-*.tar" --out sheet.png
+  mmjax data bpe "webdataset:/data/x-*.tar" --vocab-size 8192 --out bpe.json
+  mmjax data build photos --data-dir /data/tfds --split train=folder:/photos
+  mmjax data build mnist --data-dir /data/tfds --manual-dir /data/mnist_files
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    check = verbs.add_parser(
+        "check",
+        help="count, find broken records, draw a contact sheet",
+        description="Decodes every record. Exits with 1 where one is broken.",
+    )
+    check.add_argument("sources", nargs="+", metavar="SOURCE")
+    check.add_argument(
+        "--out",
+        type=pathlib.Path,
+        default=pathlib.Path("data_check.png"),
+        metavar="FILE.png",
+        help="where the contact sheet goes (default: data_check.png)",
+    )
+    check.set_defaults(act=_check)
+
+    bpe = verbs.add_parser(
+        "bpe",
+        help="train a tokenizer on the captions of sources",
+        description="Trains a byte-level BPE; same captions, same tokenizer.",
+    )
+    bpe.add_argument("sources", nargs="+", metavar="SOURCE")
+    bpe.add_argument("--vocab-size", type=int, required=True, metavar="N")
+    bpe.add_argument("--context", type=int, default=77, metavar="N")
+    bpe.add_argument("--out", type=pathlib.Path, required=True, metavar="FILE.json")
+    bpe.set_defaults(act=_bpe)
+
+    build = verbs.add_parser(
+        "build",
+        help="write a data set as ArrayRecord, to read as tfds:NAME/SPLIT",
+        description="With --split, NAME is a new data set of captioned images. "
+        "Without, it is mnist, made from the four files in --manual-dir, or another "
+        "data set of TFDS.",
+    )
+    build.add_argument("name", metavar="NAME")
+    build.add_argument("--data-dir", type=pathlib.Path, required=True, metavar="DIR")
+    build.add_argument("--manual-dir", type=pathlib.Path, metavar="DIR")
+    build.add_argument(
+        "--split", action="append", default=[], metavar="SPLIT=SOURCE", dest="splits"
+    )
+    build.set_defaults(act=_build)
+
+
+def run(args: argparse.Namespace) -> int:
+    return args.act(args)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from mmjax.data import check
+
+    report = check.check(args.sources, args.out)
+    print(report.text())
+    return 1 if report.broken else 0
+
+
+def _bpe(args: argparse.Namespace) -> int:
+    from mmjax.data import text
+    from mmjax.data.sources import open_source
+
+    if not args.out.absolute().parent.is_dir():
+        raise UserError(f"--out {args.out}: there is no folder {args.out.parent}")
+    sources = [open_source(spec) for spec in args.sources]
+    made = text.train_bpe(
+        (caption for source in sources for caption in source.texts()),
+        vocab_size=args.vocab_size,
+        context=args.context,
+    )
+    args.out.write_text(made.to_json(), encoding="utf-8")
+    asked = f" ({args.vocab_size} asked for)" * (made.vocab_size != args.vocab_size)
+    print(f"{args.out}: {made.vocab_size} ids{asked}, context {made.context}")
+    key = "--config.data.tokenizer"
+    print(f"use it with {key}.kind=bpe {key}.path={args.out.absolute()}")
+    return 0
+
+
+def _build(args: argparse.Namespace) -> int:
+    from mmjax.data import build
+
+    if args.splits:
+        wrong = [text for text in args.splits if not all(text.partition("="))]
+        if wrong:
+            raise UserError(f"--split {wrong[0]}: write --split SPLIT=SOURCE")
+        splits = dict(text.split("=", 1) for text in args.splits)
+        made = build.build(splits, args.data_dir, name=args.name)
+    elif args.name == "mnist" and args.manual_dir:
+        made = build.mnist(args.data_dir, manual_dir=args.manual_dir)
+    else:
+        made = build.builtin(args.name, args.data_dir, manual_dir=args.manual_dir)
+    name = made.relative_to(args.data_dir).parts[0]
+    print(f"{made}\nread it as tfds:{name}/SPLIT?data_dir={args.data_dir}")
+    return 0

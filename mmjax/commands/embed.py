@@ -1,0 +1,86 @@
+"""Writes unit embeddings of images and texts, made by a trained model, to an npz file.
+
+The file holds image_embeddings (n, d) with image_paths, and text_embeddings (m, d)
+with texts, all float32 or strings: `numpy.load` reads it without pickle.
+"""
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmjax import runtime
+from mmjax.errors import UserError
+
+EXAMPLE = """examples:
+  mmjax embed runs/demo --images photos/ cat.jpg --out photos.npz
+  mmjax embed runs/demo --texts captions.txt "a red circle" --out texts.npz
+"""
+_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
+    parser.add_argument(
+        "--images", nargs="+", default=[], metavar="PATH", help="files or folders"
+    )
+    parser.add_argument(
+        "--texts",
+        nargs="+",
+        default=[],
+        metavar="TEXT",
+        help="sentences, or .txt files with one a line",
+    )
+    parser.add_argument("--out", required=True, type=pathlib.Path, metavar="FILE.npz")
+    parser.add_argument("--step", type=int, help="a saved step (default: the newest)")
+
+
+def run(args: argparse.Namespace) -> int:
+    if not args.images and not args.texts:
+        raise UserError("nothing to embed: give --images, --texts or both")
+    if not args.out.parent.is_dir():
+        raise UserError(f"--out {args.out}: there is no folder {args.out.parent}")
+    paths, texts = image_files(args.images), _lines(args.texts)
+    runtime.configure()
+    from mmjax import notebook
+
+    model = notebook.load_run(args.workdir, args.step)
+    arrays: dict[str, np.ndarray] = {}
+    if paths:
+        arrays["image_embeddings"] = model.embed_images(paths)
+        arrays["image_paths"] = np.asarray([str(p) for p in paths])
+    if texts:
+        arrays["text_embeddings"] = model.embed_texts(texts)
+        arrays["texts"] = np.asarray(texts)
+    with args.out.open("wb") as file:  # np.savez would add a suffix
+        np.savez(file, **arrays)
+    dim = next(iter(arrays.values())).shape[1]
+    print(f"{args.out}: {len(paths)} images and {len(texts)} texts, {dim} numbers each")
+    return 0
+
+
+def image_files(given: Sequence[str]) -> list[pathlib.Path]:
+    """Files as they are and the images of folders in order; UserError on missing."""
+    found: list[pathlib.Path] = []
+    for name in given:
+        path = pathlib.Path(name)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGES)
+            if not inside:
+                raise UserError(f"no images ({', '.join(_IMAGES)}) in {path}")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"no image file or folder {name}")
+    return found
+
+
+def _lines(given: Sequence[str]) -> list[str]:
+    from mmjax.data import prompts
+
+    texts: list[str] = []
+    for text in given:
+        texts += prompts.read_list(text) if text.endswith(".txt") else [text]
+    return texts

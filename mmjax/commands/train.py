@@ -1,0 +1,59 @@
+"""Trains a config in a workdir. Run the same command again to go on where it stopped.
+
+Every key of the config can be given on the command line: --config.KEY=VALUE, as
+`mmjax inspect WORKDIR` prints them.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from mmjax import runtime
+
+EXAMPLE = """examples:
+  mmjax train --config configs/clip.py:shapes --workdir runs/shapes
+  mmjax train --config configs/clip.py:shapes --workdir runs/short \\
+      --config.steps=500 --config.optim.lr=3e-4
+  mmjax train --config configs/clip.py:shapes --workdir runs/mesh --devices 4 \\
+      --config.parallel.mesh.data=2 --config.parallel.mesh.fsdp=2
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE.py:ARG",
+        help="a config file and the preset in it, such as configs/clip.py:shapes",
+    )
+    parser.add_argument(
+        "--workdir",
+        required=True,
+        type=pathlib.Path,
+        metavar="DIR",
+        help="where checkpoints, metrics and result cards go",
+    )
+    add_devices(parser)
+    parser.set_defaults(overrides=[])
+
+
+def add_devices(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--devices",
+        type=int,
+        default=0,
+        metavar="N",
+        help="show N virtual CPU devices, to try a mesh without accelerators",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    runtime.configure(devices=args.devices)
+    from mmjax import config, train
+
+    try:
+        train.run(config.load(args.config, args.overrides), args.workdir)
+    except train.Interrupted as e:
+        print(f"mmjax: {e}; run the same command to go on", file=sys.stderr)
+        return e.code
+    return 0

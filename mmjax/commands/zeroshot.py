@@ -1,0 +1,74 @@
+"""Classifies images by label names, with a trained model that has seen no labels.
+
+Each label is embedded in every template, the embeddings averaged; images take the
+nearest. Percentages are a softmax over the given labels: they add up to 100 whether or
+not any of the labels fits.
+"""
+
+import argparse
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mmjax import runtime
+from mmjax.commands.embed import image_files
+from mmjax.errors import UserError
+
+EXAMPLE = """examples:
+  mmjax zeroshot runs/demo scene.png --labels "red circle,blue square"
+  mmjax zeroshot runs/flickr photos/ --labels dog,cat,person \\
+      --templates "a photo of a {}." --png ranked.png
+"""
+_TOP = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files or folders")
+    parser.add_argument("--labels", required=True, metavar="A,B,C")
+    parser.add_argument(
+        "--templates",
+        metavar="NAME",
+        help="a set (plain, photo, clip7, clip80), a file, or a sentence with {}; "
+        "default: those of the run's own zero-shot evaluation, or photo",
+    )
+    parser.add_argument("--png", type=pathlib.Path, metavar="FILE", help="draw results")
+    parser.add_argument("--step", type=int, help="a saved step (default: the newest)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from mmjax.data import prompts
+
+    labels = [label.strip() for label in args.labels.split(",") if label.strip()]
+    if len(set(labels)) < 2 or len(set(labels)) < len(labels):
+        raise UserError(f"--labels {args.labels!r}: give two or more that differ")
+    templates = prompts.load(args.templates) if args.templates else ()
+    paths = image_files(args.images)
+    runtime.configure()
+    from mmjax import notebook
+    from mmjax.evaluators import picture
+
+    model = notebook.load_run(args.workdir, args.step)
+    templates = templates or prompts.load(own_templates(model.config))
+    pixels = [notebook.read_image(path) for path in paths]
+    chances_nc = model.classify(pixels, labels, templates)
+    width = max(map(len, labels))
+    for path, chance_c in zip(paths, chances_nc, strict=True):
+        print(path)
+        for c in np.argsort(-chance_c, kind="stable")[:_TOP]:
+            print(f"  {labels[c]:<{width}}  {100 * chance_c[c]:5.1f} %")
+    if args.png:
+        names = [path.name for path in paths]
+        picture.ranked(args.png, pixels, labels, chances_nc, captions=names)
+        print(f"picture: {args.png}")
+    return 0
+
+
+def own_templates(config: Mapping[str, Any]) -> str | tuple[str, ...]:
+    """Templates of the first zero-shot evaluation of a config that names some."""
+    for name in config.evals:
+        if "templates" in config.evals[name]:
+            return config.evals[name].templates
+    return "photo"

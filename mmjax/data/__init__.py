@@ -1,0 +1,1 @@
+"""Records, sources, image operations, tokenizers and the batch pipeline."""

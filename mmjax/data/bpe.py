@@ -1,0 +1,155 @@
+"""Byte-pair encoding in CLIP's layout: symbols, words, training, CLIP's vocabulary.
+
+Everything here is text in, numbers out; `mmjax.data.text` is the door callers use. A
+vocabulary is its list of merges, in order: the 256 byte symbols, the same 256 with the
+end-of-word mark, one symbol a merge, start of text, end of text (openai/CLIP,
+clip/simple_tokenizer.py).
+"""
+
+import functools
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+from tokenizers import models, pre_tokenizers, trainers
+
+from mmjax.errors import UserError
+
+Merges = tuple[tuple[str, str], ...]
+
+END = "</w>"
+CLIP_FILE = "bpe_simple_vocab_16e6.txt.gz"
+CLIP_SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
+CLIP_VOCAB = 49408
+BASE = 2 * 256  # symbols that exist before the first merge
+SPECIALS = 2
+
+# The original's pattern. It also lists its two special tokens, so that a caption which
+# spells one out gets its id; here it stays plain text: no caption can forge an end.
+# The original drops U+0345, a quirk of its case-insensitive engine. Characters newer
+# than Unicode 16 may split differently, there as here, with the engine's release.
+WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{345}]+"
+# The same on ASCII text, where Python's own engine needs no Unicode classes.
+ASCII_WORDS = re.compile(
+    r"'s|'t|'re|'ve|'m|'ll|'d|[a-z]+|[0-9]|[^\sa-z0-9]+", re.ASCII | re.IGNORECASE
+)
+
+
+@functools.cache
+def _byte_of() -> dict[str, int]:
+    """Symbol to byte, in the order of the ids: printable bytes spell themselves."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in printable]
+    shifted = {chr(256 + n): b for n, b in enumerate(others)}
+    return {chr(b): b for b in printable} | shifted
+
+
+def symbols() -> tuple[str, ...]:
+    """The 256 byte symbols in the order of their ids."""
+    return tuple(_byte_of())
+
+
+def vocabulary(merges: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Symbols in the order of their ids, without the two specials.
+
+    Two merges that spell the same symbol share its id.
+
+    Raises:
+      UserError: a merge joins a symbol that does not exist yet.
+    """
+    known = dict.fromkeys(symbols() + tuple(s + END for s in symbols()))
+    for number, (left, right) in enumerate(merges):
+        for half in (left, right):
+            if half not in known:
+                raise UserError(
+                    f"tokenizer: merge {number} joins {left!r} and {right!r}, but no "
+                    f"earlier merge makes {half!r}: the file is cut or reordered"
+                )
+        known[left + right] = None
+    return tuple(known)
+
+
+def engine(merges: Sequence[tuple[str, str]]) -> tokenizers.Tokenizer:
+    """The Rust encoder of cleaned text; adds no special tokens."""
+    ids = {symbol: i for i, symbol in enumerate(vocabulary(merges))}
+    model = models.BPE(vocab=ids, merges=list(merges), end_of_word_suffix=END)
+    built = tokenizers.Tokenizer(model)
+    words = pre_tokenizers.Split(tokenizers.Regex(WORDS), "removed", invert=True)
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    built.pre_tokenizer = pre_tokenizers.Sequence([words, as_bytes])
+    return built
+
+
+def spell(symbol: str) -> bytes:
+    """The bytes that a symbol stands for; a space follows the end of a word."""
+    text, space = (symbol[: -len(END)], b" ") if symbol.endswith(END) else (symbol, b"")
+    return bytes(map(_byte_of().__getitem__, text)) + space
+
+
+def train(texts: Iterable[str], *, vocab_size: int) -> Merges:
+    """Learns merges from cleaned `texts` until the vocabulary holds `vocab_size` ids.
+
+    Fewer merges come back when no pair occurs twice any more. Deterministic: ties fall
+    to the lower ids, and all 512 base ids are fixed beforehand (left to the trainer,
+    they would follow its hash order).
+
+    Raises:
+      UserError: `vocab_size` leaves no room for one merge, or there is no text.
+    """
+    least = BASE + SPECIALS + 1
+    if vocab_size < least:
+        raise UserError(
+            f"tokenizer: vocab_size {vocab_size} leaves no room for a merge: "
+            f"{BASE} byte symbols and {SPECIALS} specials come first, use {least} or "
+            "more, or kind 'bytes'"
+        )
+    learner = engine(())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - SPECIALS,
+        min_frequency=2,
+        special_tokens=list(vocabulary(())),
+        end_of_word_suffix=END,
+        show_progress=False,
+    )
+    seen = 0
+
+    def counted() -> Iterable[str]:
+        nonlocal seen
+        for text in texts:
+            seen += bool(text)
+            yield text
+
+    learner.train_from_iterator(counted(), trainer)
+    if not seen:
+        raise UserError("tokenizer: no captions to train on: the source has no text")
+    merges = json.loads(learner.to_str())["model"]["merges"]
+    return tuple((left, right) for left, right in merges)
+
+
+def read_clip(path: str | Path) -> Merges:
+    """The 48,894 merges of CLIP's vocabulary file, in order.
+
+    Raises:
+      UserError: the file is missing, or is not the original to the last byte.
+    """
+    source = f"{CLIP_FILE} from github.com/openai/CLIP, folder clip/"
+    try:
+        packed = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"tokenizer: cannot read CLIP's vocabulary at {str(path)!r} "
+            f"({error.strerror}): tokenizer.path must name {source}"
+        ) from error
+    found = hashlib.sha256(packed).hexdigest()
+    if found != CLIP_SHA256:
+        raise UserError(
+            f"tokenizer: {path} is not CLIP's vocabulary: sha256 {found}, expected "
+            f"{CLIP_SHA256}; fetch {source} again, or use kind 'bpe'"
+        )
+    lines = gzip.decompress(packed).decode("utf-8").split("\n")
+    chosen = lines[1 : 49152 - 256 - 2 + 1]  # the slice the original takes
+    return tuple((left, right) for left, right in map(str.split, chosen))

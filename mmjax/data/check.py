@@ -1,0 +1,205 @@
+"""`mmjax data check`: reads every record once and says what is there and broken."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from mmjax.data import image
+from mmjax.data.records import BrokenRecord, Source
+from mmjax.data.sources import open_source
+
+CELL, STRIP, COLUMNS, SHOWN = 128, 38, 8, 16  # px, px, pictures a row and a source
+_BAR = 40  # characters of the longest bar
+_BINS = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceReport:
+    """What one source holds. sizes: (height, width) -> records; words: of captions."""
+
+    name: str
+    fingerprint: str
+    records: int
+    broken: tuple[BrokenRecord, ...]
+    words: Mapping[int, int]
+    sizes: Mapping[tuple[int, int], int]
+    labels: Mapping[str, int]
+    cells: tuple[tuple[np.ndarray, str], ...]
+
+    @property
+    def captions(self) -> int:
+        return sum(self.words.values())
+
+    def text(self) -> str:
+        """The report as lines for a terminal."""
+        lines = [
+            f"{self.name}  [{self.fingerprint}]",
+            f"  records   {self.records}, broken {len(self.broken)}",
+            f"  captions  {self.captions}",
+        ]
+        if self.sizes:
+            (height, width), count = max(self.sizes.items(), key=lambda kv: kv[1])
+            lines.append(
+                f"  pictures  {len(self.sizes)} sizes, most often {width}x{height} "
+                f"({count})"
+            )
+        if self.labels:
+            least, most = min(self.labels.values()), max(self.labels.values())
+            lines.append(
+                f"  classes   {len(self.labels)} seen, {least} to {most} records each"
+            )
+        lines += [f"  broken    {error}" for error in self.broken]
+        return "\n".join([*lines, *_histogram(self.words)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Every source's report, and the contact sheet's path."""
+
+    sources: tuple[SourceReport, ...]
+    sheet: pathlib.Path
+
+    @property
+    def broken(self) -> int:
+        return sum(len(source.broken) for source in self.sources)
+
+    def text(self) -> str:
+        """The report as lines for a terminal."""
+        parts = [source.text() for source in self.sources]
+        return "\n\n".join([*parts, f"contact sheet: {self.sheet}"])
+
+
+def check(
+    sources: Sequence[Source | str | Mapping[str, Any]],
+    out_png: str | pathlib.Path,
+    *,
+    threads: int = 2,
+) -> Report:
+    """Decodes all records of the sources (or specs) and writes a contact sheet.
+
+    The sheet shows up to 16 records of each source, evenly spaced, with their first
+    caption. Broken records are part of the report, not errors.
+    """
+    opened = [open_source(s) if isinstance(s, str | Mapping) else s for s in sources]
+    reports = tuple(_check_one(source, threads) for source in opened)
+    sheet = pathlib.Path(out_png)
+    sheet.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(reports).save(sheet)
+    return Report(reports, sheet)
+
+
+def _check_one(source: Source, threads: int) -> SourceReport:
+    words: collections.Counter[int] = collections.Counter()
+    sizes: collections.Counter[tuple[int, int]] = collections.Counter()
+    labels: collections.Counter[str] = collections.Counter()
+    broken, cells = [], []
+    show = set(np.linspace(0, len(source) - 1, SHOWN).astype(int).tolist())
+
+    def look(i: int) -> Any:
+        try:
+            record = source[i]
+        except BrokenRecord as error:
+            return error
+        cell = thumbnail(record["image"]) if i in show else None
+        return record["image"].shape[:2], record["text"], record.get("label", -1), cell
+
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        for seen in _in_order(pool, look, len(source)):
+            if isinstance(seen, BrokenRecord):
+                broken.append(seen)
+                continue
+            shape, texts, label, cell = seen
+            sizes[shape] += 1
+            words.update(len(text.split()) for text in texts)
+            name = source.class_names[label] if label >= 0 else ""
+            labels.update([name] if name else [])
+            if cell is not None:
+                cells.append((cell, texts[0] if texts else name))
+    return SourceReport(
+        name=source.name,
+        fingerprint=source.fingerprint(),
+        records=len(source),
+        broken=tuple(broken),
+        words=words,
+        sizes=sizes,
+        labels=labels,
+        cells=tuple(cells),
+    )
+
+
+def _in_order(pool: concurrent.futures.Executor, look: Any, count: int) -> Any:
+    """`look(0), look(1), ...` with a bounded number under way."""
+    for start in range(0, count, 1024):
+        yield from pool.map(look, range(start, min(start + 1024, count)), chunksize=8)
+
+
+def thumbnail(img: np.ndarray) -> np.ndarray:
+    """The picture inside a white square of CELL pixels, uint8 (CELL, CELL, 3)."""
+    height, width = img.shape[:2]
+    scale = CELL / max(height, width)
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    small = image.resize(img, size, "area")
+    out = np.full((CELL, CELL, 3), 255, np.uint8)
+    top, left = (CELL - size[0]) // 2, (CELL - size[1]) // 2
+    out[top : top + size[0], left : left + size[1]] = small
+    return out
+
+
+def contact_sheet(reports: Sequence[SourceReport]) -> Image.Image:
+    """All cells, each source starting a new row under its name."""
+    rows: list[tuple[str, tuple[tuple[np.ndarray, str], ...]]] = []
+    for report in reports:
+        for at in range(0, max(1, len(report.cells)), COLUMNS):
+            rows.append(
+                (report.name if at == 0 else "", report.cells[at : at + COLUMNS])
+            )
+    heights = [CELL + STRIP + (16 if name else 0) for name, _ in rows]
+    sheet = Image.new("RGB", (COLUMNS * CELL, max(1, sum(heights))), "white")
+    draw, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(10), 0
+    for (name, cells), height in zip(rows, heights, strict=True):
+        if name:
+            draw.text((2, top + 2), name[-170:], fill="black", font=font)
+        above = top + (16 if name else 0)
+        for column, (cell, text) in enumerate(cells):
+            sheet.paste(Image.fromarray(cell), (column * CELL, above))
+            at = (column * CELL + 2, above + CELL)
+            draw.multiline_text(at, _wrap(text), fill="black", font=font, spacing=1)
+        top += height
+    return sheet
+
+
+def _wrap(text: str, width: int = 23, rows: int = 3) -> str:
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".strip()
+        if len(joined) <= width:
+            lines[-1] = joined
+        else:
+            lines.append(word[:width])
+    return "\n".join(line for line in lines[:rows])
+
+
+def _histogram(words: Mapping[int, int]) -> list[str]:
+    """Captions by number of words, as bars."""
+    if not words:
+        return []
+    low, high = min(words), max(words)
+    step = max(1, -(-(high - low + 1) // _BINS))
+    bins: collections.Counter[int] = collections.Counter()
+    for length, count in words.items():
+        bins[(length - low) // step] += count
+    most = max(bins.values())
+    lines = ["  words a caption"]
+    for k in range(max(bins) + 1):
+        start = low + k * step
+        bar = "#" * round(_BAR * bins[k] / most)
+        lines.append(f"  {start:4d}-{start + step - 1:<4d} {bins[k]:8d} {bar}".rstrip())
+    return lines

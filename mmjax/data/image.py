@@ -1,0 +1,293 @@
+"""Encoded bytes to uint8 pixels, and the crops and resizes that make a batch row.
+
+OpenCV does the work where it is installed, Pillow where it is not. Their resizes differ
+by a few grey levels, so `backend()` belongs on a result's card; the methods named
+`pil_*` are Pillow's on every machine, and `pil_bicubic` is what CLIP was trained with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+import zlib
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from mmjax.data.records import BrokenRecord
+from mmjax.errors import UserError
+
+try:
+    import cv2
+except ImportError:
+    cv2 = None
+else:
+    # Parallelism is ours, one image a thread: OpenCV's own pool on top of it costs
+    # more than it brings at these sizes (measured: 530 -> 370 us for a 256 px JPEG).
+    cv2.setNumThreads(1)
+
+PNG = b"\x89PNG\r\n\x1a\n"
+MAX_PIXELS = 1 << 26  # 8192 x 8192; a photo is a tenth of that
+_PIL = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "area": Image.Resampling.BOX,
+}
+_CV2 = {"nearest": 0, "bilinear": 1, "bicubic": 2, "area": 3, "lanczos": 4}
+METHODS = (*_PIL, *(f"pil_{name}" for name in _PIL))
+MODES = ("crop", "squash")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageConfig:
+    """How pictures become model input. Stored with the checkpoint.
+
+    size: the side in pixels. method: one of METHODS. mode: for evaluation, `crop`
+    (short side to `size`, centre cut out, as CLIP) or `squash` (both sides to `size`).
+    train_scale, train_ratio: the random resized crop's range of area, as a share of the
+    picture's, and of width / height. flip: mirror half of the training pictures.
+    """
+
+    size: int = 224
+    method: str = "bilinear"
+    mode: str = "crop"
+    train_scale: tuple[float, float] = (0.9, 1.0)
+    train_ratio: tuple[float, float] = (0.75, 4 / 3)
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UserError(f"image size {self.size}: use a positive number of pixels")
+        if self.mode not in MODES:
+            raise UserError(f"image mode {self.mode!r}: use one of {', '.join(MODES)}")
+        _known(self.method)
+        low, high = self.train_scale
+        if not 0 < low <= high <= 1:
+            raise UserError(f"train_scale {self.train_scale}: use 0 < low <= high <= 1")
+        low, high = self.train_ratio
+        if not 0 < low <= high:
+            raise UserError(f"train_ratio {self.train_ratio}: use 0 < low <= high")
+
+    def train(self, img: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A training view: random resized crop, perhaps mirrored; (size, size, 3)."""
+        scale, ratio = self.train_scale, self.train_ratio
+        if scale == (1, 1) and img.shape[:2] == (self.size, self.size):
+            out = img
+        else:
+            out = random_resized_crop(
+                img, self.size, rng, scale=scale, ratio=ratio, method=self.method
+            )
+        return flip(out) if self.flip and rng.random() < 0.5 else out
+
+    def evaluate(self, img: np.ndarray) -> np.ndarray:
+        """The evaluation view, (size, size, 3)."""
+        if self.mode == "squash":
+            return squash(img, self.size, self.method)
+        return center_crop_resize(img, self.size, self.method)
+
+
+def backend() -> str:
+    """The library that decodes and resizes here, with its version."""
+    return f"opencv {cv2.__version__}" if cv2 else f"pillow {Image.__version__}"
+
+
+def decode(
+    data: bytes | np.ndarray, place: str, *, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Any encoded picture as uint8 (H, W, 3) RGB, upright by its EXIF orientation.
+
+    Transparency is composited over white. Raises BrokenRecord at `place` where the
+    bytes are no picture, are cut short, or hold more than `max_pixels` (which is read
+    off the header, before anything is allocated).
+    """
+    data = bytes(data)
+    if not data:
+        raise BrokenRecord(place, "the image is empty (0 bytes)")
+    try:
+        return _decode(data, place, max_pixels)
+    except (OSError, ValueError, SyntaxError, EOFError, ArithmeticError) as error:
+        raise BrokenRecord(place, f"cannot decode the image: {error}") from error
+    except (
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,  # where warnings are errors
+        MemoryError,
+    ) as error:
+        raise BrokenRecord(place, f"image refused: {error}") from error
+
+
+def _decode(data: bytes, place: str, max_pixels: int) -> np.ndarray:
+    header = jpeg_header(data)
+    if header:
+        _admit(header[1], header[0], place, max_pixels)
+    if cv2 and header and header[2] in (1, 3):  # four channels are CMYK, Pillow's
+        # OpenCV fills what a cut JPEG lacks with grey and says nothing. One that has
+        # its end marker goes to it; any other goes to Pillow, which raises.
+        if b"\xff\xd9" in data[-64:]:
+            pixels = np.frombuffer(data, np.uint8)
+            out = cv2.imdecode(pixels, cv2.IMREAD_COLOR_RGB)
+            if out is not None:
+                return out
+    if data[:8] == PNG:
+        _check_png(data)
+    with Image.open(io.BytesIO(data)) as img:
+        _admit(*img.size, place, max_pixels)
+        return to_rgb(img)
+
+
+def _admit(width: int, height: int, place: str, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        reason = f"image of {width}x{height} pixels, above the limit of {max_pixels}"
+        raise BrokenRecord(place, reason)
+
+
+def _check_png(data: bytes) -> None:
+    """ValueError on a damaged chunk: Pillow does not look at the pixels' checksums."""
+    at = len(PNG)
+    while at < len(data):
+        body = at + 8 + int.from_bytes(data[at : at + 4])
+        if int.from_bytes(data[body : body + 4]) != zlib.crc32(data[at + 4 : body]):
+            raise ValueError(f"the PNG is damaged or cut short after byte {at}")
+        if data[at + 4 : at + 8] == b"IEND":
+            return
+        at = body + 4
+    raise ValueError("the PNG is cut short")
+
+
+def jpeg_header(data: bytes) -> tuple[int, int, int] | None:
+    """(height, width, channels) from a JPEG's frame header; None for anything else."""
+    if data[:3] != b"\xff\xd8\xff":
+        return None
+    at = 2
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height = int.from_bytes(data[at + 5 : at + 7])
+            width = int.from_bytes(data[at + 7 : at + 9])
+            return height, width, data[at + 9]
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return None
+
+
+def to_rgb(img: Image.Image) -> np.ndarray:
+    """A Pillow picture as uint8 (H, W, 3): upright, transparency over white."""
+    img = ImageOps.exif_transpose(img)
+    if img.mode in ("I;16", "I;16B", "I;16L", "I"):  # 16-bit greyscale PNG
+        grey = np.asarray(img).astype(np.int64) >> 8
+        return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    if img.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in img.info:
+        return over_white(np.asarray(img.convert("RGBA")))
+    return np.array(img.convert("RGB"))
+
+
+def over_white(rgba: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 4) composited over white: uint8 (H, W, 3)."""
+    alpha = rgba[..., 3:].astype(np.uint32)
+    colour = rgba[..., :3].astype(np.uint32)
+    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def encode_png(img: np.ndarray) -> bytes:
+    """uint8 (H, W, 3) as PNG bytes."""
+    file = io.BytesIO()
+    Image.fromarray(img).save(file, "PNG")
+    return file.getvalue()
+
+
+def resize(img: np.ndarray, size: int | tuple[int, int], method: str) -> np.ndarray:
+    """uint8 (H, W, 3) to `size`, a side or (height, width), in pixels.
+
+    Every method but `nearest` averages what it shrinks. OpenCV's bilinear, bicubic and
+    lanczos do not on their own: a side that shrinks to less than half is interpolated
+    to the target times a power of two, and that is averaged down exactly. It stays
+    aligned and costs a fifth of INTER_AREA.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    name, pil = _known(method)
+    if img.shape[:2] == (height, width):
+        return img
+    if pil or cv2 is None:
+        grows = height > img.shape[0] or width > img.shape[1]
+        kind = _PIL["bilinear" if name == "area" and grows else name]
+        return np.asarray(Image.fromarray(img).resize((width, height), kind))
+    if name == "area" and (height > img.shape[0] or width > img.shape[1]):
+        name = "bilinear"  # INTER_AREA repeats pixels as it grows
+    if name not in ("nearest", "area"):
+        folds = [_folds(img.shape[0], height), _folds(img.shape[1], width)]
+        if max(folds) > 1:
+            between = (width * folds[1], height * folds[0])
+            if between != img.shape[1::-1]:
+                img = cv2.resize(img, between, interpolation=_CV2[name])
+            name = "area"
+    return cv2.resize(img, (width, height), interpolation=_CV2[name])
+
+
+def _folds(side: int, target: int) -> int:
+    """The largest power of two by which `target` can grow and not pass `side`."""
+    return 1 << max(0, (side // target).bit_length() - 1)
+
+
+def _known(method: str) -> tuple[str, bool]:
+    """(name without prefix, whether Pillow must do it); UserError when unknown."""
+    if method not in METHODS:
+        raise UserError(f"resize method {method!r}: use one of {', '.join(METHODS)}")
+    return method.removeprefix("pil_"), method.startswith("pil_")
+
+
+def random_resized_crop(
+    img: np.ndarray,
+    size: int | tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    scale: tuple[float, float] = (0.9, 1.0),
+    ratio: tuple[float, float] = (0.75, 4 / 3),
+    method: str = "bilinear",
+) -> np.ndarray:
+    """A crop of random area and shape, resized; drawn as torchvision draws it.
+
+    Area uniform in `scale` of the picture's, log(width / height) uniform; after ten
+    draws that do not fit, the centre at the nearest allowed shape.
+    """
+    height, width = img.shape[:2]
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(10):
+        area = height * width * (scale[0] + (scale[1] - scale[0]) * rng.random())
+        shape = math.exp(low + (high - low) * rng.random())
+        w, h = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+        if 0 < w <= width and 0 < h <= height:
+            top = int(rng.random() * (height - h + 1))
+            left = int(rng.random() * (width - w + 1))
+            return resize(img[top : top + h, left : left + w], size, method)
+    shape = min(max(width / height, ratio[0]), ratio[1])
+    w = min(width, max(1, round(height * shape)))
+    h = min(height, max(1, round(width / shape)))
+    return resize(_center(img, h, w), size, method)
+
+
+def center_crop_resize(img: np.ndarray, size: int, method: str) -> np.ndarray:
+    """CLIP's evaluation view: the short side to `size`, the centre square of it."""
+    height, width = img.shape[:2]
+    short = min(height, width)
+    target = (int(size * height / short), int(size * width / short))
+    return _center(resize(img, target, method), size, size)
+
+
+def squash(img: np.ndarray, size: int, method: str) -> np.ndarray:
+    """Both sides to `size`, whatever the shape."""
+    return resize(img, size, method)
+
+
+def flip(img: np.ndarray) -> np.ndarray:
+    """Left and right exchanged."""
+    return img[:, ::-1]
+
+
+def _center(img: np.ndarray, height: int, width: int) -> np.ndarray:
+    top = round((img.shape[0] - height) / 2)
+    left = round((img.shape[1] - width) / 2)
+    return img[top : top + height, left : left + width]

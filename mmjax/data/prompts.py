@@ -1,0 +1,116 @@
+"""Prompt templates: sentences with a `{}` where a class name goes.
+
+Named sets are CLIP's own: `clip80` (the 80 ImageNet templates), `clip7` (the seven
+of them that its authors' greedy search kept) and one set per evaluation data set
+(`cifar10`, `gtsrb`, ...), from data/templates/clip.json. `plain` is the bare name,
+`photo` the one sentence of Radford et al. 2021, section 3.1.4, and `shapes` is for the
+embedded data: sentences that its captions hold.
+"""
+
+import functools
+import hashlib
+import importlib.resources
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+
+from mmjax import schema
+from mmjax.errors import UserError
+
+SLOT = "{}"
+_BUILT_IN = {
+    "plain": (SLOT,),
+    "photo": (f"a photo of a {SLOT}.",),
+    "shapes": ("a {}", "a photo of a {}", "a drawing of a {}", "one {}"),
+}
+
+
+@functools.cache
+def sets() -> dict[str, tuple[str, ...]]:
+    """Every named set of templates."""
+    file = importlib.resources.files("mmjax.data") / "templates" / "clip.json"
+    shipped = json.loads(file.read_text(encoding="utf-8"))["sets"]
+    return _BUILT_IN | {name: tuple(listed) for name, listed in shipped.items()}
+
+
+def load(templates: str | Sequence[str]) -> tuple[str, ...]:
+    """Templates from a set's name, a file, one sentence with `{}`, or a list.
+
+    A file is `.txt` (a template a line) or `.json` (a list; or a mapping of named
+    lists, of which `prompts.json#name` takes one).
+
+    Raises:
+      UserError: no such set (names the nearest) or file; a template without `{}`;
+        the same template twice; none at all.
+    """
+    if not isinstance(templates, str):
+        return _checked(tuple(templates), "templates")
+    if templates in sets():
+        return sets()[templates]
+    if _is_file(templates):
+        return _checked(read_list(templates), templates)
+    if SLOT in templates:
+        return (templates,)
+    hint = schema.suggest(templates, sets())
+    raise UserError(
+        f"no prompt set is called {templates!r}{hint}; or give a .txt or .json file, "
+        "or a list of sentences that hold {}"
+    )
+
+
+def read_list(place: str) -> tuple[str, ...]:
+    """Strings of a `.txt` (one a line) or `.json` file; `file.json#name` picks a list.
+
+    Raises:
+      UserError: the file is missing, is not UTF-8, not JSON, or holds no such list.
+    """
+    name, _, part = str(place).partition("#")
+    path = pathlib.Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(f"{name}: no such file")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name}: not UTF-8 ({error})") from error
+    if path.suffix != ".json":
+        return tuple(line.strip() for line in text.splitlines() if line.strip())
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{name}: not JSON ({error})") from error
+    if isinstance(found, dict):
+        if part not in found:
+            hint = schema.suggest(part, found)
+            raise UserError(f"{name}: holds no list called {part!r}{hint}")
+        found = found[part]
+    if not isinstance(found, list) or not all(isinstance(t, str) for t in found):
+        raise UserError(f"{place}: expected a list of strings")
+    return tuple(found)
+
+
+def fill(templates: Sequence[str], names: Iterable[str]) -> list[str]:
+    """Every template with every name, all the sentences of one name side by side."""
+    # not str.format: a name or a template may hold braces of its own
+    return [template.replace(SLOT, name) for name in names for template in templates]
+
+
+def sha256(texts: Sequence[str]) -> str:
+    """Identifies a list of strings, in its order."""
+    data = json.dumps(list(texts), ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(data.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _is_file(text: str) -> bool:
+    return text.partition("#")[0].endswith((".txt", ".json"))
+
+
+def _checked(templates: tuple[str, ...], where: str) -> tuple[str, ...]:
+    if not templates:
+        raise UserError(f"{where}: no templates; give at least one, such as '{SLOT}'")
+    for template in templates:
+        if not isinstance(template, str) or SLOT not in template:
+            raise UserError(f"{where}: {template!r} has no {SLOT} for the class name")
+    twice = {t for t in templates if templates.count(t) > 1}
+    if twice:
+        raise UserError(f"{where}: {min(twice)!r} is given twice")
+    return templates

@@ -1,0 +1,77 @@
+"""What every source yields: the record, the source protocol, the broken record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
+
+import numpy as np
+
+
+class Record(TypedDict):
+    """One example. A plain dict at run time; absent keys are absent, never None.
+
+    image: uint8 (H, W, 3), RGB. text: captions, possibly none. key: a stable name.
+    label: index into the source's `class_names`. boxes: float32 (N, 4), each
+    (x, y, width, height) in pixels from the top left. scene: `mmjax.data.scene.Scene`.
+    """
+
+    image: np.ndarray
+    text: list[str]
+    key: str
+    label: NotRequired[int]
+    boxes: NotRequired[np.ndarray]
+    scene: NotRequired[Any]
+
+
+class BrokenRecord(Exception):
+    """A record that cannot be read: skipped and counted by the pipeline.
+
+    `place` says where (file, shard member or line), `reason` says why.
+    """
+
+    def __init__(self, place: str, reason: str):
+        super().__init__(place, reason)  # both in args, so that it pickles
+        self.place = place
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.reason}"
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Records by position. Picklable: files are opened lazily, in each process."""
+
+    name: str
+    class_names: tuple[str, ...]  # () when records carry no label
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> Record:
+        """The i-th record; raises BrokenRecord on corrupt data, IndexError past end."""
+        ...
+
+    def texts(self) -> Iterator[str]:
+        """Every caption in order, without decoding images."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A hash of what identifies the data, for result cards."""
+        ...
+
+
+def digest(*parts: object) -> str:
+    """16 hex digits that identify `parts` (anything `json` can write), in order."""
+    data = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(data.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def position(i: int, length: int) -> int:
+    """`i` as a plain non-negative index below `length`; IndexError otherwise."""
+    i = int(i)
+    if not -length <= i < length:
+        raise IndexError(f"record {i} of a source with {length} records")
+    return i % length

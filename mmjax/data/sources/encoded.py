@@ -1,0 +1,166 @@
+"""What sources of encoded pictures share: decoding, captions out of fields, checks."""
+
+from __future__ import annotations
+
+import abc
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mmjax.data import image, records
+from mmjax.data.records import BrokenRecord, Record
+from mmjax.errors import UserError
+
+AUTO = "captions,caption,text"  # caption fields looked for when none is named
+SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
+_PROBED = 20  # records looked at, when opening, for the caption fields named
+
+
+class Encoded(abc.ABC):
+    """A source whose records hold an encoded picture and named fields.
+
+    A subclass says where record i lies (`place`), reads its picture (`encoded`) and its
+    fields, and sets `name`, `class_names`, `length` and `caption_fields` (comma
+    separated; a dot enters a mapping; empty: this data has no captions).
+    """
+
+    name: str
+    class_names: tuple[str, ...] = ()
+    length: int
+    caption_fields: str = AUTO
+
+    @abc.abstractmethod
+    def place(self, i: int) -> str:
+        """Where record i lies, for messages."""
+
+    @abc.abstractmethod
+    def encoded(self, i: int) -> bytes:
+        """The picture's bytes as stored."""
+
+    @abc.abstractmethod
+    def fields(self, i: int) -> Mapping[str, Any]:
+        """Everything but the picture; `key` str, and `label` int where labelled."""
+
+    @abc.abstractmethod
+    def fingerprint(self) -> str: ...
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, i: int) -> Record:
+        i = records.position(i, self.length)
+        fields = self.fields(i)
+        place = self.place(i)
+        text = self._texts_of(fields, place)
+        pixels = image.decode(self.encoded(i), place)
+        record = Record(image=pixels, text=text, key=str(fields["key"]))
+        if self.class_names:
+            record["label"] = int(fields["label"])
+        return record
+
+    def captions(self, i: int) -> list[str]:
+        """The captions of record i, without decoding its image."""
+        i = records.position(i, self.length)
+        return self._texts_of(self.fields(i), self.place(i))
+
+    def texts(self) -> Iterator[str]:
+        for i in range(self.length):
+            try:
+                yield from self.captions(i)
+            except BrokenRecord:
+                continue  # the pipeline reports it; here only good text counts
+
+    def check_fields(self) -> None:
+        """UserError when the first records hold none of the caption fields named."""
+        if not self.caption_fields or self.caption_fields == AUTO:
+            return
+        seen: set[str] = set()
+        for i in range(min(self.length, _PROBED)):
+            try:
+                fields = self.fields(i)
+            except BrokenRecord:
+                continue
+            seen.update(fields)
+            if any(pick(fields, f) for f in self.caption_fields.split(",")):
+                return
+        if seen:
+            raise UserError(
+                f"{self.name} has no captions in {self.caption_fields!r}: "
+                f"its fields are {', '.join(sorted(seen))}; name one with text="
+            )
+
+    def _texts_of(self, fields: Mapping[str, Any], place: str) -> list[str]:
+        if not self.caption_fields:
+            return []
+        return caption_list(fields, self.caption_fields, place)
+
+
+def caption_list(fields: Mapping[str, Any], names: str, place: str) -> list[str]:
+    """The captions in the named fields, lists joined; BrokenRecord when unusable."""
+    wanted = names.split(",")
+    out: list[str] = []
+    for name in wanted:
+        value = pick(fields, name)
+        out.extend(
+            value if isinstance(value, list) else [] if value is None else [value]
+        )
+    if not out:
+        reason = f"no caption in {names}: the record has {', '.join(sorted(fields))}"
+        raise BrokenRecord(place, reason)
+    return [clean(text, place) for text in out]
+
+
+def clean(text: Any, place: str) -> str:
+    """A caption without its outer spaces; BrokenRecord when empty or no UTF-8 text."""
+    if isinstance(text, bytes):
+        try:
+            text = text.decode()
+        except UnicodeDecodeError as error:
+            raise BrokenRecord(place, f"the caption is not UTF-8: {error}") from None
+    if not isinstance(text, str):
+        raise BrokenRecord(place, f"the caption {text!r} is no text")
+    text = text.strip().lstrip("\ufeff")
+    if not text:
+        raise BrokenRecord(place, "the caption is empty")
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise BrokenRecord(place, f"the caption is not UTF-8: {text!r}")
+    return text
+
+
+def pick(fields: Mapping[str, Any], name: str) -> Any:
+    """The value at a dotted name; None where any part of the way is absent."""
+    value: Any = fields
+    for part in name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return None
+        value = value[part]
+    return value
+
+
+def read_file(path: pathlib.Path, place: str) -> bytes:
+    """A file's bytes; BrokenRecord at `place` when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BrokenRecord(place, f"cannot read {path}: {error.strerror}") from None
+
+
+def existing(path: str, what: str) -> pathlib.Path:
+    """The path, absolute; UserError where it does not exist."""
+    found = pathlib.Path(path).expanduser().absolute()
+    if not found.exists():
+        raise UserError(f"{what} {found} does not exist")
+    return found
+
+
+def label_index(values: Sequence[Any], where: str) -> tuple[list[int], tuple[str, ...]]:
+    """(label of each value, class names): numbers keep theirs, words are sorted."""
+    if all(str(v).isdecimal() for v in values):
+        labels = [int(v) for v in values]
+        return labels, tuple(str(k) for k in range(max(labels, default=-1) + 1))
+    if any(v is None or v == "" for v in values):
+        at = next(i for i, v in enumerate(values) if v is None or v == "")
+        raise UserError(f"{where}: record {at} has no label")
+    names = sorted({str(v) for v in values})
+    index = {name: k for k, name in enumerate(names)}
+    return [index[str(v)] for v in values], tuple(names)

@@ -1,0 +1,142 @@
+"""Rows that name an image file and its captions: the part jsonl, csv and tsv share.
+
+Rows that name the same image are one record with several captions.
+"""
+
+from __future__ import annotations
+
+import gzip
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mmjax.data import records
+from mmjax.data.records import BrokenRecord
+from mmjax.data.sources import encoded
+from mmjax.errors import UserError
+
+
+class Row(NamedTuple):
+    """One line of a table. `error` says why it cannot be read; "" when it can."""
+
+    line: int  # counted from 1
+    fields: Mapping[str, Any]
+    error: str = ""
+
+
+class Table(encoded.Encoded):
+    """Records out of rows.
+
+    path: the table, absolute. image: the field with the picture's path, relative to
+    `root` (default: the table's folder). text: caption fields, comma separated. label:
+    the field with the class; empty: not labelled.
+    """
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        rows: Sequence[Row],
+        *,
+        image: str,
+        text: str,
+        label: str,
+        root: str,
+    ):
+        if not rows:
+            raise UserError(f"{path} has no rows")
+        self.path, self.image, self.root = path, image, path.parent / root
+        self.name = f"{path.suffixes[0][1:] if path.suffixes else 'table'}:{path}"
+        self.rows = _group(rows, image)
+        self.length = len(self.rows)
+        self.caption_fields = text
+        if label:
+            self._read_labels(label)
+            self.caption_fields = "" if text == encoded.AUTO else text
+        self._check_image()
+        self.check_fields()
+
+    def _read_labels(self, label: str) -> None:
+        for rows in self.rows:
+            if not rows[0].error and encoded.pick(rows[0].fields, label) is None:
+                raise UserError(
+                    f"{self.path} line {rows[0].line} has no field {label!r}: "
+                    f"it has {', '.join(sorted(rows[0].fields))}"
+                )
+        good = [i for i, rows in enumerate(self.rows) if not rows[0].error]
+        values = [encoded.pick(self.rows[i][0].fields, label) for i in good]
+        labels, self.class_names = encoded.label_index(values, str(self.path))
+        self.labels = dict(zip(good, labels, strict=True))
+
+    def _check_image(self) -> None:
+        good = [rows[0] for rows in self.rows if not rows[0].error]
+        if good and not any(self.image in row.fields for row in good):
+            raise UserError(
+                f"{self.path} has no field {self.image!r} for the image's path: it has "
+                f"{', '.join(sorted(good[0].fields))}; name one with image="
+            )
+
+    def place(self, i: int) -> str:
+        return f"{self.path} line {self.rows[i][0].line}"
+
+    def encoded(self, i: int) -> bytes:
+        name = self._image_name(i)
+        return encoded.read_file(self.root / name, self.place(i))
+
+    def fields(self, i: int) -> Mapping[str, Any]:
+        rows = self.rows[i]
+        for row in rows:
+            if row.error:
+                raise BrokenRecord(f"{self.path} line {row.line}", row.error)
+        out = dict(rows[0].fields)
+        if len(rows) > 1:
+            for name in self.caption_fields.split(","):
+                out[name] = [text for row in rows for text in _listed(row, name)]
+        if self.class_names:
+            out["label"] = self.labels[i]
+        return {**out, "key": self._image_name(i)}
+
+    def _image_name(self, i: int) -> str:
+        name = self.rows[i][0].fields.get(self.image)
+        if not isinstance(name, str) or not name:
+            raise BrokenRecord(self.place(i), f"no image path in field {self.image!r}")
+        return name
+
+    def fingerprint(self) -> str:
+        rows = [[row.fields for row in rows] for rows in self.rows]
+        return records.digest("table", rows, self.caption_fields)
+
+
+def _group(rows: Sequence[Row], image: str) -> list[list[Row]]:
+    grouped: dict[object, list[Row]] = {}
+    for row in rows:
+        grouped.setdefault(row.fields.get(image, row.line), []).append(row)
+    return list(grouped.values())
+
+
+def _listed(row: Row, name: str) -> list[Any]:
+    value = encoded.pick(row.fields, name)
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def read(path: pathlib.Path) -> bytes:
+    """The file's bytes, unpacked when its name ends in .gz."""
+    try:
+        data = path.read_bytes()
+        return gzip.decompress(data) if path.suffix == ".gz" else data
+    except (OSError, EOFError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+
+
+def lines(path: pathlib.Path) -> list[tuple[int, str, str]]:
+    """(number from 1, text, error) of each line that is not blank."""
+    out = []
+    for number, data in enumerate(
+        read(path).removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1
+    ):
+        if not data.strip():
+            continue
+        try:
+            out.append((number, data.decode().rstrip("\r"), ""))
+        except UnicodeDecodeError as error:
+            out.append((number, "", f"the line is not UTF-8: {error}"))
+    return out

@@ -1,0 +1,201 @@
+"""A prepared TFDS data set, read without TensorFlow: `tfds:NAME/SPLIT?data_dir=DIR`.
+
+It must be stored as ArrayRecord. `mmjax data build` writes such sets; a built-in one is
+prepared with `tfds.builder(NAME, file_format="array_record").download_and_prepare()`,
+which for many builders needs TensorFlow: the extra `tf`.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mmjax.data import image as images
+from mmjax.data import records
+from mmjax.data.sources import encoded
+from mmjax.errors import UserError
+
+READABLE = ("array_record", "parquet")
+INSTALL = "pip install 'mmjax[tf]'"
+
+
+def open(
+    path: str,
+    data_dir: str = "",
+    image: str = "image",
+    text: str = "",
+    label: str = "",
+    boxes: str = "",
+) -> Prepared:
+    """A split of a prepared set: `path` is NAME/SPLIT, such as mnist/train[:9%].
+
+    NAME may carry a config and a version (`coco/2017/1.1.0`). data_dir: default is
+    $TFDS_DATA_DIR or ~/tensorflow_datasets. image, text, label, boxes: feature names;
+    text takes several, comma separated (default: `captions`, `caption` or `text` when
+    there is one), label may stay empty where the set has a feature `label`, boxes is a
+    BBox sequence, [ymin, xmin, ymax, xmax] in shares of the picture's sides.
+    """
+    name, slash, split = path.rpartition("/")
+    if not slash or not name or not split:
+        raise UserError(f"tfds data {path!r}: write NAME/SPLIT, such as mnist/train")
+    home = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    folder = find(name, pathlib.Path(home).expanduser())
+    return Prepared(folder, split, image=image, text=text, label=label, boxes=boxes)
+
+
+def find(name: str, data_dir: pathlib.Path) -> pathlib.Path:
+    """The folder of the set's newest version; UserError where none is prepared."""
+    base = data_dir / name
+    found = [base] if (base / "dataset_info.json").exists() else []
+    for pattern in ("*/dataset_info.json", "*/*/dataset_info.json"):
+        found = found or [info.parent for info in base.glob(pattern)]
+    if not found:
+        have = sorted({p.parts[len(data_dir.parts)] for p in _infos(data_dir)})
+        raise UserError(
+            f"no data set prepared at {base} (there: {', '.join(have) or 'none'}). "
+            f"Prepare it with `mmjax data build`, or a built-in one with `{INSTALL}` "
+            f'and tfds.builder({name!r}, file_format="array_record")'
+            ".download_and_prepare()"
+        )
+    configs = {folder.parent for folder in found}
+    if len(configs) > 1:
+        say = ", ".join(sorted(str(c.relative_to(data_dir)) for c in configs))
+        raise UserError(f"{base} holds several configurations: name one of {say}")
+    return max(found, key=lambda folder: _version(folder.name))
+
+
+def _infos(data_dir: pathlib.Path) -> list[pathlib.Path]:
+    deep = ("*/*/dataset_info.json", "*/*/*/dataset_info.json")
+    return [info for pattern in deep for info in data_dir.glob(pattern)]
+
+
+def _version(name: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in name.split(".") if part.isdecimal())
+
+
+class Prepared(encoded.Encoded):
+    """Records of a prepared set, by the names of its features."""
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        split: str,
+        *,
+        image: str,
+        text: str,
+        label: str,
+        boxes: str,
+    ):
+        self.args = (folder, split)
+        self.names = {"image": image, "text": text, "label": label, "boxes": boxes}
+        self._load()
+        if text:
+            self.check_fields()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"args": self.args, "names": self.names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.args, self.names = state["args"], state["names"]
+        self._load()
+
+    def _load(self) -> None:
+        import tensorflow_datasets as tfds  # 0.4 s, for this kind alone
+
+        folder, split = self.args
+        builder = tfds.builder_from_directory(folder)
+        stored = builder.info.file_format.value
+        if stored not in READABLE:
+            raise UserError(
+                f"{folder} is stored as {stored}, which needs TensorFlow to read: "
+                f'prepare it again with file_format="array_record" ({INSTALL})'
+            )
+        features = builder.info.features
+        self._require(features, folder)
+        key = self.names["image"]
+        raw = {key: tfds.decode.SkipDecoding()}  # our decoder checks the bytes
+        try:
+            self.data = builder.as_data_source(split, decoders=raw)
+        except ValueError as error:
+            say = ", ".join(builder.info.splits)
+            raise UserError(
+                f"{folder}: split {split!r}: {error}; it has {say}"
+            ) from None
+        self.name = f"tfds:{builder.info.full_name}/{split}"
+        self.length = len(self.data)
+        self.caption_fields = self.names["text"]
+        if not self.caption_fields:
+            auto = [name for name in encoded.AUTO.split(",") if name in features]
+            self.caption_fields = auto[0] if auto else ""
+        self.label = self.names["label"] or ("label" if "label" in features else "")
+        if self.label:
+            feature = features[self.label]
+            if not isinstance(feature, tfds.features.ClassLabel):
+                raise UserError(f"{folder}: {self.label!r} is no ClassLabel: {feature}")
+            self.class_names = tuple(feature.names)
+
+    def _require(self, features: Mapping[str, Any], folder: pathlib.Path) -> None:
+        for role, value in self.names.items():
+            for name in filter(None, value.split(",")):
+                if name.split(".")[0] not in features:
+                    raise UserError(
+                        f"{folder} has no feature {name!r} for {role}: it has "
+                        f"{', '.join(sorted(features))}; name one with {role}="
+                    )
+
+    def place(self, i: int) -> str:
+        return f"{self.args[0]}, {self.args[1]} record {i}"
+
+    def encoded(self, i: int) -> bytes:
+        return self.data[i][self.names["image"]]
+
+    def fields(self, i: int) -> Mapping[str, Any]:
+        return self._named(self.data[i], i)
+
+    def _named(self, row: Mapping[str, Any], i: int) -> dict[str, Any]:
+        out = {k: _listed(v) for k, v in row.items() if k != self.names["image"]}
+        if self.label:
+            out["label"] = int(row[self.label])
+        for name in ("key", "id", "tfds_id", "image/filename"):
+            if isinstance(out.get(name), bytes):
+                return {**out, "key": out[name].decode("utf-8", "replace")}
+        return {**out, "key": str(i)}
+
+    def __getitem__(self, i: int) -> records.Record:
+        i = records.position(i, self.length)
+        row, place = self.data[i], self.place(i)
+        fields = self._named(row, i)
+        pixels = images.decode(row[self.names["image"]], place)
+        texts = self._texts_of(fields, place)
+        out = records.Record(image=pixels, text=texts, key=fields["key"])
+        if self.class_names:
+            out["label"] = fields["label"]
+        if self.names["boxes"]:
+            out["boxes"] = _pixels(row[self.names["boxes"]], pixels.shape)
+        return out
+
+    def fingerprint(self) -> str:
+        info = pathlib.Path(self.args[0], "dataset_info.json").read_text()
+        return records.digest("tfds", info, self.args[1], self.names)
+
+
+def _listed(value: Any) -> Any:
+    """Sequences of text as lists, and the text inside sequences of mappings too."""
+    if isinstance(value, Mapping):
+        return {name: _listed(inner) for name, inner in value.items()}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OSU":
+        return value.tolist()
+    return value
+
+
+def _pixels(boxes: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """TFDS boxes as float32 (N, 4): (x, y, width, height) in pixels."""
+    height, width = shape[:2]
+    top, left, bottom, right = np.asarray(boxes, np.float32).reshape(-1, 4).T
+    return np.stack(
+        [left * width, top * height, (right - left) * width, (bottom - top) * height], 1
+    )

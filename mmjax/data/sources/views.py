@@ -1,0 +1,192 @@
+"""Views of a source that every kind shares: a part, a range, prompts from labels."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+
+from mmjax.data import image, records
+from mmjax.data.records import Record, Source
+from mmjax.errors import UserError
+
+OPTIONS = ("template", "part", "group", "skip", "limit", "keep")
+HELD_OUT = 5  # one in so many is held out
+
+
+def apply(
+    source: Source,
+    *,
+    template: str = "",
+    part: str = "",
+    group: str = "",
+    skip: int = 0,
+    limit: int | None = None,
+    keep: bool = False,
+) -> Source:
+    """The source seen through the shared options, in this order.
+
+    part: `train` or `held_out`, for sets that come without a split: one record in
+    five, by a hash of its key, is held out. group: keys equal before the last of this
+    text stay on one side (frames of one track, crops of one photo). skip: records left
+    out at the front. limit: at most this many after them. template: captions made of
+    class names, one for each of the templates between `|`, such as
+    `a photo of a {}.|a drawing of a {}.` keep: records stay in memory, decoded, once
+    they have been read: for sets that fit there and are read many times.
+    """
+    if group and not part:
+        raise UserError(f"group={group!r} says how to split: give part= as well")
+    if part:
+        source = Chosen(source, _members(source, part, group), (part, group))
+    if skip or limit is not None:
+        if skip < 0 or (limit is not None and limit < 1):
+            raise UserError(f"skip={skip}, limit={limit}: use skip >= 0, limit >= 1")
+        if skip >= len(source):
+            raise UserError(f"skip={skip} leaves nothing of {len(source)} records")
+        stop = len(source) if limit is None else min(skip + limit, len(source))
+        source = Chosen(source, range(skip, stop), (skip, stop - skip))
+    if template:
+        source = Prompted(source, tuple(template.split("|")))
+    return Kept(source) if keep else source
+
+
+def _members(source: Source, part: str, group: str) -> list[int]:
+    """Positions of a part. Reads every record once: for sets of thousands."""
+    if part not in ("train", "held_out"):
+        raise UserError(f"part={part!r}: use train or held_out")
+    chosen = []
+    for i in range(len(source)):
+        try:
+            key = source[i]["key"]
+        except records.BrokenRecord:
+            key = str(i)  # stays in the set, where the pipeline reports it
+        stem = key.rpartition(group)[0] if group else ""
+        held_out = zlib.crc32((stem or key).encode()) % HELD_OUT == 0
+        if held_out == (part == "held_out"):
+            chosen.append(i)
+    if not chosen:
+        raise UserError(
+            f"part={part} of {source.name} has none of {len(source)} records"
+        )
+    return chosen
+
+
+class Chosen:
+    """The records of a source at some positions, in that order."""
+
+    def __init__(self, source: Source, positions: Sequence[int], what: tuple):
+        self.source, self.positions, self.what = source, positions, what
+        self.name, self.class_names = source.name, source.class_names
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def _at(self, i: int) -> int:
+        return self.positions[records.position(i, len(self))]
+
+    def __getitem__(self, i: int) -> Record:
+        return self.source[self._at(i)]
+
+    def captions(self, i: int) -> list[str]:
+        """The captions of record i, without decoding its image."""
+        return captions(self.source, self._at(i))
+
+    def encoded(self, i: int) -> bytes:
+        """The picture of record i as it is stored."""
+        return encoded(self.source, self._at(i))
+
+    def texts(self) -> Iterator[str]:
+        for i in range(len(self)):
+            try:
+                yield from self.captions(i)
+            except records.BrokenRecord:
+                continue  # the pipeline reports it; here only good text counts
+
+    def fingerprint(self) -> str:
+        return records.digest(self.source.fingerprint(), *self.what)
+
+
+class Kept:
+    """A source whose records stay in memory. A pickled copy starts empty."""
+
+    def __init__(self, source: Source):
+        self.source, self.held = source, {}
+        self.name, self.class_names = source.name, source.class_names
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> Record:
+        i = records.position(i, len(self))
+        if i not in self.held:
+            self.held[i] = self.source[i]
+        return self.held[i]
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"held": {}}
+
+    def captions(self, i: int) -> list[str]:
+        """The captions of record i, without decoding its image."""
+        return captions(self.source, i)
+
+    def encoded(self, i: int) -> bytes:
+        """The picture of record i as it is stored."""
+        return encoded(self.source, i)
+
+    def texts(self) -> Iterator[str]:
+        yield from self.source.texts()
+
+    def fingerprint(self) -> str:
+        return self.source.fingerprint()
+
+
+class Prompted:
+    """A labelled source whose captions are made of its class names."""
+
+    def __init__(self, source: Source, templates: tuple[str, ...]):
+        if not source.class_names:
+            raise UserError(
+                f"template={templates[0]!r} needs class names, and {source.name} has "
+                "none: drop the option or name a labelled source"
+            )
+        for template in templates:
+            if template.count("{}") != 1:
+                raise UserError(f"template {template!r}: write {{}} once, for the name")
+        self.source, self.templates = source, templates
+        self.name, self.class_names = source.name, source.class_names
+        self.prompts = [
+            [template.replace("{}", name) for template in templates]
+            for name in source.class_names
+        ]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> Record:
+        record = self.source[i]
+        if record["label"] < 0:
+            place = f"{self.name}, record {record['key']}"
+            raise records.BrokenRecord(place, "no label to make a caption of")
+        return {**record, "text": list(self.prompts[record["label"]])}
+
+    def encoded(self, i: int) -> bytes:
+        """The picture of record i as it is stored."""
+        return encoded(self.source, i)
+
+    def texts(self) -> Iterator[str]:
+        for prompts in self.prompts:  # once a class: enough to train a tokenizer on
+            yield from prompts
+
+    def fingerprint(self) -> str:
+        return records.digest(self.source.fingerprint(), self.templates)
+
+
+def captions(source: Source, i: int) -> list[str]:
+    """The captions of record i; without decoding its image where the source can."""
+    direct = getattr(source, "captions", None)
+    return direct(i) if direct else source[i]["text"]
+
+
+def encoded(source: Source, i: int) -> bytes:
+    """The picture of record i as it is stored; PNG of it where it is not stored."""
+    direct = getattr(source, "encoded", None)
+    return direct(i) if direct else image.encode_png(source[i]["image"])

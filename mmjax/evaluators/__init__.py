@@ -1,0 +1,49 @@
+"""Evaluators: plug-ins that get named predict functions and give named numbers."""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+from mmjax import schema
+from mmjax.errors import UserError
+from mmjax.evaluators.base import Env, EvalConfig, Evaluator, Result
+
+__all__ = ["Env", "EvalConfig", "Evaluator", "Result", "build"]
+
+
+def build(name: str, cfg: Mapping[str, Any], env: Env) -> Evaluator:
+    """The evaluator that `cfg["type"]` names, reading errors at `config.evals.<name>`.
+
+    The type is a module of this package, or any importable module by its dotted name,
+    that holds a class `Evaluator`.
+
+    Raises:
+      UserError: no such type (names the nearest), or whatever is wrong with `cfg`.
+    """
+    where = f"config.evals.{name}"
+    if "type" not in cfg:
+        raise UserError(f"{where}: 'type' is missing (legal: {', '.join(_types())})")
+    kind = str(cfg["type"])
+    module = _find(kind)
+    if module is None:
+        hint = schema.suggest(kind, _types())
+        raise UserError(f"{where}: no evaluator is called {kind!r}{hint}")
+    return module.Evaluator(cfg, env, where)
+
+
+def _find(kind: str) -> Any:
+    place = kind if "." in kind else f"{__name__}.{kind}"
+    try:
+        module = importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if f"{place}.".startswith(f"{error.name}."):
+            return None
+        raise  # the module is there, and something that it imports is not
+    found = getattr(module, "Evaluator", None)
+    return None if found is None or found is Evaluator else module
+
+
+def _types() -> list[str]:
+    names = [found.name for found in pkgutil.iter_modules(__path__)]
+    return [name for name in names if _find(name) is not None]

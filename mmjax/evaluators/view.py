@@ -1,0 +1,58 @@
+"""A source as an evaluator looks at it: fewer examples, captions kept in passing."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from mmjax.data.records import Record, Source, digest
+
+
+class View:
+    """`limit` evenly spaced records of a source; remembers the captions it passed.
+
+    Evenly spaced and not the first: labelled sets are often sorted by class.
+    Remembering lets retrieval learn all captions of an image while the pipeline,
+    which encodes one of them, reads the images: nothing is decoded twice.
+    """
+
+    def __init__(self, source: Source, limit: int | None = None):
+        total = len(source)
+        count = total if limit is None else min(limit, total)
+        self._source = source
+        self._positions = np.arange(count) * total // max(count, 1)
+        self._captions: dict[int, tuple[str, ...]] = {}
+        self.name: str = source.name
+        self.class_names: tuple[str, ...] = tuple(source.class_names)
+        self.whole = count == total
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, i: int) -> Record:
+        record = self._source[int(self._positions[i])]
+        self._captions[int(i)] = tuple(record["text"])
+        return record
+
+    def captions(self, i: int) -> tuple[str, ...]:
+        """All captions of record i, read again only if nobody has read it yet."""
+        if i not in self._captions:
+            self._captions[i] = tuple(self._source[int(self._positions[i])]["text"])
+        return self._captions[i]
+
+    def texts(self) -> Iterator[str]:
+        """Every caption of the records in view, in order."""
+        if self.whole:
+            return self._source.texts()
+        return (text for i in range(len(self)) for text in self.captions(i))
+
+    def fingerprint(self) -> str:
+        """The source's own where it is seen whole."""
+        inner = self._source.fingerprint()
+        return inner if self.whole else digest(inner, "evenly spaced", len(self))
+
+
+def open_view(spec: Any, limit: int | None, open_source: Any) -> View:
+    """Opens a spec (or takes a Source as it is) and limits it."""
+    is_spec = isinstance(spec, str) or hasattr(spec, "keys")
+    return View(open_source(spec) if is_spec else spec, limit)

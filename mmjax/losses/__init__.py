@@ -1,0 +1,1 @@
+"""Losses: pure array to scalar functions, in float32."""

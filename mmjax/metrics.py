@@ -1,0 +1,129 @@
+"""Where numbers go: JSON lines, TensorBoard, and a progress bar with an ETA."""
+
+import json
+import math
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tqdm import tqdm
+
+FILE = "metrics.jsonl"
+
+
+def _plain(value: Any) -> float | int | str | None:
+    """JSON has no NaN: non-finite numbers are written as strings."""
+    if isinstance(value, (str, int)):
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else str(number)
+
+
+class Writer:
+    """Appends metrics of a run to `metrics.jsonl` and to TensorBoard's event file.
+
+    Steps written before and beyond `resumed_at` (a run killed after its last
+    checkpoint) are cut from the JSON lines, so that a resumed run's file is that of
+    a run that never stopped.
+    """
+
+    def __init__(self, workdir: pathlib.Path, *, resumed_at: int = 0, active=True):
+        self._active = active
+        if not active:
+            return
+        from tensorboardX import SummaryWriter
+
+        path = workdir / FILE
+        if path.exists():
+            kept = [r for r in read(workdir) if r["step"] <= resumed_at]
+            path.write_text("".join(json.dumps(r) + "\n" for r in kept))
+        self._file = path.open("a", buffering=1)
+        self._board = SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=resumed_at + 1
+        )
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Writes one row; values are scalars."""
+        if not self._active:
+            return
+        row = {"step": step, **{k: _plain(v) for k, v in values.items()}}
+        self._file.write(json.dumps(row) + "\n")
+        for name, value in values.items():
+            if not isinstance(value, str):
+                self._board.add_scalar(name, float(value), step)
+
+    def close(self) -> None:
+        if self._active:
+            self._file.close()
+            self._board.close()
+
+
+def read(workdir: pathlib.Path) -> list[dict]:
+    """Rows of a run's metrics.jsonl, a line cut by a kill left out."""
+    path = pathlib.Path(workdir) / FILE
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue  # the last line of a killed run
+    return rows
+
+
+class Progress:
+    """A bar with step, ETA and images/s; plain lines where there is no terminal."""
+
+    def __init__(self, total: int, start: int, batch_size: int, *, label: str = ""):
+        self._bar = tqdm(
+            total=total,
+            initial=start,
+            desc=label or None,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._total, self._batch, self._label = total, batch_size, label
+        self._lap_time, self._lap_step = time.perf_counter(), start
+        self._begin, self._first = time.perf_counter(), start
+
+    def update(self) -> None:
+        self._bar.update()
+
+    def lap(self, step: int) -> dict[str, float]:
+        """Throughput since the last lap: images/s and seconds a step."""
+        now = time.perf_counter()
+        seconds = now - self._lap_time
+        steps = max(step - self._lap_step, 1)
+        self._lap_time, self._lap_step = now, step
+        return {
+            "images_per_second": steps * self._batch / max(seconds, 1e-9),
+            "step_seconds": seconds / steps,
+        }
+
+    def say(self, step: int, values: Mapping[str, float]) -> None:
+        """Shows a few numbers: on the bar, or as a line."""
+        shown = {k: v for k, v in values.items() if isinstance(v, (int, float))}
+        text = " ".join(f"{k} {v:.4g}" for k, v in shown.items())
+        if not self._bar.disable:
+            self._bar.set_postfix_str(text)
+            return
+        rate = (time.perf_counter() - self._begin) / max(step - self._first, 1)
+        eta = int(rate * (self._total - step))
+        head = f"{self._label} " if self._label else ""
+        print(
+            f"{head}step {step}/{self._total} {text} eta {eta // 60}m{eta % 60:02d}s",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def note(self, text: str) -> None:
+        """A line that stays above the bar."""
+        if self._bar.disable:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self._bar.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        self._bar.close()

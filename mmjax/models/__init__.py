@@ -1,0 +1,1 @@
+"""Models: Linen modules with plain fields, built by name in `presets`."""

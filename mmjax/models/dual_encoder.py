@@ -1,0 +1,116 @@
+"""Two towers into one space, with a learned temperature: CLIP and its kin."""
+
+import math
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.errors import UserError
+from mmjax.nn.clamp import clamp
+from mmjax.nn.dense import Dense
+from mmjax.nn.init import normal
+
+LOG_SCALE_MAX = math.log(100.0)
+
+
+class DualOutput(NamedTuple):
+    """What a call of `DualEncoder` returns; embeddings are not normalised."""
+
+    image: jax.Array  # (b, d) float32
+    text: jax.Array  # (b, d) float32
+    scale: jax.Array  # () float32, exp of the clamped log scale: at most 100
+    bias: jax.Array  # () float32, 0 where the model has no logit bias
+
+
+class DualEncoder(nn.Module):
+    """Image and text tower, joint projections N(0, 1/features), temperature.
+
+    Parameters: `image/...`, `text/...`, `image_proj/kernel` (and `bias` under a
+    ResNet, whose attention pool ends in it), `text_proj/kernel`, `logit_scale` and,
+    where `init_bias` is a number, `logit_bias`. A ResNet adds `batch_stats`: call it
+    in training with `mutable=["batch_stats"]`.
+
+    Build one by `models.presets.build(...)`.
+
+    Fields:
+      image: tower with `features`, `image_size` and `project_bias`; called
+        `(images, train=, axis=)`.
+      text: tower with `features`; called `(tokens, mask)`.
+      embed_dim: width d of the joint space.
+      init_scale: initial log scale; log(1/0.07) in CLIP, log(10) in SigLIP.
+      init_bias: initial logit bias (-10 in SigLIP), or None for a model without.
+    """
+
+    image: nn.Module
+    text: nn.Module
+    embed_dim: int
+    init_scale: float = math.log(1 / 0.07)
+    init_bias: float | None = None
+    dtype: str = "float32"
+
+    def setup(self) -> None:
+        def project(features: int, use_bias: bool) -> Dense:
+            init = normal(features**-0.5)
+            return Dense(self.embed_dim, use_bias, init, dtype=self.dtype)
+
+        self.image_proj = project(self.image.features, self.image.project_bias)
+        self.text_proj = project(self.text.features, False)
+        self.logit_scale = self.param(
+            "logit_scale", nn.initializers.constant(self.init_scale), (), jnp.float32
+        )
+        if self.init_bias is not None:
+            self.logit_bias = self.param(
+                "logit_bias", nn.initializers.constant(self.init_bias), (), jnp.float32
+            )
+
+    def image_features(
+        self, images: jax.Array, *, train: bool = False, axis: str | None = None
+    ) -> jax.Array:
+        """Tower output before the projection, (b, image.features) float32.
+
+        Args:
+          images: float32 (b, s, s, 3), already normalised, s the model's image_size.
+          train: batch statistics from this batch, running averages updated.
+          axis: mapped axis under pmap, None under jit.
+        """
+        size = self.image.image_size
+        if images.ndim != 4 or images.shape[1:] != (size, size, 3):
+            raise UserError(
+                f"images are {images.shape}, the model takes (b, {size}, {size}, 3): "
+                "resize them, or build the model with another image_size"
+            )
+        return self.image(images, train=train, axis=axis).astype(jnp.float32)
+
+    def encode_image(
+        self, images: jax.Array, *, train: bool = False, axis: str | None = None
+    ) -> jax.Array:
+        """Image embeddings (b, d) float32, not normalised."""
+        x_bf = self.image_features(images, train=train, axis=axis)
+        return self.image_proj(x_bf).astype(jnp.float32)
+
+    def encode_text(
+        self, tokens: jax.Array, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """Text embeddings (b, d) float32, not normalised, of int32 tokens (b, l)."""
+        return self.text_proj(self.text(tokens, mask)).astype(jnp.float32)
+
+    def temperature(self) -> tuple[jax.Array, jax.Array]:
+        """(scale, bias): similarity logits are `scale * cosine + bias`."""
+        scale = jnp.exp(clamp(self.logit_scale, 0.0, LOG_SCALE_MAX))
+        bias = jnp.float32(0.0) if self.init_bias is None else self.logit_bias
+        return scale, bias
+
+    def __call__(
+        self,
+        images: jax.Array,
+        tokens: jax.Array,
+        mask: jax.Array | None = None,
+        *,
+        train: bool = False,
+        axis: str | None = None,
+    ) -> DualOutput:
+        image_bd = self.encode_image(images, train=train, axis=axis)
+        text_bd = self.encode_text(tokens, mask)
+        return DualOutput(image_bd, text_bd, *self.temperature())

@@ -1,0 +1,196 @@
+"""Named models and `build`, the door through which dual encoders are made.
+
+    model = presets.build("ViT-B/32")
+    model = presets.build(
+        image={"kind": "conv", "width": 32, "depths": (1, 1, 2, 2)},
+        text={"kind": "cbow", "width": 256},
+        embed_dim=256, vocab_size=4096, context=32, image_size=32,
+    )
+    model = presets.build("RN50", text="ViT-B/32", act="quick_gelu", dtype="bfloat16")
+
+A tower is a preset's name (its tower of that side) or a mapping of `kind` and the
+fields of the kind's module. The numbers of the named sizes: Radford et al. 2021,
+tables 19 and 20.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from mmjax.errors import UserError
+from mmjax.models.dual_encoder import DualEncoder
+from mmjax.models.resnet import ConvTower, ResNet
+from mmjax.models.text import CBOW, TextTransformer
+from mmjax.models.vit import ViT
+
+IMAGE_KINDS = {"conv": ConvTower, "resnet": ResNet, "vit": ViT}
+TEXT_KINDS = {"cbow": CBOW, "transformer": TextTransformer}
+Tower = str | Mapping[str, Any]
+
+
+class UnknownKeyError(UserError, TypeError):
+    """A key or name that does not exist; the message gives the nearest that does."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """The numbers of one named dual encoder."""
+
+    embed_dim: int
+    image_size: int
+    image: Mapping[str, Any]
+    text: Mapping[str, Any]
+    vocab_size: int = 49408
+    context: int = 77
+
+
+def _resnet(depths: tuple[int, ...], width: int) -> dict[str, Any]:
+    return {"kind": "resnet", "depths": depths, "width": width}
+
+
+def _vit(width: int, depth: int, patch: int) -> dict[str, Any]:
+    return {"kind": "vit", "width": width, "depth": depth, "patch": patch}
+
+
+def _text(width: int, depth: int) -> dict[str, Any]:
+    return {"kind": "transformer", "width": width, "depth": depth}
+
+
+PRESETS: dict[str, Preset] = {
+    "RN50": Preset(1024, 224, _resnet((3, 4, 6, 3), 64), _text(512, 12)),
+    "RN101": Preset(512, 224, _resnet((3, 4, 23, 3), 64), _text(512, 12)),
+    "RN50x4": Preset(640, 288, _resnet((4, 6, 10, 6), 80), _text(640, 12)),
+    "RN50x16": Preset(768, 384, _resnet((6, 8, 18, 8), 96), _text(768, 12)),
+    "RN50x64": Preset(1024, 448, _resnet((3, 15, 36, 10), 128), _text(1024, 12)),
+    "ViT-B/32": Preset(512, 224, _vit(768, 12, 32), _text(512, 12)),
+    "ViT-B/16": Preset(512, 224, _vit(768, 12, 16), _text(512, 12)),
+    "ViT-L/14": Preset(768, 224, _vit(1024, 24, 14), _text(768, 12)),
+    "ViT-L/14@336": Preset(768, 336, _vit(1024, 24, 14), _text(768, 12)),
+    # Sizes for CPUs: ours, not the paper's.
+    "ViT-Mu/4@32": Preset(128, 32, _vit(128, 4, 4), _text(128, 2), 4096, 32),
+    "ViT-Ti/8@64": Preset(256, 64, _vit(192, 6, 8), _text(192, 4), 8192, 32),
+    "ViT-S/16@128": Preset(384, 128, _vit(384, 12, 16), _text(256, 6), 8192, 48),
+    "Conv-S@32": Preset(
+        256,
+        32,
+        {"kind": "conv", "width": 32, "depths": (1, 1, 1)},
+        {"kind": "cbow", "width": 256},
+        4096,
+        32,
+    ),
+    "Conv-B@64": Preset(
+        256,
+        64,
+        {"kind": "conv", "width": 48, "depths": (1, 1, 2, 2)},
+        _text(256, 4),
+        8192,
+        48,
+    ),
+}
+
+
+def check_known(what: str, key: str, known: list[str]) -> None:
+    """UnknownKeyError, naming the nearest of `known`, unless `key` is among them."""
+    if key in known:
+        return
+    near = difflib.get_close_matches(str(key), known, 1, 0.0)[0]
+    raise UnknownKeyError(
+        f"{what} has no {key!r}: did you mean {near!r}? Known: {', '.join(known)}"
+    )
+
+
+def preset(name: str) -> Preset:
+    """The preset called `name`."""
+    check_known("presets", name, list(PRESETS))
+    return PRESETS[name]
+
+
+def _fields(module: type[nn.Module]) -> list[str]:
+    names = [field.name for field in dataclasses.fields(module)]
+    return [name for name in names if name not in ("parent", "name")]
+
+
+def _tower(side: str, spec: Tower, shared: Mapping[str, Any]) -> nn.Module:
+    """The tower a spec describes; `shared` fills fields that it leaves open."""
+    kinds = IMAGE_KINDS if side == "image" else TEXT_KINDS
+    numbers = dict(getattr(preset(spec), side) if isinstance(spec, str) else spec)
+    if "kind" not in numbers:
+        raise UserError(
+            f"the {side} tower {numbers} needs a kind: one of {', '.join(kinds)}"
+        )
+    kind = numbers.pop("kind")
+    check_known(f"kinds of {side} tower", kind, list(kinds))
+    known = _fields(kinds[kind])
+    for key in numbers:
+        check_known(f"{side} tower {kind!r}", key, known)
+    if "depths" in numbers:
+        numbers["depths"] = tuple(numbers["depths"])
+    inherited = {key: value for key, value in shared.items() if key in known}
+    return kinds[kind](**inherited | numbers)
+
+
+def build(
+    name: str = "",
+    *,
+    image: Tower | None = None,
+    text: Tower | None = None,
+    embed_dim: int = 0,
+    vocab_size: int = 0,
+    context: int = 0,
+    image_size: int = 0,
+    act: str = "gelu",
+    scan: bool = False,
+    remat: str = "none",
+    dtype: str = "float32",
+    init_scale: float = math.log(1 / 0.07),
+    init_bias: float | None = None,
+) -> DualEncoder:
+    """A dual encoder: a preset, changed where an argument is given, or from parts.
+
+    Args:
+      name: preset, or "" to give both towers and the four sizes.
+      image: tower: a preset's name or a mapping with `kind` "vit", "resnet" or "conv"
+        and fields of `ViT`, `ResNet` or `ConvTower`. None or empty: the preset's.
+      text: likewise, `kind` "transformer" or "cbow": `TextTransformer`, `CBOW`.
+      embed_dim, vocab_size, context, image_size: 0 means the preset's.
+      act: "gelu", "quick_gelu" (the released CLIP weights), "gelu_tanh", ...
+      scan: depth by `nn.scan` (flat compile time) instead of unrolled (faster steps
+        on CPU).
+      remat: "none", "full", "dots", "dots_no_batch".
+      dtype: compute dtype; parameters, softmax, norms and logits stay float32.
+      init_scale, init_bias: see `DualEncoder`; SigLIP has log(10) and -10.
+
+    `act`, `scan`, `remat` and `dtype` go to every tower with such a field that does
+    not set its own. Unknown keys raise `UnknownKeyError`, a TypeError, naming the
+    nearest.
+    """
+    sizes = {
+        "embed_dim": embed_dim,
+        "vocab_size": vocab_size,
+        "context": context,
+        "image_size": image_size,
+    }
+    towers = {"image": image, "text": text}
+    if name:
+        base = preset(name)
+        sizes = {key: value or getattr(base, key) for key, value in sizes.items()}
+        towers = {key: value or getattr(base, key) for key, value in towers.items()}
+    missing = [key for key, value in (sizes | towers).items() if not value]
+    if missing:
+        raise UserError(
+            f"without a preset, a dual encoder needs {', '.join(missing)}: give them, "
+            f"or a preset ({', '.join(PRESETS)})"
+        )
+    shared = sizes | {"act": act, "scan": scan, "remat": remat, "dtype": dtype}
+    return DualEncoder(
+        image=_tower("image", towers["image"], shared),
+        text=_tower("text", towers["text"], shared),
+        embed_dim=sizes["embed_dim"],
+        init_scale=init_scale,
+        init_bias=init_bias,
+        dtype=dtype,
+    )

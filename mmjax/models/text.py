@@ -1,0 +1,103 @@
+"""Text towers: tokens int32 (b, l) and mask bool (b, l) to features (b, `features`)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.nn.init import normal
+from mmjax.nn.norm import LayerNorm
+from mmjax.nn.transformer import Transformer
+
+
+def embed(table_vw: jax.Array, tokens_bl: jax.Array) -> jax.Array:
+    """Rows of the table, (b, l, w). Ids are trusted: the tokenizer bounds them."""
+    return table_vw.at[tokens_bl].get(mode="promise_in_bounds")
+
+
+class TextTransformer(nn.Module):
+    """CLIP's causal text transformer, pooled at the end-of-text token.
+
+    That token is the largest id, so it is found by argmax over ids; what follows it
+    is padding, which causality hides. Sequences may be shorter than `context`.
+    Initialised as the paper's code: token embedding N(0, .02^2), positions
+    N(0, .01^2), blocks as in `nn.transformer.Block`. `heads` 0 means width / 64.
+    """
+
+    width: int = 512
+    depth: int = 12
+    heads: int = 0
+    vocab_size: int = 49408
+    context: int = 77
+    mlp_ratio: float = 4.0
+    act: str = "gelu"
+    scan: bool = False
+    remat: str = "none"
+    dtype: str = "float32"
+
+    @property
+    def features(self) -> int:
+        return self.width
+
+    def setup(self) -> None:
+        width = self.width
+        self.token_embedding = self.param(
+            "token_embedding", normal(0.02), (self.vocab_size, width), jnp.float32
+        )
+        self.position_embedding = self.param(
+            "position_embedding", normal(0.01), (self.context, width), jnp.float32
+        )
+        self.transformer = Transformer(
+            self.depth,
+            self.heads or max(1, width // 64),
+            mlp_ratio=self.mlp_ratio,
+            act=self.act,
+            causal=True,
+            init_depth=self.depth,
+            scan=self.scan,
+            remat=self.remat,
+            dtype=self.dtype,
+        )
+        self.norm_post = LayerNorm(dtype=self.dtype)
+
+    def _embed(self, tokens_bl: jax.Array) -> jax.Array:
+        x_blw = (
+            embed(self.token_embedding, tokens_bl)
+            + self.position_embedding[: tokens_bl.shape[1]]
+        )
+        return x_blw.astype(self.dtype)
+
+    def __call__(
+        self, tokens_bl: jax.Array, mask_bl: jax.Array | None = None
+    ) -> jax.Array:
+        """Features (b, width): the normalised end-of-text token."""
+        del mask_bl  # causality hides the padding
+        end_b = jnp.argmax(tokens_bl, axis=-1)
+        return self.norm_post(self.transformer(self._embed(tokens_bl), end_b))
+
+    def sequence(self, tokens_bl: jax.Array) -> jax.Array:
+        """All output tokens, normalised, (b, l, width)."""
+        return self.norm_post(self.transformer(self._embed(tokens_bl)))
+
+
+class CBOW(nn.Module):
+    """Bag of words: the mean embedding of the tokens where the mask is True."""
+
+    width: int = 512
+    vocab_size: int = 49408
+
+    @property
+    def features(self) -> int:
+        return self.width
+
+    @nn.compact
+    def __call__(
+        self, tokens_bl: jax.Array, mask_bl: jax.Array | None = None
+    ) -> jax.Array:
+        table_vw = self.param(
+            "token_embedding", normal(0.02), (self.vocab_size, self.width)
+        )
+        x_blw = embed(table_vw, tokens_bl)
+        if mask_bl is None:
+            return x_blw.mean(1)
+        weight_bl1 = mask_bl[..., None].astype(jnp.float32)
+        return (x_blw * weight_bl1).sum(1) / jnp.maximum(weight_bl1.sum(1), 1.0)

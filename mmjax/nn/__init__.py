@@ -1,0 +1,1 @@
+"""Layers: numbers in, arrays out, no config objects."""

@@ -1,0 +1,139 @@
+"""Multi-head attention with 2-D kernels.
+
+Legend: b rows, t key tokens, q query tokens, n = b*t, w width, h heads, d width of a
+head. Layers take and return flat (n, w): with rows and tokens apart, XLA's CPU
+back-end hides the residual stream's users behind bitcasts, and then computes the whole
+sum over deeper layers again for every user (a quarter of a text tower's step).
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.nn.dense import Dense
+from mmjax.nn.init import Initializer, normal
+
+
+def softmax(logits: jax.Array, mask: jax.Array | None, dtype: str) -> jax.Array:
+    """Softmax over the last axis in float32, where `mask` holds; then `dtype`."""
+    logits = logits.astype(jnp.float32)
+    if mask is not None:
+        logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+    return jax.nn.softmax(logits, axis=-1).astype(dtype)
+
+
+def attend(
+    q_bhqd: jax.Array,
+    k_bhtd: jax.Array,
+    v_bhtd: jax.Array,
+    mask_qt: jax.Array | None = None,
+) -> jax.Array:
+    """Scaled dot-product attention, (b, h, q, d). The mask is True where visible."""
+    b, h, q, d = q_bhqd.shape
+    # One batch axis of b*h matrices: XLA's CPU back-end has no fast path for two.
+    q_nqd, k_ntd, v_ntd = (x.reshape(b * h, -1, d) for x in (q_bhqd, k_bhtd, v_bhtd))
+    logits_nqt = jnp.einsum("nqd,ntd->nqt", q_nqd * d**-0.5, k_ntd)
+    probs_nqt = softmax(logits_nqt, mask_qt, str(q_bhqd.dtype))
+    return jnp.einsum("nqt,ntd->nqd", probs_nqt, v_ntd).reshape(b, h, q, d)
+
+
+def attend_one(
+    q_bw: jax.Array,
+    x_btw: jax.Array,
+    kv: tuple[jax.Array, jax.Array],
+    heads: int,
+    mask_bt: jax.Array | None = None,
+) -> jax.Array:
+    """One query a row over keys and values that are never formed, (b, w).
+
+    With K = X Wk + bk and V = X Wv + bv, head by head, q K' = (q Wk') X' + const and
+    a V = (a X) Wv + bv: the same numbers in w^2 + 2htw products instead of 2tw^2. The
+    constant cancels in the softmax, so the key bias has no effect (nor has it in the
+    direct form).
+
+    Args:
+      q_bw: queries.
+      x_btw: tokens attended to.
+      kv: kernel (w, 2w) and bias (2w,) making keys and values from tokens.
+      heads: number of heads.
+      mask_bt: True where visible.
+    """
+    width = q_bw.shape[-1]
+    kernel, bias = kv
+    k_whd, v_whd = jnp.moveaxis(kernel.reshape(width, 2, heads, -1), 1, 0)
+    q_bhd = q_bw.reshape(-1, heads, width // heads)
+    q_bhw = jnp.einsum("bhd,whd->bhw", q_bhd * q_bhd.shape[-1] ** -0.5, k_whd)
+    logits_bht = jnp.einsum("bhw,btw->bht", q_bhw, x_btw)
+    mask = None if mask_bt is None else mask_bt[:, None]
+    probs_bht = softmax(logits_bht, mask, str(q_bw.dtype))
+    mixed_bhw = jnp.einsum("bht,btw->bhw", probs_bht, x_btw)
+    out_bhd = jnp.einsum("bhw,whd->bhd", mixed_bhw, v_whd)
+    return out_bhd.reshape(q_bw.shape) + bias[width:]
+
+
+def pick(x_btw: jax.Array, token: int | jax.Array) -> jax.Array:
+    """Token number `token` of every row, (b, w): one number, or one a row (b,)."""
+    if isinstance(token, int):
+        return x_btw[:, token]
+    return jnp.take_along_axis(x_btw, token[:, None, None], axis=1)[:, 0]
+
+
+class SelfAttention(nn.Module):
+    """Self-attention with one fused (w, 3w) kernel for queries, keys and values.
+
+    Takes (n, w) of `t` tokens a row. Called with `token`, only that token of each row
+    asks, and (b, w) comes back: the same values as picking it from the full output, at
+    a fraction of the cost.
+    """
+
+    heads: int
+    causal: bool = False
+    qkv_init: Initializer | None = None
+    out_init: Initializer | None = None
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x_nw: jax.Array, t: int, token: int | jax.Array | None = None
+    ) -> jax.Array:
+        n, w = x_nw.shape
+        b = n // t
+        zeros = nn.initializers.zeros
+        qkv = Dense(3 * w, True, self.qkv_init, zeros, self.dtype, name="qkv")
+        out = Dense(w, True, self.out_init, zeros, self.dtype, name="out")
+        if token is not None:
+            kernel, bias = qkv.weights(w)
+            x_btw = x_nw.reshape(b, t, w)
+            q_bw = pick(x_btw, token) @ kernel[:, :w] + bias[:w]
+            mask_bt = None
+            if self.causal:
+                mask_bt = jnp.arange(t) <= jnp.broadcast_to(token, (b,))[:, None]
+            kv = kernel[:, w:], bias[w:]
+            return out(attend_one(q_bw, x_btw, kv, self.heads, mask_bt))
+        qkv_bt3hd = qkv(x_nw).reshape(b, t, 3, self.heads, w // self.heads)
+        q, k, v = qkv_bt3hd.transpose(2, 0, 3, 1, 4)
+        mask_tt = jnp.tril(jnp.ones((t, t), bool)) if self.causal else None
+        y_bhtd = attend(q, k, v, mask_tt)
+        return out(y_bhtd.transpose(0, 2, 1, 3).reshape(n, w))
+
+
+class AttentionPool(nn.Module):
+    """CLIP's attention pooling: the mean token asks, all tokens and it answer, (b, w).
+
+    Learned positions for mean + tokens; all kernels N(0, 1/w). The output projection
+    of the original (`c_proj`) is left to the caller.
+    """
+
+    heads: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x_btw: jax.Array) -> jax.Array:
+        t, w = x_btw.shape[1:]
+        init = normal(w**-0.5)
+        position_tw = self.param("position_embedding", init, (t + 1, w), jnp.float32)
+        x_btw = jnp.concatenate([x_btw.mean(1, keepdims=True), x_btw], axis=1)
+        x_btw = (x_btw + position_tw).astype(self.dtype)
+        q_bw = Dense(w, True, init, dtype=self.dtype, name="query")(x_btw[:, 0])
+        kv = Dense(2 * w, True, init, dtype=self.dtype, name="key_value").weights(w)
+        return attend_one(q_bw, x_btw, kv, self.heads)

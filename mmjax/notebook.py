@@ -1,0 +1,259 @@
+"""A trained run in a notebook: `run = load_run("runs/demo")`.
+
+Legend: n rows, m other rows, d embedding width, k singular values.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmjax import checkpoint, metrics, tree
+from mmjax import config as config_lib
+from mmjax import parts as parts_lib
+from mmjax.data import image as image_lib
+from mmjax.data import prompts
+from mmjax.data.records import BrokenRecord
+from mmjax.errors import UserError
+from mmjax.state import TrainState
+
+_ROWS = 256  # at most, in a call
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One checkpoint of a workdir, with everything it was trained with."""
+
+    workdir: pathlib.Path
+    parts: parts_lib.Parts
+    state: TrainState
+
+    @functools.cached_property
+    def config(self) -> Any:
+        """The ConfigDict it was trained with."""
+        return config_lib.from_json(checkpoint.read_run(self.workdir)["config"])
+
+    @property
+    def task(self) -> Any:
+        return self.parts.task
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.parts.tokenizer
+
+    @property
+    def step(self) -> int:
+        return int(self.state.step)
+
+    @functools.cached_property
+    def params(self) -> dict[str, np.ndarray]:
+        """Parameters by '/'-joined path, the averaged ones where an EMA is kept."""
+        flat = tree.flatten(self.state.eval_vars().params)
+        return {path: np.asarray(leaf) for path, leaf in flat.items()}
+
+    def rows(self) -> list[tree.Row]:
+        """The parameter table as data: path, shape, dtype, size, bytes, norm, ..."""
+        return tree.rows(self.params)
+
+    def table(self) -> str:
+        """The parameter table as text."""
+        return tree.table(self.rows())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Logged rows, each with its `step`."""
+        return metrics.read(self.workdir)
+
+    def last_metrics(self) -> dict[str, Any]:
+        """The newest value of every metric logged up to this checkpoint."""
+        newest: dict[str, Any] = {}
+        for row in self.metrics():
+            if row["step"] <= self.step:
+                newest |= row
+        return newest
+
+    def embed_images(
+        self, images: Sequence[np.ndarray | str | pathlib.Path]
+    ) -> np.ndarray:
+        """Unit rows (n, d) of images: uint8 (H, W, 3) RGB arrays, or files.
+
+        Raises:
+          UserError: a file is missing or no image, or the task embeds no images.
+        """
+        pixels_nhwc = [self._pixels(image) for image in images]
+        return self._embed("embed_image", {"image": np.stack(pixels_nhwc)})
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit rows (n, d) of sentences."""
+        tokens_nl, mask_nl = self.tokenizer.encode(list(texts))
+        return self._embed("embed_text", {"tokens": tokens_nl, "token_mask": mask_nl})
+
+    def logits(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
+        """(n, m): cosines of two embeddings at the model's temperature (and bias)."""
+        one = {"tokens": np.zeros((1, self.tokenizer.context), np.int32)}
+        scale, bias = self._predict("scale")(self.state.eval_vars(), one)
+        return np.asarray(scale) * (images @ texts.T) + np.asarray(bias)
+
+    def classify(
+        self,
+        images: Sequence[np.ndarray | str | pathlib.Path],
+        labels: Sequence[str],
+        templates: Sequence[str] = (prompts.SLOT,),
+    ) -> np.ndarray:
+        """(n, c) chances of labels by zero-shot: rows add up to 1.
+
+        Templates hold a {} and are ensembled in embedding space: the mean of unit
+        embeddings, at length one again (Radford et al. 2021, section 3.1.4).
+        """
+        sentences = prompts.fill(templates, labels)
+        texts_cd = self.embed_texts(sentences)
+        texts_cd = texts_cd.reshape(len(labels), len(templates), -1).mean(1)
+        texts_cd /= np.linalg.norm(texts_cd, axis=1, keepdims=True)
+        logits_nc = self.logits(self.embed_images(images), texts_cd)
+        odds_nc = np.exp(logits_nc - logits_nc.max(1, keepdims=True))
+        return odds_nc / odds_nc.sum(1, keepdims=True)
+
+    def records(self, count: int) -> list[dict[str, Any]]:
+        """Evenly spaced records of the training source."""
+        total = len(self.parts.source)
+        return [self.parts.source[i * total // count] for i in range(count)]
+
+    def _pixels(self, image: np.ndarray | str | pathlib.Path) -> np.ndarray:
+        place = "array"
+        if not isinstance(image, np.ndarray):
+            place = str(image)
+            image = read_image(image)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise UserError(
+                f"{place} is {image.dtype} {image.shape}: give uint8 (H, W, 3), RGB"
+            )
+        return self.parts.image_cfg.evaluate(image)
+
+    def _predict(self, name: str) -> Callable:
+        if name not in self.parts.predict:
+            kind = self.config.task.name
+            legal = ", ".join(sorted(self.parts.predict))
+            raise UserError(f"task {kind} offers no {name!r}, only {legal}")
+        return self.parts.predict[name]
+
+    def _embed(self, name: str, batch: Mapping[str, np.ndarray]) -> np.ndarray:
+        predict, count = self._predict(name), len(next(iter(batch.values())))
+        # As many as in an evaluation, so that its compiled function is found again.
+        size = min(self.parts.cfg.batch_size, _ROWS)
+        found = []
+        for start in range(0, count, size):
+            take = np.minimum(np.arange(start, start + size), count - 1)
+            rows = {k: v[take] for k, v in batch.items()}
+            found.append(np.asarray(predict(self.state.eval_vars(), rows)))
+        return np.concatenate(found)[:count]
+
+
+def load_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:
+    """Opens a workdir at one of its saved steps, the newest by default.
+
+    Raises:
+      UserError: the folder is not a run, or holds no such checkpoint.
+    """
+    workdir = pathlib.Path(workdir)
+    checkpoint.read_run(workdir)  # says so where the folder is no run
+    steps = saved_steps(workdir)
+    if step is not None and step not in steps:
+        listed = ", ".join(map(str, steps)) or "none"
+        raise UserError(f"{workdir} holds no checkpoint of step {step}, only: {listed}")
+    return Run(workdir, *parts_lib.restore(workdir, step))
+
+
+def saved_steps(workdir: pathlib.Path) -> list[int]:
+    """Steps of a workdir's finished checkpoints, rising."""
+    names = [p.name for p in (workdir / checkpoint.FOLDER).glob("*")]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def read_image(path: str | pathlib.Path) -> np.ndarray:
+    """An image file as uint8 (H, W, 3), RGB; UserError where it cannot be read."""
+    path = pathlib.Path(path)
+    try:
+        return image_lib.decode(path.read_bytes(), str(path))
+    except OSError as e:
+        raise UserError(f"cannot read image {path}: {e.strerror}") from e
+    except BrokenRecord as e:
+        raise UserError(f"cannot read image {e}") from e
+
+
+# -- statistics ----------------------------------------------------------------
+def singular_values(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """(k,) falling singular values of every matrix; kernels flatten to (rest, out)."""
+    found = {}
+    for path, value in params.items():
+        if value.ndim >= 2:
+            matrix = np.asarray(value, np.float32).reshape(-1, value.shape[-1])
+            found[path] = np.linalg.svd(matrix, compute_uv=False)
+    return found
+
+
+# -- figures -------------------------------------------------------------------
+def plot_norms(params: Mapping[str, np.ndarray]) -> Any:
+    """A bar a parameter: its root mean square."""
+    names = list(params)
+    rms_n = [float(np.sqrt(np.mean(np.square(params[p])))) for p in names]
+    figure, axes = _figure(width=8, height=1 + 0.16 * len(names))
+    axes.barh(names, rms_n)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", labelsize=6)
+    axes.set(xscale="log", xlabel="root mean square")
+    return figure
+
+
+def plot_histograms(params: Mapping[str, np.ndarray], *, columns: int = 4) -> Any:
+    """A small histogram of each parameter's values."""
+    rows = -(-len(params) // columns)
+    figure, grid = _figure(
+        width=3 * columns, height=1.8 * rows, rows=rows, columns=columns
+    )
+    for axes in grid.flat[len(params) :]:
+        axes.axis("off")
+    for axes, (path, value) in zip(grid.flat, params.items(), strict=False):
+        axes.hist(np.asarray(value, np.float32).ravel(), bins=50)
+        axes.set_title(path[-40:], fontsize=6)
+        axes.tick_params(labelsize=6)
+    return figure
+
+
+def plot_singular_values(values: Mapping[str, np.ndarray]) -> Any:
+    """A falling curve a matrix, each over its largest value."""
+    figure, axes = _figure(width=8, height=5)
+    for path, values_k in values.items():
+        axes.plot(values_k / max(float(values_k[0]), 1e-30), label=path)
+    axes.set(yscale="log", xlabel="rank", ylabel="singular value / largest")
+    axes.set_ylim(bottom=1e-4)
+    axes.legend(fontsize=5, ncols=2)
+    return figure
+
+
+def plot_metrics(rows: Sequence[Mapping[str, Any]], name: str = "loss") -> Any:
+    """One logged metric over the steps."""
+    points = [(row["step"], float(row[name])) for row in rows if name in row]
+    figure, axes = _figure(width=7, height=3)
+    axes.plot(*zip(*points, strict=True), marker=".")
+    axes.set(xlabel="step", ylabel=name)
+    return figure
+
+
+def plot_similarity(cosines_nm: np.ndarray, texts: Sequence[str] = ()) -> Any:
+    """Cosines of images (rows) with texts (columns) as a coloured matrix."""
+    figure, axes = _figure(width=7, height=6)
+    shown = axes.imshow(cosines_nm, vmin=-1, vmax=1, cmap="RdBu_r")
+    figure.colorbar(shown, ax=axes, label="cosine")
+    axes.set(xlabel="text", ylabel="image")
+    if texts:
+        axes.set_xticks(range(len(texts)), texts, rotation=90, fontsize=6)
+    return figure
+
+
+def _figure(*, width: float, height: float, rows: int = 1, columns: int = 1) -> tuple:
+    from matplotlib import figure as figure_lib  # no pyplot: no global state
+
+    figure = figure_lib.Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns)

@@ -1,0 +1,228 @@
+"""Where arrays live, and one step compiled two ways: jit over a mesh, or pmap.
+
+Rules map parameter paths to mesh axes. They are matched against the end of a leaf's
+shape, so that a depth-stacked kernel (nn.scan) and a plain one share a rule, and
+optimizer slots, whose paths end like their parameter's, follow their parameter.
+"""
+
+import dataclasses
+import functools
+import logging
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from mmjax import schema, tree
+from mmjax.errors import UserError
+
+PyTree = Any
+ROWS = ("data", "fsdp")  # batch rows are split over both
+AXES = ("data", "fsdp", "tensor")
+_log = logging.getLogger(__name__)
+
+# (path regex, axes of the trailing dimensions). First match wins.
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r"(qkv|query|key|value|fc|up|gate)/kernel$", ("fsdp", "tensor")),
+    (r"(out|down|c_proj|proj)/kernel$", ("tensor", "fsdp")),
+    (r"embedding$", ("tensor", "fsdp")),
+    (r"conv[^/]*/kernel$", (None, None, None, "fsdp")),
+    (r"(kernel|projection)$", ("fsdp", None)),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh axes; -1 (one of them at most) takes what is left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelConfig:
+    """`config.parallel`."""
+
+    mode: str = "jit"  # jit | pmap
+    mesh: MeshConfig = MeshConfig()
+
+
+def _mesh_shape(cfg: MeshConfig, devices: int) -> tuple[int, int, int]:
+    sizes = [cfg.data, cfg.fsdp, cfg.tensor]
+    if any(s < 1 and s != -1 for s in sizes) or sizes.count(-1) > 1:
+        raise UserError(
+            f"config.parallel.mesh is {dict(zip(AXES, sizes, strict=True))}: sizes are "
+            "positive, and one of them may be -1"
+        )
+    known = math.prod(s for s in sizes if s != -1)
+    if devices % known or (-1 not in sizes and known != devices):
+        raise UserError(
+            f"config.parallel.mesh {dict(zip(AXES, sizes, strict=True))} does not "
+            f"multiply to the {devices} devices here: use data={devices // known or 1} "
+            f"or -1, or set the number of devices"
+        )
+    return tuple(devices // known if s == -1 else s for s in sizes)
+
+
+class Layout:
+    """A mode, a mesh, and the placement of everything on it.
+
+    Raises UserError where the mesh does not fit the devices, before any compilation.
+    """
+
+    def __init__(self, config: Mapping | None = None, devices: list | None = None):
+        self.config = schema.from_mapping(
+            ParallelConfig, config or {}, "config.parallel"
+        )
+        self.devices = devices or jax.devices()
+        shape = _mesh_shape(self.config.mesh, len(self.devices))
+        if self.config.mode not in ("jit", "pmap"):
+            raise UserError(
+                f"config.parallel.mode is {self.config.mode!r}: use jit or pmap"
+            )
+        if self.pmap and shape[1:] != (1, 1):
+            raise UserError(
+                f"config.parallel.mode=pmap is data-parallel only, but the mesh has "
+                f"fsdp={shape[1]}, tensor={shape[2]}: set both to 1 or use mode=jit"
+            )
+        grid = np.asarray(self.devices).reshape(shape)
+        self.mesh = jax.sharding.Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
+        self.shape = dict(zip(AXES, shape, strict=True))
+        self.rows = shape[0] * shape[1]
+        self._unsplit: set[str] = set()
+
+    @property
+    def pmap(self) -> bool:
+        return self.config.mode == "pmap"
+
+    @property
+    def axis(self) -> str | None:
+        """The name losses see in Ctx.axis."""
+        return "data" if self.pmap else None
+
+    def check_batch(self, batch_size: int, *, accum: int = 1) -> None:
+        """Raises UserError unless the global batch splits over devices and slices."""
+        unit = self.rows * accum
+        if batch_size % unit or batch_size < unit:
+            lower = batch_size // unit * unit
+            fixes = f"{lower} or {lower + unit}" if lower else f"{unit}"
+            slices = f" x {accum} accumulation slices" if accum > 1 else ""
+            raise UserError(
+                f"batch {batch_size} must split over {self.rows} devices{slices}: "
+                f"use {fixes}"
+            )
+
+    # -- parameters ------------------------------------------------------------
+    def spec(self, path: str, shape: tuple[int, ...]) -> PartitionSpec:
+        """Partition of one leaf by RULES; replicated where an axis does not divide."""
+        for pattern, axes in RULES:
+            if re.search(pattern, path) and len(shape) >= len(axes):
+                break
+        else:
+            return PartitionSpec()
+        full = (None,) * (len(shape) - len(axes)) + tuple(axes)
+        placed = []
+        for size, axis in zip(shape, full, strict=True):
+            splits = axis is not None and self.shape[axis] > 1
+            if splits and size % self.shape[axis]:
+                self._unsplit.add(f"{path} {size} over {axis}={self.shape[axis]}")
+                splits = False
+            placed.append(axis if splits else None)
+        return PartitionSpec(*placed)
+
+    def shardings(self, abstract: PyTree) -> PyTree:
+        """A NamedSharding for every leaf of a tree of arrays or their shapes."""
+        found = tree.map_with_path(
+            lambda path, x: NamedSharding(self.mesh, self.spec(path, x.shape)), abstract
+        )
+        if self._unsplit:
+            _log.warning(
+                "%d dimensions do not divide and stay replicated, the first: %s",
+                len(self._unsplit),
+                sorted(self._unsplit)[0],
+            )
+            self._unsplit.clear()
+        return found
+
+    def abstract(self, shapes: PyTree) -> PyTree:
+        """Shapes with shardings: what a checkpoint is restored onto."""
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            shapes,
+            self.shardings(shapes),
+        )
+
+    def init(self, fn: Callable[..., PyTree], *args: PyTree) -> PyTree:
+        """fn(*args) computed straight into its shards."""
+        out = self.shardings(jax.eval_shape(fn, *args))
+        return jax.jit(fn, out_shardings=out)(*args)
+
+    # -- batches ---------------------------------------------------------------
+    @functools.cached_property
+    def batch_sharding(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec(ROWS))
+
+    def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """This process' rows of a batch, onto its devices as one global array.
+
+        Keys that begin with '_' are notes of the host pipeline and stay there, but
+        for the padding mask.
+        """
+        kept = {k: v for k, v in batch.items() if k[0] != "_" or k == "_mask"}
+        return {
+            k: jax.make_array_from_process_local_data(self.batch_sharding, v)
+            for k, v in kept.items()
+        }
+
+    def split(self, batch: PyTree) -> PyTree:
+        """(B, ...) to (local devices, B / devices, ...), as pmap wants it."""
+        n = jax.local_device_count()
+        return jax.tree.map(
+            lambda x: np.asarray(x).reshape(n, x.shape[0] // n, *x.shape[1:]), batch
+        )
+
+    # -- compilation -----------------------------------------------------------
+    def compile_step(self, step: Callable, state: PyTree) -> Callable:
+        """step(state, batch) -> (state, metrics), for batches from `load`.
+
+        The state keeps the placement it came with: without saying so, the compiler
+        may choose another, and the second step would compile again.
+        """
+        if self.pmap:
+            return jax.pmap(
+                step,
+                axis_name="data",
+                in_axes=(None, 0),
+                out_axes=(None, None),
+                devices=self.devices,
+            )
+        placed = jax.tree.map(lambda x: x.sharding, state)
+        return jax.jit(step, donate_argnums=0, out_shardings=(placed, None))
+
+    def load(self, batch: Mapping[str, np.ndarray]) -> PyTree:
+        """Host batch to what the compiled step takes."""
+        if self.pmap:
+            kept = {k: v for k, v in batch.items() if k[0] != "_" or k == "_mask"}
+            return self.split(kept)
+        return self.place(batch)
+
+    def compile_predict(self, fn: Callable) -> Callable:
+        """predict(vars, numpy batch) -> numpy; rows that do not divide replicate."""
+        compiled = jax.jit(fn)
+        replicated = NamedSharding(self.mesh, PartitionSpec())
+
+        def run(variables: PyTree, batch: Mapping[str, np.ndarray]) -> PyTree:
+            rows = len(next(iter(batch.values())))
+            if rows % self.rows:
+                kept = {k: v for k, v in batch.items() if k[0] != "_" or k == "_mask"}
+                placed = jax.device_put(kept, replicated)
+            else:
+                placed = self.place(batch)
+            return jax.device_get(compiled(variables, placed))
+
+        return run

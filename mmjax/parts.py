@@ -1,0 +1,244 @@
+"""From a config to the parts of a run: data, tokenizer, task, layout, evaluators."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from mmjax import checkpoint, evaluators, optim, parallel, runtime, schema, tree
+from mmjax import config as config_lib
+from mmjax.checkpoint import CheckpointConfig
+from mmjax.data import pipeline, text
+from mmjax.data.image import ImageConfig
+from mmjax.data.sources import open_source
+from mmjax.errors import UserError
+from mmjax.state import Ctx, TrainState, Vars
+from mmjax.tasks import base
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """`config.data`."""
+
+    train: Any  # source spec, or ((spec, weight), ...)
+    tokenizer: dict = dataclasses.field(default_factory=lambda: {"kind": "bytes"})
+    image: ImageConfig = ImageConfig(size=224)
+    threads: int = 2  # decoding threads, where workers is 0
+    workers: int = 0  # decoding processes
+    prefetch: int = 2  # batches made ahead and placed on the device
+    max_broken: float = 0.01  # share of broken records that fails the run
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """The top of a config."""
+
+    task: Any
+    data: DataConfig
+    steps: int
+    batch_size: int  # global
+    seed: int = 0
+    log_every: int = 50
+    optim: Any = dataclasses.field(default_factory=dict)
+    parallel: Any = dataclasses.field(default_factory=dict)
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evals: Any = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Everything of a run that its config determines, less the weights."""
+
+    config: ConfigDict
+    cfg: RunConfig
+    layout: parallel.Layout
+    tokenizer: text.Tokenizer
+    task: base.Task
+
+    @functools.cached_property
+    def source(self) -> Any:
+        """The training records. Opened when first asked for: a trained model is
+        evaluated and looked at where its training data are not."""
+        return _open_train(self.cfg.data)
+
+    @property
+    def image_cfg(self) -> ImageConfig:
+        return self.cfg.data.image
+
+    @functools.cached_property
+    def predict(self) -> dict[str, Any]:
+        """name -> f(vars, numpy batch) -> numpy, compiled and placed."""
+        return {name: self.layout.compile_predict(fn) for name, fn in self.raw.items()}
+
+    @functools.cached_property
+    def raw(self) -> dict[str, Any]:
+        """name -> f(vars, batch), uncompiled, with an evaluation Ctx bound."""
+
+        def bind(fn: base.Predict) -> Any:
+            ctx = Ctx(rng=jax.random.key(self.cfg.seed), step=jnp.zeros((), jnp.int32))
+            return lambda variables, batch: fn(variables, batch, ctx)
+
+        return {name: bind(fn) for name, fn in self.task.predict().items()}
+
+    def example(self) -> dict[str, np.ndarray]:
+        """Two blank rows, to make shapes from."""
+        size = self.image_cfg.size
+        tokens, mask = self.tokenizer.encode(["", ""])
+        image = np.zeros((2, size, size, 3), np.uint8)
+        return {"image": image, "tokens": tokens, "token_mask": mask}
+
+
+def _open_train(cfg: DataConfig) -> Any:
+    """The source, or the mixture of (source, weight) pairs, of `config.data.train`."""
+    spec = cfg.train
+    if isinstance(spec, (tuple, list)):
+        spec = {"kind": "mixture", "parts": spec}
+    return open_source(spec)
+
+
+def build(config: ConfigDict, *, tokenizer: text.Tokenizer | None = None) -> Parts:
+    """Checks a config against itself, the devices and the data. No weights yet."""
+    cfg = schema.from_mapping(RunConfig, config, "config")
+    for key in ("steps", "batch_size", "log_every"):
+        if getattr(cfg, key) < 1:
+            raise UserError(f"config.{key} is {getattr(cfg, key)}: it must be positive")
+    layout = parallel.Layout(cfg.parallel)
+    task = base.build(cfg.task)
+    if tokenizer is None:
+        texts = _open_train(cfg.data).texts()
+        tokenizer = text.build(cfg.data.tokenizer, texts=texts)
+    task.check(
+        {
+            "image_size": cfg.data.image.size,
+            "vocab_size": tokenizer.vocab_size,
+            "context": tokenizer.context,
+        }
+    )
+    return Parts(config, cfg, layout, tokenizer, task)
+
+
+def optimizer(parts: Parts) -> tuple:
+    """(abstract variables, transformation, schedule, optimizer config)."""
+    key = jax.random.key(parts.cfg.seed)
+    shapes = jax.eval_shape(parts.task.init, key, parts.example())
+    made = optim.make(
+        parts.cfg.optim,
+        parts.cfg.steps,
+        shapes.params,
+        couples_rows=parts.task.couples_rows,
+    )
+    return shapes, *made
+
+
+def fresh(parts: Parts, tx: Any, ema: bool) -> Any:
+    """key -> TrainState at step 0."""
+
+    def init(key: jax.Array, batch: PyTree) -> TrainState:
+        variables = parts.task.init(jax.random.fold_in(key, 0), batch)
+        average = jax.tree.map(lambda p: p + 0, variables.params) if ema else None
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            vars=variables,
+            opt_state=tx.init(variables.params),
+            ema=average,
+            rng=jax.random.fold_in(key, 1),
+        )
+
+    return init
+
+
+def abstract(parts: Parts, init: Any) -> TrainState:
+    key = jax.random.key(parts.cfg.seed)
+    return parts.layout.abstract(jax.eval_shape(init, key, parts.example()))
+
+
+def about(parts: Parts) -> dict:
+    return {
+        "config": json.loads(parts.config.to_json()),
+        "tokenizer": parts.tokenizer.to_json(),
+        "image": dataclasses.asdict(parts.image_cfg),
+        "versions": runtime.describe(),
+    }
+
+
+def check_resume(parts: Parts, old: Mapping) -> None:
+    """Refuses to go on under another model, tokenizer, data or optimizer."""
+    new = about(parts)
+    if old["tokenizer"] != new["tokenizer"]:
+        raise UserError(
+            "the tokenizer differs from the one this run was started with "
+            f"({parts.tokenizer.vocab_size} ids now): use the old one, or another "
+            "workdir"
+        )
+    keys = ("task", "data", "optim", "seed", "batch_size")
+    before = tree.flatten({k: old["config"][k] for k in keys})
+    after = tree.flatten({k: new["config"][k] for k in keys})
+    free = ("data/threads", "data/workers", "data/prefetch", "data/max_broken")
+    for path in sorted(before.keys() | after.keys()):
+        if path not in free and before.get(path) != after.get(path):
+            raise UserError(
+                f"config.{path.replace('/', '.')} was {before.get(path)} when this run "
+                f"was started and is {after.get(path)} now: resume with the old value, "
+                "or use another workdir"
+            )
+
+
+def restore(workdir: pathlib.Path, step: int | None = None) -> tuple[Parts, TrainState]:
+    """A run's parts and one of its checkpoints, the newest by default."""
+    saved_run = checkpoint.read_run(workdir)
+    config = config_lib.from_json(saved_run["config"])
+    config.parallel = {}  # whatever devices are here
+    parts = build(config, tokenizer=text.from_json(saved_run["tokenizer"]))
+    _, tx, _, optim_cfg = optimizer(parts)
+    saved = checkpoint.Checkpointer(workdir, parts.cfg.checkpoint)
+    try:
+        if saved.latest() is None:
+            raise UserError(f"{workdir} holds no checkpoint yet: train it first")
+        state, _ = saved.restore(
+            abstract(parts, fresh(parts, tx, optim_cfg.ema > 0)), step
+        )
+    finally:
+        saved.close()
+    return parts, state
+
+
+def make_evaluators(parts: Parts) -> dict[str, tuple[int, Any]]:
+    """name -> (every, evaluator) of `config.evals`."""
+    env = evaluators.Env(
+        predict=parts.predict,
+        raw=parts.raw,
+        tokenizer=parts.tokenizer,
+        image_cfg=parts.image_cfg,
+        batch_size=parts.cfg.batch_size,
+        open_source=open_source,
+        eval_batches=pipeline.eval_batches,
+    )
+    made = {}
+    for name in sorted(parts.cfg.evals):
+        evaluator = evaluators.build(name, parts.cfg.evals[name], env)
+        made[name] = (evaluator.config.every, evaluator)
+    return made
+
+
+def evaluate(
+    parts: Parts, variables: Vars, names: tuple[str, ...] | None = None
+) -> dict[str, Any]:
+    """Runs the config's evaluators, or those named, and returns their Results."""
+    made = make_evaluators(parts)
+    for name in names or ():
+        if name not in made:
+            raise UserError(f"no evaluator {name!r}{schema.suggest(name, made)}")
+    return {
+        name: evaluator.run(variables)
+        for name, (_, evaluator) in made.items()
+        if names is None or name in names
+    }

@@ -1,0 +1,185 @@
+"""Mappings become typed dataclasses here: the border where a config dies."""
+
+import dataclasses
+import difflib
+import numbers
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar, Union
+
+from mmjax.errors import UserError
+
+T = TypeVar("T")
+
+
+def from_mapping(cls: type[T], mapping: Any, where: str = "config") -> T:
+    """Builds the dataclass `cls` from a mapping, checking every name and type.
+
+    Args:
+      cls: a dataclass; its fields' annotations may be int, float, bool, str, None,
+        Any, Literal, unions, tuples, lists, mappings and other dataclasses.
+      mapping: a Mapping or ConfigDict; an instance of `cls` comes back as it is.
+      where: the dotted place that error messages start with, `config.optim`.
+
+    Integers are promoted to float where a float is asked, lists become tuples and
+    mappings become nested dataclasses. Defaults live in the dataclass.
+
+    Raises:
+      UserError: unknown key (names the nearest legal one), missing key, wrong type,
+        or a ValueError from the dataclass's own `__post_init__`.
+    """
+    if isinstance(mapping, cls):
+        return mapping
+    if not _is_mapping(mapping):
+        raise UserError(f"{where}: expected keys and values, got {_show(mapping)}")
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key in mapping:
+        if key not in fields:
+            raise UserError(f"{where}: unknown key {key!r}{suggest(key, fields)}")
+        values[key] = convert(mapping[key], hints[key], f"{where}.{key}")
+    for name, field in fields.items():
+        no_default = field.default is field.default_factory is dataclasses.MISSING
+        if name not in values and no_default:
+            kind = _name(hints[name])
+            raise UserError(f"{where}: {name!r} is missing; give it as {kind}")
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def suggest(key: object, legal: Iterable[str]) -> str:
+    """`; did you mean 'x'? (legal: ...)`, the tail of an unknown-name message."""
+    names = sorted(map(str, legal))
+    if not names:
+        return "; no keys are accepted here"
+    near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return f"{hint} (legal: {', '.join(names)})"
+
+
+def convert(value: Any, kind: Any, where: str) -> Any:
+    """Checks `value` against the annotation `kind`; see `from_mapping`."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any or kind is object:
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, kind, where)
+    if origin is Literal:
+        if any(value == arg and type(value) is type(arg) for arg in args):
+            return value
+        legal = ", ".join(map(repr, args))
+        raise UserError(f"{where}: {value!r} is not one of {legal}")
+    if dataclasses.is_dataclass(kind):
+        return from_mapping(kind, value, where)
+    outer = origin or kind
+    if outer is tuple:
+        return _convert_tuple(value, kind, where)
+    if _subclass(outer, Mapping):
+        return _convert_mapping(value, kind, where)
+    if outer in (list,) or outer in _SEQUENCES:
+        inner = args[0] if args else Any
+        items = _items(value, kind, where)
+        checked = [convert(v, inner, f"{where}[{i}]") for i, v in enumerate(items)]
+        return checked if outer is list else tuple(checked)
+    return _convert_scalar(value, kind, where)
+
+
+def _convert_scalar(value: Any, kind: Any, where: str) -> Any:
+    if kind is None or kind is type(None):
+        if value is None:
+            return None
+    elif kind is bool:
+        if isinstance(value, bool):
+            return value
+    elif kind is float:
+        if isinstance(value, numbers.Real) and not isinstance(value, bool):
+            return float(value)
+    elif kind is int:
+        if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+            return int(value)
+    elif isinstance(kind, type):
+        if isinstance(value, kind):
+            return value
+    elif callable(value):  # Callable[...] is the one annotation left
+        return value
+    raise UserError(f"{where}: expected {_name(kind)}, got {_show(value)}")
+
+
+def _convert_union(value: Any, kind: Any, where: str) -> Any:
+    options = typing.get_args(kind)
+    for option in options:  # an exact match first: 3 stays an int in `float | int`
+        if isinstance(option, type) and type(value) is option:
+            return value
+    structured = [o for o in options if dataclasses.is_dataclass(o)]
+    if _is_mapping(value) and len(structured) == 1:
+        return from_mapping(structured[0], value, where)
+    for option in options:
+        try:
+            return convert(value, option, where)
+        except UserError:
+            continue
+    raise UserError(f"{where}: expected {_name(kind)}, got {_show(value)}")
+
+
+def _convert_tuple(value: Any, kind: Any, where: str) -> tuple:
+    args = typing.get_args(kind)
+    items = _items(value, kind, where)
+    if not args:
+        return tuple(items)
+    if len(args) == 2 and args[1] is Ellipsis:
+        args = (args[0],) * len(items)
+    if len(items) != len(args):
+        count = f"{len(args)} values ({_name(kind)})"
+        raise UserError(f"{where}: expected {count}, got {_show(value)}")
+    pairs = enumerate(zip(items, args, strict=True))
+    return tuple(convert(v, a, f"{where}[{i}]") for i, (v, a) in pairs)
+
+
+def _convert_mapping(value: Any, kind: Any, where: str) -> dict:
+    if not _is_mapping(value):
+        raise UserError(f"{where}: expected {_name(kind)}, got {_show(value)}")
+    key_kind, value_kind = typing.get_args(kind) or (Any, Any)
+    return {
+        convert(k, key_kind, f"{where} key"): convert(
+            value[k], value_kind, f"{where}.{k}"
+        )
+        for k in value
+    }
+
+
+def _items(value: Any, kind: Any, where: str) -> list:
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    raise UserError(f"{where}: expected {_name(kind)}, got {_show(value)}")
+
+
+_SEQUENCES = (typing.get_origin(typing.Sequence[int]), Iterable)
+
+
+def _subclass(outer: Any, base: type) -> bool:
+    return isinstance(outer, type) and issubclass(outer, base)
+
+
+def _is_mapping(value: Any) -> bool:
+    # ml_collections' ConfigDict is not a Mapping but reads as one
+    return isinstance(value, Mapping) or (
+        hasattr(value, "keys") and hasattr(value, "__getitem__")
+    )
+
+
+def _name(kind: Any) -> str:
+    if kind is type(None):
+        return "None"
+    if isinstance(kind, type) and not typing.get_args(kind):
+        return kind.__name__
+    return str(kind).replace("typing.", "").replace("collections.abc.", "")
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    short = text if len(text) <= 60 else text[:57] + "..."
+    return f"{short} ({type(value).__name__})"

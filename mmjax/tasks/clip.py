@@ -1,0 +1,175 @@
+"""Contrastive language-image pre-training: CLIP, and SigLIP by its loss.
+
+Legend: b rows, h w pixels, l tokens, d joint width.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mmjax.errors import UserError
+from mmjax.losses import contrastive
+from mmjax.models import presets
+from mmjax.state import Ctx, Vars
+
+PyTree = Any
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Fields are `config.task`; see `mmjax.models.presets.build` for the sizes."""
+
+    couples_rows = True
+
+    preset: str = ""
+    image: dict = dataclasses.field(default_factory=dict)
+    text: dict = dataclasses.field(default_factory=dict)
+    embed_dim: int = 0
+    vocab_size: int = 0
+    context: int = 0
+    image_size: int = 0
+    act: str = "quick_gelu"
+    scan: bool = False
+    remat: str = "none"
+    dtype: str = "float32"
+    loss_name: str = "info_nce"  # info_nce | sigmoid
+    equal_captions: str = "negative"  # negative (the paper) | positive
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
+
+    def __post_init__(self) -> None:
+        for key, legal in (
+            ("loss_name", ("info_nce", "sigmoid")),
+            ("equal_captions", ("negative", "positive")),
+        ):
+            if getattr(self, key) not in legal:
+                raise ValueError(
+                    f"{key} is {getattr(self, key)!r}: use {' or '.join(legal)}"
+                )
+
+    @functools.cached_property
+    def model(self) -> presets.DualEncoder:
+        """The Linen module, a pure function of the fields."""
+        sigmoid = self.loss_name == "sigmoid"
+        return presets.build(
+            self.preset,
+            image=self.image or None,
+            text=self.text or None,
+            embed_dim=self.embed_dim,
+            vocab_size=self.vocab_size,
+            context=self.context,
+            image_size=self.image_size,
+            act=self.act,
+            scan=self.scan,
+            remat=self.remat,
+            dtype=self.dtype,
+            init_scale=math.log(10.0) if sigmoid else math.log(1 / 0.07),
+            init_bias=-10.0 if sigmoid else None,
+        )
+
+    def check(self, data: Mapping[str, int]) -> None:
+        have = {
+            "image_size": self.model.image.image_size,
+            "vocab_size": self.model.text.vocab_size,
+            "context": getattr(self.model.text, "context", data["context"]),
+        }
+        for key, size in have.items():
+            fits = data[key] <= size if key != "image_size" else data[key] == size
+            if not fits:
+                raise UserError(
+                    f"the data have {key} {data[key]}, the model {size}: set "
+                    f"config.task.{key} to {data[key]}, or change the data"
+                )
+
+    def _pixels(self, batch: Mapping[str, jax.Array]) -> jax.Array:
+        """uint8 (b, h, w, 3) to float32, normalised as CLIP does."""
+        x_bhw3 = batch["image"].astype(jnp.float32) / 255.0
+        return (x_bhw3 - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+
+    def init(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Vars:
+        variables = self.model.init(
+            key, self._pixels(batch), batch["tokens"], batch["token_mask"]
+        )
+        return Vars(
+            params=variables["params"],
+            extra={k: v for k, v in variables.items() if k != "params"},
+        )
+
+    def loss(
+        self, variables: Vars, batch: Mapping[str, jax.Array], ctx: Ctx
+    ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
+        out, extra = self.model.apply(
+            {"params": variables.params, **variables.extra},
+            self._pixels(batch),
+            batch["tokens"],
+            batch["token_mask"],
+            train=ctx.train,
+            axis=ctx.axis,
+            mutable=list(variables.extra) if ctx.train else [],
+        )
+        image_bd, text_bd, tokens_bl = ctx.gather(
+            (
+                contrastive.l2_normalize(out.image),
+                contrastive.l2_normalize(out.text),
+                batch["tokens"],
+            )
+        )
+        positives_bb = None
+        if self.equal_captions == "positive":
+            positives_bb = (tokens_bl[:, None] == tokens_bl[None]).all(-1)
+        if self.loss_name == "sigmoid":
+            loss = contrastive.sigmoid(
+                image_bd, text_bd, out.scale, out.bias, positives=positives_bb
+            )
+        else:
+            loss = contrastive.info_nce(
+                image_bd, text_bd, out.scale, positives=positives_bb
+            )
+        best_b = jnp.argmax(contrastive.similarity(image_bd, text_bd), axis=1)
+        rows_b = jnp.arange(len(best_b))
+        hit_b = best_b == rows_b
+        if positives_bb is not None:
+            hit_b = positives_bb[rows_b, best_b]
+        metrics = {"scale": out.scale, "batch_accuracy": hit_b.mean()}
+        return loss, (extra if ctx.train else variables.extra, metrics)
+
+    def predict(self) -> Mapping[str, Any]:
+        def apply(method: str, variables: Vars, *args: jax.Array) -> jax.Array:
+            return self.model.apply(
+                {"params": variables.params, **variables.extra}, *args, method=method
+            )
+
+        def embed_image(variables: Vars, batch: Mapping, ctx: Ctx) -> jax.Array:
+            out_bd = apply("encode_image", variables, self._pixels(batch))
+            return contrastive.l2_normalize(out_bd)
+
+        def embed_text(variables: Vars, batch: Mapping, ctx: Ctx) -> jax.Array:
+            out_bd = apply(
+                "encode_text", variables, batch["tokens"], batch["token_mask"]
+            )
+            return contrastive.l2_normalize(out_bd)
+
+        def features(variables: Vars, batch: Mapping, ctx: Ctx) -> jax.Array:
+            return apply("image_features", variables, self._pixels(batch))
+
+        def scale(variables: Vars, batch: Mapping, ctx: Ctx) -> tuple:
+            return apply("temperature", variables)
+
+        def loss(variables: Vars, batch: Mapping, ctx: Ctx) -> dict[str, jax.Array]:
+            value, (_, metrics) = self.loss(variables, batch, ctx)
+            return {"loss": value, **metrics}
+
+        return {
+            "embed_image": embed_image,
+            "embed_text": embed_text,
+            "features": features,
+            "scale": scale,
+            "loss": loss,
+        }

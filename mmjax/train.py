@@ -1,0 +1,274 @@
+"""The training loop. It knows no task by name.
+
+A run is a workdir: `run.json` (config, tokenizer, versions), `checkpoints/`,
+`metrics.jsonl`, `tensorboard/`, `cards/`. Running it again goes on from the newest
+checkpoint with the same numbers as if it had never stopped.
+"""
+
+import contextlib
+import functools
+import json
+import pathlib
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from mmjax import checkpoint, metrics, tree
+from mmjax import parts as parts_lib
+from mmjax import step as step_lib
+from mmjax.data import pipeline, text
+from mmjax.data.prefetch import Prefetch
+from mmjax.errors import UserError
+from mmjax.parts import Parts, build, evaluate, restore
+
+__all__ = [
+    "Diverged",
+    "Interrupted",
+    "Parts",
+    "build",
+    "due",
+    "evaluate",
+    "restore",
+    "run",
+]
+PyTree = Any
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved; `code` is the exit status."""
+
+    def __init__(self, signum: int, step: int):
+        super().__init__(f"stopped by {signal.Signals(signum).name}, saved step {step}")
+        self.code = 128 + signum
+
+
+class Diverged(UserError):
+    """Loss or gradients stopped being finite."""
+
+
+def due(done: int, every: int, total: int) -> bool:
+    """Whether what happens every `every` steps happens after `done` of `total`."""
+    return every > 0 and (done % every == 0 or done == total)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM; a second SIGINT interrupts at once."""
+    seen: list[int] = []
+
+    def handler(signum: int, frame: Any) -> None:
+        if seen and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        seen.append(signum)
+
+    try:
+        old = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: a notebook's or a test's business
+        yield seen
+        return
+    try:
+        yield seen
+    finally:
+        for signum, previous in old.items():
+            signal.signal(signum, previous)
+
+
+class _Window:
+    """Step metrics since the last log, fetched from the device all at once."""
+
+    def __init__(self, names: list[str]):
+        self._names = names
+        self._steps: list[int] = []
+        self._held: list[dict] = []
+
+    def add(self, step: int, values: dict) -> None:
+        self._steps.append(step)
+        self._held.append(values)
+
+    def flush(self) -> dict[str, float]:
+        """Means over the window. Raises Diverged at its first non-finite step."""
+        rows = jax.device_get(self._held)
+        steps, self._steps, self._held = self._steps, [], []
+        for step, row in zip(steps, rows, strict=True):
+            grads = row.pop(step_lib.GRAD_SQ)
+            bad = np.flatnonzero(~np.isfinite(grads))
+            if np.isfinite(row["loss"]) and not bad.size:
+                continue
+            what = f"the loss was {row['loss']}"
+            if bad.size:
+                what += (
+                    f"; first bad tensor: the gradient of {self._names[bad[0]]} "
+                    f"({bad.size} of {len(self._names)} were not finite)"
+                )
+            raise Diverged(
+                f"training diverged at step {step} (steps {steps[0]} to {steps[-1]} "
+                f"looked at): {what}. The last good checkpoint is kept; lower "
+                "config.optim.lr or set config.optim.clip_norm"
+            )
+        return (
+            {k: float(np.mean([r[k] for r in rows])) for k in rows[0]} if rows else {}
+        )
+
+
+@jax.jit
+def _finite_k(params: PyTree) -> jax.Array:
+    return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)])
+
+
+class _Run:
+    """One call of `run`: what the loop holds between steps."""
+
+    def __init__(self, parts: Parts, workdir: pathlib.Path, label: str):
+        self.parts, self.workdir, self.label = parts, workdir, label
+        cfg = parts.cfg
+        self.last: dict[str, float] = {}
+        shapes, tx, self.lr, optim_cfg = parts_lib.optimizer(parts)
+        parts.layout.check_batch(cfg.batch_size, accum=optim_cfg.accum)
+        self.names = list(tree.flatten(shapes.params))
+        self.evals = parts_lib.make_evaluators(parts)
+        for _, evaluator in self.evals.values():
+            evaluator.check(shapes)
+        self.saved = checkpoint.Checkpointer(workdir, cfg.checkpoint)
+        self.data = pipeline.train_iterator(
+            parts.source,
+            parts.tokenizer,
+            parts.image_cfg,
+            batch_size=cfg.batch_size,
+            seed=cfg.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            threads=cfg.data.threads,
+            workers=cfg.data.workers,
+            max_broken=cfg.data.max_broken,
+        )
+        init = parts_lib.fresh(parts, tx, optim_cfg.ema > 0)
+        if self.saved.latest() is not None:
+            parts_lib.check_resume(parts, checkpoint.read_run(workdir))
+            self.state, position = self.saved.restore(parts_lib.abstract(parts, init))
+            self.data.set_state(position)
+        else:
+            key = jax.random.key(cfg.seed)
+            self.state = parts.layout.init(init, key, parts.example())
+        if jax.process_index() == 0:
+            checkpoint.write_run(workdir, parts_lib.about(parts))
+        self.step_fn = parts.layout.compile_step(
+            functools.partial(
+                step_lib.train_step,
+                parts.task,
+                tx,
+                axis=parts.layout.axis,
+                accum=optim_cfg.accum,
+                ema_decay=optim_cfg.ema,
+            ),
+            self.state,
+        )
+
+    def save(self) -> None:
+        """Saves, unless a parameter is not finite."""
+        good_k = np.asarray(_finite_k(self.state.vars.params))
+        if not good_k.all():
+            name = self.names[int(np.argmin(good_k))]
+            raise Diverged(
+                f"training diverged at step {int(self.state.step)}: {name} is not "
+                "finite. The last good checkpoint is kept; lower config.optim.lr"
+            )
+        self.saved.save(self.state, self.data.get_state(), self.last)
+
+    def evaluate(self, done: int, progress: metrics.Progress) -> dict[str, float]:
+        values: dict[str, float] = {}
+        for name, (every, evaluator) in self.evals.items():
+            if not due(done, every, self.parts.cfg.steps):
+                continue
+            begin = time.perf_counter()
+            result = evaluator.run(self.state.eval_vars())
+            values |= {f"{name}/{k}": v for k, v in result.values.items()}
+            cards = self.workdir / "cards"
+            cards.mkdir(exist_ok=True)
+            card = {"step": done, "values": result.values, **result.card}
+            (cards / f"{name}.json").write_text(json.dumps(card, indent=1))
+            first = " ".join(f"{k} {v:.4g}" for k, v in list(result.values.items())[:4])
+            seconds = time.perf_counter() - begin
+            progress.note(f"  step {done} {name}: {first} ({seconds:.1f}s)")
+        return values
+
+    def loop(self, stop: list[int]) -> dict[str, float]:
+        cfg, start = self.parts.cfg, int(self.state.step)
+        window = _Window(self.names)
+        writer = metrics.Writer(
+            self.workdir, resumed_at=start, active=jax.process_index() == 0
+        )
+        progress = metrics.Progress(cfg.steps, start, cfg.batch_size, label=self.label)
+        self.data = Prefetch(self.data, cfg.data.prefetch, self.parts.layout.load)
+        try:
+            for done in range(start + 1, cfg.steps + 1):
+                self.state, values = self.step_fn(self.state, next(self.data))
+                window.add(done, values)
+                progress.update()
+                # Read once: a signal between here and the end waits for the next step.
+                stopping = stop[0] if stop else None
+                saving = due(done, cfg.checkpoint.every, cfg.steps) or bool(stopping)
+                if due(done, cfg.log_every, cfg.steps) or saving:
+                    logged = window.flush()
+                    logged |= {"lr": float(self.lr(jnp.asarray(done - 1)))}
+                    logged |= progress.lap(done)
+                    shown = ("loss", "lr", "images_per_second")
+                    progress.say(done, {k: logged[k] for k in shown})
+                    writer.write(done, logged)
+                evaluated = {} if stopping else self.evaluate(done, progress)
+                if evaluated:
+                    self.last = evaluated
+                    writer.write(done, evaluated)
+                    progress.lap(done)
+                if saving:
+                    self.save()
+                if stopping:
+                    self.saved.wait()
+                    raise Interrupted(stopping, done)
+            self.saved.wait()
+        finally:
+            self.data.close()
+            progress.close()
+            writer.close()
+        return self.last
+
+
+def run(
+    config: ConfigDict, workdir: pathlib.Path, *, label: str = ""
+) -> dict[str, float]:
+    """Trains to `config.steps`, from the newest checkpoint if there is one.
+
+    Returns the last evaluation's numbers as "<evaluator>/<value>".
+
+    Raises:
+      UserError: bad input; nothing that was written is lost.
+      Diverged: loss or gradients are not finite.
+      Interrupted: SIGINT or SIGTERM came; the state is saved.
+    """
+    workdir = pathlib.Path(workdir)
+    with checkpoint.lock(workdir), _stop_signals() as stop:
+        tokenizer = None
+        if (workdir / checkpoint.RUN).exists() and (
+            workdir / checkpoint.FOLDER
+        ).exists():
+            before = checkpoint.read_run(workdir)
+            same = before["config"]["data"]["tokenizer"] == json.loads(
+                config.data.tokenizer.to_json()
+            )
+            # A tokenizer trained on the captions need not be trained again.
+            tokenizer = text.from_json(before["tokenizer"]) if same else None
+        parts = parts_lib.build(config, tokenizer=tokenizer)
+        this = _Run(parts, workdir, label)
+        try:
+            values = this.loop(stop)
+        finally:
+            this.saved.close()
+        if not values:  # already finished: its last evaluation is on file
+            for row in metrics.read(workdir):
+                values |= {k: v for k, v in row.items() if "/" in k}
+        return values

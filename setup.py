@@ -1,0 +1,70 @@
+"""Installs mmjax; `make demo` and `make test` do it with the versions of the lock."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "([^"]+)"', (ROOT / "mmjax/__init__.py").read_text("utf-8"), re.M
+).group(1)
+
+# Run together: jax 0.10.2 with flax 0.12.8 on Python 3.11 (the lock, every test), and
+# jax 0.11.2 and 0.12.0 with flax 0.12.12 on 3.12. Other bounds come from metadata.
+INSTALL = [
+    "jax>=0.10.1,<0.13",  # arrays, gradients, compilers; 0.10 is the last for 3.11
+    "flax>=0.12.8,<0.13",  # Linen modules; 0.12.8 is the last for 3.11
+    "optax>=0.2.8",  # optimizers and schedules
+    "orbax-checkpoint>=0.12,<0.13",  # asynchronous, atomic checkpoints; 1.0 moves names
+    "grain>=0.2.18,<0.3",  # data order as a function of (seed, step), worker processes
+    "tensorflow-datasets>=4.9.9",  # reads and writes prepared sets, no TensorFlow
+    "array-record>=0.8.1",  # the random-access file format of those sets
+    "importlib_resources",  # imported, and not declared, by tensorflow-datasets
+    "ml-collections>=1.1",  # configs and their --config.key=value flags
+    "absl-py",  # the flags that ml-collections and grain parse
+    "numpy>=2.0",  # host arrays; batches are numpy until they are placed
+    "pillow",  # image decoding, and CLIP's own bicubic
+    "opencv-python-headless",  # decode and resize at twice Pillow's rate
+    "tokenizers>=0.22",  # byte-pair encoding: training, and words not seen before
+    "ftfy>=6.1.1",  # CLIP's text cleaning; its ids depend on it
+    "tqdm",  # the progress bar
+    "tensorboardX>=2.6",  # TensorBoard files without TensorFlow
+    "matplotlib",  # contact sheets, ranked labels, the notebooks' figures
+]
+
+TORCH = ["torch>=2.4", "open_clip_torch>=3.2"]  # the peer, and its tokenizer
+EXTRAS = {
+    "cuda12": ["jax[cuda12]"],
+    "cuda13": ["jax[cuda13]"],
+    "tpu": ["jax[tpu]"],
+    # what tensorflow-datasets' own builders import beyond it: tables and audio
+    "tfds": ["tensorflow-datasets>=4.9.9", "pandas", "pydub"],
+    # for its builders, file formats and archives that do need TensorFlow
+    "tf": ["tensorflow>=2.20"],
+    # public weights: their file format, and fetching them
+    "convert": ["safetensors", "huggingface_hub"],
+    "bench": [*TORCH, "torchvision"],  # the DataLoader and transforms beside ours
+    "parity": TORCH,  # tests against the original implementations
+    "notebook": ["nbclient", "nbformat", "ipykernel"],
+    "dev": [
+        "pytest",
+        "pytest-xdist",  # two processes
+        "pytest-timeout",  # a hung worker fails its test, not the whole run
+        "ruff",  # format and lint
+        "pip-tools",  # make lock
+    ],
+}
+
+setup(
+    name="mmjax",
+    version=VERSION,
+    description="Multimodal vision-language research in JAX and Flax",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["mmjax", "mmjax.*", "configs", "configs.*"]),
+    package_data={"mmjax": ["data/templates/*.json"]},
+    install_requires=INSTALL,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["mmjax = mmjax.cli:main"]},
+)

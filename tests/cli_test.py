@@ -1,0 +1,147 @@
+"""The command line's answers to what is wrong, before anything is trained."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from mmjax import cli
+
+
+def refused(capsys, *argv):
+    """The one line that a refused command leaves on stderr."""
+    assert cli.main([str(a) for a in argv]) == 2
+    out = capsys.readouterr()
+    assert out.err.startswith("mmjax: ") and out.err.count("\n") == 1, out.err
+    assert not out.out
+    return out.err
+
+
+def test_overview_names_every_verb(capsys):
+    assert cli.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for verb, line in cli.VERBS.items():
+        assert verb in out and line in out
+
+
+def test_no_verb_shows_the_overview(capsys):
+    assert cli.main([]) == 2
+    assert "usage: mmjax VERB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", [[v] for v in cli.VERBS] + [["data", "check"]])
+def test_help_of_every_verb(verb, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*verb, "--help"])
+    assert stopped.value.code == 0
+    out = capsys.readouterr().out
+    assert f"usage: mmjax {' '.join(verb)}" in out
+    if len(verb) == 1:
+        assert f"mmjax {verb[0]}" in out.partition("examples:")[2]
+
+
+def test_help_loads_no_jax():
+    code = (
+        "import sys; from mmjax import cli; cli.main(['--help']); "
+        "sys.exit('jax' in sys.modules or 'numpy' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+CASES = [
+    (["trian"], ["no verb 'trian'", "did you mean 'train'?"]),
+    (["train"], ["--config, --workdir", "mmjax train --help"]),
+    (["inspect", "x", "--stpe", "3"], ["unrecognized arguments: --stpe"]),
+    (["inspect", "x", "--step", "many"], ["--step", "'many'"]),
+    (["inspect", "x", "--config.a=3"], ["takes no --config.KEY=VALUE"]),
+    (["zeroshot", "x", "y.png", "--labels", "a"], ["two or more"]),
+    (["zeroshot", "x", "y.png", "--labels", "a,b"], ["no image file", "y.png"]),
+    (
+        ["zeroshot", "x", "y", "--labels", "a,b", "--templates", "clip8"],
+        ["'clip8'", "did you mean 'clip80'"],
+    ),
+    (["embed", "x", "--out", "e.npz"], ["--images, --texts"]),
+    (["embed", "x", "--texts", "a", "--out", "no/e.npz"], ["no folder no"]),
+    (["embed", "x", "--texts", "a.txt", "--out", "e.npz"], ["a.txt"]),
+    (["data", "chekc"], ["chekc", "check"]),
+    (["data", "check", "shaps:train"], ["shaps"]),
+    (["data", "check", "shapes:trian"], ["trian", "train"]),
+    (["data", "bpe", "shapes:val", "--out", "x.json"], ["--vocab-size"]),
+]
+
+
+@pytest.mark.parametrize(("argv", "parts"), CASES, ids=lambda x: " ".join(x)[:40])
+def test_bad_arguments(argv, parts, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = refused(capsys, *argv)
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["inspect", "{}"],
+        ["eval", "{}"],
+        ["embed", "{}", "--texts", "a", "--out", "e.npz"],
+    ],
+    ids=lambda x: x[0],
+)
+def test_a_workdir_that_is_none(argv, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in (tmp_path / "absent", tmp_path):
+        message = refused(capsys, *[a.format(place) for a in argv])
+        assert str(place) in message and "run.json" in message
+
+
+TRAIN = ["train", "--config", "configs/clip.py:tiny", "--workdir"]
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("optim.lrr=1", ["config.optim: unknown key 'lrr'", "did you mean 'lr'?"]),
+        ("steps=ten", ["expected int", "'ten' (str)"]),
+        ("batch_size=15", ["batch 15 must split over 4 devices: use 12 or 16"]),
+        ("task.text.width=wide", ["expected int", "'wide'"]),
+        ("data.train=webdataset:/no/such-*.tar", ["/no/such-*.tar"]),
+        ("evals.val.type=zero_shoot", ["'zero_shoot'", "did you mean 'zero_shot'"]),
+        ("optim.freeze=('imagee/',)", ["'imagee/'", "matches none"]),
+    ],
+)
+def test_bad_configs(override, parts, capsys, tmp_path):
+    message = refused(capsys, *TRAIN, tmp_path / "w", f"--config.{override}")
+    for part in parts:
+        assert part in message
+
+
+def test_no_such_config(capsys, tmp_path):
+    argv = ["train", "--workdir", tmp_path / "w", "--config"]
+    assert "no config file configs/clap.py" in refused(capsys, *argv, "configs/clap.py")
+    assert "no preset 'tinny'" in refused(capsys, *argv, "configs/clip.py:tinny")
+
+
+def test_ctrl_c_and_closed_pipes(monkeypatch, capsys):
+    def stop(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", stop)
+    assert cli.main(["inspect"]) == 130
+    assert capsys.readouterr().err == "mmjax: interrupted\n"
+
+
+def test_a_stopped_run_exits_as_its_signal_says(monkeypatch, capsys, tmp_path):
+    from mmjax import train
+
+    def stop(*args, **kwargs):
+        raise train.Interrupted(signal.SIGTERM, 3)
+
+    monkeypatch.setattr(train, "run", stop)
+    assert cli.main([*TRAIN, str(tmp_path)]) == 143
+    err = capsys.readouterr().err
+    assert "saved step 3" in err and err.count("\n") == 1
+    assert cli.main(["demo", "--workdir", str(tmp_path / "demo")]) == 143

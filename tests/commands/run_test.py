@@ -1,0 +1,149 @@
+"""Verbs that read a run, on one trained for two steps (see conftest)."""
+
+import json
+import shlex
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmjax import cli, notebook
+from mmjax.commands import inspect as inspect_command
+from mmjax.data.sources import open_source
+
+
+def call(capsys, *argv):
+    """What a command that succeeds prints."""
+    assert cli.main([str(a) for a in argv]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    source = open_source("shapes:val?size=16&count=3&objects=1")
+    for i in range(3):
+        Image.fromarray(source[i]["image"]).save(folder / f"{i}.png")
+    return folder
+
+
+def test_inspect(tiny_run, capsys):
+    out = call(capsys, "inspect", tiny_run)
+    assert "task clip  step 2" in out
+    for word in ("path", "shape", "dtype", "norm", "bytes", "total", "logit_scale"):
+        assert word in out
+    assert "--config.optim.lr=0.0005" in out
+    assert "--config.data.tokenizer.kind=bpe" in out
+    assert "val/top1 = " in out and "  loss = " in out
+
+
+def test_inspect_an_earlier_step(tiny_run, capsys):
+    out = call(capsys, "inspect", tiny_run, "--step", 1)
+    assert "step 1" in out
+    assert "val/top1" not in out  # evaluated at step 2
+
+
+def test_inspect_prints_config_as_it_is_taken(tiny_run):
+    from mmjax import config
+
+    run = notebook.load_run(tiny_run)
+    lines = shlex.split(" ".join(inspect_command.config_lines(run.config)))
+    again = config.override(run.config, lines)
+    assert again.to_dict() == run.config.to_dict()
+
+
+def test_a_step_that_was_not_saved(tiny_run, capsys):
+    for verb in ("inspect", "eval"):
+        assert cli.main([verb, str(tiny_run), "--step", "7"]) == 2
+        err = capsys.readouterr().err
+        assert "7" in err and "1, 2" in err and err.count("\n") == 1
+
+
+def test_embed(tiny_run, pictures, capsys, tmp_path):
+    (tmp_path / "lines.txt").write_text("a red circle\n\na blue star\n")
+    out = tmp_path / "e.npz"
+    texts = [tmp_path / "lines.txt", "a green cross"]
+    said = call(
+        capsys, "embed", tiny_run, "--images", pictures, "--texts", *texts, "--out", out
+    )
+    assert "3 images and 3 texts, 16 numbers each" in said
+    made = np.load(out, allow_pickle=False)
+    assert list(made["texts"]) == ["a red circle", "a blue star", "a green cross"]
+    assert [p[-5:] for p in made["image_paths"]] == ["0.png", "1.png", "2.png"]
+    for name in ("image_embeddings", "text_embeddings"):
+        assert made[name].shape == (3, 16) and made[name].dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(made[name], axis=1), 1, atol=1e-5)
+
+
+def test_zeroshot(tiny_run, pictures, capsys, tmp_path):
+    argv = ["--labels", "red circle, blue star,green cross", "--templates", "a {}"]
+    png = tmp_path / "deep" / "ranked.png"
+    out = call(capsys, "zeroshot", tiny_run, pictures / "1.png", *argv, "--png", png)
+    lines = out.splitlines()
+    assert lines[0] == str(pictures / "1.png")
+    chances = [float(line.split()[-2]) for line in lines[1:4]]
+    assert chances == sorted(chances, reverse=True)
+    assert sum(chances) == pytest.approx(100, abs=0.2)
+    assert Image.open(png).size[0] > 100
+
+
+def test_zeroshot_takes_the_runs_own_templates(tiny_run, pictures, capsys):
+    argv = ["zeroshot", tiny_run, pictures / "1.png", "--labels", "red star,blue ring"]
+    assert call(capsys, *argv) == call(capsys, *argv, "--templates", "shapes")
+
+
+def test_zeroshot_on_what_is_no_image(tiny_run, capsys, tmp_path):
+    (tmp_path / "x.png").write_bytes(b"no picture")
+    argv = ["zeroshot", tiny_run, tmp_path / "x.png", "--labels", "a,b"]
+    assert cli.main([str(a) for a in argv]) == 2
+    err = capsys.readouterr().err
+    assert "x.png" in err and err.count("\n") == 1
+
+
+def test_eval(tiny_run, capsys):
+    out = call(capsys, "eval", tiny_run, "--evals", "val")
+    assert "val" in out and "retrieval" not in out
+    assert "top1" in out and "95 % interval" in out
+
+
+def test_eval_on_other_data_as_json(tiny_run, capsys):
+    source = "shapes:unseen?size=16&count=20&objects=1"
+    argv = ["--evals", "val", "--source", source, "--json"]
+    argv += ["--config.evals.val.templates=plain", "--config.evals.val.limit=10"]
+    found = json.loads(call(capsys, "eval", tiny_run, *argv))
+    assert list(found) == ["val"]
+    assert found["val"]["step"] == 2
+    assert found["val"]["card"]["counts"]["examples"] == 10
+    assert found["val"]["card"]["source"]["name"] == "shapes:unseen"
+    assert found["val"]["card"]["templates"]["name"] == "plain"
+
+
+@pytest.mark.parametrize(
+    ("argv", "part"),
+    [
+        (["--evals", "vall"], "did you mean 'val'"),
+        (["--config.optim.lr=1"], "takes --config.evals"),
+        (["--evals", "val", "--config.evals.val.templates=clip8"], "'clip80'"),
+    ],
+)
+def test_eval_refuses(argv, part, tiny_run, capsys):
+    assert cli.main(["eval", str(tiny_run), *argv]) == 2
+    err = capsys.readouterr().err
+    assert part in err and err.count("\n") == 1
+
+
+def test_training_on_changes_nothing_that_is_done(tiny_run, capsys, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_run, copy)
+    argv = ["train", "--config", "configs/clip.py:tiny", "--workdir", copy]
+    same = ["--config.steps=2", "--config.checkpoint.every=1"]
+    assert cli.main([str(a) for a in [*argv, *same]]) == 0
+    assert (copy / "metrics.jsonl").read_text() == (
+        tiny_run / "metrics.jsonl"
+    ).read_text()
+    capsys.readouterr()
+    other = "--config.task.text.width=64"
+    assert cli.main([str(a) for a in [*argv, *same, other]]) == 2
+    err = capsys.readouterr().err
+    assert "config.task.text.width was 32" in err and "is 64 now" in err

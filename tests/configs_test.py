@@ -1,0 +1,55 @@
+"""Every config builds; every `:tiny` runs two steps, stops and goes on."""
+
+import importlib
+import pathlib
+import pkgutil
+
+import pytest
+
+import configs
+from mmjax import config as config_lib
+from mmjax import metrics, train
+from mmjax.tasks import base
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FAMILIES = [
+    m.name for m in pkgutil.iter_modules(configs.__path__) if m.name != "common"
+]
+PRESETS = [
+    (family, preset)
+    for family in FAMILIES
+    for preset in importlib.import_module(f"configs.{family}").PRESETS
+]
+
+
+@pytest.mark.parametrize(("family", "preset"), PRESETS)
+def test_config_names_a_task(family: str, preset: str):
+    config = config_lib.load(f"{ROOT}/configs/{family}.py:{preset}", [])
+    task = base.build(config.task)
+    image = config.data.image.size
+    assert task.model.image.image_size == image
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tiny_trains_and_resumes(family: str, tmp_path: pathlib.Path):
+    spec = f"{ROOT}/configs/{family}.py:tiny"
+    # Evaluators run in the last call alone: they are most of the compile time.
+    short = config_lib.load(spec, ["--config.steps=4"])
+    short.steps = 2
+    evals = short.evals
+    short.evals = type(evals)()
+    train.run(short, tmp_path)
+    full = config_lib.load(spec, ["--config.steps=4"])
+    full.optim.warmup = short.optim.warmup
+    values = train.run(full, tmp_path)
+    assert [r["step"] for r in metrics.read(tmp_path) if "loss" in r] == [1, 2, 3, 4]
+    assert values
+
+
+def test_experiments_name_configs_that_exist():
+    for file in sorted((ROOT / "experiments").glob("*/runs.py")):
+        scope = importlib.util.spec_from_file_location("runs", file)
+        module = importlib.util.module_from_spec(scope)
+        scope.loader.exec_module(module)
+        for _, spec in module.RUNS:
+            config_lib.load(f"{ROOT}/{spec}", [])

@@ -1,0 +1,33 @@
+"""Shared fixtures. Virtual devices and the compilation cache are set up here."""
+
+import os
+import pathlib
+
+import pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from mmjax import runtime  # noqa: E402  (after the platform is chosen)
+
+runtime.configure(devices=4)
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def bundle() -> pathlib.Path:
+    """The folder of real data; tests that need it skip where it is absent."""
+    folder = pathlib.Path(os.environ.get("MMJAX_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "flickr8k").is_dir():
+        pytest.skip(f"no data bundle at {folder}: set MMJAX_DATA to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The workdir of configs/clip.py:tiny after two steps, both saved; read only."""
+    from mmjax import config, train
+
+    workdir = tmp_path_factory.mktemp("run") / "tiny"
+    overrides = ["--config.steps=2", "--config.checkpoint.every=1"]
+    train.run(config.load("configs/clip.py:tiny", overrides), workdir)
+    return workdir

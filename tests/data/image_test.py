@@ -1,0 +1,200 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmjax.data import image
+from mmjax.data.records import BrokenRecord
+from mmjax.errors import UserError
+
+
+def smooth(height=64, width=96):
+    y, x = np.mgrid[0:height, 0:width]
+    r, g = 255 * x / width, 255 * y / height
+    return np.stack([r, g, 255 - r], -1).astype(np.uint8)
+
+
+def save(img, kind, **options):
+    file = io.BytesIO()
+    (img if isinstance(img, Image.Image) else Image.fromarray(img)).save(
+        file, kind, **options
+    )
+    return file.getvalue()
+
+
+@pytest.fixture(params=["opencv", "pillow"])
+def library(request, monkeypatch):
+    if request.param == "opencv":
+        pytest.importorskip("cv2")
+    else:
+        monkeypatch.setattr(image, "cv2", None)
+    return request.param
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "GIF", "JPEG", "TIFF"])
+def test_decodes_what_pillow_wrote(kind, library):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    out = image.decode(save(smooth(), kind, **options), "here")
+    assert out.dtype == np.uint8 and out.shape == (64, 96, 3)
+    far = {"JPEG": 12, "GIF": 40}.get(kind, 0)
+    assert np.abs(out.astype(int) - smooth()).max() <= far
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "1", "I;16", "CMYK", "RGB"])
+def test_every_mode_becomes_rgb(mode, library):
+    kind = "JPEG" if mode == "CMYK" else "PNG"
+    source = Image.new("L", (8, 6), 200)
+    img = Image.new(mode, (8, 6), 51400) if mode == "I;16" else source.convert(mode)
+    out = image.decode(save(img, kind), "here")
+    assert out.shape == (6, 8, 3)
+    expected = 255 if mode == "1" else 200
+    assert abs(int(out[3, 4, 0]) - expected) <= 2
+
+
+def test_transparency_is_over_white(library):
+    rgba = np.zeros((2, 3, 4), np.uint8)
+    rgba[:, 1] = [200, 0, 100, 255]
+    rgba[:, 2] = [200, 0, 100, 128]
+    out = image.decode(save(rgba, "PNG"), "here")
+    assert out[0].tolist() == [[255] * 3, [200, 0, 100], [227, 127, 177]]
+    palette = Image.new("P", (2, 2), 0)
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    out = image.decode(save(palette, "PNG", transparency=0), "here")
+    assert (out == 255).all()
+
+
+def test_exif_orientation_is_applied(library):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn a quarter clockwise to see it upright
+    out = image.decode(save(smooth(), "JPEG", exif=exif), "here")
+    assert out.shape == (96, 64, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.95])
+def test_cut_files_are_broken_records(kind, share, library):
+    data = save(image.resize(smooth(), 256, "bicubic"), kind)
+    with pytest.raises(BrokenRecord, match="shard.tar, sample 7") as error:
+        image.decode(data[: int(len(data) * share)], "shard.tar, sample 7")
+    assert error.value.place == "shard.tar, sample 7"
+
+
+def test_damaged_png_and_noise_are_broken_records(library):
+    data = bytearray(save(smooth(), "PNG"))
+    data[len(data) // 2] ^= 0xFF
+    for bad in (bytes(data), b"not a picture", b"\xff\xd8\xff" + bytes(50)):
+        with pytest.raises(BrokenRecord):
+            image.decode(bad, "here")
+
+
+def bomb(side):
+    """A small PNG file whose header promises side x side pixels."""
+
+    def chunk(kind, body):
+        crc = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + crc
+
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000)))
+    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
+
+
+def test_bombs_are_refused_by_their_header(library):
+    with pytest.raises(BrokenRecord, match="3600000000 pixels"):
+        image.decode(bomb(60_000), "here")
+    jpeg = bytearray(save(smooth(), "JPEG"))
+    at = jpeg.index(b"\xff\xc0")
+    jpeg[at + 5 : at + 9] = struct.pack(">HH", 65_000, 65_001)
+    with pytest.raises(BrokenRecord, match="65001x65000"):
+        image.decode(bytes(jpeg), "here")
+    assert image.decode(save(smooth(), "PNG"), "", max_pixels=64 * 96).shape[0] == 64
+    with pytest.raises(BrokenRecord, match="limit of 6143"):
+        image.decode(save(smooth(), "PNG"), "", max_pixels=64 * 96 - 1)
+
+
+@pytest.mark.parametrize("kind", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_jpeg_header(kind):
+    assert image.jpeg_header(save(smooth(), "JPEG", **kind)) == (64, 96, 3)
+    assert image.jpeg_header(save(smooth(), "PNG")) is None
+    assert image.jpeg_header(save(Image.new("L", (5, 4)), "JPEG")) == (4, 5, 1)
+
+
+@pytest.mark.parametrize("method", image.METHODS)
+@pytest.mark.parametrize("size", [7, 24, (100, 50), (64, 96), (33, 200)])
+def test_resize_keeps_a_ramp_a_ramp(method, size, library):
+    height, width = (size, size) if isinstance(size, int) else size
+    out = image.resize(smooth(), size, method)
+    assert out.shape == (height, width, 3) and out.dtype == np.uint8
+    expected = 255 * (np.arange(width) + 0.5) / width
+    rows = np.abs(out[height // 2, :, 0] - expected)[2:-2]
+    assert rows.max() < (40 if "nearest" in method else 8)  # aligned, not shifted
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic", "lanczos", "area"])
+def test_shrinking_averages(method, library):
+    board = (np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8)
+    out = image.resize(np.repeat(board[..., None], 3, 2), 32, method)
+    assert np.abs(out.astype(int) - 127).max() <= 2
+
+
+def test_pil_bicubic_is_what_clip_uses():
+    img = np.random.default_rng(0).integers(0, 256, (50, 70, 3)).astype(np.uint8)
+    expected = Image.fromarray(img).resize((24, 24), Image.Resampling.BICUBIC)
+    assert (image.resize(img, 24, "pil_bicubic") == np.asarray(expected)).all()
+
+
+def test_center_crop_and_squash():
+    img = smooth(60, 120)
+    crop = image.center_crop_resize(img, 30, "bilinear")
+    assert crop.shape == (30, 30, 3)
+    assert 60 < crop[:, 0].mean(0)[0] < 70  # starts at a quarter of the width
+    assert image.squash(img, 30, "bilinear")[0, 0, 0] < 5
+
+
+def test_random_crops_keep_to_their_range(library):
+    rng = np.random.default_rng(0)
+    views = {
+        image.random_resized_crop(smooth(), 16, rng, scale=(0.3, 1)).tobytes()
+        for _ in range(20)
+    }
+    assert len(views) == 20
+    same = [
+        image.random_resized_crop(smooth(), 16, np.random.default_rng(5))
+        for _ in range(2)
+    ]
+    assert (same[0] == same[1]).all()
+    strip = smooth(8, 400)  # no draw fits: the centre, at the widest shape allowed
+    out = image.random_resized_crop(strip, 16, rng, scale=(1, 1), ratio=(0.9, 1.1))
+    assert 115 < out[8, 8, 0] < 140
+
+
+def test_flip():
+    assert (image.flip(image.flip(smooth())) == smooth()).all()
+    assert (image.flip(smooth())[:, 0] == smooth()[:, -1]).all()
+
+
+def test_config_views():
+    cfg = image.ImageConfig(size=32, train_scale=(1.0, 1.0), flip=True)
+    square = smooth(32, 32)
+    rng = np.random.default_rng(0)
+    seen = {cfg.train(square, rng).tobytes() for _ in range(20)}
+    assert seen == {square.tobytes(), image.flip(square).tobytes()}
+    assert cfg.evaluate(smooth()).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"size": 0},
+        {"method": "bicubci"},
+        {"mode": "stretch"},
+        {"train_scale": (0.0, 1.0)},
+        {"train_ratio": (2.0, 1.0)},
+    ],
+)
+def test_config_refuses(wrong):
+    with pytest.raises(UserError):
+        image.ImageConfig(**wrong)

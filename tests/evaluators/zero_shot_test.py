@@ -1,0 +1,208 @@
+"""Zero-shot against a loop over examples, classes and prompts."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from mmjax.errors import UserError
+from mmjax.evaluators import zero_shot
+
+NAMES = tuple("abcdefg")
+TEMPLATES = ("{}", "photo {}", "{} thing")
+
+
+def example(make_source, *, n=30, seed=0, **more):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, len(NAMES), n)
+    vectors = rng.integers(0, 255, (n, 12))
+    source = make_source(vectors, labels=labels, class_names=NAMES, **more)
+    vars = {"image": rng.normal(size=(12, 5)), "text": rng.normal(size=(40, 5))}
+    return source, jax.tree.map(np.float32, vars)
+
+
+def unit(x):
+    return x / np.linalg.norm(x)
+
+
+def by_hand(source, vars, words):
+    """(n, c) similarities, one at a time."""
+    classes = []
+    for name in NAMES:
+        vectors = []
+        for template in TEMPLATES:
+            ids = [words[w] for w in template.replace("{}", name).split()]
+            vectors.append(unit(sum(vars["text"][i] for i in ids)))
+        classes.append(unit(np.mean(vectors, 0)))
+    images = [unit(v.astype(np.float32) @ vars["image"]) for v in source.vectors]
+    return np.asarray([[np.dot(i, c) for c in classes] for i in images])
+
+
+def test_matches_a_loop(make_env, make_source):
+    source, vars = example(make_source)
+    env = make_env()
+    cfg = {"source": source, "templates": list(TEMPLATES)}
+    evaluator = zero_shot.Evaluator(cfg, env)
+    evaluator.check(jax.eval_shape(lambda: vars))
+    got = evaluator.run(vars)
+    scores = by_hand(source, vars, env.tokenizer.words)
+    order = np.argsort(-scores, 1)
+    top1 = order[:, 0] == source.labels
+    top5 = (order[:, :5] == source.labels[:, None]).any(1)
+    per_class = [top1[source.labels == c].mean() for c in set(source.labels)]
+    assert got.values["top1"] == pytest.approx(top1.mean())
+    assert got.values["top5"] == pytest.approx(top5.mean())
+    assert got.values["mean_per_class"] == pytest.approx(np.mean(per_class))
+    np.testing.assert_array_equal(got.arrays["prediction"], order[:, 0])
+    np.testing.assert_array_equal(got.arrays["index"], np.arange(30))
+    for name in ("top1", "top5", "mean_per_class"):
+        low, high = got.values[f"{name}_lo"], got.values[f"{name}_hi"]
+        assert low <= got.values[name] <= high
+    assert all(len(sizes) == 1 for sizes in env.shapes.values())  # one compile each
+
+
+def test_batch_size_and_rerun_change_nothing(make_env, make_source):
+    source, vars = example(make_source)
+    cfg = {"source": source, "templates": TEMPLATES}
+    results = [
+        zero_shot.Evaluator({**cfg, **more}, make_env()).run(vars)
+        for more in ({}, {"batch_size": 7}, {"batch_size": 64}, {})
+    ]
+    assert results[0].values == results[3].values
+    for other in results[1:]:
+        assert other.values == pytest.approx(results[0].values)
+        assert other.card["id"] == results[0].card["id"]
+
+
+def test_a_collapsed_model_scores_nothing(make_env, make_source):
+    source, vars = example(make_source)
+    vars["text"] = np.ones_like(vars["text"])
+    values = zero_shot.Evaluator({"source": source}, make_env()).run(vars).values
+    assert values["top1"] == values["top5"] == values["mean_per_class"] == 0
+
+
+def test_few_classes_have_no_top5(make_env, make_source):
+    rng = np.random.default_rng(0)
+    source = make_source(rng.integers(0, 9, (4, 12)), labels=[0, 1, 0, 1])
+    vars = {"image": np.ones((12, 2), np.float32), "text": np.ones((9, 2), np.float32)}
+    cfg = {"source": source, "class_names": ["x", "y"]}
+    assert "top5" not in zero_shot.Evaluator(cfg, make_env()).run(vars).values
+
+
+def test_card_says_what_was_measured(make_env, make_source, tmp_path):
+    source, vars = example(make_source, broken=(3, 4))
+    cfg = {"source": source, "templates": "clip7"}
+    got = zero_shot.Evaluator(cfg, make_env()).run(vars)
+    card = json.loads(json.dumps(got.card))
+    assert card["templates"]["name"] == "clip7" and card["templates"]["count"] == 7
+    assert (
+        card["class_names"]["count"] == 7 and len(card["class_names"]["sha256"]) == 64
+    )
+    assert card["source"]["fingerprint"] == source.fingerprint()
+    assert card["tokenizer"]["fingerprint"] == "words"
+    assert card["preprocessing"] == {"size": 2, "method": "bicubic"}
+    counts = card["counts"]
+    assert (counts["examples"], counts["broken"], counts["classes_alike"]) == (28, 2, 0)
+    assert len(got.arrays["label"]) == 28
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(reversed(NAMES)))
+    ids = {card["id"]}
+    for more in (
+        {"templates": TEMPLATES},
+        {"limit": 10},
+        {"class_names": str(names)},
+    ):
+        ids.add(zero_shot.Evaluator({**cfg, **more}, make_env()).run(vars).card["id"])
+    assert len(ids) == 4
+
+
+def test_limit_is_spread_over_a_sorted_set(make_env, make_source):
+    source, vars = example(make_source, n=28)
+    source.labels = np.arange(28) // 4
+    cfg = {"source": source, "limit": 7}
+    got = zero_shot.Evaluator(cfg, make_env()).run(vars)
+    np.testing.assert_array_equal(got.arrays["label"], np.arange(7))
+    assert got.card["source"] | {"fingerprint": ""} == {
+        "name": "fake",
+        "fingerprint": "",
+        "records": 7,
+        "limit": 7,
+    }
+
+
+def test_prompts_that_tokens_cannot_tell_apart_are_counted(make_env, make_source):
+    source = make_source(np.ones((2, 12)), labels=[0, 1])
+    cfg = {
+        "source": source,
+        "templates": ["one two three four {}"],
+        "class_names": ["x", "y"],
+    }
+    vars = {"image": np.ones((12, 2), np.float32), "text": np.ones((9, 2), np.float32)}
+    counts = zero_shot.Evaluator(cfg, make_env()).run(vars).card["counts"]
+    assert (counts["classes_alike"], counts["prompts_fill_context"]) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        ({"class_names": ["a"] * 7}, "labels 0 and 1 are both called 'a'"),
+        ({"class_names": ["a", "b"]}, "2 class_names for the 7 classes"),
+        ({"class_names": [*"abcdef", " "]}, "label 6 is empty"),
+    ],
+)
+def test_refuses_class_names(make_env, make_source, more, words):
+    source, _ = example(make_source)
+    with pytest.raises(UserError, match=words):
+        zero_shot.Evaluator({"source": source, **more}, make_env())
+
+
+def test_refuses_data_and_models(make_env, make_source):
+    source, vars = example(make_source)
+    shapes = jax.eval_shape(lambda: vars)
+    unnamed = make_source(source.vectors, labels=source.labels)
+    with pytest.raises(UserError, match="names no classes"):
+        zero_shot.Evaluator({"source": unnamed}, make_env())
+    with pytest.raises(UserError, match="no tokenizer"):
+        zero_shot.Evaluator({"source": source}, make_env(tokenizer=False))
+    unlabelled = make_source(source.vectors, class_names=NAMES)
+    with pytest.raises(UserError, match="carry no label"):
+        zero_shot.Evaluator({"source": unlabelled}, make_env()).check(shapes)
+    empty = make_source(source.vectors[:0], labels=[], class_names=NAMES)
+    with pytest.raises(UserError, match="holds no examples"):
+        zero_shot.Evaluator({"source": empty}, make_env()).check(shapes)
+    lost = make_source([[1] * 12], labels=[0], class_names=NAMES, broken=[0])
+    with pytest.raises(UserError, match="1 records, all of them broken"):
+        zero_shot.Evaluator({"source": lost}, make_env()).run(vars)
+    for label in (7, -1):
+        source.labels = np.full(30, label)
+        with pytest.raises(UserError, match=f"label {label}, but .* 7 class names"):
+            zero_shot.Evaluator({"source": source}, make_env()).run(vars)
+
+
+def test_check_computes_nothing_and_finds_mismatches(make_env, make_source):
+    source, vars = example(make_source)
+    env = make_env()
+    evaluator = zero_shot.Evaluator({"source": source}, env)
+    bad = {**vars, "text": np.zeros((40, 6), np.float32)}
+    with pytest.raises(UserError, match="images embed in 5 dimensions and texts in 6"):
+        evaluator.check(jax.eval_shape(lambda: bad))
+    bad = {**vars, "image": np.zeros((27, 5), np.float32)}
+    with pytest.raises(UserError, match=r"'embed_image' cannot take .*\(4, 2, 2, 3\)"):
+        evaluator.check(jax.eval_shape(lambda: bad))
+    pooled = make_env(embed_text=lambda vars, batch: vars["text"].sum(0))
+    with pytest.raises(UserError, match=r"'embed_text' must give \(4, d\), gives"):
+        zero_shot.Evaluator({"source": source}, pooled).check(
+            jax.eval_shape(lambda: vars)
+        )
+    assert not env.shapes
+    del env.raw["embed_text"]
+    with pytest.raises(UserError, match="no predict function 'embed_text'"):
+        evaluator.check(jax.eval_shape(lambda: vars))
+
+
+def test_nan_is_an_error_and_not_a_perfect_score(make_env, make_source):
+    source, vars = example(make_source)
+    vars["image"][0, 0] = np.nan
+    with pytest.raises(UserError, match="embed_image gave NaN or Inf in 4 of 4"):
+        zero_shot.Evaluator({"source": source}, make_env()).run(vars)

@@ -1,0 +1,113 @@
+"""Attention against plain numpy, and the one-query shortcut against the long way."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.nn.attention import AttentionPool, SelfAttention
+
+B, T, W, H = 3, 7, 16, 4
+
+
+def softmax_np(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def attention_np(q_bqw, k_btw, v_btw, causal=False):
+    """Multi-head attention, one head and row at a time, in float64."""
+    out = np.zeros(q_bqw.shape)
+    d = W // H
+    for b in range(q_bqw.shape[0]):
+        for h in range(H):
+            part = slice(h * d, (h + 1) * d)
+            logits = q_bqw[b, :, part] @ k_btw[b, :, part].T / np.sqrt(d)
+            if causal:
+                logits = np.where(np.tri(*logits.shape, dtype=bool), logits, -np.inf)
+            out[b, :, part] = softmax_np(logits) @ v_btw[b, :, part]
+    return out
+
+
+def random_like(params):
+    """The same tree with every leaf N(0, .3^2), biases included."""
+    rng = np.random.default_rng(1)
+    return jax.tree.map(
+        lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32), params
+    )
+
+
+def inputs():
+    x_btw = jax.random.normal(jax.random.key(0), (B, T, W))
+    return x_btw, np.asarray(x_btw, np.float64)
+
+
+def to_np(params):
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+
+
+def self_attention(**fields):
+    """(apply(params, x_btw, token=None), random params): rows and tokens apart."""
+    module = SelfAttention(H, **fields)
+    x_nw = jnp.zeros((B * T, W))
+    shapes = jax.eval_shape(lambda key: module.init(key, x_nw, T), jax.random.key(0))
+
+    def apply(params, x_btw, token=None):
+        y = module.apply(params, x_btw.reshape(-1, W), T, token)
+        return y.reshape(x_btw.shape) if token is None else y
+
+    return apply, random_like(shapes)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_self_attention_is_numpys(causal):
+    x_btw, x_np = inputs()
+    apply, params = self_attention(causal=causal)
+    p = to_np(params["params"])
+    q, k, v = np.split(x_np @ p["qkv"]["kernel"] + p["qkv"]["bias"], 3, axis=-1)
+    want = attention_np(q, k, v, causal) @ p["out"]["kernel"] + p["out"]["bias"]
+    np.testing.assert_allclose(jax.jit(apply)(params, x_btw), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("token", [0, "per_row"])
+def test_one_token_is_picked_from_the_full_output(causal, token):
+    x_btw, _ = inputs()
+    index_b = jnp.array([0, T - 1, 3])
+    if token == "per_row":
+        token = index_b
+    apply, params = self_attention(causal=causal)
+
+    def out_and_grads(f):
+        def loss(params, x_btw):
+            y = f(params, x_btw)
+            return jnp.square(y).sum(), y
+
+        return jax.jit(jax.grad(loss, (0, 1), has_aux=True))(params, x_btw)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+        out_and_grads(lambda params, x: apply(params, x, token)),
+        out_and_grads(lambda params, x: apply(params, x)[jnp.arange(B), token]),
+    )
+
+
+def test_attention_pool_is_numpys():
+    x_btw, x_np = inputs()
+    module = AttentionPool(H)
+    params = random_like(jax.jit(module.init)(jax.random.key(0), x_btw))
+    p = to_np(params["params"])
+    x = np.concatenate([x_np.mean(1, keepdims=True), x_np], 1) + p["position_embedding"]
+    q = x[:, :1] @ p["query"]["kernel"] + p["query"]["bias"]
+    kv = x @ p["key_value"]["kernel"] + p["key_value"]["bias"]
+    want = attention_np(q, *np.split(kv, 2, axis=-1))[:, 0]
+    np.testing.assert_allclose(jax.jit(module.apply)(params, x_btw), want, atol=1e-5)
+
+
+def test_half_precision_keeps_its_softmax_in_float32():
+    x_btw = inputs()[0].astype("bfloat16")
+    apply, params = self_attention(dtype="bfloat16")
+    jaxpr = jax.make_jaxpr(apply)(params, x_btw)
+    exps = [line for line in str(jaxpr).splitlines() if " exp " in line]
+    assert exps and all("f32" in line.split("=")[0] for line in exps)
+    assert jaxpr.out_avals[0].dtype == jnp.bfloat16

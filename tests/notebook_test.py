@@ -1,0 +1,89 @@
+import os
+import pathlib
+
+import nbformat
+import numpy as np
+import pytest
+from nbclient import NotebookClient
+
+from mmjax import notebook
+from mmjax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run):
+    return notebook.load_run(tiny_run)
+
+
+def test_a_run_by_its_parts(run):
+    assert run.step == 2
+    assert run.config.data.train.startswith("shapes:train")
+    assert run.config.parallel.mesh.data == -1
+    assert run.tokenizer.context == 16
+    assert all(isinstance(v, np.ndarray) for v in run.params.values())
+    assert [row["step"] for row in run.metrics() if "loss" in row] == [1, 2]
+    assert run.last_metrics()["step"] == 2
+
+
+def test_params_are_the_averaged_ones(run):
+    live = run.state.vars.params
+    kept = run.state.ema
+    assert live is not kept
+    total = sum(float(np.abs(v).sum()) for v in run.params.values())
+    flat = notebook.tree.flatten(kept)
+    assert total == pytest.approx(sum(float(abs(v).sum()) for v in flat.values()))
+
+
+def test_embeddings_do_not_depend_on_their_number(run):
+    records = run.records(5)
+    images = [record["image"] for record in records]
+    five = run.embed_images(images)
+    assert five.shape == (5, 16) and five.dtype == np.float32
+    np.testing.assert_allclose(run.embed_images(images[3:4])[0], five[3], atol=1e-6)
+    texts = [record["text"][0] for record in records]
+    many = run.embed_texts(texts * 20)
+    np.testing.assert_allclose(many[-5:], run.embed_texts(texts), atol=1e-6)
+
+
+def test_classify_ensembles_templates(run):
+    images = [record["image"] for record in run.records(3)]
+    labels = ["red circle", "blue star"]
+    one = run.classify(images, labels, ["a {}"])
+    both = run.classify(images, labels, ["a {}", "the {}"])
+    for chances in (one, both):
+        np.testing.assert_allclose(chances.sum(1), 1, atol=1e-5)
+    assert not np.allclose(one, both, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)]
+)
+def test_arrays_that_are_no_image(run, image):
+    with pytest.raises(UserError, match=r"give uint8 \(H, W, 3\)"):
+        run.embed_images([image])
+
+
+def test_singular_values():
+    params = {"a": 2 * np.eye(3, dtype=np.float32), "bias": np.ones(3)}
+    values = notebook.singular_values(params)
+    assert list(values) == ["a"]
+    np.testing.assert_allclose(values["a"], [2, 2, 2], atol=1e-6)
+
+
+def test_the_committed_notebook_runs(tiny_run, monkeypatch):
+    book = nbformat.read(ROOT / "notebooks" / "inspect_params.ipynb", as_version=4)
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs for cell in code), "committed without outputs"
+    assert not any("import mmjax" in cell.source for cell in code)
+    monkeypatch.setenv("MMJAX_WORKDIR", str(tiny_run))
+    # The kernel is another process, and finds mmjax where this one did.
+    home = str(pathlib.Path(notebook.__file__).parents[1])
+    known = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(known))
+    place = {"metadata": {"path": str(ROOT / "notebooks")}}
+    NotebookClient(book, timeout=300, resources=place).execute()
+    shown = [str(o.get("data", o.get("text", ""))) for c in code for o in c.outputs]
+    assert any("logit_scale" in text for text in shown)
+    assert sum("image/png" in text for text in shown) == 5

@@ -1,0 +1,86 @@
+"""Optimizer chains against the formulas, and masks by path."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mmjax import optim
+from mmjax.errors import UserError
+
+PARAMS = {
+    "a": {"kernel": jnp.full((4, 4), 2.0), "bias": jnp.full((4,), 2.0)},
+    "b": {"kernel": jnp.full((4,), 2.0)},
+}
+FLAT = {"schedule": "constant", "warmup": 0, "lr": 0.1}
+
+
+def _one(config: dict, grad: float = 1.0) -> dict:
+    """Parameters after one update with every gradient equal to `grad`."""
+    tx, _, _ = optim.make(config, 10, PARAMS, couples_rows=False)
+    grads = jax.tree.map(lambda x: jnp.full_like(x, grad), PARAMS)
+    updates, _ = tx.update(grads, tx.init(PARAMS), PARAMS)
+    return optax.apply_updates(PARAMS, updates)
+
+
+def test_adamw_first_step_and_decay_mask():
+    new = _one(FLAT | {"name": "adamw", "eps": 0.0, "weight_decay": 0.5})
+    # Adam's first step is the sign of the gradient; decay adds 0.5 * 2 on kernels.
+    np.testing.assert_allclose(new["a"]["kernel"], 2 - 0.1 * (1 + 1), rtol=1e-6)
+    np.testing.assert_allclose(new["a"]["bias"], 2 - 0.1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "adafactor", "lion"])
+def test_every_optimizer_goes_downhill(name: str):
+    new = _one(FLAT | {"name": name})
+    assert all(bool((x < 2).all()) for x in jax.tree.leaves(new))
+
+
+def test_freeze_and_lr_mult():
+    sgd = FLAT | {"name": "sgd", "momentum": 0.0}
+    new = _one(sgd | {"freeze": ("^b/",), "lr_mult": (("bias$", 0.5),)})
+    np.testing.assert_allclose(new["b"]["kernel"], 2.0)
+    np.testing.assert_allclose(new["a"]["bias"], 2 - 0.05, rtol=1e-6)
+    np.testing.assert_allclose(new["a"]["kernel"], 2 - 0.1, rtol=1e-6)
+
+
+def test_frozen_parameters_have_no_slots():
+    tx, _, _ = optim.make(FLAT | {"freeze": ("^a/",)}, 10, PARAMS, couples_rows=False)
+    slots = [x.shape for x in jax.tree.leaves(tx.init(PARAMS)) if x.ndim]
+    assert slots == [(4,), (4,)]  # both moments of b/kernel
+
+
+def test_clip_is_global():
+    new = _one(FLAT | {"name": "sgd", "momentum": 0.0, "clip_norm": 1.0}, grad=10.0)
+    moved = jax.tree.leaves(jax.tree.map(lambda a, b: a - b, PARAMS, new))
+    norm = np.sqrt(sum(float((x**2).sum()) for x in moved))
+    assert norm == pytest.approx(0.1, rel=1e-4)
+
+
+def test_schedules():
+    cfg = optim.OptimConfig(lr=1.0, warmup=10, final_lr=0.1)
+    lr = optim.schedule(cfg, 110)
+    assert float(lr(0)) == pytest.approx(0.1)
+    assert float(lr(9)) == pytest.approx(1.0)
+    assert float(lr(59)) == pytest.approx(0.55, abs=1e-6)
+    assert float(lr(109)) == pytest.approx(0.1)
+    rsqrt = optim.schedule(optim.OptimConfig(lr=1.0, warmup=4, schedule="rsqrt"), 100)
+    assert float(rsqrt(15)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        ({"lrr": 1.0}, "did you mean 'lr'"),
+        ({"lr": "fast"}, "expected float"),
+        ({"name": "adagrad", "warmup": 1}, "use one of"),
+        ({"accum": 2, "warmup": 1}, "couples rows"),
+        ({"freeze": ("nothing",), "warmup": 1}, "matches none"),
+        ({"warmup": 10}, "never come down"),
+        ({"schedule": "stairs", "warmup": 1}, "cosine, rsqrt or constant"),
+    ],
+)
+def test_bad_configs(config: dict, what: str):
+    with pytest.raises(UserError, match=what):
+        optim.make(config, 10, PARAMS, couples_rows=True)

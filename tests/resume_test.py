@@ -1,0 +1,174 @@
+"""10 + 10 steps with a kill -9 between equal 20 steps, bit for bit."""
+
+import pathlib
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from mmjax import config as config_lib
+from mmjax import metrics, parallel, train
+from mmjax.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TWENTY = (
+    "--config.steps=20",
+    "--config.checkpoint.every=10",
+    "--config.log_every=1",
+    "--config.evals.val.every=20",
+    "--config.evals.unseen.every=20",
+    "--config.evals.retrieval.every=20",
+)
+
+
+def _command(workdir: pathlib.Path) -> list[str]:
+    code = "import sys; from mmjax.cli import main; sys.exit(main(sys.argv[1:]))"
+    config = ["--config", f"{ROOT}/configs/clip.py:tiny", *TWENTY]
+    head = [sys.executable, "-c", code, "train"]
+    return [*head, "--workdir", str(workdir), *config]
+
+
+def _leaves(workdir: pathlib.Path) -> dict:
+    from mmjax import tree
+
+    _, state = train.restore(workdir)
+    host = jax.device_get(state.replace(rng=jax.random.key_data(state.rng)))
+    return tree.flatten(host)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("whole")
+    subprocess.run(_command(workdir), check=True, cwd=ROOT)
+    return workdir
+
+
+def _wait_for(workdir: pathlib.Path, step: int, process: subprocess.Popen) -> None:
+    for _ in range(4000):
+        rows = metrics.read(workdir)
+        if rows and rows[-1]["step"] >= step:
+            return
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.05)
+    raise AssertionError(f"step {step} was not reached in 200 s")
+
+
+def test_kill_and_resume_is_bit_equal(whole: pathlib.Path, tmp_path: pathlib.Path):
+    process = subprocess.Popen(_command(tmp_path), cwd=ROOT)
+    _wait_for(tmp_path, 11, process)
+    while not (tmp_path / "checkpoints" / "10").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "checkpoints" / "20").exists()
+    subprocess.run(_command(tmp_path), check=True, cwd=ROOT)
+
+    want, got = _leaves(whole), _leaves(tmp_path)
+    assert want.keys() == got.keys()
+    assert any("ema" in path for path in want)
+    for path, value in want.items():
+        np.testing.assert_array_equal(got[path], value, err_msg=path)
+    timing = {"images_per_second", "step_seconds"}
+    before = [r for r in metrics.read(whole)]
+    after = [r for r in metrics.read(tmp_path)]
+    strip = [{k: v for k, v in r.items() if k not in timing} for r in before]
+    assert strip == [{k: v for k, v in r.items() if k not in timing} for r in after]
+
+
+def test_second_process_is_refused(whole: pathlib.Path):
+    from mmjax import checkpoint
+
+    with checkpoint.lock(whole), pytest.raises(UserError, match="in use by process"):
+        with checkpoint.lock(whole):
+            pass
+
+
+def test_interrupt_saves_and_exits_130(tmp_path: pathlib.Path):
+    long = [a.replace("steps=20", "steps=100000") for a in _command(tmp_path)]
+    process = subprocess.Popen(long, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    _wait_for(tmp_path, 3, process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    saved = max(int(p.name) for p in (tmp_path / "checkpoints").glob("[0-9]*"))
+    assert saved == metrics.read(tmp_path)[-1]["step"]
+
+
+def test_full_disk_is_one_message_and_keeps_what_was_saved(tmp_path: pathlib.Path):
+    whole, full = tmp_path / "whole", tmp_path / "full"
+    short = [a.replace("steps=20", "steps=10") for a in _command(whole)]
+    subprocess.run(short, check=True, cwd=ROOT)
+
+    def small_files():  # what a write beyond the limit raises, a full disk raises
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    shutil.copytree(whole, full)
+    before = sorted(p.name for p in (full / "checkpoints").iterdir())
+    result = subprocess.run(
+        _command(full), cwd=ROOT, preexec_fn=small_files, capture_output=True, text=True
+    )
+    assert result.returncode == 2, result.stderr
+    assert "the disk is full. step 10 is intact" in result.stderr
+    # TensorStore's own threads may print tracebacks beside it (their event loop is
+    # closed by then), so the message is not yet alone.
+    after = {p.name for p in (full / "checkpoints").iterdir()}
+    assert set(before) <= after and "20" not in after
+
+
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        ("--config.task.act=gelu", "config.task.act was quick_gelu"),
+        ("--config.batch_size=32", "config.batch_size was 16"),
+        ("--config.data.tokenizer.vocab_size=519", "tokenizer"),
+    ],
+)
+def test_resume_of_another_run_is_refused(whole, override: str, what: str):
+    config = config_lib.load("configs/clip.py:tiny", [*TWENTY, override])
+    with pytest.raises(UserError, match=what):
+        train.run(config, whole)
+
+
+def test_batch_that_does_not_divide_names_the_fix():
+    layout = parallel.Layout({}, jax.devices()[:4])
+    with pytest.raises(UserError, match="batch 18 must split over 4 .* use 16 or 20"):
+        layout.check_batch(18)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "what"),
+    [
+        ({"mode": "jit", "mesh": {"data": 3}}, "does not multiply to the 4 devices"),
+        ({"mode": "pmap", "mesh": {"fsdp": 2}}, "data-parallel only"),
+        ({"mode": "xmap"}, "use jit or pmap"),
+    ],
+)
+def test_meshes_that_do_not_fit(mesh: dict, what: str):
+    with pytest.raises(UserError, match=what):
+        parallel.Layout(mesh, jax.devices()[:4])
+
+
+def test_divergence_names_step_and_tensor(tmp_path: pathlib.Path):
+    config = config_lib.load(
+        "configs/clip.py:tiny",
+        [*TWENTY, "--config.optim.lr=1e30", "--config.optim.name=sgd"],
+    )
+    with pytest.raises(train.Diverged, match=r"step \d+ .*first bad tensor|not finite"):
+        train.run(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("done", "every", "total", "want"),
+    [(10, 10, 100, True), (9, 10, 100, False), (7, 10, 7, True), (7, 0, 7, False)],
+)
+def test_due(done: int, every: int, total: int, want: bool):
+    assert train.due(done, every, total) is want
