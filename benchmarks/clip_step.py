@@ -8,8 +8,9 @@ torch's eager AdamW. Both live in processes of their own and take turns, so a bu
 machine slows both alike; each also times a large matrix product every round, which is
 the machine's rate that the shares refer to. Prints medians and ratios and writes JSON.
 
-`--trim` reports, apart from the headline, a step on token columns cut after the last
-end token of the batch (exact, since the text tower is causal).
+`--trim` reports, apart from the headline, our step on token columns cut after the last
+end token of the batch (exact, since the text tower is causal) beside open_clip's whole
+one, which takes no fewer columns.
 
 Needs torch and open_clip_torch (extra `bench`), for both or for `--peer-python`.
 """
@@ -94,14 +95,16 @@ def ours(model: str, rows: int, trim: bool) -> tuple:
     return step, lambda: jax.block_until_ready(product(a, b)), facts
 
 
-def theirs(model: str, rows: int, trim: bool) -> tuple:
+def theirs(model: str, rows: int) -> tuple:
     """The same of open_clip."""
     import open_clip
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     clip = open_clip.create_model(model.replace("/", "-")).train()
-    images, tokens = make_batch(rows, clip.visual.image_size[0], trim=trim)
+    size = clip.visual.image_size  # a number for ResNets, a pair for ViTs
+    size = size if isinstance(size, int) else size[0]
+    images, tokens = make_batch(rows, size, trim=False)  # it takes 77 columns alone
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     x = ((x / 255 - 0.45) / 0.27).contiguous()
     ids = torch.from_numpy(tokens).long()
@@ -138,8 +141,10 @@ def theirs(model: str, rows: int, trim: bool) -> tuple:
 
 def worker(side: str, model: str, rows: int, trim: bool) -> None:
     """Answers each line on stdin with one round's numbers on stdout, as JSON."""
-    make = ours if side == "mmjax" else theirs
-    step, product, facts = make(model, rows, trim)
+    if side == "mmjax":
+        step, product, facts = ours(model, rows, trim)
+    else:
+        step, product, facts = theirs(model, rows)
     losses = [step() for _ in range(2)]
     product()
     print(json.dumps(facts | {"losses": losses}), flush=True)
