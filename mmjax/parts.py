@@ -52,6 +52,7 @@ class RunConfig:
     parallel: Any = dataclasses.field(default_factory=dict)
     checkpoint: CheckpointConfig = CheckpointConfig()
     evals: Any = dataclasses.field(default_factory=dict)
+    graft: Any = dataclasses.field(default_factory=dict)  # place: WORKDIR, see `graft`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Parts:
     config: ConfigDict
     cfg: RunConfig
     layout: parallel.Layout
-    tokenizer: text.Tokenizer
+    tokenizer: text.Tokenizer | None  # None: batches carry no text
     task: base.Task
 
     @functools.cached_property
@@ -92,9 +93,10 @@ class Parts:
     def example(self) -> dict[str, np.ndarray]:
         """Two blank rows, to make shapes from."""
         size = self.image_cfg.size
-        tokens, mask = self.tokenizer.encode(["", ""])
-        image = np.zeros((2, size, size, 3), np.uint8)
-        return {"image": image, "tokens": tokens, "token_mask": mask}
+        rows = {"image": np.zeros((2, size, size, 3), np.uint8)}
+        if self.tokenizer is not None:
+            rows["tokens"], rows["token_mask"] = self.tokenizer.encode(["", ""])
+        return rows
 
 
 def _open_train(cfg: DataConfig) -> Any:
@@ -116,14 +118,27 @@ def build(config: ConfigDict, *, tokenizer: text.Tokenizer | None = None) -> Par
     if tokenizer is None:
         texts = _open_train(cfg.data).texts()
         tokenizer = text.build(cfg.data.tokenizer, texts=texts)
-    task.check(
-        {
-            "image_size": cfg.data.image.size,
-            "vocab_size": tokenizer.vocab_size,
-            "context": tokenizer.context,
-        }
-    )
+    facts = {"image_size": cfg.data.image.size}
+    if tokenizer is not None:
+        facts |= {"vocab_size": tokenizer.vocab_size, "context": tokenizer.context}
+    task.check(facts)
     return Parts(config, cfg, layout, tokenizer, task)
+
+
+def reopen(config: ConfigDict, workdir: pathlib.Path) -> Parts:
+    """`build` for a workdir: a tokenizer trained there is not trained again."""
+    tokenizer = None
+    if (workdir / checkpoint.RUN).exists() and (workdir / checkpoint.FOLDER).exists():
+        before = checkpoint.read_run(workdir)
+        asked = json.loads(config.data.tokenizer.to_json())
+        if before["config"]["data"]["tokenizer"] == asked:
+            tokenizer = _saved_tokenizer(before)
+    return build(config, tokenizer=tokenizer)
+
+
+def _saved_tokenizer(saved_run: Mapping) -> text.Tokenizer | None:
+    saved = saved_run["tokenizer"]
+    return None if saved is None else text.from_json(saved)
 
 
 def optimizer(parts: Parts) -> tuple:
@@ -164,7 +179,7 @@ def abstract(parts: Parts, init: Any) -> TrainState:
 def about(parts: Parts) -> dict:
     return {
         "config": json.loads(parts.config.to_json()),
-        "tokenizer": parts.tokenizer.to_json(),
+        "tokenizer": parts.tokenizer and parts.tokenizer.to_json(),
         "image": dataclasses.asdict(parts.image_cfg),
         "versions": runtime.describe(),
     }
@@ -176,8 +191,8 @@ def check_resume(parts: Parts, old: Mapping) -> None:
     if old["tokenizer"] != new["tokenizer"]:
         raise UserError(
             "the tokenizer differs from the one this run was started with "
-            f"({parts.tokenizer.vocab_size} ids now): use the old one, or another "
-            "workdir"
+            f"({parts.tokenizer.vocab_size if parts.tokenizer else 0} ids now): use "
+            "the old one, or another workdir"
         )
     keys = ("task", "data", "optim", "seed", "batch_size")
     before = tree.flatten({k: old["config"][k] for k in keys})
@@ -197,7 +212,7 @@ def restore(workdir: pathlib.Path, step: int | None = None) -> tuple[Parts, Trai
     saved_run = checkpoint.read_run(workdir)
     config = config_lib.from_json(saved_run["config"])
     config.parallel = {}  # whatever devices are here
-    parts = build(config, tokenizer=text.from_json(saved_run["tokenizer"]))
+    parts = build(config, tokenizer=_saved_tokenizer(saved_run))
     _, tx, _, optim_cfg = optimizer(parts)
     saved = checkpoint.Checkpointer(workdir, parts.cfg.checkpoint)
     try:
@@ -209,6 +224,73 @@ def restore(workdir: pathlib.Path, step: int | None = None) -> tuple[Parts, Trai
     finally:
         saved.close()
     return parts, state
+
+
+def graft(parts: Parts, state: TrainState) -> TrainState:
+    """A fresh state with the weights of other runs in it, as `config.graft` asks.
+
+    `config.graft.NAME = WORKDIR` puts all that a run learned (parameters, averaged
+    where it keeps an average, and its extra variables) into the frozen variables of
+    that name; `config.graft.params = WORKDIR` starts from its parameters.
+
+    Raises:
+      UserError: no run is named, the place does not exist, or names or shapes differ.
+    """
+    for name in parts.cfg.graft:
+        workdir, place = parts.cfg.graft[name], f"config.graft.{name}"
+        if name != "params" and name not in state.vars.frozen:
+            legal = ["params", *state.vars.frozen]
+            raise UserError(f"{place}: no such place{schema.suggest(name, legal)}")
+        if not workdir:
+            raise UserError(
+                f"{place} is empty: give the workdir of a trained run, --{place}=DIR"
+            )
+        got = restore(pathlib.Path(workdir))[1].eval_vars()
+        if name == "params":
+            params = _placed(state.vars.params, got.params, place, workdir)
+            ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
+            state = state.replace(vars=state.vars._replace(params=params), ema=ema)
+            continue
+        new = {"params": got.params, **got.extra}
+        new = _placed(state.vars.frozen[name], new, place, workdir)
+        frozen = {**state.vars.frozen, name: new}
+        state = state.replace(vars=state.vars._replace(frozen=frozen))
+    return state
+
+
+def _placed(old: PyTree, new: PyTree, place: str, workdir: str) -> PyTree:
+    """`new` where `old` lies; UserError unless all names and shapes are the same."""
+    have, want = tree.flatten(new), tree.flatten(old)
+    for path in sorted(have.keys() | want.keys()):
+        shapes = [tuple(t[path].shape) if path in t else "absent" for t in (have, want)]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"{place}: {path} is {shapes[0]} in {workdir} and {shapes[1]} in this "
+                "model: give config.task the numbers that run was trained with, or "
+                "name another run"
+            )
+    return jax.tree.map(
+        lambda o, n: jax.device_put(np.asarray(n, o.dtype), o.sharding), old, new
+    )
+
+
+def check_cache(parts: Parts, state: TrainState) -> None:
+    """Raises UserError where the data are tokens that other weights than these made."""
+    made = getattr(parts.source, "stage1", None)
+    if made is None:
+        return
+    from mmjax.data import token_cache
+
+    found = {
+        name: token_cache.fingerprint(jax.device_get(weights))
+        for name, weights in state.vars.frozen.items()
+    }
+    if made["fingerprint"] not in found.values():
+        raise UserError(
+            f"{parts.source.name} was written by an image tokenizer with fingerprint "
+            f"{made['fingerprint']}, and this model holds {found or 'none'}: set "
+            "config.graft to the run that wrote it, or run `mmjax data tokenize` again"
+        )
 
 
 def make_evaluators(parts: Parts) -> dict[str, tuple[int, Any]]:

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from mmjax import checkpoint, metrics, tree
 from mmjax import parts as parts_lib
 from mmjax import step as step_lib
-from mmjax.data import pipeline, text
+from mmjax.data import pipeline
 from mmjax.data.prefetch import Prefetch
 from mmjax.errors import UserError
 from mmjax.parts import Parts, build, evaluate, restore
@@ -155,6 +155,8 @@ class _Run:
         else:
             key = jax.random.key(cfg.seed)
             self.state = parts.layout.init(init, key, parts.example())
+            self.state = parts_lib.graft(parts, self.state)
+        parts_lib.check_cache(parts, self.state)
         if jax.process_index() == 0:
             checkpoint.write_run(workdir, parts_lib.about(parts))
         self.step_fn = parts.layout.compile_step(
@@ -252,17 +254,7 @@ def run(
     """
     workdir = pathlib.Path(workdir)
     with checkpoint.lock(workdir), _stop_signals() as stop:
-        tokenizer = None
-        if (workdir / checkpoint.RUN).exists() and (
-            workdir / checkpoint.FOLDER
-        ).exists():
-            before = checkpoint.read_run(workdir)
-            same = before["config"]["data"]["tokenizer"] == json.loads(
-                config.data.tokenizer.to_json()
-            )
-            # A tokenizer trained on the captions need not be trained again.
-            tokenizer = text.from_json(before["tokenizer"]) if same else None
-        parts = parts_lib.build(config, tokenizer=tokenizer)
+        parts = parts_lib.reopen(config, workdir)
         this = _Run(parts, workdir, label)
         try:
             values = this.loop(stop)

@@ -9,6 +9,7 @@ import pytest
 import configs
 from mmjax import config as config_lib
 from mmjax import metrics, train
+from mmjax.errors import UserError
 from mmjax.tasks import base
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -26,8 +27,15 @@ PRESETS = [
 def test_config_names_a_task(family: str, preset: str):
     config = config_lib.load(f"{ROOT}/configs/{family}.py:{preset}", [])
     task = base.build(config.task)
-    image = config.data.image.size
-    assert task.model.image.image_size == image
+    facts = {"image_size": config.data.image.size}
+    words = config.data.tokenizer
+    if "vocab_size" in words:  # as many ids as asked for, where the captions give them
+        facts |= {"vocab_size": words.vocab_size, "context": words.context}
+    elif words.kind == "clip":
+        facts |= {"vocab_size": 49408, "context": words.context}
+    task.check(facts)
+    with pytest.raises(UserError, match="image"):
+        task.check(facts | {"image_size": facts["image_size"] + 1})
 
 
 @pytest.mark.parametrize("family", FAMILIES)

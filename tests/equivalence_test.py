@@ -1,11 +1,18 @@
-"""One step body, two compilers, four layouts: the same parameters."""
+"""One step body, two compilers, four layouts: the same parameters.
+
+Every `tiny*` preset of every config takes part, and the variants of CLIP below.
+"""
 
 import functools
+import importlib
+import pkgutil
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+import configs
 from configs import clip as clip_config
 from mmjax import optim, parallel, step, tree
 from mmjax.state import TrainState
@@ -27,7 +34,7 @@ TINY = {
     "text": {"kind": "transformer", "width": 32, "depth": 2, "heads": 4},
 }
 RESNET = {"kind": "resnet", "width": 8, "depths": (1, 1), "heads": 4}
-TASKS = {
+CLIP = {
     "clip vit": {"name": "clip", **TINY},
     "clip scan": {"name": "clip", **TINY, "scan": True, "equal_captions": "positive"},
     "clip resnet": {"name": "clip", **TINY, "image": RESNET},
@@ -41,29 +48,62 @@ TASKS = {
 }
 
 
-def _batches(count: int, rows: int = 8) -> list[dict[str, np.ndarray]]:
+def _presets() -> dict[str, ConfigDict]:
+    """The `tiny*` presets of every family but CLIP, by name."""
+    found = {}
+    for module in pkgutil.iter_modules(configs.__path__):
+        if module.name in ("common", "clip"):
+            continue
+        presets = importlib.import_module(f"configs.{module.name}").PRESETS
+        for name in presets:
+            if name.startswith("tiny"):
+                found[f"{module.name} {name}"] = presets[name]()
+    return found
+
+
+PRESETS = _presets()
+TASKS = CLIP | {name: config.task for name, config in PRESETS.items()}
+
+
+def _sizes(task_name: str) -> tuple[int, int, int]:
+    """(image side, text ids, text positions) of a task's batches."""
+    if task_name in CLIP:
+        return 32, 64, 8
+    data = PRESETS[task_name].data
+    if data.tokenizer.kind == "none":
+        return data.image.size, 0, 0
+    return data.image.size, data.tokenizer.vocab_size, data.tokenizer.context
+
+
+def _batches(
+    count: int, side: int, vocab: int, context: int, rows: int = 8
+) -> list[dict[str, np.ndarray]]:
     rng = np.random.default_rng(0)
     made = []
     for _ in range(count):
-        tokens = rng.integers(1, 62, (rows, 8), dtype=np.int32)
-        tokens[:, 0], tokens[:, 5], tokens[:, 6:] = 62, 63, 0
-        tokens[1] = tokens[0]  # equal captions, on one device and across two
-        tokens[-1] = tokens[2]
-        image = rng.integers(0, 255, (rows, 32, 32, 3), dtype=np.uint8)
-        made.append({"image": image, "tokens": tokens, "token_mask": tokens != 0})
+        image = rng.integers(0, 255, (rows, side, side, 3), dtype=np.uint8)
+        batch = {"image": image, "label": np.arange(rows, dtype=np.int32) % 4}
+        if vocab:
+            shape, end = (rows, context), context * 2 // 3
+            tokens = rng.integers(1, vocab - 2, shape, dtype=np.int32)
+            tokens[:, 0], tokens[:, end], tokens[:, end + 1 :] = vocab - 2, vocab - 1, 0
+            tokens[1] = tokens[0]  # equal captions, on one device and across two
+            tokens[-1] = tokens[2]
+            batch |= {"tokens": tokens, "token_mask": tokens != 0}
+        made.append(batch)
     return made
 
 
 @functools.cache
 def _initial(task_name: str) -> tuple:
     """(optimizer, host state at step 0), the same for every layout."""
-    task, batch = base.build(TASKS[task_name]), _batches(1)[0]
+    task, batch = base.build(TASKS[task_name]), _batches(1, *_sizes(task_name))[0]
     variables = jax.device_get(jax.jit(task.init)(jax.random.key(0), batch))
     # Batch norm over eight rows is ill-conditioned: small steps keep rounding small.
     lr = 0.005 if "resnet" in task_name else 0.05
     sgd = {"name": "sgd", "lr": lr, "momentum": 0.9, "warmup": 0, "clip_norm": 1.0}
     sgd["schedule"] = "constant"
-    tx, _, _ = optim.make(sgd, 5, variables.params, couples_rows=True)
+    tx, _, _ = optim.make(sgd, 5, variables.params, couples_rows=task.couples_rows)
     state = TrainState(
         step=np.zeros((), np.int32),
         vars=variables,
@@ -86,7 +126,7 @@ def _trained(task_name: str, layout_name: str) -> dict[str, np.ndarray]:
     run = layout.compile_step(
         functools.partial(step.train_step, task, tx, axis=layout.axis), state
     )
-    for batch in _batches(5):
+    for batch in _batches(5, *_sizes(task_name)):
         state, metrics = run(state, layout.load(batch))
     assert np.isfinite(float(metrics["loss"]))
     found = jax.device_get({"params": state.vars.params, "extra": state.vars.extra})
@@ -105,7 +145,9 @@ def test_layouts_agree(task: str, layout: str):
 def test_fsdp_really_splits():
     layout = parallel.Layout(LAYOUTS["jit 1x2x2"][0], jax.devices()[:4])
     task = base.build(TASKS["clip vit"])
-    shapes = jax.eval_shape(task.init, jax.random.key(0), _batches(1)[0])
+    shapes = jax.eval_shape(
+        task.init, jax.random.key(0), _batches(1, *_sizes("clip vit"))[0]
+    )
     split = [
         path
         for path, s in tree.flatten(layout.shardings(shapes.params)).items()
@@ -115,8 +157,6 @@ def test_fsdp_really_splits():
 
 
 def test_every_task_module_is_covered():
-    import pkgutil
-
     from mmjax import tasks
 
     names = {m.name for m in pkgutil.iter_modules(tasks.__path__)} - {"base"}

@@ -192,13 +192,13 @@ class TokenizerConfig:
     """What `build` accepts. None: the file's value where there is one, else as noted.
 
     kind: `clip` (its vocabulary file at `path`), `bpe` (the JSON file at `path`, or
-      without `path` trained on the run's captions), `bytes`.
+      without `path` trained on the run's captions), `bytes`, or `none`: no text.
     vocab_size: for a BPE the most ids it may have, 8192; elsewhere fixed by the kind.
     context: tokens in a row, marks included, 77.
     lower: whether captions are lower-cased, True.
     """
 
-    kind: Literal["clip", "bpe", "bytes"] = "clip"
+    kind: Literal["clip", "bpe", "bytes", "none"] = "clip"
     path: str | None = None
     vocab_size: int | None = None
     context: int | None = None
@@ -207,14 +207,18 @@ class TokenizerConfig:
 
 def build(
     spec: Mapping[str, Any] | TokenizerConfig, texts: Iterable[str] | None = None
-) -> Tokenizer:
+) -> Tokenizer | None:
     """The tokenizer that `spec` describes; `texts` trains a `bpe` without a path.
+
+    None for kind `none`: batches then carry no text.
 
     Raises:
       UserError: an unknown key, a missing or foreign file, a value that the file
         contradicts, nothing to train on.
     """
     config = schema.from_mapping(TokenizerConfig, spec, "tokenizer")
+    if config.kind == "none":
+        return None
     context = CONTEXT if config.context is None else config.context
     lower = True if config.lower is None else config.lower
     if config.kind == "bpe":
