@@ -24,6 +24,8 @@ VERBS = {
     "inspect": "show a run: parameter table, config, last metrics",
     "embed": "write embeddings of images and texts to an npz file",
     "zeroshot": "classify images by label names",
+    "sample": "draw images for prompts, best first by a CLIP",
+    "complete": "complete an image from its top rows and a prompt",
     "data": "check a source, train a BPE on its captions, build data sets",
 }
 

@@ -75,6 +75,11 @@ class Parts:
     def image_cfg(self) -> ImageConfig:
         return self.cfg.data.image
 
+    @property
+    def dropout(self) -> float:
+        """BPE-dropout of the training captions."""
+        return text.dropout(self.cfg.data.tokenizer)
+
     @functools.cached_property
     def predict(self) -> dict[str, Any]:
         """name -> f(vars, numpy batch) -> numpy, compiled and placed."""

@@ -146,6 +146,7 @@ class _Run:
             threads=cfg.data.threads,
             workers=cfg.data.workers,
             max_broken=cfg.data.max_broken,
+            dropout=parts.dropout,
         )
         init = parts_lib.fresh(parts, tx, optim_cfg.ema > 0)
         if self.saved.latest() is not None:

@@ -31,11 +31,12 @@ ALLOWED = {
     "step": "state tree",
     "tasks": "tasks.base models nn losses sampling state schema",
     "data": "data schema cache",
-    "evaluators": "evaluators metrics data parallel state schema",
+    "evaluators": "evaluators metrics data parallel state schema sampling.rerank",
     "convert": "convert models tree schema",
 }
 # These put the parts together: they may import all but the members of a family.
-ASSEMBLY = {"train", "parts", "config", "notebook", "cli", "commands"}
+ASSEMBLY = {"train", "parts", "config", "notebook", "generate", "demo", "cli"}
+ASSEMBLY |= {"commands"}
 FAMILIES = ("nn", "models", "losses", "sampling", "tasks", "convert")
 
 OUTSIDE = {  # part: packages it never imports

@@ -1,4 +1,5 @@
-"""Looks at data before a run does: checks sources, trains a BPE, builds data sets.
+"""Looks at data before a run does: checks sources, trains a BPE, builds data sets,
+encodes pictures as tokens.
 
 A SOURCE is kind:place?option=value, such as shapes:train, webdataset:/d/x-*.tar,
 jsonl:/d/x.jsonl, folder:/d, packed:/d/x.npz, tfds:name/split?data_dir=/d.
@@ -6,6 +7,11 @@ jsonl:/d/x.jsonl, folder:/d, packed:/d/x.npz, tfds:name/split?data_dir=/d.
 
 import argparse
 import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
 
 from mmjax.errors import UserError
 
@@ -14,6 +20,7 @@ EXAMPLE = """examples:
   mmjax data bpe "webdataset:/data/x-*.tar" --vocab-size 8192 --out bpe.json
   mmjax data build photos --data-dir /data/tfds --split train=folder:/photos
   mmjax data build mnist --data-dir /data/tfds --manual-dir /data/mnist_files
+  mmjax data tokenize runs/vqvae shapes:train --out /data/shapes_tokens
 """
 
 
@@ -60,15 +67,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     build.set_defaults(act=_build)
 
+    tokenize = verbs.add_parser(
+        "tokenize",
+        help="write image tokens, to read as tokens:DIR",
+        description="Encodes every picture once by a trained image tokenizer, as an "
+        "evaluation sees it, one source after another. Run it again to go on after a "
+        "stop.",
+    )
+    tokenize.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
+    tokenize.add_argument("sources", nargs="+", metavar="SOURCE")
+    tokenize.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR")
+    tokenize.add_argument("--step", type=int, help="a saved step (default: the newest)")
+    tokenize.add_argument(
+        "--batch-size", type=int, metavar="N", help="pictures a call (the run's own)"
+    )
+    tokenize.set_defaults(act=_tokenize)
+
 
 def run(args: argparse.Namespace) -> int:
     return args.act(args)
 
 
 def _check(args: argparse.Namespace) -> int:
-    from mmjax.data import check
+    from mmjax.data import check, records
+    from mmjax.data.sources import open_source
 
-    report = check.check(args.sources, args.out)
+    sources = [open_source(spec) for spec in args.sources]
+    for source in sources:
+        if records.stage1(source):
+            raise UserError(
+                f"{source.name} holds image tokens and no pictures: check the source "
+                "that it was made of"
+            )
+    report = check.check(sources, args.out)
     print(report.text())
     return 1 if report.broken else 0
 
@@ -109,3 +140,98 @@ def _build(args: argparse.Namespace) -> int:
     name = made.relative_to(args.data_dir).parts[0]
     print(f"{made}\nread it as tfds:{name}/SPLIT?data_dir={args.data_dir}")
     return 0
+
+
+def _tokenize(args: argparse.Namespace) -> int:
+    from mmjax import runtime
+
+    if args.batch_size is not None and args.batch_size < 1:
+        raise UserError(f"--batch-size {args.batch_size}: use 1 or more")
+    runtime.configure()
+    made = tokenize(
+        args.workdir,
+        args.sources,
+        args.out,
+        step=args.step,
+        batch_size=args.batch_size,
+    )
+    print(
+        f"{args.out}: {made.records} records of {made.stage1.grid} x "
+        f"{made.stage1.grid} tokens by {made.stage1.fingerprint}\n"
+        f"read it as tokens:{args.out}"
+    )
+    return 0
+
+
+def tokenize(
+    workdir: pathlib.Path,
+    sources: Sequence[str],
+    out: pathlib.Path,
+    *,
+    step: int | None = None,
+    batch_size: int | None = None,
+) -> Any:
+    """Writes the tokens of sources by the run in `workdir`; the cache's Header.
+
+    Raises:
+      UserError: the run encodes no pictures, or see `token_cache.write`.
+    """
+    import tqdm
+
+    from mmjax import notebook
+    from mmjax.data import token_cache
+
+    source = _one_source(sources)
+    run = notebook.load_run(workdir, step)
+    if "encode" not in run.parts.predict:
+        raise UserError(
+            f"{workdir} is a run of task {run.config.task.name}, which encodes no "
+            "pictures: give the run of an image tokenizer"
+        )
+    # Lines in a log file are rarer than the bar's in a terminal.
+    pause = 0.5 if sys.stderr.isatty() else 15.0
+    with tqdm.tqdm(total=len(source), unit="img", mininterval=pause) as bar:
+        return token_cache.write(
+            source,
+            _encoder(run),
+            out,
+            stage1=_stage1(run),
+            image_cfg=run.parts.image_cfg,
+            batch_size=batch_size or run.parts.cfg.batch_size,
+            about={"run": str(run.workdir.absolute()), "step": run.step},
+            progress=lambda done, total: bar.update(done - bar.n),
+        )
+
+
+def _one_source(specs: Sequence[str]) -> Any:
+    """The sources of several specs, one after another."""
+    from mmjax.data import records
+    from mmjax.data.sources import mixture, open_source
+
+    opened = [open_source(spec) for spec in specs]
+    for source in opened:
+        if records.stage1(source):
+            raise UserError(f"{source.name} holds image tokens already")
+    if len(opened) == 1:
+        return opened[0]
+    # Weighted by their lengths, the parts of a mixture come whole, in order.
+    return mixture.Mixture([(source, float(len(source))) for source in opened])
+
+
+def _encoder(run: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """uint8 (b, S, S, 3) pictures to (b, n) tokens."""
+    variables, encode = run.state.eval_vars(), run.parts.predict["encode"]
+    return lambda pixels_bhw3: encode(variables, {"image": pixels_bhw3})["image_tokens"]
+
+
+def _stage1(run: Any) -> Any:
+    """Who encodes: the weights as a model that holds them frozen would hash them."""
+    import jax
+
+    from mmjax.data import token_cache
+
+    variables, model = run.state.eval_vars(), run.task.model
+    weights = jax.device_get({"params": variables.params, **variables.extra})
+    return token_cache.Stage1(
+        token_cache.fingerprint(weights), model.grid, model.vocab_size
+    )

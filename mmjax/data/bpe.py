@@ -11,9 +11,11 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
@@ -88,6 +90,103 @@ def spell(symbol: str) -> bytes:
     """The bytes that a symbol stands for; a space follows the end of a word."""
     text, space = (symbol[: -len(END)], b" ") if symbol.endswith(END) else (symbol, b"")
     return bytes(map(_byte_of().__getitem__, text)) + space
+
+
+def words(text: str, encoder: tokenizers.Tokenizer) -> list[bytes]:
+    """The words of cleaned text in UTF-8, as `encoder` (of `engine`) cuts them."""
+    if text.isascii():
+        return [word.encode() for word in ASCII_WORDS.findall(text)]
+    found = encoder.pre_tokenizer.pre_tokenize_str(text)
+    return [spell(symbols) for symbols, _ in found]
+
+
+class Dropout:
+    """BPE-dropout (Provilkov et al. 2020, algorithm 1), from the caller's numbers.
+
+    Before each merge every possible merge of the word is dropped with chance p, each
+    occurrence on its own, and the first of the rest by (rank, position) is made; the
+    word is done when none is left. So the number k of the best merges that are dropped
+    is geometric, P(k) = (1 - p) p^k, and one uniform number a merge decides it. How
+    words fall apart is remembered, so that a step is a look-up. The Rust encoder's own
+    dropout draws from a generator of its thread and cannot be repeated.
+
+    Words of more than 64 bytes are merged in pieces of 64 bytes, for a step's cost is
+    their length: a merge across two pieces is never made.
+    """
+
+    _KEPT, _PIECE = 1 << 17, 64  # states remembered, bytes in a piece
+
+    def __init__(self, merges: Sequence[tuple[str, str]]):
+        known = vocabulary(merges)
+        ids = {symbol: i for i, symbol in enumerate(known)}
+        self._made = [ids[left + right] for left, right in merges]
+        self._rank = {}
+        for rank, (left, right) in enumerate(merges):
+            self._rank.setdefault((ids[left], ids[right]), rank)
+        self._byte = {byte: ids[symbol] for symbol, byte in _byte_of().items()}
+        self._states: dict[tuple[int, ...], _State] = {}
+
+    def ids(
+        self, words: Sequence[bytes], rate: float, rng: np.random.Generator
+    ) -> list[int]:
+        """Ids of words in UTF-8; draws as many numbers as they have bytes.
+
+        rate: p, from 0 (the encoder's own ids) to 1 (one id a byte).
+        """
+        drops = _drops(sum(map(len, words)), rate, rng)
+        found: list[int] = []
+        for word in words:
+            for start in range(0, len(word), self._PIECE):
+                stop = start + self._PIECE
+                found += self._split(word[start:stop], stop >= len(word), drops)
+        return found
+
+    def _split(self, piece: bytes, last: bool, drops: Iterator[int]) -> tuple[int, ...]:
+        symbols = [self._byte[byte] for byte in piece]
+        if last:
+            symbols[-1] += BASE // 2  # the same byte with the end-of-word mark
+        state = self._state(tuple(symbols))
+        while state.after:
+            drop = next(drops)
+            if drop >= len(state.after):
+                break
+            state = state.after[drop] or self._merge(state, drop)
+        return state.ids
+
+    def _merge(self, state: "_State", number: int) -> "_State":
+        """What the possible merge of that number leads to, now known to `state`."""
+        rank, at = state.merges[number]
+        ids = (*state.ids[:at], self._made[rank], *state.ids[at + 2 :])
+        state.after[number] = self._state(ids)
+        return state.after[number]
+
+    def _state(self, ids: tuple[int, ...]) -> "_State":
+        found = self._states.get(ids)
+        if found is None:
+            if len(self._states) >= self._KEPT:
+                self._states.clear()
+            found = self._states[ids] = _State(ids, self._rank)
+        return found
+
+
+class _State:
+    """A word part-way merged: its ids, its possible merges, and where they lead."""
+
+    __slots__ = ("after", "ids", "merges")
+
+    def __init__(self, ids: tuple[int, ...], ranks: dict[tuple[int, int], int]):
+        pairs = enumerate(zip(ids, ids[1:], strict=False))
+        self.ids = ids
+        self.merges = sorted((ranks[p], at) for at, p in pairs if p in ranks)
+        self.after: list[_State | None] = [None] * len(self.merges)
+
+
+def _drops(count: int, rate: float, rng: np.random.Generator) -> Iterator[int]:
+    """`count` geometric numbers, P(k) = (1 - rate) rate^k, by inversion."""
+    draws = rng.random(count)
+    if rate in (0, 1):
+        return iter([0 if rate == 0 else sys.maxsize] * count)
+    return iter((np.log1p(-draws) / np.log(rate)).astype(np.int64).tolist())
 
 
 def train(texts: Iterable[str], *, vocab_size: int) -> Merges:

@@ -17,7 +17,7 @@ import grain
 import numpy as np
 
 from mmjax.data.image import ImageConfig
-from mmjax.data.records import BrokenRecord, Record, Source
+from mmjax.data.records import BrokenRecord, Record, Source, stage1
 from mmjax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -27,9 +27,14 @@ _LEAST = 1000  # rows before which a share says little: see BrokenBudget
 
 
 class Tokenizer(Protocol):
-    """What the pipeline needs of `mmjax.data.text.Tokenizer`."""
+    """What the pipeline needs of `mmjax.data.text.Tokenizer`.
 
-    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]: ...
+    Keywords are passed only where `dropout` is above 0.
+    """
+
+    def encode(
+        self, texts: Sequence[str], **dropout: Any
+    ) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 class BrokenBudget:
@@ -72,9 +77,10 @@ class Loader:
         *,
         rows: int,
         seed: int,
+        dropout: float,
     ):
         self.source, self.tokenizer, self.image_cfg = source, tokenizer, image_cfg
-        self.rows = rows
+        self.rows, self.dropout = rows, dropout
         # Shuffled before it repeats: each epoch is its own permutation. The index goes
         # along because a random_map's generator is a function of (seed, position).
         order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
@@ -83,10 +89,17 @@ class Loader:
     def row(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """One training row; a broken record gives way to the next good one."""
         record, broken = next_good(self.source, int(index))
-        row = {"image": self.image_cfg.train(record["image"], rng), "broken": broken}
+        row: dict[str, Any] = {"broken": broken}
+        if "image_tokens" in record:
+            row["image_tokens"] = record["image_tokens"]
+        else:
+            row["image"] = self.image_cfg.train(record["image"], rng)
         if self.tokenizer is not None:
             texts = record["text"]
             row["text"] = texts[int(rng.integers(len(texts)))]
+            if self.dropout:  # by the row's own generator, so it is drawn here
+                drop = {"dropout": self.dropout, "rng": rng}
+                row["encoded"] = self.tokenizer.encode([row["text"]], **drop)
         if self.source.class_names:
             row["label"] = record["label"]
         return row
@@ -94,9 +107,14 @@ class Loader:
     def batch(self, first: int) -> tuple[Batch, list[BrokenRecord]]:
         """Rows `first` to `first + rows` of the stream."""
         rows = [self.stream[first + k] for k in range(self.rows)]
-        out = {"image": np.stack([row["image"] for row in rows])}
+        name = "image_tokens" if "image_tokens" in rows[0] else "image"
+        out = {name: np.stack([row[name] for row in rows])}
         if self.tokenizer is not None:
-            tokens, mask = self.tokenizer.encode([row["text"] for row in rows])
+            if self.dropout:
+                pairs = zip(*(row["encoded"] for row in rows), strict=True)
+                tokens, mask = map(np.concatenate, pairs)
+            else:
+                tokens, mask = self.tokenizer.encode([row["text"] for row in rows])
             out |= {"tokens": tokens, "token_mask": mask}
         if self.source.class_names:
             out["label"] = np.array([row["label"] for row in rows], np.int32)
@@ -184,6 +202,7 @@ def train_iterator(
     threads: int = 2,
     workers: int = 0,
     max_broken: float = 0.01,
+    dropout: float = 0.0,
 ) -> TrainIterator:
     """Training batches without end, every epoch in a new order.
 
@@ -198,10 +217,12 @@ def train_iterator(
       workers: processes that do it instead; the program must then be importable
         (`if __name__ == "__main__"`).
       max_broken: share of broken records at which the run ends in a UserError.
+      dropout: BPE-dropout of the captions (`text.dropout` of the tokenizer's spec).
 
-    Yields: `image` uint8 (B, S, S, 3), `tokens` int32 (B, L), `token_mask` bool (B, L),
-      `label` int32 (B,) where the source has class names, and `_broken` int32 (B,), the
-      broken records passed over for the row.
+    Yields: `image` uint8 (B, S, S, 3), or `image_tokens` int32 (B, n) of a source of
+      tokens; `tokens` int32 (B, L), `token_mask` bool (B, L), `label` int32 (B,) where
+      the source has class names, and `_broken` int32 (B,), the broken records passed
+      over for the row.
     """
     if batch_size < 1 or batch_size % process_count:
         low = batch_size // process_count * process_count
@@ -212,7 +233,7 @@ def train_iterator(
     _need_text(source, tokenizer)
     rows = batch_size // process_count
     return TrainIterator(
-        Loader(source, tokenizer, image_cfg, rows=rows, seed=seed),
+        Loader(source, tokenizer, image_cfg, rows=rows, seed=seed, dropout=dropout),
         batch_size=batch_size,
         offset=process_index * rows,
         threads=threads,
@@ -231,8 +252,8 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """The source once, in order, in batches of one size.
 
-    Rows past the end repeat record 0 and have `_mask` 0; so have broken records, as
-    black pictures (nothing takes their place: it would count twice). Text is the first
+    Rows past the end have `_mask` 0; so have broken records, as black pictures or
+    tokens 0 (nothing takes their place: it would count twice). Text is the first
     caption. Beside the keys of `train_iterator`: `_mask` float32 (B,), `_index` int32
     (B,), the record's position, -1 in padding.
     """
@@ -257,10 +278,17 @@ class _Ordered:
     def __init__(self, source, tokenizer, image_cfg, batch_size):
         self.source, self.tokenizer = source, tokenizer
         self.image_cfg, self.batch_size = image_cfg, batch_size
+        self.tokens = stage1(source)
+
+    def _blank(self) -> np.ndarray:
+        if self.tokens:
+            return np.zeros((self.batch_size, self.tokens["grid"] ** 2), np.int32)
+        side = self.image_cfg.size
+        return np.zeros((self.batch_size, side, side, 3), np.uint8)
 
     def batch(self, first: int) -> tuple[Batch, list[BrokenRecord]]:
-        side, size = self.image_cfg.size, self.batch_size
-        image = np.zeros((size, side, side, 3), np.uint8)
+        size = self.batch_size
+        picture = self._blank()
         label, index = np.full((2, size), -1, np.int32)
         mask, bad = np.zeros(size, np.float32), np.zeros(size, np.int32)
         texts, broken = [""] * size, []
@@ -272,12 +300,16 @@ class _Ordered:
                 broken.append(error)
                 bad[row] = 1
                 continue
-            image[row] = self.image_cfg.evaluate(record["image"])
+            if self.tokens:
+                picture[row] = record["image_tokens"]
+            else:
+                picture[row] = self.image_cfg.evaluate(record["image"])
             mask[row] = 1
             if self.tokenizer is not None:
                 texts[row] = record["text"][0]
             label[row] = record.get("label", -1)
-        out = {"image": image, "_mask": mask, "_index": index, "_broken": bad}
+        out = {"image_tokens" if self.tokens else "image": picture}
+        out |= {"_mask": mask, "_index": index, "_broken": bad}
         if self.tokenizer is not None:
             out["tokens"], out["token_mask"] = self.tokenizer.encode(texts)
         if self.source.class_names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
@@ -13,12 +13,15 @@ import numpy as np
 class Record(TypedDict):
     """One example. A plain dict at run time; absent keys are absent, never None.
 
-    image: uint8 (H, W, 3), RGB. text: captions, possibly none. key: a stable name.
-    label: index into the source's `class_names`. boxes: float32 (N, 4), each
-    (x, y, width, height) in pixels from the top left. scene: `mmjax.data.scene.Scene`.
+    image: uint8 (H, W, 3), RGB. image_tokens: int32 (n,), what an image tokenizer made
+    of the picture, row by row; in place of `image` in a source of tokens (`stage1`).
+    text: captions, possibly none. key: a stable name. label: index into the source's
+    `class_names`. boxes: float32 (N, 4), each (x, y, width, height) in pixels from the
+    top left. scene: `mmjax.data.scene.Scene`.
     """
 
-    image: np.ndarray
+    image: NotRequired[np.ndarray]
+    image_tokens: NotRequired[np.ndarray]
     text: list[str]
     key: str
     label: NotRequired[int]
@@ -61,6 +64,15 @@ class Source(Protocol):
     def fingerprint(self) -> str:
         """A hash of what identifies the data, for result cards."""
         ...
+
+
+def stage1(source: Source) -> Mapping[str, Any] | None:
+    """Whose image tokens the records hold in place of pictures; None for pictures.
+
+    `fingerprint` (of the tokenizer's weights), `grid` (tokens a side), `vocab_size`: a
+    source of tokens, and every view of one, has them as its attribute `stage1`.
+    """
+    return getattr(source, "stage1", None)
 
 
 def digest(*parts: object) -> str:

@@ -25,6 +25,10 @@ from mmjax.errors import UserError
 
 FORMAT = "mmjax-tokenizer-1"
 CONTEXT = 77  # CLIP's; 76 in the paper, which does not count one of the two marks
+_NO_MERGES = (
+    "tokenizer: dropout {dropout} leaves out merges, and kind {kind!r} has none: use "
+    "kind 'bpe' or 'clip', or dropout 0"
+)
 
 
 def clean(text: str, lower: bool) -> str:
@@ -67,24 +71,38 @@ class Tokenizer(abc.ABC):
     def _spell(self, ids: Sequence[int]) -> bytes:
         """UTF-8 of `ids`, all of them below `sot`."""
 
+    def _dropped(
+        self, text: str, dropout: float, rng: np.random.Generator
+    ) -> Sequence[int]:
+        """As `_ids`, each merge left out with chance `dropout`."""
+        raise UserError(_NO_MERGES.format(dropout=dropout, kind=self.kind))
+
     @property
     def merges(self) -> bpe.Merges:
         """The learned part of the vocabulary, in order; empty for bytes."""
         return ()
 
-    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        dropout: float = 0.0,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Token ids and the mask of what is not padding.
 
         Args:
           texts: B captions. An empty one gives SOT EOT: whether captions may be empty
             is for the data pipeline to say.
+          dropout: chance that a merge is left out (`bpe.Dropout`); decided by `rng`.
 
         Returns:
           int32 (B, L) and bool (B, L); the marks count as real tokens. A text longer
           than L - 2 tokens loses its tail and keeps its EOT.
 
         Raises:
-          UserError: one str instead of a list, or an entry that is not a str.
+          UserError: one str instead of a list, an entry that is not a str, or dropout
+            where there are no merges.
         """
         if isinstance(texts, str):
             raise UserError(f"tokenizer: encode takes a list, write [{texts!r}]")
@@ -94,10 +112,18 @@ class Tokenizer(abc.ABC):
             if not isinstance(text, str):
                 kind = type(text).__name__
                 raise UserError(f"tokenizer: text {row} is {kind}, not str: {text!r}")
-            ids = self._ids(clean(text, self.lower))[: self.context - 2]
+            cleaned = clean(text, self.lower)
+            ids = (
+                self._dropped(cleaned, dropout, rng) if dropout else self._ids(cleaned)
+            )
+            ids = ids[: self.context - 2]
             lengths_b1[row] = size = len(ids) + 2
             tokens_bl[row, :size] = (self.sot, *ids, self.eot)
         return tokens_bl, np.arange(self.context) < lengths_b1
+
+    def count(self, text: str) -> int:
+        """Tokens of a text with its two marks, before any is cut off."""
+        return len(self._ids(clean(text, self.lower))) + 2
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of one row up to its first EOT; SOT is left out.
@@ -165,6 +191,15 @@ class BpeTokenizer(Tokenizer):
         return ids
 
     @functools.cached_property
+    def _dropout(self) -> bpe.Dropout:
+        return bpe.Dropout(self._merges)
+
+    def _dropped(
+        self, text: str, dropout: float, rng: np.random.Generator
+    ) -> list[int]:
+        return self._dropout.ids(bpe.words(text, self._engine), dropout, rng)
+
+    @functools.cached_property
     def _spelled(self) -> list[bytes]:
         return [bpe.spell(symbol) for symbol in self._symbols]
 
@@ -196,6 +231,9 @@ class TokenizerConfig:
     vocab_size: for a BPE the most ids it may have, 8192; elsewhere fixed by the kind.
     context: tokens in a row, marks included, 77.
     lower: whether captions are lower-cased, True.
+    dropout: chance that a merge is left out, 0 to 1, of training captions alone
+      (Provilkov et al. 2020; 0.1 in DALL-E). No part of the tokenizer: the training
+      iterator takes it.
     """
 
     kind: Literal["clip", "bpe", "bytes", "none"] = "clip"
@@ -203,6 +241,13 @@ class TokenizerConfig:
     vocab_size: int | None = None
     context: int | None = None
     lower: bool | None = None
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout <= 1:
+            raise UserError(f"tokenizer: dropout {self.dropout}: use 0 to 1")
+        if self.dropout and self.kind not in ("bpe", "clip"):
+            raise UserError(_NO_MERGES.format(dropout=self.dropout, kind=self.kind))
 
 
 def build(
@@ -241,6 +286,11 @@ def build(
             f"asks for {config.vocab_size}: leave it out"
         )
     return built
+
+
+def dropout(spec: Mapping[str, Any] | TokenizerConfig) -> float:
+    """The `dropout` of a spec that `build` takes: what the training iterator wants."""
+    return schema.from_mapping(TokenizerConfig, spec, "tokenizer").dropout
 
 
 def _build_bpe(

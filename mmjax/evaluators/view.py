@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.data import records
 from mmjax.data.records import Record, Source, digest
 
 
@@ -24,6 +25,7 @@ class View:
         self._captions: dict[int, tuple[str, ...]] = {}
         self.name: str = source.name
         self.class_names: tuple[str, ...] = tuple(source.class_names)
+        self.stage1 = records.stage1(source)
         self.whole = count == total
 
     def __len__(self) -> int:

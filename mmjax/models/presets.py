@@ -133,6 +133,11 @@ def _tower(side: str, spec: Tower, shared: Mapping[str, Any]) -> nn.Module:
     return kinds[kind](**inherited | numbers)
 
 
+def image_tower(spec: Tower, **shared: Any) -> nn.Module:
+    """The image tower of a spec, alone; `shared` fills fields that it leaves open."""
+    return _tower("image", spec, shared)
+
+
 def build(
     name: str = "",
     *,

@@ -54,6 +54,15 @@ class Mixture:
         names = {source.class_names for source in self.sources}
         # Labels of unlike class lists mean nothing together.
         self.class_names = names.pop() if len(names) == 1 else ()
+        made = [records.stage1(source) for source in self.sources]
+        for source, other in zip(self.sources, made, strict=True):
+            if other != made[0]:
+                raise UserError(
+                    f"a mixture of {self.sources[0].name} ({_say(made[0])}) and "
+                    f"{source.name} ({_say(other)}): write both with the same image "
+                    "tokenizer, by `mmjax data tokenize`"
+                )
+        self.stage1 = made[0]
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -89,3 +98,7 @@ class Mixture:
     def fingerprint(self) -> str:
         parts = [source.fingerprint() for source in self.sources]
         return records.digest("mixture", parts, self.shares.tolist())
+
+
+def _say(stage1: Mapping[str, Any] | None) -> str:
+    return f"tokens of {stage1['fingerprint']}" if stage1 else "pictures"

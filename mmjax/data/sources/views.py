@@ -76,6 +76,7 @@ class Chosen:
     def __init__(self, source: Source, positions: Sequence[int], what: tuple):
         self.source, self.positions, self.what = source, positions, what
         self.name, self.class_names = source.name, source.class_names
+        self.stage1 = records.stage1(source)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -111,6 +112,7 @@ class Kept:
     def __init__(self, source: Source):
         self.source, self.held = source, {}
         self.name, self.class_names = source.name, source.class_names
+        self.stage1 = records.stage1(source)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -153,6 +155,7 @@ class Prompted:
                 raise UserError(f"template {template!r}: write {{}} once, for the name")
         self.source, self.templates = source, templates
         self.name, self.class_names = source.name, source.class_names
+        self.stage1 = records.stage1(source)
         self.prompts = [
             [template.replace("{}", name) for template in templates]
             for name in source.class_names

@@ -1,0 +1,91 @@
+"""Image tokens that `mmjax data tokenize` wrote: `tokens:/data/shapes_tokens`.
+
+Records hold `image_tokens` int32 (grid * grid,) in place of a picture, with the
+captions, key and label of the source they were made of.
+"""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+from mmjax.data import records, token_cache
+from mmjax.data.records import BrokenRecord, Record
+from mmjax.data.sources import encoded
+from mmjax.errors import UserError
+
+
+def open(path: str) -> Tokens:
+    """The cache in the folder `path`; UserError where it is none, or not whole."""
+    return Tokens(encoded.existing(path, "folder of image tokens"))
+
+
+class Tokens:
+    """Records of a cache. `stage1`: fingerprint, grid and vocab_size of their maker."""
+
+    def __init__(self, folder: pathlib.Path):
+        header = token_cache.read_header(folder)
+        if header is None:
+            raise UserError(
+                f"{folder} holds no image tokens (no {token_cache.HEADER}): write them "
+                "with `mmjax data tokenize`"
+            )
+        if not header.complete:
+            raise UserError(
+                f"{folder} is not whole, its writing was cut short: run the same "
+                "`mmjax data tokenize` again"
+            )
+        self.folder, self.header = folder, header
+        self.name = f"tokens:{folder}"
+        self.class_names = header.class_names
+        self.stage1: dict[str, Any] = vars(header.stage1)
+        missing = [file for file in header.files(folder) if not file.exists()]
+        if missing:
+            raise UserError(f"{missing[0]} is missing: run `mmjax data tokenize` again")
+
+    @functools.cached_property
+    def _data(self) -> ArrayRecordDataSource:
+        data = ArrayRecordDataSource(self.header.files(self.folder))
+        if len(data) != len(self):
+            raise UserError(
+                f"{self.folder} holds {len(data)} records, its header says "
+                f"{len(self)}: delete it and run `mmjax data tokenize` again"
+            )
+        return data
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_data"}
+
+    def __len__(self) -> int:
+        return self.header.records
+
+    def __getitem__(self, i: int) -> Record:
+        return token_cache.unpack(*self._read(i))
+
+    def captions(self, i: int) -> list[str]:
+        """The captions of record i."""
+        data, _, place = self._read(i)
+        values = token_cache.unpack_head(data, place)
+        return values.get("text", [])
+
+    def texts(self) -> Iterator[str]:
+        for i in range(len(self)):
+            try:
+                yield from self.captions(i)
+            except BrokenRecord:
+                continue  # the pipeline reports it; here only good text counts
+
+    def fingerprint(self) -> str:
+        return records.digest("tokens", self.header.identity())
+
+    def _read(self, i: int) -> tuple[bytes, token_cache.Header, str]:
+        i = records.position(i, len(self))
+        place = f"{self.folder}, record {i}"
+        try:
+            return self._data[i], self.header, place
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise BrokenRecord(place, f"cannot be read: {error}") from None

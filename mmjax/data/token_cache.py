@@ -1,0 +1,365 @@
+"""Pictures encoded once: a folder of image tokens that a prior trains from.
+
+    DIR/header.json                     whose tokens of what; `complete` when all are in
+    DIR/tokens-00000.array_record ...   a record each, `SHARD` to a file
+
+A record is the length of its JSON (uint32, little endian), the JSON (key, captions,
+label) and the tokens, uint16 or uint32, little endian, row by row. One that could not
+be read keeps its place, as its reason: record i of the cache is record i of its source,
+so that a run draws the same rows from either.
+
+Legend: b rows of a batch, n tokens of a picture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import grain
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from mmjax import schema
+from mmjax.data import image, pipeline
+from mmjax.data.records import BrokenRecord, Record, Source
+from mmjax.errors import UserError
+
+FORMAT = "mmjax-tokens-1"
+HEADER = "header.json"
+SHARD = 4096  # records to a file: what a killed run writes again, at most
+Encode = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage1:
+    """An image tokenizer. fingerprint: of its weights; grid: tokens a side."""
+
+    fingerprint: str
+    grid: int
+    vocab_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a cache says of itself: `header.json`.
+
+    source: name, fingerprint and number of records of what was encoded. image: the
+    view that was encoded. about: for people (run, step, resizing library).
+    """
+
+    format: str
+    complete: bool
+    stage1: Stage1
+    source: Mapping[str, Any]
+    image: Mapping[str, Any]
+    class_names: tuple[str, ...]
+    shard: int
+    about: Mapping[str, Any]
+
+    @property
+    def records(self) -> int:
+        return self.source["records"]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of a token on disk."""
+        return np.dtype("<u2" if self.stage1.vocab_size <= 1 << 16 else "<u4")
+
+    def files(self, folder: pathlib.Path) -> list[pathlib.Path]:
+        """The record files, whether they are written or not."""
+        count = -(-self.records // self.shard)
+        return [folder / f"tokens-{k:05d}.array_record" for k in range(count)]
+
+    def identity(self) -> dict[str, Any]:
+        """What two caches must share to be the same."""
+        values = dataclasses.asdict(self)
+        source = {k: v for k, v in values.pop("source").items() if k != "name"}
+        kept = {k: v for k, v in values.items() if k not in ("complete", "about")}
+        return {**kept, "source": source}
+
+
+def fingerprint(tree: Any) -> str:
+    """16 hex digits of the SHA-256 of all arrays of a tree, by path, type and shape.
+
+    Mappings are taken by sorted key, sequences and named tuples by position; None and
+    what holds no arrays leave no trace, so that `{}` and an absent key are the same.
+    """
+    found = hashlib.sha256()
+    for path, leaf in _leaves(tree, ""):
+        array = np.asarray(leaf)
+        found.update(f"{path} {array.dtype} {array.shape}\n".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]
+
+
+def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, Mapping):
+        inner = sorted((str(key), value) for key, value in tree.items())
+    elif isinstance(tree, tuple | list):
+        inner = [(str(i), value) for i, value in enumerate(tree)]
+    else:
+        if tree is not None:
+            yield path, tree
+        return
+    for name, value in inner:
+        yield from _leaves(value, f"{path}/{name}")
+
+
+def pack(record: Mapping[str, Any], tokens_n: np.ndarray, dtype: np.dtype) -> bytes:
+    """A record and its tokens as bytes; see the module's head."""
+    kept = {k: record[k] for k in ("key", "text", "label") if k in record}
+    return _bytes(kept, tokens_n.astype(dtype))
+
+
+def pack_broken(reason: str) -> bytes:
+    """The bytes that stand in for a record that could not be read."""
+    return _bytes({"broken": reason}, np.zeros(0, np.uint16))
+
+
+def _bytes(values: Mapping[str, Any], tokens_n: np.ndarray) -> bytes:
+    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    head = text.encode("utf-8", "surrogatepass")
+    return struct.pack("<I", len(head)) + head + tokens_n.tobytes()
+
+
+def unpack(data: bytes, header: Header, place: str) -> Record:
+    """The record that `pack` wrote; `image_tokens` int32 (n,).
+
+    Raises BrokenRecord where a broken one was written, or where the bytes are not what
+    was written.
+    """
+    values, tokens_n = unpack_head(data, place), None
+    if "broken" in values:
+        raise BrokenRecord(place, values["broken"])
+    start = 4 + struct.unpack_from("<I", data)[0]
+    try:
+        tokens_n = np.frombuffer(data, header.dtype, offset=start)
+    except ValueError as error:
+        raise BrokenRecord(place, f"the tokens are damaged: {error}") from None
+    wanted = header.stage1.grid**2
+    if tokens_n.size != wanted:
+        raise BrokenRecord(place, f"{tokens_n.size} image tokens, expected {wanted}")
+    return {**values, "image_tokens": tokens_n.astype(np.int32)}
+
+
+def unpack_head(data: bytes, place: str) -> dict[str, Any]:
+    """All but the tokens of a record; BrokenRecord where it is damaged."""
+    try:
+        size = struct.unpack_from("<I", data)[0]
+        return json.loads(data[4 : 4 + size])
+    except (struct.error, ValueError) as error:
+        raise BrokenRecord(place, f"the record is damaged: {error}") from None
+
+
+def read_header(folder: pathlib.Path) -> Header | None:
+    """The header of a cache; None where the folder has none.
+
+    Raises:
+      UserError: it is of another format.
+    """
+    path = folder / HEADER
+    if not path.exists():
+        return None
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise UserError(f"{path} is no header of image tokens ({FORMAT})")
+    return schema.from_mapping(Header, values, str(path))
+
+
+def write(
+    source: Source,
+    encode: Encode,
+    out: str | pathlib.Path,
+    *,
+    stage1: Stage1,
+    image_cfg: image.ImageConfig,
+    batch_size: int,
+    threads: int = 2,
+    shard: int = SHARD,
+    max_broken: float = 0.01,
+    about: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Header:
+    """Encodes every record of a source, or the rest of one that was cut short.
+
+    Args:
+      encode: uint8 (b, S, S, 3) pictures, the evaluation views, to (b, n) tokens;
+        called with `batch_size` rows alone, so that it compiles once.
+      out: the cache's folder. A file becomes part of it when it is whole.
+      max_broken: share of broken records at which it ends in a UserError.
+      progress: called with the records done and in all, after each batch.
+
+    Returns:
+      The header. Where the folder holds the same tokens already, nothing is done.
+
+    Raises:
+      UserError: the folder holds tokens of another tokenizer, source or view, or other
+        files; too many broken records.
+    """
+    out = pathlib.Path(out)
+    asked = Header(
+        format=FORMAT,
+        complete=False,
+        stage1=stage1,
+        source={
+            "name": source.name,
+            "fingerprint": source.fingerprint(),
+            "records": len(source),
+        },
+        image={k: getattr(image_cfg, k) for k in ("size", "method", "mode")},
+        class_names=tuple(source.class_names),
+        shard=shard,
+        about=dict(about or {}, resized_by=image.backend()),
+    )
+    found = _begin(out, asked)
+    if found.complete:
+        progress(found.records, found.records)
+        return found
+    budget = pipeline.BrokenBudget(max_broken)
+    rows = _Rows(source, image_cfg, batch_size)
+    for number, path in enumerate(found.files(out)):
+        start = number * found.shard
+        stop = min(start + found.shard, found.records)
+        if not path.exists():
+            with _whole_file(path) as writer:
+                span = start, stop
+                for done in _shard(rows, encode, found, span, writer, budget, threads):
+                    progress(done, found.records)
+        progress(stop, found.records)
+    whole = dataclasses.replace(found, complete=True)
+    _write_header(out, whole)
+    return whole
+
+
+@contextlib.contextmanager
+def _whole_file(path: pathlib.Path) -> Iterator[ArrayRecordWriter]:
+    """A writer whose file gets its name when it is closed without an error."""
+    part = path.with_name(f"{path.name}.part{os.getpid()}")
+    try:
+        writer = ArrayRecordWriter(str(part), "group_size:1")
+        yield writer
+        try:
+            writer.close()
+        except RuntimeError as error:  # what was written before is only checked here
+            raise UserError(
+                f"cannot write to {path.parent}: {error}; make room there and run the "
+                "same command again"
+            ) from None
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _begin(out: pathlib.Path, asked: Header) -> Header:
+    """The header to go on from: the folder's own, or `asked`, now written there."""
+    found = read_header(out)
+    if found is None:
+        if out.exists() and any(out.iterdir()):
+            raise UserError(f"{out} holds other files: give --out a new folder")
+        out.mkdir(parents=True, exist_ok=True)
+        _write_header(out, asked)
+        return asked
+    asked = dataclasses.replace(asked, shard=found.shard)
+    old, new = _flat(found.identity()), _flat(asked.identity())
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            raise UserError(
+                f"{out} holds image tokens with {name} {old.get(name)}, not "
+                f"{new.get(name)}: give --out another folder, or delete this one"
+            )
+    return found
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = value if isinstance(value, Mapping) else None
+        out |= {f"{name}.{k}": v for k, v in inner.items()} if inner else {name: value}
+    return out
+
+
+def _write_header(out: pathlib.Path, header: Header) -> None:
+    part = out / f"{HEADER}.part{os.getpid()}"
+    part.write_text(json.dumps(dataclasses.asdict(header), indent=1), "utf-8")
+    part.replace(out / HEADER)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """Records by batch, for the threads that decode them."""
+
+    source: Source
+    image_cfg: image.ImageConfig
+    batch_size: int
+
+    def batch(self, span: tuple[int, int]) -> tuple[np.ndarray, list[Any]]:
+        """Pictures (batch_size, S, S, 3) and a Record or BrokenRecord for each."""
+        side, found = self.image_cfg.size, []
+        pixels_bhw3 = np.zeros((self.batch_size, side, side, 3), np.uint8)
+        for row, i in enumerate(range(*span)):
+            try:
+                record = self.source[i]
+            except BrokenRecord as error:
+                found.append(error)
+                continue
+            pixels_bhw3[row] = self.image_cfg.evaluate(record["image"])
+            found.append({k: v for k, v in record.items() if k != "image"})
+        return pixels_bhw3, found
+
+
+def _shard(
+    rows: _Rows,
+    encode: Encode,
+    header: Header,
+    span: tuple[int, int],
+    writer: ArrayRecordWriter,
+    budget: pipeline.BrokenBudget,
+    threads: int,
+) -> Iterator[int]:
+    """Writes the records of a span; yields how many of all are done."""
+    start, stop = span
+    starts = range(start, stop, rows.batch_size)
+    spans = [(at, min(at + rows.batch_size, stop)) for at in starts]
+    batches = grain.MapDataset.source(spans).map(rows.batch)
+    running = pipeline.run(batches, threads=threads, workers=0)
+    try:
+        for (_, done), (pixels_bhw3, found) in zip(spans, running, strict=True):
+            tokens_bn = _checked(encode(pixels_bhw3), header.stage1, rows.batch_size)
+            broken = [record for record in found if isinstance(record, BrokenRecord)]
+            budget.add(len(found), len(broken), broken)
+            for record, tokens_n in zip(found, tokens_bn, strict=False):
+                if isinstance(record, BrokenRecord):
+                    writer.write(pack_broken(str(record)))
+                else:
+                    writer.write(pack(record, tokens_n, header.dtype))
+            yield done
+    finally:
+        running.close()
+
+
+def _checked(tokens_bn: Any, stage1: Stage1, rows: int) -> np.ndarray:
+    tokens_bn = np.asarray(tokens_bn)
+    wanted = (rows, stage1.grid**2)
+    if tokens_bn.shape != wanted or tokens_bn.dtype.kind not in "iu":
+        raise UserError(
+            f"the tokenizer gave {tokens_bn.dtype} {tokens_bn.shape}, expected "
+            f"integers {wanted}"
+        )
+    low, high = int(tokens_bn.min()), int(tokens_bn.max())
+    if low < 0 or high >= stage1.vocab_size:
+        raise UserError(
+            f"the tokenizer gave tokens {low} to {high}, outside its vocabulary of "
+            f"{stage1.vocab_size}"
+        )
+    return tokens_bn

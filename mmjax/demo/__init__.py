@@ -1,0 +1,1 @@
+"""The whole pipeline on drawn shapes, from training to a report."""

@@ -1,0 +1,237 @@
+"""The demo's verdict: re-ranking, oracle, distances; summary.json and pictures.
+
+Legend: p prompts, k candidates, n picked of them, d embedding, c classes, m images.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mmjax import generate, notebook, runtime
+from mmjax.data import prompts as prompts_lib
+from mmjax.data import scene as scene_lib
+from mmjax.data.sources import open_source
+from mmjax.demo import draw, report
+from mmjax.demo.stages import Plan
+from mmjax.evaluators import judges, picture, tiles
+
+DRAW = {"resamples": 1000, "seed": 0}  # of the bootstrap intervals
+SHOWN, ACROSS = 8, 8  # prompts and pictures of a sheet
+_RENAMED = {  # summary name: evaluator's value
+    "zero_shot_val": ("clip", "val/top1"),
+    "zero_shot_unseen": ("clip", "unseen/top1"),
+    "retrieval_r1": ("clip", "retrieval/i2t_r1"),
+    "retrieval_text_to_image_r1": ("clip", "retrieval/t2i_r1"),
+    "psnr": ("tokenizer", "val/psnr"),
+    "code_usage": ("tokenizer", "val/usage"),
+    "prior_image_nats": ("prior", "val/image_nats"),
+}
+
+
+def judge(plan: Plan, workdir: pathlib.Path, values: Mapping[str, Any]) -> None:
+    """Writes summary.json, results.json, the pictures and report.html."""
+    clip = notebook.load_run(workdir / "clip")
+    summary = evaluated(values)
+    results: dict[str, Any] = {"k_curve": {}, "judges": {}, "cards": _cards(workdir)}
+    for split in draw.SPLITS:
+        made = draw.load(workdir, split)
+        cosines_pk = _cosines(clip, made)
+        best = judges.picks(plan.k, cosines_pk, plan.pools)
+        right = _oracle(plan, split, made, best)
+        results["k_curve"][split] = _curve(right, plan.pools)
+        tag = "" if split == "val" else f"{split}_"
+        for pool in plan.pools:
+            _copy(summary, f"oracle_{tag}k{pool}", right, f"oracle_all_k{pool}")
+        results["judges"] |= {f"{split}_{k}": v for k, v in right.items()}
+        scored = judges.clip_score(cosines_pk, {**best}, **DRAW)
+        results["judges"] |= {f"{split}_{k}": v for k, v in scored.items()}
+        if split == "val":
+            results["clip_scores"] = _histogram(cosines_pk)
+            _sheets(workdir, made, cosines_pk, ("samples_first", "samples_best"))
+            results["judges"] |= _distances(plan, clip, made, best)
+        else:
+            _sheets(workdir, made, cosines_pk, ("", f"{split}_best"))
+    summary |= _completions(plan, workdir)
+    results["code_counts"] = _tokenizer(plan, workdir)
+    _zero_shot(workdir, clip)
+    results["about"] = runtime.describe() | {"seed": plan.seed}
+    (workdir / "results.json").write_text(json.dumps(results, indent=1))
+    (workdir / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def evaluated(values: Mapping[str, Any]) -> dict[str, float]:
+    """What the runs' own evaluators measured, under the summary's names."""
+    found: dict[str, float] = {}
+    for name, (run, key) in _RENAMED.items():
+        for suffix in ("", "_lo", "_hi"):
+            if key + suffix in values.get(run, {}):
+                found[name + suffix] = values[run][key + suffix]
+    return found
+
+
+def finish(workdir: pathlib.Path, minutes: Mapping[str, float]) -> dict[str, float]:
+    """Adds the time that it took and writes the report; the whole summary."""
+    path = workdir / "summary.json"
+    summary = json.loads(path.read_text())
+    summary |= {f"minutes_{name}": round(v, 2) for name, v in minutes.items()}
+    summary["minutes"] = round(sum(minutes.values()), 2)
+    about = runtime.describe()
+    summary |= {"cores": about["cores"], "devices": about["devices"]}
+    path.write_text(json.dumps(summary, indent=1) + "\n")
+    report.write(workdir)
+    return summary
+
+
+def _copy(to: dict, name: str, source: Mapping[str, float], key: str) -> None:
+    for suffix in ("", "_lo", "_hi"):
+        to[name + suffix] = source[key + suffix]
+
+
+def _cards(workdir: pathlib.Path) -> dict[str, Any]:
+    """name -> card of every evaluator of the three runs."""
+    found = {}
+    for run in ("clip", "tokenizer", "prior"):
+        for path in sorted((workdir / run / "cards").glob("*.json")):
+            found[f"{run}/{path.stem}"] = json.loads(path.read_text())
+    return found
+
+
+def _cosines(clip: notebook.Run, made: generate.Candidates) -> np.ndarray:
+    image_pkd, text_pd = generate.embeddings(clip, made)
+    return np.einsum("pkd,pd->pk", image_pkd, text_pd)
+
+
+def _oracle(
+    plan: Plan, split: str, made: generate.Candidates, best: judges.Picks
+) -> dict[str, float]:
+    """oracle_<attribute>_k<pool>: of the best of the first `pool` candidates.
+
+    The best of one is the first: nothing is chosen.
+    """
+    scenes = [record["scene"] for record in draw.records(plan, split)]
+    order_pn = np.concatenate([best[f"_best{pool}"] for pool in plan.pools], axis=1)
+    rows_p1 = np.arange(len(order_pn))[:, None]
+    picks = {f"_k{pool}": np.array([[n]]) for n, pool in enumerate(plan.pools)}
+    found, _ = judges.oracle(made.images[rows_p1, order_pn], scenes, picks, **DRAW)
+    return found
+
+
+def _curve(right: Mapping[str, float], pools: tuple[int, ...]) -> dict[str, list]:
+    curve: dict[str, list] = {"k": list(pools)}
+    for name in judges.ORDER:
+        keys = [f"oracle_{name}_k{pool}" for pool in pools]
+        curve[name] = [right[key] for key in keys]
+        for suffix in ("_lo", "_hi"):
+            curve[name + suffix] = [right[key + suffix] for key in keys]
+    return curve
+
+
+def _histogram(cosines_pk: np.ndarray) -> dict[str, list]:
+    """How the first and the best candidates of the prompts score."""
+    edges = np.linspace(cosines_pk.min(), cosines_pk.max(), 31)
+    return {
+        "edges": edges.tolist(),
+        "first": np.histogram(cosines_pk[:, 0], edges)[0].tolist(),
+        "best": np.histogram(cosines_pk.max(1), edges)[0].tolist(),
+    }
+
+
+def _sheets(
+    workdir: pathlib.Path,
+    made: generate.Candidates,
+    cosines_pk: np.ndarray,
+    names: tuple[str, str],
+) -> None:
+    """Two sheets of the same prompts: candidates as drawn, and CLIP's best of all."""
+    order_pk = np.argsort(-cosines_pk, axis=1, kind="stable")
+    as_drawn_pk = np.broadcast_to(np.arange(cosines_pk.shape[1]), order_pk.shape)
+    for name, chosen_pk in zip(names, (as_drawn_pk, order_pk), strict=True):
+        if name:
+            rows = [
+                [made.images[p, c] for c in chosen_pk[p, :ACROSS]]
+                for p in range(min(SHOWN, len(made.prompts)))
+            ]
+            tiles.draw(workdir / f"{name}.png", rows, made.prompts[: len(rows)])
+
+
+def _distances(
+    plan: Plan, clip: notebook.Run, made: generate.Candidates, best: judges.Picks
+) -> dict[str, float]:
+    """Frechet and Inception-like numbers over our CLIP, and the copying check."""
+    one = {"": best[f"_best{plan.pools[-1]}"]}
+    real = open_source(f"shapes:val?size={plan.size}&count={4 * plan.prompts}")
+    # other scenes than those the prompts were taken from
+    later = range(plan.prompts, len(real))
+    real_md = clip.embed_images([real[i]["image"] for i in later])
+    image_pkd, _ = generate.embeddings(clip, made)
+    found = judges.fid(image_pkd, real_md, one, **DRAW)
+    classes_cd = clip.embed_texts([f"a {name}" for name in scene_lib.CLASS_NAMES])
+    logits_pkc = clip.logits(image_pkd, classes_cd)
+    found |= judges.inception_score(logits_pkc, one, **DRAW)
+    train = open_source(plan.train)
+    seen = np.stack([train[i]["image"] for i in range(min(len(train), 10_000))])
+    held = np.stack([real[i]["image"] for i in later])
+    picked = made.images[np.arange(len(made.prompts))[:, None], one[""]]
+    copies = judges.copies(picked, seen, held, **DRAW)
+    return {f"clip_{k}": v for k, v in found.items()} | copies
+
+
+def _completions(plan: Plan, workdir: pathlib.Path) -> dict[str, float]:
+    """completion_oracle, and a sheet of what was given, the truth and the result."""
+    made, true = draw.load(workdir, draw.COMPLETED), draw.records(plan, "val")
+    scenes = [record["scene"] for record in true]
+    picks = {"": np.array([[0]])}
+    found, _ = judges.oracle(made.images, scenes, picks, **DRAW)
+    rows = []
+    for p in range(min(2 * SHOWN, len(true))):
+        given = true[p]["image"].copy()
+        given[plan.size // 2 :] = 255
+        rows.append([given, true[p]["image"], made.images[p, 0]])
+    captions = [f"{text}: given, true, completed" for text in made.prompts[: len(rows)]]
+    tiles.draw(workdir / "completions.png", rows, captions)
+    summary: dict[str, float] = {}
+    _copy(summary, "completion_oracle", found, "oracle_all")
+    return summary
+
+
+def _tokenizer(plan: Plan, workdir: pathlib.Path) -> list[int]:
+    """How often each code is used in held-out images, and a sheet of some of them."""
+    run = notebook.load_run(workdir / "tokenizer")
+    source = open_source(f"shapes:val?size={plan.size}&count=1000")
+    counts = np.zeros(run.task.model.vocab_size, np.int64)
+    size = min(200, len(source))
+    for start in range(0, len(source), size):
+        image = np.stack([source[start + i]["image"] for i in range(size)])
+        out = run.parts.predict["reconstruct"](run.state.eval_vars(), {"image": image})
+        counts += np.bincount(out["image_tokens"].ravel(), minlength=len(counts))
+        if start == 0:
+            made = np.round(255 * np.asarray(out["image"])).astype(np.uint8)
+            rows = [image[:16], made[:16], image[16:32], made[16:32]]
+            captions = ["held-out images", "the same from their tokens", "", ""]
+            tiles.draw(workdir / "reconstructions.png", rows, captions)
+    return counts.tolist()
+
+
+def _zero_shot(workdir: pathlib.Path, clip: notebook.Run, *, each: int = 6) -> None:
+    """A PNG of val and unseen images with their ranked labels."""
+    evals = clip.config.evals
+    records, names = [], []
+    for name in draw.SPLITS:
+        source = open_source(evals[name].source)
+        chosen = np.linspace(0, len(source) - 1, each).astype(int)
+        records += [source[int(i)] for i in chosen]
+        names += [name] * each
+    images = [record["image"] for record in records]
+    labels = source.class_names
+    picture.ranked(
+        workdir / "zero_shot.png",
+        images,
+        labels,
+        clip.classify(images, labels, prompts_lib.load(evals.val.templates)),
+        truth=[record["label"] for record in records],
+        captions=names,
+        title="Zero-shot: images never seen, labels by name",
+    )

@@ -1,0 +1,182 @@
+"""The demo's stages: CLIP, image tokenizer, tokens, prior, samples, judgement.
+
+    runs/demo/  clip/ tokenizer/ tokens/ prior/   runs and the token cache
+                samples_*.npz                     candidates for the prompts
+                summary.json results.json report.html *.png
+
+Every stage goes on where it was stopped, and one that is finished is not done again.
+"""
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+NAMES = ("clip", "tokenizer", "tokens", "prior", "samples", "judge")
+_CLOCK = "seconds.json"  # spent in each stage, in all the calls that it took
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a demo trains and how much it draws.
+
+    clip, tokenizer, prior: configs. train: the scenes that the prior is trained on.
+    prompts: of each split; k: candidates of a prompt; batch: candidates in a call.
+    """
+
+    clip: str
+    tokenizer: str
+    prior: str
+    train: str
+    size: int
+    prompts: int
+    k: int
+    batch: int = 256
+    seed: int = 0
+
+    @property
+    def pools(self) -> tuple[int, ...]:
+        """The pool sizes of best-of-K."""
+        return tuple(pool for pool in (1, 8, 64, 512) if pool <= self.k)
+
+    def source(self, split: str) -> str:
+        """The scenes whose captions are the prompts of `val` or `unseen`."""
+        return f"shapes:{split}?size={self.size}&count={self.prompts}"
+
+
+PLANS = {
+    "full": Plan(
+        clip="configs/clip.py:shapes",
+        tokenizer="configs/vqvae.py:shapes",
+        prior="configs/prior.py:shapes",
+        train="shapes:train?size=32&count=40000&seed=2",
+        size=32,
+        prompts=200,
+        k=64,
+    ),
+    "tiny": Plan(
+        clip="configs/clip.py:tiny",
+        tokenizer="configs/vqvae.py:tiny",
+        prior="configs/prior.py:tiny",
+        train="shapes:train?size=16&count=64",
+        size=16,
+        prompts=6,
+        k=8,
+    ),
+}
+
+
+class Demo:
+    """One workdir and its plan; `run` does the stages up to and with the last."""
+
+    def __init__(self, plan: Plan, workdir: pathlib.Path):
+        self.plan, self.workdir = plan, workdir
+        self.values: dict[str, dict[str, float]] = {}  # of the runs' evaluators
+
+    def run(self, last: str, say: Callable[[str], Any]) -> None:
+        """Raises whatever a stage raises; the same call then goes on there."""
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        stages = NAMES[: NAMES.index(last) + 1]
+        for number, name in enumerate(stages, 1):
+            say(f"[{number}/{len(stages)}] {_TITLES[name]}")
+            begin = time.perf_counter()
+            done = self._finished(name)
+            try:
+                getattr(self, f"_{name}")()
+            finally:
+                if not done:
+                    self._spend(name, time.perf_counter() - begin)
+
+    def minutes(self) -> dict[str, float]:
+        """What each stage has taken, in minutes."""
+        path = self.workdir / _CLOCK
+        spent = json.loads(path.read_text()) if path.exists() else {}
+        return {name: seconds / 60 for name, seconds in spent.items()}
+
+    def clip_summary(self) -> dict[str, float]:
+        """What CLIP alone reached, for a demo that ends there: summary.json."""
+        from mmjax.demo import judge
+
+        summary = judge.evaluated(self.values)
+        summary["minutes"] = round(sum(self.minutes().values()), 2)
+        path = self.workdir / "summary.json"
+        path.write_text(json.dumps(summary, indent=1) + "\n")
+        return summary
+
+    def _spend(self, name: str, seconds: float) -> None:
+        spent = {key: 60 * value for key, value in self.minutes().items()}
+        spent[name] = spent.get(name, 0.0) + seconds
+        (self.workdir / _CLOCK).write_text(json.dumps(spent))
+
+    def _finished(self, name: str) -> bool:
+        """Whether a stage has nothing left to do, so that its time is not counted."""
+        from mmjax import metrics
+
+        if name == "tokens":
+            return (self.workdir / "prior" / "run.json").exists()
+        if name == "samples":
+            return (self.workdir / "samples_completed.npz").exists()
+        if name == "judge":
+            return (self.workdir / "results.json").exists()
+        rows = metrics.read(self.workdir / name)
+        return bool(rows) and rows[-1]["step"] >= self.config(name).steps
+
+    def config(self, name: str) -> Any:
+        """The config of one of the three runs."""
+        from mmjax import config
+
+        made = config.load(getattr(self.plan, name), [])
+        if name == "prior":
+            # The tokenizer is the one trained here, and its tokens are made once.
+            made.task.stage1 = self.config("tokenizer").task.tokenizer
+            made.graft = {"tokenizer": str(self.workdir / "tokenizer")}
+            made.data.train = f"tokens:{self.workdir / 'tokens'}"
+        return made
+
+    def _train(self, name: str) -> None:
+        from mmjax import train
+
+        self.values[name] = train.run(
+            self.config(name), self.workdir / name, label=name
+        )
+
+    def _clip(self) -> None:
+        self._train("clip")
+
+    def _tokenizer(self) -> None:
+        self._train("tokenizer")
+
+    def _tokens(self) -> None:
+        from mmjax.commands import data
+
+        data.tokenize(
+            self.workdir / "tokenizer",
+            [self.plan.train],
+            self.workdir / "tokens",
+            batch_size=256,
+        )
+
+    def _prior(self) -> None:
+        self._train("prior")
+
+    def _samples(self) -> None:
+        from mmjax.demo import draw
+
+        draw.all_samples(self.plan, self.workdir)
+
+    def _judge(self) -> None:
+        from mmjax.demo import judge
+
+        judge.judge(self.plan, self.workdir, self.values)
+
+
+_TITLES = {
+    "clip": "CLIP: which caption belongs to which image?",
+    "tokenizer": "Image tokenizer: images to a grid of codes and back",
+    "tokens": "Tokens: every training image encoded once",
+    "prior": "Prior: text and image tokens, one after the other",
+    "samples": "Samples for prompts that nobody rendered",
+    "judge": "Re-ranking, the oracle's verdict, report",
+}

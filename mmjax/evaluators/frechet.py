@@ -1,0 +1,128 @@
+"""Distances between sets of pictures in the features of a network.
+
+Frechet distance (FID): Heusel et al. 2017, equation 6. Inception score: Salimans et al.
+2016, section 4. Both were defined with one ImageNet network; with any other they are
+other numbers, so a result says which network it used.
+
+Legend: n pictures, d features, c classes.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mmjax.errors import UserError
+from mmjax.evaluators import bootstrap
+
+
+def gaussian(
+    features_nd: np.ndarray, weights_n: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (d,) and covariance (d, d) of rows, float64.
+
+    weights_n: how often each row counts; the covariance divides by their sum less 1.
+
+    Raises:
+      UserError: fewer than two rows, or a feature that is not finite.
+    """
+    features_nd = np.asarray(features_nd, np.float64)
+    if features_nd.ndim != 2 or len(features_nd) < 2:
+        raise UserError(f"features are {features_nd.shape}: give two rows or more")
+    bad = int((~np.isfinite(features_nd)).any(1).sum())
+    if bad:
+        raise UserError(f"{bad} of {len(features_nd)} rows of features are not finite")
+    weights_n = np.ones(len(features_nd)) if weights_n is None else weights_n
+    total = weights_n.sum()
+    mean_d = weights_n @ features_nd / total
+    centred_nd = (features_nd - mean_d) * np.sqrt(weights_n)[:, None]
+    return mean_d, centred_nd.T @ centred_nd / (total - 1)
+
+
+def distance(
+    mean_a_d: np.ndarray,
+    cov_a_dd: np.ndarray,
+    mean_b_d: np.ndarray,
+    cov_b_dd: np.ndarray,
+) -> float:
+    """Squared Frechet distance of two Gaussians.
+
+    |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^1/2). With factors A = F F', B = G G' the
+    trace of the root is the sum of the singular values of F' G: no root of a product
+    that is not symmetric, and covariances of low rank (fewer pictures than features)
+    are as good as any.
+    """
+    root = np.linalg.svd(_factor(cov_a_dd).T @ _factor(cov_b_dd), compute_uv=False)
+    apart = float(np.sum((mean_a_d - mean_b_d) ** 2))
+    traces = float(np.trace(cov_a_dd) + np.trace(cov_b_dd))
+    return max(0.0, apart + traces - 2 * float(root.sum()))
+
+
+def _factor(cov_dd: np.ndarray) -> np.ndarray:
+    """F (d, d) with F F' = cov; eigenvalues that rounding made negative are 0."""
+    values_d, vectors_dd = np.linalg.eigh(cov_dd)
+    return vectors_dd * np.sqrt(values_d.clip(0))
+
+
+def fid(features_a_nd: np.ndarray, features_b_nd: np.ndarray) -> float:
+    """Squared Frechet distance of Gaussians fitted to two sets of features.
+
+    Few pictures make it too large, whatever they are: compare numbers of equal n.
+    """
+    return distance(*gaussian(features_a_nd), *gaussian(features_b_nd))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Logits (..., c) as chances, float64."""
+    logits = np.asarray(logits, np.float64)
+    odds = np.exp(logits - logits.max(-1, keepdims=True))
+    return odds / odds.sum(-1, keepdims=True)
+
+
+def inception_score(
+    chances_nc: np.ndarray, weights_n: np.ndarray | None = None
+) -> float:
+    """exp of the mean KL(p(class | picture) || p(class)): 1 at worst, c at best.
+
+    chances_nc: p(class | picture); p(class) is their mean. In one part, not the ten of
+    the original, whose parts' sizes change the number.
+    """
+    chances_nc = np.asarray(chances_nc, np.float64)
+    marginal_c = np.average(chances_nc, axis=0, weights=weights_n)
+    ratio_nc = np.divide(
+        chances_nc, marginal_c, out=np.ones_like(chances_nc), where=chances_nc > 0
+    )
+    information_n = (chances_nc * np.log(ratio_nc)).sum(1)
+    return float(np.exp(np.average(information_n, weights=weights_n)))
+
+
+def with_interval(
+    name: str,
+    statistic: Callable[[np.ndarray], float],
+    n: int,
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, float]:
+    """{name: value, name_lo: ..., name_hi: ...}, for statistics that n itself biases.
+
+    A resample holds some pictures twice and others not at all, which moves these
+    statistics like a smaller n does. The interval is the middle 95 % of the resampled
+    values, moved so that their mean is the value: their spread, without that shift.
+
+    statistic: from weights (n,) to the value; all ones give the value itself.
+    """
+    value = statistic(np.ones(n))
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(resamples):
+        weights_n = np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
+        drawn.append(statistic(weights_n))
+    tail = 50 * (1 - bootstrap.LEVEL)
+    low, high = np.percentile(drawn, [tail, 100 - tail]) - np.mean(drawn) + value
+    return {name: value, f"{name}_lo": float(low), f"{name}_hi": float(high)}
+
+
+INTERVAL = (
+    "fid and inception_score: percentile bootstrap, moved so that the resampled mean "
+    "is the value, for resampling repeats pictures, which biases both"
+)

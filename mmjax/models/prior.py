@@ -1,0 +1,291 @@
+"""The DALL-E prior: one decoder over text tokens and then image tokens.
+
+Legend: b rows, l text tokens, g side of the image grid, n = g*g image tokens, m of them
+given, t tokens of both kinds, w width, v ids. While sampling: p prompts, k candidates
+of each, b = p*k.
+
+The sequence is [text_0 .. text_{l-1} | image_0 .. image_{n-1}] and text_0 the start
+token: the output at text_{l-1} predicts image_0, that at image_j image_{j+1}, and the
+last is not used. Logits of a text position range over text, those of an image position
+over image tokens.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.errors import UserError
+from mmjax.nn import cached_attention, grid_masks
+from mmjax.nn.cached_attention import CachedBlock, Memory
+from mmjax.nn.dense import Dense
+from mmjax.nn.init import normal
+from mmjax.nn.norm import LayerNorm
+from mmjax.nn.transformer import remat
+
+STD = 0.02
+
+
+class Cache(NamedTuple):
+    """What decoding keeps of every layer."""
+
+    text: tuple[Memory, ...]  # (p, h, l, d): read only
+    image: tuple[Memory, ...]  # (c, p*k, h, s, d)
+
+
+class Prior(nn.Module):
+    """A pre-norm transformer decoder (Ramesh et al. 2021, section 2.2).
+
+    A text token is its embedding plus that of its position; where the mask is False,
+    one learned for that position stands for the token. An image token is its embedding
+    plus those of its row and its column.
+
+    Fields:
+      vocab_size, context: text ids, and text positions l, the start token among them.
+      image_vocab, grid: image ids, and image tokens a side.
+      masks, conv_kernel: see `nn.grid_masks.layer_kinds` and `image_mask`.
+      init_style: "mindalle": all kernels and embeddings N(0, 0.02^2); "gpt2": those
+        that write to the residual stream smaller by (2 depth)^-1/2.
+      text_pads: "predicted" adds an id for every padding position to the text logits,
+        vocab_size + position; "ignored" does not.
+      scan: depth by `nn.scan`, a stack of parameters `blocks`, not `block_0` ...
+      remat: see `nn.transformer.remat`.
+      dtype: of compute; parameters, softmax, norms and logits are float32.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    vocab_size: int
+    context: int
+    image_vocab: int
+    grid: int
+    masks: str | tuple[str, ...] = "paper"
+    conv_kernel: int = grid_masks.CONV_KERNEL
+    mlp_ratio: float = 4.0
+    act: str = "gelu"
+    init_style: str = "gpt2"
+    text_pads: str = "ignored"
+    scan: bool = False
+    remat: str = "none"
+    dtype: str = "float32"
+
+    def setup(self) -> None:
+        _check(self)
+        w = self.width
+
+        def table(name: str, rows: int) -> jax.Array:
+            return self.param(name, normal(STD), (rows, w), jnp.float32)
+
+        self.text_embedding = table("text_embedding", self.vocab_size)
+        self.text_position = table("text_position_embedding", self.context)
+        self.text_pad = table("text_pad_embedding", self.context)
+        self.image_embedding = table("image_embedding", self.image_vocab)
+        self.row_embedding = table("row_embedding", self.grid)
+        self.column_embedding = table("column_embedding", self.grid)
+        out_std = STD * (2 * self.depth) ** -0.5
+        fields = (w, self.heads, self.mlp_ratio, self.act, STD)
+        fields += (STD if self.init_style == "mindalle" else out_std, self.dtype)
+        # static_argnums counts the module itself
+        inner = remat(
+            CachedBlock, self.remat, prevent_cse=not self.scan, static_argnums=(2,)
+        )
+        if self.scan:
+            self.blocks = inner(*fields)
+        else:
+            last = self.depth - 1  # its activations are needed first: nothing to save
+            self.block = [
+                (CachedBlock if i == last else inner)(*fields)
+                for i in range(self.depth)
+            ]
+        self.norm_post = LayerNorm(dtype=self.dtype)
+        pads = self.context if self.text_pads == "predicted" else 0
+        self.text_head = Dense(
+            self.vocab_size + pads, False, normal(STD), dtype=self.dtype
+        )
+        self.image_head = Dense(self.image_vocab, False, normal(STD), dtype=self.dtype)
+
+    @property
+    def tokens(self) -> int:
+        """Image tokens n."""
+        return self.grid**2
+
+    def _tables(self, make: Callable, *args: int) -> list:
+        """`make(kind, *args, grid, kernel)` for every layer; equal ones are shared."""
+        kinds = grid_masks.layer_kinds(self.masks, self.depth)
+        made = {k: make(k, *args, self.grid, self.conv_kernel) for k in set(kinds)}
+        return [made[kind] for kind in kinds]
+
+    def _embed_text(self, tokens_bl: jax.Array, mask_bl: jax.Array) -> jax.Array:
+        word_blw = self.text_embedding.at[tokens_bl].get(mode="promise_in_bounds")
+        word_blw = jnp.where(mask_bl[..., None], word_blw, self.text_pad)
+        return word_blw + self.text_position
+
+    def _embed_image(self, image_bm: jax.Array) -> jax.Array:
+        m = image_bm.shape[1]
+        place_ggw = self.row_embedding[:, None] + self.column_embedding
+        place_mw = place_ggw.reshape(-1, self.width)[:m]
+        return (
+            self.image_embedding.at[image_bm].get(mode="promise_in_bounds") + place_mw
+        )
+
+    def _embed(
+        self, tokens_bl: jax.Array, mask_bl: jax.Array, image_bm: jax.Array
+    ) -> jax.Array:
+        """Flat (b*t, w), what the first block takes."""
+        parts = self._embed_text(tokens_bl, mask_bl), self._embed_image(image_bm)
+        x_btw = jnp.concatenate(parts, axis=1)
+        return x_btw.reshape(-1, self.width).astype(self.dtype)
+
+    def _all_blocks(self, x_nw: jax.Array, t: int) -> jax.Array:
+        masks = self._tables(grid_masks.sequence_mask, self.context)
+        masks = [mask_tt[:t, :t] for mask_tt in masks]
+        if not self.scan:
+            for block, mask_tt in zip(self.block, masks, strict=True):
+                x_nw = block(x_nw, t, jnp.asarray(mask_tt))
+            return x_nw
+        # Masks differ from layer to layer, and a scan picks them by number.
+        kinds = grid_masks.layer_kinds(self.masks, self.depth)
+        names = sorted(set(kinds))
+        masks_ktt = jnp.stack([masks[kinds.index(name)] for name in names])
+        which = jnp.asarray([names.index(kind) for kind in kinds])
+        run = nn.scan(
+            lambda block, x, i: (block(x, t, masks_ktt[i]), None),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.depth,
+        )
+        return run(self.blocks, x_nw, which)[0]
+
+    def __call__(
+        self, tokens_bl: jax.Array, mask_bl: jax.Array, image_bn: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Logits of text_1 .. text_{l-1} and of image_0 .. image_{n-1}, float32.
+
+        Args:
+          tokens_bl: int32 text ids. mask_bl: bool, False where there is no text.
+          image_bn: int32 image ids, row-major.
+
+        Raises:
+          UserError: shapes other than (b, context), (b, context), (b, grid^2).
+        """
+        self._check_shapes(tokens_bl, mask_bl, image_bn, self.tokens)
+        b, context = tokens_bl.shape
+        t = context + self.tokens
+        x_nw = self._all_blocks(self._embed(tokens_bl, mask_bl, image_bn), t)
+        x_btw = x_nw.reshape(b, t, self.width)
+        text_nw = self.norm_post(x_btw[:, : context - 1].reshape(-1, self.width))
+        image_nw = self.norm_post(x_btw[:, context - 1 : -1].reshape(-1, self.width))
+        text_nv, image_nv = self.text_head(text_nw), self.image_head(image_nw)
+        return (
+            text_nv.reshape(b, context - 1, -1).astype(jnp.float32),
+            image_nv.reshape(b, self.tokens, -1).astype(jnp.float32),
+        )
+
+    def prefill(
+        self,
+        tokens_pl: jax.Array,
+        mask_pl: jax.Array,
+        image_pm: jax.Array,
+        candidates: int,
+    ) -> tuple[jax.Array, Cache]:
+        """Logits (p, v) of image token m, and the cache to go on with.
+
+        Args:
+          tokens_pl, mask_pl: text, as in a call.
+          image_pm: the first m < n image tokens, the same for all candidates.
+          candidates: k, how many rows go on from each prompt.
+        """
+        m = image_pm.shape[1]
+        self._check_shapes(tokens_pl, mask_pl, image_pm, min(m, self.tokens - 1))
+        p, context = tokens_pl.shape
+        t = context + m
+        plans = self._tables(grid_masks.cache_plan)
+        masks = self._tables(grid_masks.sequence_mask, context)
+        x_nw = self._embed(tokens_pl, mask_pl, image_pm)
+        text, image = [], []
+        for block, mask_tt, plan in zip(self._unrolled(), masks, plans, strict=True):
+            x_nw, all_phtd = block.prefill(x_nw, t, jnp.asarray(mask_tt[:t, :t]))
+            text.append(Memory(*(x[:, :, :context] for x in all_phtd)))
+            given = Memory(*(x[:, :, context:] for x in all_phtd))
+            image.append(cached_attention.stored(plan, given, candidates))
+        last_pw = x_nw.reshape(p, t, -1)[:, -1]
+        return self._image_logits(last_pw), Cache(tuple(text), tuple(image))
+
+    def step(
+        self, ids_b: jax.Array, index: jax.Array, cache: Cache
+    ) -> tuple[jax.Array, Cache]:
+        """Logits (b, v) of image token index + 1, given that number `index` is `ids_b`.
+
+        Args:
+          ids_b: int32, the rows of a prompt next to each other.
+          index: int32 (), from m on, one call after the other.
+        """
+        place_w = self.row_embedding[index // self.grid]
+        place_w += self.column_embedding[index % self.grid]
+        x_bw = self.image_embedding[ids_b] + place_w
+        x_bw, image = x_bw.astype(self.dtype), []
+        plans = self._tables(grid_masks.cache_plan)
+        layers = zip(self._unrolled(), plans, cache.text, cache.image, strict=True)
+        for block, plan, text, own in layers:
+            x_bw, own = block.step(x_bw, text, own, cached_attention.at(plan, index))
+            image.append(own)
+        return self._image_logits(x_bw), cache._replace(image=tuple(image))
+
+    def _image_logits(self, x_bw: jax.Array) -> jax.Array:
+        return self.image_head(self.norm_post(x_bw)).astype(jnp.float32)
+
+    def _unrolled(self) -> list[CachedBlock]:
+        if self.scan:
+            raise UserError(
+                "a prior with scan=True does not decode: take `unrolled(model, params)`"
+            )
+        return self.block
+
+    def _check_shapes(
+        self, tokens_bl: jax.Array, mask_bl: jax.Array, image_bm: jax.Array, m: int
+    ) -> None:
+        b, context = len(tokens_bl), self.context
+        text = (b, context)
+        want = {"tokens": text, "token_mask": text, "image_tokens": (b, m)}
+        arrays = tokens_bl, mask_bl, image_bm
+        for (name, shape), array in zip(want.items(), arrays, strict=True):
+            if array.shape != shape:
+                raise UserError(
+                    f"{name} is {array.shape}, the prior takes {shape}: it has context "
+                    f"{context} and {self.grid} x {self.grid} image tokens"
+                )
+
+
+def unrolled(model: Prior, params: Mapping[str, Any]) -> tuple[Prior, dict[str, Any]]:
+    """The same model with `block_0` ... for `blocks`, and its parameters."""
+    if not model.scan:
+        return model, dict(params)
+    rest = {name: value for name, value in params.items() if name != "blocks"}
+    for i in range(model.depth):
+        rest[f"block_{i}"] = jax.tree.map(lambda x, i=i: x[i], params["blocks"])
+    return model.clone(scan=False), rest
+
+
+def _check(model: Prior) -> None:
+    """Raises UserError for numbers that make no model."""
+    for name, legal in (
+        ("init_style", ("mindalle", "gpt2")),
+        ("text_pads", ("ignored", "predicted")),
+    ):
+        if getattr(model, name) not in legal:
+            raise UserError(
+                f"{name} is {getattr(model, name)!r}: use {' or '.join(legal)}"
+            )
+    if model.width % model.heads:
+        raise UserError(
+            f"width {model.width} must split over {model.heads} heads: "
+            f"use {model.width - model.width % model.heads or model.heads}"
+        )
+    if model.context < 2:
+        raise UserError(
+            f"context {model.context} has no room for text after the start token: "
+            "use 2 or more"
+        )

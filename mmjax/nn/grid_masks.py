@@ -1,0 +1,155 @@
+"""Which earlier tokens an image token sees, and what a cache must keep for that.
+
+The one place that knows the attention patterns of DALL-E (Ramesh et al. 2021, figure
+11): training masks, tests and cached decoding all read these tables. Everything here
+is numpy and made once, when a model is traced.
+
+Legend: l text tokens, g side of the image grid, n = g*g image tokens in raster order,
+t = l + n, s slots of a cache page.
+"""
+
+import difflib
+from typing import NamedTuple
+
+import numpy as np
+
+from mmjax.errors import UserError
+
+KINDS = ("full", "row", "column", "conv")
+CONV_KERNEL = 11  # the paper's
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        near = difflib.get_close_matches(str(kind), KINDS, 1, 0.0)[0]
+        raise UserError(
+            f"mask {kind!r} is unknown: did you mean {near!r}? Known: "
+            f"{', '.join(KINDS)}, or 'paper' for the order of DALL-E"
+        )
+
+
+def layer_kinds(masks: str | tuple[str, ...], depth: int) -> tuple[str, ...]:
+    """The mask kind of every layer, from the first.
+
+    Args:
+      masks: "paper", one kind for all layers, or a kind for each layer. The paper's
+        order, layers counted from 1: the last is `conv`, others are `column` where
+        (i - 2) % 4 == 0 and `row` elsewhere.
+      depth: number of layers.
+
+    Raises:
+      UserError: an unknown kind, or another number of them than of layers.
+    """
+    if masks == "paper":
+        order = ["column" if (i - 2) % 4 == 0 else "row" for i in range(1, depth)]
+        return (*order, "conv")
+    if isinstance(masks, str):
+        _check_kind(masks)
+        return (masks,) * depth
+    for kind in masks:
+        _check_kind(kind)
+    if len(masks) != depth:
+        raise UserError(
+            f"masks names {len(masks)} layers and the model has {depth}: give "
+            f"{depth} names, one for all, or 'paper'"
+        )
+    return tuple(masks)
+
+
+def image_mask(kind: str, grid: int, kernel: int = CONV_KERNEL) -> np.ndarray:
+    """bool (n, n), [query, key]: True where an image token sees another, or itself.
+
+    - full: all before it.
+    - row: the g + 1 last ones, itself included: back to the same column of the row
+      above, across the edge of the grid.
+    - column: those above it in its column.
+    - conv: the causal half of a kernel x kernel window around it. As in `row`, the
+      window is taken in raster order, so at the edges it wraps into the next rows.
+
+    Raises:
+      UserError: an unknown kind, or a kernel that has no middle.
+    """
+    _check_kind(kind)
+    token_n = np.arange(grid * grid)
+    back_nn = token_n[:, None] - token_n[None]  # how far back the key lies
+    causal_nn = back_nn >= 0
+    if kind == "full":
+        return causal_nn
+    if kind == "row":
+        return causal_nn & (back_nn <= grid)
+    if kind == "column":
+        return causal_nn & (back_nn % grid == 0)
+    if kernel < 1 or kernel % 2 == 0:
+        raise UserError(
+            f"conv_kernel is {kernel}: a window around a token is odd, "
+            f"use {max(1, kernel - 1)} or {max(1, kernel + 1)}"
+        )
+    half = kernel // 2
+    window = [r * grid + c for r in range(half + 1) for c in range(-half, half + 1)]
+    return causal_nn & np.isin(back_nn, window)
+
+
+def sequence_mask(
+    kind: str, text: int, grid: int, kernel: int = CONV_KERNEL
+) -> np.ndarray:
+    """bool (t, t), [query, key], of a sequence of `text` tokens and then the image.
+
+    Text sees the text before it; the image sees all text, and itself by `kind`.
+    """
+    n = grid * grid
+    mask_tt = np.zeros((text + n, text + n), bool)
+    mask_tt[:text, :text] = np.tril(np.ones((text, text), bool))
+    mask_tt[text:, :text] = True
+    mask_tt[text:, text:] = image_mask(kind, grid, kernel)
+    return mask_tt
+
+
+class CachePlan(NamedTuple):
+    """Where a layer keeps the keys and values of image tokens while decoding.
+
+    The cache has `pages` pages of `slots` slots. Token i is written to
+    `slot_n[i]` of `page_n[i]`, over whatever was there, and then reads that page
+    where `visible_ns[i]` is True. `owner_ns[i]` names the tokens found there, -1 for
+    slots still empty.
+    """
+
+    pages: int
+    slots: int
+    page_n: np.ndarray  # int32 (n,)
+    slot_n: np.ndarray  # int32 (n,)
+    visible_ns: np.ndarray  # bool (n, s)
+    owner_ns: np.ndarray  # int32 (n, s)
+
+
+def cache_plan(kind: str, grid: int, kernel: int = CONV_KERNEL) -> CachePlan:
+    """The smallest cache from which every token can read all that its mask shows.
+
+    `column` has a page a column. The others have one page, a ring just as long as
+    their mask reaches back: g + 1 slots for `row`, the rows in reach for `conv`, n
+    for `full`.
+    """
+    mask_nn = image_mask(kind, grid, kernel)
+    n = grid * grid
+    token_n = np.arange(n, dtype=np.int32)
+    if kind == "column":
+        pages, slots = grid, grid
+        page_n, slot_n = token_n % grid, token_n // grid
+    else:
+        query, key = np.nonzero(mask_nn)
+        pages, slots = 1, int((query - key).max()) + 1
+        page_n, slot_n = np.zeros_like(token_n), token_n % slots
+    held = np.full((pages, slots), -1, np.int32)
+    owner_ns = np.empty((n, slots), np.int32)
+    for i in range(n):
+        held[page_n[i], slot_n[i]] = i
+        owner_ns[i] = held[page_n[i]]
+    visible_ns = mask_nn[token_n[:, None], owner_ns] & (owner_ns >= 0)
+    return CachePlan(pages, slots, page_n, slot_n, visible_ns, owner_ns)
+
+
+def held_after(plan: CachePlan, count: int) -> np.ndarray:
+    """int32 (pages, slots): the token in every slot after `count` tokens, else -1."""
+    held = np.full((plan.pages, plan.slots), -1, np.int32)
+    for i in range(count):
+        held[plan.page_n[i], plan.slot_n[i]] = i
+    return held

@@ -1,0 +1,1 @@
+"""Samplers: they take callables and arrays, and know no model class."""

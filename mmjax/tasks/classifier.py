@@ -1,0 +1,134 @@
+"""Classes of pictures: a network of our own, to judge generated pictures with.
+
+Legend: b rows, h w pixels, f features, c classes.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mmjax.errors import UserError
+from mmjax.models import classifier
+from mmjax.state import Ctx, Vars
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Fields are `config.task`; the data need labels and no text.
+
+    image: the tower, `kind` "conv", "resnet" or "vit" and its fields.
+    classes: how many there are; a label beyond them ends the run as a loss of NaN.
+    smoothing: share of the target spread over all classes (Szegedy et al. 2016, 7).
+    """
+
+    couples_rows = False
+
+    classes: int
+    image_size: int
+    image: dict = dataclasses.field(default_factory=lambda: {"kind": "conv"})
+    act: str = "gelu"
+    dtype: str = "float32"
+    smoothing: float = 0.0
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.25, 0.25, 0.25)
+
+    def __post_init__(self) -> None:
+        if self.classes < 2:
+            raise ValueError(f"classes is {self.classes}: give 2 or more")
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing is {self.smoothing}: use 0 to less than 1")
+
+    @functools.cached_property
+    def model(self) -> classifier.Classifier:
+        """The Linen module, a pure function of the fields."""
+        return classifier.build(
+            self.image,
+            classes=self.classes,
+            image_size=self.image_size,
+            act=self.act,
+            dtype=self.dtype,
+        )
+
+    def check(self, data: Mapping[str, int]) -> None:
+        """See mmjax.tasks.base.Task."""
+        if data["image_size"] != self.image_size:
+            raise UserError(
+                f"the data have image_size {data['image_size']}, the model "
+                f"{self.image_size}: set config.task.image_size to "
+                f"{data['image_size']}, or change the data"
+            )
+
+    def _pixels(self, batch: Mapping[str, jax.Array]) -> jax.Array:
+        """uint8 (b, h, w, 3) to float32, normalised."""
+        x_bhw3 = batch["image"].astype(jnp.float32) / 255.0
+        return (x_bhw3 - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+
+    def init(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Vars:
+        """See mmjax.tasks.base.Task."""
+        variables = self.model.init(key, self._pixels(batch))
+        return Vars(
+            params=variables["params"],
+            extra={k: v for k, v in variables.items() if k != "params"},
+        )
+
+    def _terms(
+        self, logits_bc: jax.Array, label_b: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Cross-entropy in nats and hits, both (b,), 0 in rows without a class (-1)."""
+        log_bc = jax.nn.log_softmax(logits_bc)
+        # mode fill: NaN for a label beyond the classes, where a clamp would hide it
+        place_b1 = jnp.maximum(label_b, 0)[:, None]
+        picked_b = jnp.take_along_axis(log_bc, place_b1, 1, mode="fill")[:, 0]
+        target_b = (1 - self.smoothing) * picked_b + self.smoothing * log_bc.mean(1)
+        known_b = label_b >= 0
+        hit_b = (logits_bc.argmax(1) == label_b) & known_b
+        return jnp.where(known_b, -target_b, 0.0), hit_b.astype(jnp.float32)
+
+    def loss(
+        self, variables: Vars, batch: Mapping[str, jax.Array], ctx: Ctx
+    ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
+        """Mean over all rows; one without a class counts as a row of loss 0."""
+        logits_bc, extra = self.model.apply(
+            {"params": variables.params, **variables.extra},
+            self._pixels(batch),
+            train=ctx.train,
+            axis=ctx.axis,
+            mutable=list(variables.extra) if ctx.train else [],
+        )
+        loss_b, hit_b = self._terms(logits_bc, self._labels(batch))
+        metrics = {"accuracy": hit_b.mean()}
+        return loss_b.mean(), (extra if ctx.train else variables.extra, metrics)
+
+    def _labels(self, batch: Mapping[str, jax.Array]) -> jax.Array:
+        if "label" not in batch:
+            raise UserError(
+                "the data have no labels, which a classifier learns: choose a source "
+                "with class names"
+            )
+        return batch["label"]
+
+    def predict(self) -> Mapping[str, Any]:
+        """logits (b, c), features (b, f), and per row loss (b,) and accuracy (b,)."""
+
+        def apply(variables: Vars, batch: Mapping, **how: str) -> jax.Array:
+            weights = {"params": variables.params, **variables.extra}
+            return self.model.apply(weights, self._pixels(batch), **how)
+
+        def logits(variables: Vars, batch: Mapping, ctx: Ctx) -> jax.Array:
+            return apply(variables, batch)
+
+        def features(variables: Vars, batch: Mapping, ctx: Ctx) -> jax.Array:
+            return apply(variables, batch, method="features")
+
+        def loss(variables: Vars, batch: Mapping, ctx: Ctx) -> dict[str, jax.Array]:
+            logits_bc = apply(variables, batch)
+            loss_b, hit_b = self._terms(logits_bc, self._labels(batch))
+            return {"loss": loss_b, "accuracy": hit_b}
+
+        return {"logits": logits, "features": features, "loss": loss}

@@ -1,0 +1,265 @@
+"""Stage 2 of DALL-E: a prior over text and image tokens, images by a frozen stage 1.
+
+Legend: b rows, l text tokens, n image tokens, v ids. While sampling: p prompts, k
+candidates of each.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.errors import UserError
+from mmjax.losses import tokens as losses
+from mmjax.models import image_tokenizer
+from mmjax.models.prior import Prior, unrolled
+from mmjax.nn import grid_masks
+from mmjax.sampling import autoregressive
+from mmjax.sampling.autoregressive import Sampling
+from mmjax.state import Ctx, Vars
+
+PyTree = Any
+Metrics = dict[str, jax.Array]
+Batch = Mapping[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Fields are `config.task`; those of the model as in `mmjax.models.prior.Prior`.
+
+    stage1: the image tokenizer, as `mmjax.models.image_tokenizer.build` takes it. Its
+      weights are `frozen/tokenizer`, random until another run's are put there.
+    image_vocab, grid: 0 means the tokenizer's; other numbers must be the same as its.
+    text_weight: of the text's cross-entropy; the image's has the rest.
+    text_pads: "ignored": padding is read and never predicted. "predicted": it is, as
+      an id of its own for every position.
+    caption_dropout: share of training rows whose text is all padding but for the start
+      token, for guidance. They have no text loss.
+    sampling: of predict "sample"; see `mmjax.sampling.autoregressive.Sampling`.
+    """
+
+    couples_rows = False
+
+    stage1: dict
+    width: int
+    depth: int
+    heads: int
+    vocab_size: int
+    context: int
+    image_vocab: int = 0
+    grid: int = 0
+    masks: str | tuple[str, ...] = "paper"
+    conv_kernel: int = grid_masks.CONV_KERNEL
+    mlp_ratio: float = 4.0
+    act: str = "gelu"
+    init_style: str = "gpt2"
+    scan: bool = False
+    remat: str = "none"
+    dtype: str = "float32"
+    text_weight: float = 1 / 8
+    text_pads: str = "ignored"
+    caption_dropout: float = 0.0
+    sampling: Sampling = Sampling()
+
+    def __post_init__(self) -> None:
+        for key in ("text_weight", "caption_dropout"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ValueError(f"{key} is {getattr(self, key)}: use 0 to 1")
+        have = {"image_vocab": self.tokenizer.vocab_size, "grid": self.tokenizer.grid}
+        for key, size in have.items():
+            if getattr(self, key) not in (0, size):
+                raise ValueError(
+                    f"{key} is {getattr(self, key)}, and stage1 makes images of "
+                    f"{have['grid']} x {have['grid']} tokens of {have['image_vocab']} "
+                    f"ids: set {key} to {size}, or to 0 for whatever stage1 has"
+                )
+
+    @functools.cached_property
+    def tokenizer(self) -> nn.Module:
+        """The image tokenizer's Linen module."""
+        return image_tokenizer.build(self.stage1, "config.task.stage1")
+
+    @functools.cached_property
+    def model(self) -> Prior:
+        """The prior's Linen module, a pure function of the fields."""
+        same = {field.name for field in dataclasses.fields(Prior)} - {"parent", "name"}
+        numbers = {key: getattr(self, key) for key in same}
+        numbers["image_vocab"] = self.tokenizer.vocab_size
+        numbers["grid"] = self.tokenizer.grid
+        return Prior(**numbers)
+
+    def check(self, data: Mapping[str, int]) -> None:
+        """See mmjax.tasks.base.Task."""
+        if "vocab_size" not in data:
+            raise UserError(
+                "the data have no text, and a prior reads text before the image: give "
+                "config.data.tokenizer a kind other than 'none'"
+            )
+        size = self.tokenizer.image_size
+        fits = {
+            "image_size": (size, data["image_size"] == size),
+            "vocab_size": (self.vocab_size, data["vocab_size"] <= self.vocab_size),
+            "context": (self.context, data["context"] == self.context),
+        }
+        for key, (have, fit) in fits.items():
+            if not fit:
+                place = "stage1.image_size" if key == "image_size" else key
+                raise UserError(
+                    f"the data have {key} {data[key]}, the model {have}: set "
+                    f"config.task.{place} to {data[key]}, or change the data"
+                )
+
+    def init(self, key: jax.Array, batch: Batch) -> Vars:
+        """See mmjax.tasks.base.Task."""
+        size, n = self.tokenizer.image_size, self.model.tokens
+        of_model, of_tokenizer = jax.random.split(key)
+        one = jnp.zeros((1, n), jnp.int32)
+        variables = self.model.init(
+            of_model, batch["tokens"][:1], batch["token_mask"][:1], one
+        )
+        stage1 = self.tokenizer.init(of_tokenizer, jnp.zeros((1, size, size, 3)))
+        return Vars(params=variables["params"], frozen={"tokenizer": dict(stage1)})
+
+    def _image_tokens(self, variables: Vars, batch: Batch) -> jax.Array:
+        """int32 (b, n): the batch's own, or the frozen encoder's of its images."""
+        if "image_tokens" in batch:
+            return batch["image_tokens"].astype(jnp.int32)
+        x_bhw3 = batch["image"].astype(jnp.float32) / 255.0
+        return self.tokenizer.apply(
+            variables.frozen["tokenizer"], x_bhw3, method="encode_tokens"
+        )
+
+    def _nll(
+        self, variables: Vars, batch: Batch, dropped_b: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Nats of text_1 .. (b, l-1), which of them count, nats of the image (b, n)."""
+        tokens_bl, mask_bl = batch["tokens"], batch["token_mask"]
+        seen_bl = mask_bl if dropped_b is None else _without_text(mask_bl, dropped_b)
+        image_bn = self._image_tokens(variables, batch)
+        text_bmv, image_bnv = self.model.apply(
+            {"params": variables.params}, tokens_bl, seen_bl, image_bn
+        )
+        targets_bm, counted_bm = tokens_bl[:, 1:], mask_bl[:, 1:]
+        if self.text_pads == "predicted":
+            pad_m = self.vocab_size + jnp.arange(1, self.context)
+            targets_bm = jnp.where(counted_bm, targets_bm, pad_m)
+            counted_bm = jnp.ones_like(counted_bm)
+        if dropped_b is not None:
+            counted_bm &= ~dropped_b[:, None]
+        text_bm = losses.nll(text_bmv, targets_bm)
+        return text_bm, counted_bm, losses.nll(image_bnv, image_bn)
+
+    def _per_row(
+        self, variables: Vars, batch: Batch, dropped_b: jax.Array | None = None
+    ) -> Metrics:
+        text_bm, counted_bm, image_bn = self._nll(variables, batch, dropped_b)
+        text_b, image_b = losses.row_mean(text_bm, counted_bm), image_bn.mean(-1)
+        loss_b = losses.text_and_image(text_b, image_b, text_weight=self.text_weight)
+        return {"loss": loss_b, "text_nats": text_b, "image_nats": image_b}
+
+    def loss(
+        self, variables: Vars, batch: Batch, ctx: Ctx
+    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        """Mean over rows of the weighted mean nats of their text and image tokens."""
+        dropped_b = None
+        if ctx.train and self.caption_dropout:
+            keys_b = ctx.example_keys(len(batch["tokens"]))
+            dropped_b = jax.vmap(jax.random.bernoulli, (0, None))(
+                keys_b, self.caption_dropout
+            )
+        means = {
+            name: value_b.mean()
+            for name, value_b in self._per_row(variables, batch, dropped_b).items()
+        }
+        return means.pop("loss"), (variables.extra, means)
+
+    def _sample(self, variables: Vars, batch: Batch, ctx: Ctx) -> dict[str, jax.Array]:
+        """k images for each prompt, see `predict`."""
+        options = self.sampling
+        model, params = unrolled(
+            self.model.clone(dtype=options.dtype), variables.params
+        )
+        if options.dtype != "float32":  # once, not at every token
+            params = jax.tree.map(
+                lambda x: x.astype(options.dtype) if x.ndim > 1 else x, params
+            )
+        tokens_pl, mask_pl = batch["tokens"], batch["token_mask"]
+        p, k = batch["candidate"].shape
+        prefix_pm = jnp.zeros((p, 0), jnp.int32)
+        if "prefix" in batch:
+            prefix_pm = batch["prefix"].astype(jnp.int32)
+        text = tokens_pl, mask_pl, prefix_pm
+        if options.guided:
+            bare_pl = _without_text(mask_pl, jnp.ones(p, bool))
+            other = tokens_pl, bare_pl, prefix_pm
+            text = tuple(
+                jnp.concatenate(pair) for pair in zip(text, other, strict=True)
+            )
+        first_pv, cache = model.apply({"params": params}, *text, k, method="prefill")
+
+        def step(cache: PyTree, ids_b: jax.Array, index: jax.Array) -> tuple:
+            return model.apply({"params": params}, ids_b, index, cache, method="step")
+
+        ids_bm, log_prob_b = autoregressive.generate(
+            first_pv,
+            step,
+            cache,
+            autoregressive.row_keys(batch["seed"], batch["candidate"]),
+            start=prefix_pm.shape[1],
+            length=model.tokens,
+            options=options,
+        )
+        ids_bn = jnp.concatenate([jnp.repeat(prefix_pm, k, axis=0), ids_bm], axis=1)
+        x_bhw3 = self.tokenizer.apply(
+            variables.frozen["tokenizer"], ids_bn, method="decode_tokens"
+        )
+        image_bhw3 = jnp.round(255.0 * jnp.clip(x_bhw3, 0, 1)).astype(jnp.uint8)
+        return {
+            "image_tokens": ids_bn.reshape(p, k, -1),
+            "log_prob": log_prob_b.reshape(p, k),
+            "image": image_bhw3.reshape(p, k, *image_bhw3.shape[1:]),
+        }
+
+    def predict(self) -> Mapping[str, Any]:
+        """loss, encode, sample, elbo_terms, image_log_prob.
+
+        sample: {tokens (p, l), token_mask (p, l), seed uint32 (p,), candidate int32
+          (p, k), and where images are to be completed prefix int32 (p, m)} to
+          {image_tokens (p, k, n), log_prob (p, k): of the tokens drawn under what
+          they were drawn from, image uint8 (p, k, s, s, 3)}.
+        encode: {image uint8 (b, s, s, 3)} to {image_tokens (b, n)}, by stage 1.
+        elbo_terms: nats per row of the text's and of the image's tokens, summed.
+        image_log_prob: log p(image tokens | text), (b,).
+        """
+
+        def loss(variables: Vars, batch: Batch, ctx: Ctx) -> Metrics:
+            return self._per_row(variables, batch)
+
+        def elbo_terms(variables: Vars, batch: Batch, ctx: Ctx) -> Metrics:
+            text_bm, counted_bm, image_bn = self._nll(variables, batch)
+            text_b = jnp.where(counted_bm, text_bm, 0.0).sum(-1)
+            return {"text_nll": text_b, "image_nll": image_bn.sum(-1)}
+
+        def encode(variables: Vars, batch: Batch, ctx: Ctx) -> Metrics:
+            return {"image_tokens": self._image_tokens(variables, batch)}
+
+        def image_log_prob(variables: Vars, batch: Batch, ctx: Ctx) -> jax.Array:
+            return -self._nll(variables, batch)[2].sum(-1)
+
+        return {
+            "loss": loss,
+            "encode": encode,
+            "sample": self._sample,
+            "elbo_terms": elbo_terms,
+            "image_log_prob": image_log_prob,
+        }
+
+
+def _without_text(mask_bl: jax.Array, dropped_b: jax.Array) -> jax.Array:
+    """The mask with only the start token left in the rows that are dropped."""
+    start_l = jnp.arange(mask_bl.shape[1]) == 0
+    return mask_bl & (start_l | ~dropped_b[:, None])

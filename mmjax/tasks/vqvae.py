@@ -1,0 +1,229 @@
+"""Stage 1 by vector quantisation: VQ-VAE (van den Oord et al. 2017).
+
+Legend: b rows, h w pixels, n tokens of a picture, d width of a code, k codes.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mmjax.errors import UserError
+from mmjax.losses import quantize as losses
+from mmjax.models import image_tokenizer
+from mmjax.models.vqvae import VqVae
+from mmjax.nn import quantize
+from mmjax.nn.quantize import Codebook
+from mmjax.state import Ctx, Vars
+
+PyTree = Any
+Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Fields are `config.task`.
+
+    tokenizer: what `mmjax.models.image_tokenizer.build` takes, of kind "vqvae".
+    loss_name: "l2" (the paper) or "l1", of pixels in [-1, 1], averaged over pixels and
+      channels.
+    commitment: weight of the commitment term; 0.25 in the paper.
+    decay, eps: of the codebook's moving averages; decay also of the pixel variance.
+    kmeans: Lloyd's iterations that place the codes by the first batch; 0 leaves them
+      N(0, 1). Only where the codebook is kept by moving averages, as is
+    revive_below: codes used less than this share of even use move to vectors of the
+      batch; 0 leaves them.
+    alarm: share of the codes that a batch uses below which the metric `collapsed` is 1.
+    """
+
+    couples_rows = False
+
+    tokenizer: dict
+    loss_name: str = "l2"
+    commitment: float = 0.25
+    decay: float = 0.99
+    eps: float = 1e-5
+    kmeans: int = 10
+    start: int = 0
+    revive_below: float = 0.01
+    alarm: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.loss_name not in ("l1", "l2"):
+            raise ValueError(f"loss_name is {self.loss_name!r}: use l2 or l1")
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay is {self.decay}: use at least 0 and less than 1")
+        if not isinstance(self.model, VqVae):
+            raise ValueError(
+                f"tokenizer.kind is {self.tokenizer['kind']!r}: this task trains "
+                "'vqvae'; name the task of that kind in config.task.name"
+            )
+        if not self.model.ema and (self.kmeans or self.revive_below):
+            raise ValueError(
+                f"kmeans is {self.kmeans} and revive_below {self.revive_below}, but "
+                "with tokenizer.ema=False the optimizer owns the codebook: set both "
+                "to 0"
+            )
+
+    @functools.cached_property
+    def model(self) -> VqVae:
+        """The Linen module, a pure function of the fields."""
+        return image_tokenizer.build(self.tokenizer)
+
+    def check(self, data: Mapping[str, int]) -> None:
+        """See mmjax.tasks.base.Task."""
+        have, want = data["image_size"], self.model.image_size
+        if have != want:
+            raise UserError(
+                f"the data have image_size {have}, the tokenizer {want}: set "
+                f"config.task.tokenizer.image_size to {have}, or change the data"
+            )
+
+    def init(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Vars:
+        """See mmjax.tasks.base.Task."""
+        variables = self.model.init(key, pixels(batch))
+        return Vars(
+            params=variables["params"],
+            extra={k: v for k, v in variables.items() if k != "params"},
+        )
+
+    def _apply(self, variables: Vars, method: str, *args: jax.Array) -> jax.Array:
+        return self.model.apply(
+            {"params": variables.params, **variables.extra}, *args, method=method
+        )
+
+    def loss(
+        self, variables: Vars, batch: Mapping[str, jax.Array], ctx: Ctx
+    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        """Reconstruction + commitment (+ the codebook's, where gradients learn it)."""
+        x_bhw3, k = pixels(batch), self.model.vocab_size
+        z_bnd = self._apply(variables, "encode", x_bhw3)
+        seen_bnd = jax.lax.stop_gradient(z_bnd)
+        book = Codebook(**variables.extra["codebook"]) if self.model.ema else None
+        if book is not None and ctx.train and self.kmeans:
+            book = self._initialised(book, seen_bnd, ctx)
+        codes_kd = book.codes if book else self._apply(variables, "codes")
+        ids_bn = quantize.nearest(
+            seen_bnd.reshape(-1, codes_kd.shape[1]), jax.lax.stop_gradient(codes_kd)
+        ).reshape(z_bnd.shape[:2])
+        e_bnd = codes_kd[ids_bn]
+        if book is not None and ctx.train and self.kmeans:
+            e_bnd = jnp.where(book.initialised > 0, e_bnd, seen_bnd)
+        y_bhw3 = self._apply(
+            variables, "decode", quantize.straight_through(z_bnd, e_bnd)
+        )
+        off_bhw3 = y_bhw3 - (2.0 * x_bhw3 - 1.0)
+        error_bhw3 = jnp.abs if self.loss_name == "l1" else jnp.square
+        reconstruction = error_bhw3(off_bhw3).mean()
+        commitment = losses.commitment(z_bnd, e_bnd)
+        loss = reconstruction + self.commitment * commitment
+        if book is None:
+            loss = loss + losses.codebook(z_bnd, e_bnd)
+
+        shown_bhw3 = jnp.clip(0.5 * y_bhw3 + 0.5, 0.0, 1.0)
+        square = ctx.mean(jnp.square(jax.lax.stop_gradient(shown_bhw3) - x_bhw3).mean())
+        count_k, sum_kd = ctx.mean(quantize.usage(seen_bnd, ids_bn, k))
+        metrics = {
+            "reconstruction": reconstruction,
+            "commitment": commitment,
+            "psnr": losses.psnr(square),
+            "used": losses.used(count_k),
+            "perplexity": losses.perplexity(count_k),
+            "collapsed": (losses.used(count_k) < self.alarm).astype(jnp.float32),
+        }
+        if not ctx.train:
+            return loss, (variables.extra, metrics)
+        extra = {"likelihood": self._likelihood(variables, square, ctx)}
+        if book is not None:
+            book, dead = self._follow(book, seen_bnd, e_bnd, count_k, sum_kd, ctx)
+            extra["codebook"] = book._asdict()
+            metrics["dead"] = dead
+        return loss, (extra, metrics)
+
+    def _initialised(self, book: Codebook, z_bnd: jax.Array, ctx: Ctx) -> Codebook:
+        """The codebook, placed by k-means if this is the first batch."""
+
+        def place(book: Codebook) -> Codebook:
+            x_md = ctx.gather(z_bnd).reshape(-1, z_bnd.shape[-1])
+            k, n = book.count.shape[0], z_bnd.shape[1]
+            key = jax.random.fold_in(ctx.rng, 0)
+            codes_kd = quantize.kmeans(key, x_md, k, iterations=self.kmeans)
+            ids_1m = quantize.nearest(x_md, codes_kd)[None]
+            count_k, _ = quantize.usage(x_md[None], ids_1m, k)
+            count_k = count_k * (n / len(x_md))
+            sum_kd = codes_kd * count_k[:, None]
+            return Codebook(codes_kd, count_k, sum_kd, jnp.ones(()))
+
+        now = (ctx.step >= self.start) & (book.initialised == 0)
+        return jax.lax.cond(now, place, lambda book: book, book)
+
+    def _follow(
+        self,
+        book: Codebook,
+        z_bnd: jax.Array,
+        e_bnd: jax.Array,
+        count_k: jax.Array,
+        sum_kd: jax.Array,
+        ctx: Ctx,
+    ) -> tuple[Codebook, jax.Array]:
+        """The codebook after this batch, and how many dead codes it had."""
+        book = quantize.follow(book, count_k, sum_kd, decay=self.decay, eps=self.eps)
+        if not self.revive_below:
+            return book, (book.count < self.eps).sum().astype(jnp.float32)
+        keys_b = ctx.example_keys(len(z_bnd))
+        row_cd = ctx.gather(quantize.candidates(keys_b, z_bnd, e_bnd))
+        key = jax.random.fold_in(ctx.rng, 1)
+        return quantize.revive(key, book, row_cd, below=self.revive_below)
+
+    def _likelihood(self, variables: Vars, square: jax.Array, ctx: Ctx) -> PyTree:
+        """The variance of a pixel: the average of the batches' squared errors."""
+        old = variables.extra["likelihood"]["variance"]
+        new = jnp.where(ctx.step == 0, square, old + (1 - self.decay) * (square - old))
+        return {"variance": jnp.maximum(new, 1e-6)}
+
+    def predict(self) -> Mapping[str, Any]:
+        """loss, encode, decode, reconstruct, elbo_terms."""
+
+        def loss(variables: Vars, batch: Mapping, ctx: Ctx) -> Metrics:
+            value, (_, metrics) = self.loss(variables, batch, ctx)
+            return {"loss": value, **metrics}
+
+        def encode(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
+            return {
+                "image_tokens": self._apply(variables, "encode_tokens", pixels(batch))
+            }
+
+        def decode(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
+            ids_bn = batch["image_tokens"]
+            return {"image": self._apply(variables, "decode_tokens", ids_bn)}
+
+        def reconstruct(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
+            tokens = encode(variables, batch, ctx)
+            return decode(variables, tokens, ctx) | tokens
+
+        def elbo_terms(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
+            """Nats per row: -ln p(x|z), and KL of the one z to the uniform prior."""
+            x_bhw3 = pixels(batch)
+            ids_bn = self._apply(variables, "encode_tokens", x_bhw3)
+            kl = ids_bn.shape[1] * math.log(self.model.vocab_size)
+            return {
+                "reconstruction": self._apply(variables, "nll", x_bhw3, ids_bn),
+                "kl": jnp.full((len(ids_bn),), kl),
+            }
+
+        return {
+            "loss": loss,
+            "encode": encode,
+            "decode": decode,
+            "reconstruct": reconstruct,
+            "elbo_terms": elbo_terms,
+        }
+
+
+def pixels(batch: Mapping[str, jax.Array]) -> jax.Array:
+    """uint8 (b, h, w, 3) to float32 in [0, 1]."""
+    return batch["image"].astype(jnp.float32) / 255.0
