@@ -7,7 +7,7 @@ READY := .venv/.ready
 .PHONY: demo test test-parity lint format lock clean help
 
 help:
-	@echo "make demo         train a tiny CLIP on drawn shapes and classify unseen ones"
+	@echo "make demo         train CLIP, image tokenizer and prior on drawn shapes; draw prompts"
 	@echo "make test         all tests (PYTEST_ARGS='-k text' for some)"
 	@echo "make lint         ruff: format and rules; make format applies both"
 	@echo "make test-parity  tests against torch and open_clip, which it installs"

@@ -51,20 +51,24 @@ def _codes(size: int, codes: int, **net: object) -> dict:
 def shapes() -> ConfigDict:
     """Scenes of 8 x 8 tokens from their captions."""
     config = _run(
-        steps=1500,
-        batch_size=128,
-        stage1=_codes(32, 256, widths=(64,), stem=4, depth=2, decoder_depth=2),
+        steps=1800,
+        batch_size=64,
+        stage1=_codes(32, 512, widths=(32, 96), stem=2, depth=1, decoder_depth=2),
         vocab=640,
         context=24,
-        width=192,
+        width=128,
         depth=4,
-        heads=6,
+        heads=4,
     )
     config.task.masks = "full"  # 64 tokens: nothing to save
     config.task.act = "gelu_tanh"
     config.task.caption_dropout = 0.1
-    config.data.train = "shapes:train?size=32&count=20000&keep=true"
-    config.optim.lr = 1.5e-3
+    config.task.sampling = dict(guidance=2.0)
+    config.data.train = "shapes:train?size=32&count=40000&seed=2&keep=true"
+    config.optim.lr = 2e-3
+    config.evals.val = dict(
+        type="mean_loss", every=config.steps, source="shapes:val?size=32&count=512"
+    )
     return config
 
 

@@ -26,7 +26,7 @@ _RENAMED = {  # summary name: evaluator's value
     "retrieval_r1": ("clip", "retrieval/i2t_r1"),
     "retrieval_text_to_image_r1": ("clip", "retrieval/t2i_r1"),
     "psnr": ("tokenizer", "val/psnr"),
-    "code_usage": ("tokenizer", "val/usage"),
+    "code_usage": ("tokenizer", "val/used"),
     "prior_image_nats": ("prior", "val/image_nats"),
 }
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.evaluators.base import Env, EvalConfig, Evaluator, Result
+from mmjax.evaluators.base import Env, EvalConfig, Evaluator, Network, Result
 
-__all__ = ["Env", "EvalConfig", "Evaluator", "Result", "build"]
+__all__ = ["Env", "EvalConfig", "Evaluator", "Network", "Result", "build"]
 
 
 def build(name: str, cfg: Mapping[str, Any], env: Env) -> Evaluator:

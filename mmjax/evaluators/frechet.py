@@ -10,9 +10,12 @@ Legend: n pictures, d features, c classes.
 from collections.abc import Callable
 
 import numpy as np
+from scipy import special
 
 from mmjax.errors import UserError
 from mmjax.evaluators import bootstrap
+
+Statistic = Callable[[np.ndarray], float]
 
 
 def gaussian(
@@ -71,6 +74,35 @@ def fid(features_a_nd: np.ndarray, features_b_nd: np.ndarray) -> float:
     return distance(*gaussian(features_a_nd), *gaussian(features_b_nd))
 
 
+def resampled(
+    features_nd: np.ndarray, mean_d: np.ndarray, cov_dd: np.ndarray
+) -> Statistic:
+    """weights (n,) -> squared distance of weighted rows to a Gaussian, for bootstraps.
+
+    One decomposition a call, of the product itself as (n, n) or (d, d), whichever is
+    smaller: cheaper than `distance`, and good to about 1e-6 of the variance.
+    """
+    features_nd = np.asarray(features_nd, np.float64) - mean_d
+    turned_nd = features_nd @ _factor(cov_dd)
+    trace_b = float(np.trace(cov_dd))
+
+    def statistic(weights_n: np.ndarray) -> float:
+        drawn = weights_n > 0
+        weight_n, total = weights_n[drawn], weights_n.sum()
+        rows_nd, turned = features_nd[drawn], turned_nd[drawn]
+        apart_d = weight_n @ rows_nd / total
+        squares = weight_n @ np.einsum("nd,nd->n", rows_nd, rows_nd)
+        trace_a = (squares - total * apart_d @ apart_d) / (total - 1)
+        centred = turned - weight_n @ turned / total
+        centred *= np.sqrt(weight_n / (total - 1))[:, None]
+        wide = len(centred) < centred.shape[1]
+        product = centred @ centred.T if wide else centred.T @ centred
+        root = np.sqrt(np.linalg.eigvalsh(product).clip(0)).sum()
+        return float(max(0.0, apart_d @ apart_d + trace_a + trace_b - 2 * root))
+
+    return statistic
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Logits (..., c) as chances, float64."""
     logits = np.asarray(logits, np.float64)
@@ -83,21 +115,32 @@ def inception_score(
 ) -> float:
     """exp of the mean KL(p(class | picture) || p(class)): 1 at worst, c at best.
 
-    chances_nc: p(class | picture); p(class) is their mean. In one part, not the ten of
-    the original, whose parts' sizes change the number.
+    chances_nc: p(class | picture); p(class) is their mean, so that the KL is the
+    entropy of the mean less the mean entropy. In one part, not the ten of the original,
+    whose parts' sizes change the number.
     """
-    chances_nc = np.asarray(chances_nc, np.float64)
-    marginal_c = np.average(chances_nc, axis=0, weights=weights_n)
-    ratio_nc = np.divide(
-        chances_nc, marginal_c, out=np.ones_like(chances_nc), where=chances_nc > 0
+    return scores_of(chances_nc)(
+        np.ones(len(chances_nc)) if weights_n is None else weights_n
     )
-    information_n = (chances_nc * np.log(ratio_nc)).sum(1)
-    return float(np.exp(np.average(information_n, weights=weights_n)))
+
+
+def scores_of(chances_nc: np.ndarray) -> Statistic:
+    """weights (n,) -> inception score of weighted rows, for bootstraps."""
+    chances_nc = np.asarray(chances_nc, np.float64)
+    entropy_n = special.entr(chances_nc).sum(1)
+
+    def statistic(weights_n: np.ndarray) -> float:
+        share_n = weights_n / weights_n.sum()
+        whole = special.entr(share_n @ chances_nc).sum()
+        return float(np.exp(whole - share_n @ entropy_n))
+
+    return statistic
 
 
 def with_interval(
     name: str,
-    statistic: Callable[[np.ndarray], float],
+    value: float,
+    statistic: Statistic,
     n: int,
     *,
     resamples: int,
@@ -109,9 +152,8 @@ def with_interval(
     statistics like a smaller n does. The interval is the middle 95 % of the resampled
     values, moved so that their mean is the value: their spread, without that shift.
 
-    statistic: from weights (n,) to the value; all ones give the value itself.
+    statistic: from weights (n,), how often each was drawn.
     """
-    value = statistic(np.ones(n))
     rng = np.random.default_rng(seed)
     drawn = []
     for _ in range(resamples):

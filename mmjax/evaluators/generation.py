@@ -179,7 +179,7 @@ class Evaluator:
         shape = getattr(got.get("image"), "shape", None)
         if shape != wanted:
             raise UserError(
-                f"{self._where}: 'sample' must give image {wanted}, {shape}"
+                f"{self._where}: 'sample' must give image {wanted}, gives {shape}"
             )
         if self.config.clip:
             calls.require_tokenizer(

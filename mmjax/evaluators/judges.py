@@ -10,7 +10,7 @@ comes with `_lo` and `_hi`, 95 % over prompts, whose pictures stay together.
 Legend: p prompts, k candidates, n picked of them, d features, c classes, m pictures.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -106,22 +106,25 @@ def fid(
     """Frechet distance to real pictures, which are not resampled; see `frechet`."""
     target = frechet.gaussian(real_md)
 
-    def statistic(rows_nd: np.ndarray, weights_n: np.ndarray) -> float:
-        return frechet.distance(*frechet.gaussian(rows_nd, weights_n), *target)
+    def of(rows_nd: np.ndarray) -> tuple[float, frechet.Statistic]:
+        value = frechet.distance(*frechet.gaussian(rows_nd), *target)
+        return value, frechet.resampled(rows_nd, *target)
 
     draw = {"resamples": resamples, "seed": seed}
-    return _of_sets("fid", statistic, features_pkd, chosen, **draw)
+    return _of_sets("fid", of, features_pkd, chosen, **draw)
 
 
 def inception_score(
     logits_pkc: np.ndarray, chosen: Picks, *, resamples: int, seed: int
 ) -> Values:
     """See `frechet.inception_score`."""
+
+    def of(rows_nc: np.ndarray) -> tuple[float, frechet.Statistic]:
+        return frechet.inception_score(rows_nc), frechet.scores_of(rows_nc)
+
     chances_pkc = frechet.softmax(logits_pkc)
     draw = {"resamples": resamples, "seed": seed}
-    return _of_sets(
-        "inception_score", frechet.inception_score, chances_pkc, chosen, **draw
-    )
+    return _of_sets("inception_score", of, chances_pkc, chosen, **draw)
 
 
 def copies(
@@ -166,20 +169,27 @@ def means(columns: Mapping[str, np.ndarray], *, resamples: int, seed: int) -> Va
     return bootstrap.with_interval(list(columns), statistic, mean_vp.shape[1], **draw)
 
 
-def _of_sets(name, statistic, rows_pkd, chosen, *, resamples, seed) -> Values:
-    """A statistic of weighted rows, of each pick, resampled by prompt."""
+def _of_sets(
+    name: str,
+    of: Callable[[np.ndarray], tuple[float, frechet.Statistic]],
+    rows_pkd: np.ndarray,
+    chosen: Picks,
+    *,
+    resamples: int,
+    seed: int,
+) -> Values:
+    """A statistic of each pick's rows, resampled by prompt."""
     values: Values = {}
     for suffix, pick_pn in chosen.items():
         rows_pnd = _take(rows_pkd, pick_pn)
         count, each = rows_pnd.shape[:2]
-        rows_nd = flat(rows_pnd)
+        value, of_rows = of(flat(rows_pnd))
 
-        def of_prompts(weight_p, rows_nd=rows_nd, each=each):
-            return statistic(rows_nd, np.repeat(weight_p, each))
+        def of_prompts(weight_p, of_rows=of_rows, each=each):
+            return of_rows(np.repeat(weight_p, each))
 
-        values |= frechet.with_interval(
-            name + suffix, of_prompts, count, resamples=resamples, seed=seed
-        )
+        draw = {"resamples": resamples, "seed": seed}
+        values |= frechet.with_interval(name + suffix, value, of_prompts, count, **draw)
     return values
 
 

@@ -1,6 +1,7 @@
 """The door to image tokenizers: a spec to a module, whatever its kind.
 
-    module = image_tokenizer.build({"kind": "vqvae", "image_size": 32, "vocab_size": 256})
+    spec = {"kind": "vqvae", "image_size": 32, "vocab_size": 256}
+    module = image_tokenizer.build(spec)
     ids_bn = module.apply(variables, x_bhw3, method="encode_tokens")
     x_bhw3 = module.apply(variables, ids_bn, method="decode_tokens")
 

@@ -31,8 +31,8 @@ STD = 0.02
 class Cache(NamedTuple):
     """What decoding keeps of every layer."""
 
-    text: tuple[Memory, ...]  # (p, h, l, d): read only
-    image: tuple[Memory, ...]  # (c, p*k, h, s, d)
+    text: tuple[Memory, ...]  # (p*h, l, d): read only
+    image: tuple[Memory, ...]  # (p*k*h, s, d)
 
 
 class Prior(nn.Module):
@@ -208,7 +208,7 @@ class Prior(nn.Module):
         text, image = [], []
         for block, mask_tt, plan in zip(self._unrolled(), masks, plans, strict=True):
             x_nw, all_phtd = block.prefill(x_nw, t, jnp.asarray(mask_tt[:t, :t]))
-            text.append(Memory(*(x[:, :, :context] for x in all_phtd)))
+            text.append(Memory(*(_heads_flat(x[:, :, :context]) for x in all_phtd)))
             given = Memory(*(x[:, :, context:] for x in all_phtd))
             image.append(cached_attention.stored(plan, given, candidates))
         last_pw = x_nw.reshape(p, t, -1)[:, -1]
@@ -257,6 +257,11 @@ class Prior(nn.Module):
                     f"{name} is {array.shape}, the prior takes {shape}: it has context "
                     f"{context} and {self.grid} x {self.grid} image tokens"
                 )
+
+
+def _heads_flat(x_phld: jax.Array) -> jax.Array:
+    p, h, size, d = x_phld.shape
+    return x_phld.reshape(p * h, size, d)
 
 
 def unrolled(model: Prior, params: Mapping[str, Any]) -> tuple[Prior, dict[str, Any]]:

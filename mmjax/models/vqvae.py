@@ -15,148 +15,9 @@ import jax.numpy as jnp
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.models.resnet import ResidualConv
+from mmjax.models import codec
 from mmjax.nn import quantize
-from mmjax.nn.activation import activation
-from mmjax.nn.attention import SelfAttention
-from mmjax.nn.conv import Conv, space_to_depth
-from mmjax.nn.dense import Dense
 from mmjax.nn.init import uniform
-from mmjax.nn.norm import GroupNorm, LayerNorm
-
-
-def depth_to_space(x_bhwc: jax.Array, size: int) -> jax.Array:
-    """Channels as tiles of size x size pixels: `space_to_depth` undone."""
-    b, h, w, c = x_bhwc.shape
-    x = x_bhwc.reshape(b, h, w, size, size, c // size**2)
-    return jnp.moveaxis(x, 3, 2).reshape(b, h * size, w * size, c // size**2)
-
-
-class PlainResidual(nn.Module):
-    """`x + conv1x1(relu(conv3x3(relu(x))))`, the residual block of the paper.
-
-    Without normalisation a code depends on its neighbourhood alone.
-    """
-
-    dtype: str = "float32"
-
-    @nn.compact
-    def __call__(self, x_bhwc: jax.Array) -> jax.Array:
-        width = x_bhwc.shape[-1]
-        y = Conv(width, use_bias=True, dtype=self.dtype, name="conv")(nn.relu(x_bhwc))
-        return x_bhwc + Dense(width, dtype=self.dtype, name="out")(nn.relu(y))
-
-
-class GridAttention(nn.Module):
-    """`x + attention(norm(x))` over all positions of the grid, one head."""
-
-    dtype: str = "float32"
-
-    @nn.compact
-    def __call__(self, x_bhwc: jax.Array) -> jax.Array:
-        b, h, w, c = x_bhwc.shape
-        y_nc = LayerNorm(dtype=self.dtype, name="norm")(x_bhwc).reshape(-1, c)
-        y_nc = SelfAttention(1, dtype=self.dtype, name="attention")(y_nc, h * w)
-        return x_bhwc + y_nc.reshape(b, h, w, c)
-
-
-@dataclasses.dataclass(frozen=True)
-class ConvNet:
-    """Numbers of a convolutional encoder and its mirrored decoder.
-
-    kind: "conv".
-    widths: channels of each stage, from the pixels to the codes; between two stages
-      2x2 positions become one.
-    stem: pixels a side that the first stage takes as one position.
-    depth: residual blocks a stage in the encoder. decoder_depth: in the decoder.
-    norm: "none", blocks as in the paper; "group", blocks with group norms as in VQGAN
-      (Esser et al. 2021).
-    groups: of the group norms.
-    attention: whether the coarsest stage ends in (the decoder's: begins with)
-      self-attention over the grid, as in VQGAN.
-    """
-
-    kind: str = "conv"
-    widths: tuple[int, ...] = (64,)
-    stem: int = 4
-    depth: int = 2
-    decoder_depth: int = 2
-    norm: str = "none"
-    groups: int = 8
-    attention: bool = False
-
-    def __post_init__(self) -> None:
-        if self.norm not in ("none", "group"):
-            raise ValueError(f"norm is {self.norm!r}: use none or group")
-        if not self.widths or min(*self.widths, self.stem) < 1:
-            raise ValueError(
-                f"widths {self.widths} and stem {self.stem} must be positive"
-            )
-        for width in self.widths:
-            if self.norm == "group" and width % self.groups:
-                raise ValueError(
-                    f"width {width} must split over {self.groups} groups: use "
-                    f"{width // self.groups * self.groups or self.groups}"
-                )
-
-    @property
-    def factor(self) -> int:
-        """Pixels a side of a code."""
-        return self.stem * 2 ** (len(self.widths) - 1)
-
-    def block(self, dtype: str, name: str) -> nn.Module:
-        if self.norm == "group":
-            return ResidualConv(self.groups, "silu", dtype, name=name)
-        return PlainResidual(dtype, name=name)
-
-
-class ConvEncoder(nn.Module):
-    """(b, h, w, 3) in [-1, 1] to (b, g, g, d), float32."""
-
-    net: ConvNet
-    code_dim: int
-    dtype: str = "float32"
-
-    @nn.compact
-    def __call__(self, x_bhwc: jax.Array) -> jax.Array:
-        net, x = self.net, x_bhwc.astype(self.dtype)
-        for stage, width in enumerate(net.widths):
-            x = space_to_depth(x, 2 if stage else net.stem)
-            x = Dense(width, dtype=self.dtype, name=f"down_{stage}")(x)
-            for i in range(net.depth):
-                x = net.block(self.dtype, f"stage_{stage}_block_{i}")(x)
-        if net.attention:
-            x = GridAttention(self.dtype, name="attention")(x)
-        if net.norm == "group":
-            x = GroupNorm(net.groups, dtype=self.dtype, name="norm")(x)
-        x = activation("silu" if net.norm == "group" else "relu")(x)
-        return Dense(self.code_dim, name="out")(x).astype(jnp.float32)
-
-
-class ConvDecoder(nn.Module):
-    """(b, g, g, d) to (b, h, w, 3), nominally in [-1, 1], float32."""
-
-    net: ConvNet
-    dtype: str = "float32"
-
-    @nn.compact
-    def __call__(self, x_bggd: jax.Array) -> jax.Array:
-        net, x = self.net, x_bggd.astype(self.dtype)
-        x = Conv(net.widths[-1], use_bias=True, dtype=self.dtype, name="conv_in")(x)
-        if net.attention:
-            x = GridAttention(self.dtype, name="attention")(x)
-        for stage in reversed(range(len(net.widths))):
-            for i in range(net.decoder_depth):
-                x = net.block(self.dtype, f"stage_{stage}_block_{i}")(x)
-            if stage:
-                width = 4 * net.widths[stage - 1]
-                x = Dense(width, dtype=self.dtype, name=f"up_{stage}")(x)
-                x = depth_to_space(x, 2)
-        if net.norm == "group":
-            x = GroupNorm(net.groups, dtype=self.dtype, name="norm")(x)
-        x = activation("silu" if net.norm == "group" else "relu")(x)
-        x = Dense(3 * net.stem**2, name="out")(x)
-        return depth_to_space(x, net.stem).astype(jnp.float32)
 
 
 class VqVae(nn.Module):
@@ -184,12 +45,10 @@ class VqVae(nn.Module):
     def setup(self) -> None:
         k, d = self.vocab_size, self.code_dim
         if self.ema:
-            key = self.make_rng("params") if self.is_initializing() else None
-
-            def fresh() -> dict[str, jax.Array]:
-                return quantize.fresh(key, k, d, self.grid**2)._asdict()
-
-            made = fresh() if self.is_initializing() else {}
+            made = {}
+            if self.is_initializing():
+                key = self.make_rng("params")
+                made = quantize.fresh(key, k, d, self.grid**2)._asdict()
             self._book = {
                 name: self.variable("codebook", name, lambda name=name: made[name])
                 for name in quantize.Codebook._fields
@@ -250,7 +109,7 @@ class Spec:
     """The keys of `config.task.tokenizer` where its kind is "vqvae".
 
     image_size: pixels a side. vocab_size: codes. code_dim: width of a code.
-    net: encoder and decoder: {"kind": "conv", fields of ConvNet}.
+    net: encoder and decoder, as `mmjax.models.codec.build` takes them.
     ema: see VqVae. dtype: of the networks' compute.
     """
 
@@ -274,15 +133,15 @@ def build(fields: Mapping[str, Any], where: str = "config.task.tokenizer") -> Vq
       UserError: an unknown key (names the nearest), a missing one or a wrong value.
     """
     spec = schema.from_mapping(Spec, fields, where)
-    net = schema.from_mapping(ConvNet, spec.net, f"{where}.net")
+    net = codec.build(spec.net, f"{where}.net")
     if spec.image_size % net.factor:
         raise UserError(
             f"{where}.image_size is {spec.image_size} and a code stands for "
             f"{net.factor} pixels a side: use a multiple of {net.factor}"
         )
     return VqVae(
-        encoder=ConvEncoder(net, spec.code_dim, spec.dtype),
-        decoder=ConvDecoder(net, spec.dtype),
+        encoder=net.encoder(spec.code_dim, spec.dtype),
+        decoder=net.decoder(spec.code_dim, spec.dtype),
         image_size=spec.image_size,
         grid=spec.image_size // net.factor,
         vocab_size=spec.vocab_size,

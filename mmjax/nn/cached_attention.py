@@ -2,7 +2,7 @@
 
 Legend: b rows, t tokens of a whole sequence, l of them text, m image tokens given, w
 width, h heads, d width of a head, n = b*t. While decoding: p prompts, k candidates of
-each, b = p*k rows, c pages and s slots of a cache (see `nn.grid_masks.cache_plan`).
+each, b = p*k rows, s slots of a cache (see `nn.grid_masks.cache_plan`).
 
 What the text gives to attention is computed once a prompt and read by all of its
 candidates; keys and values of image tokens are a row's own.
@@ -24,37 +24,36 @@ from mmjax.nn.norm import LayerNorm
 
 
 class Memory(NamedTuple):
-    """Keys and values of a layer: (p, h, l, d) of text, (c, b, h, s, d) of images."""
+    """Keys and values of a layer: (p*h, l, d) of text, (b*h, s, d) of images."""
 
     k: jax.Array
     v: jax.Array
 
 
 class At(NamedTuple):
-    """Where in a layer's cache the token being decoded belongs."""
+    """Where in a layer's cache the token being decoded belongs, and what it reads."""
 
-    page: jax.Array  # int32 ()
     slot: jax.Array  # int32 ()
-    visible_s: jax.Array  # bool (s,)
+    start: jax.Array  # int32 ()
+    visible_s: jax.Array  # bool (window,)
 
 
 def at(plan: CachePlan, index: jax.Array) -> At:
     """The place of image token `index`, int32 ()."""
-    tables = (plan.page_n, plan.slot_n, plan.visible_ns)
+    tables = (plan.slot_n, plan.start_n, plan.visible_ns)
     return At(*(jnp.asarray(table)[index] for table in tables))
 
 
 def stored(plan: CachePlan, image: Memory, candidates: int) -> Memory:
-    """The cache (c, p*k, h, s, d) after the image tokens in `image`, (p, h, m, d)."""
-    owner_cs = grid_masks.held_after(plan, image.k.shape[2])
+    """The cache of p*k rows after the image tokens in `image`, (p, h, m, d)."""
 
     def place(x_phmd: jax.Array) -> jax.Array:
         p, h, m, d = x_phmd.shape
+        shape = (p * candidates * h, plan.slots, d)
         if m == 0:
-            shape = (plan.pages, p * candidates, h, plan.slots, d)
             return jnp.zeros(shape, x_phmd.dtype)
-        x_cphsd = jnp.moveaxis(x_phmd[:, :, owner_cs.clip(0)], 2, 0)
-        return jnp.repeat(x_cphsd, candidates, axis=1)
+        owner_s = grid_masks.held_after(plan, m).clip(0)
+        return jnp.repeat(x_phmd[:, :, owner_s], candidates, axis=0).reshape(shape)
 
     return Memory(place(image.k), place(image.v))
 
@@ -88,28 +87,39 @@ class CachedAttention(nn.Module):
     ) -> tuple[jax.Array, Memory]:
         """Output (b, w) of one image token a row, and the cache with it inside."""
         b, w = x_bw.shape
-        p, h, size, d = text.k.shape
-        q_bhd, k_bhd, v_bhd = jnp.moveaxis(self.qkv(x_bw).reshape(b, 3, h, d), 1, 0)
+        h, window = self.heads, at.visible_s.shape[0]
+        d, p = w // h, text.k.shape[0] // h
+        qkv_3n1d = self.qkv(x_bw).reshape(b, 3, h, d).transpose(1, 0, 2, 3)
+        q_n1d, k_n1d, v_n1d = qkv_3n1d.reshape(3, b * h, 1, d)
 
-        def write(cache_cbhsd: jax.Array, x_bhd: jax.Array) -> jax.Array:
-            place = (at.page, 0, 0, at.slot, 0)
-            return jax.lax.dynamic_update_slice(
-                cache_cbhsd, x_bhd[None, :, :, None], place
-            )
+        def write(cache_nsd: jax.Array, x_n1d: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_update_slice(cache_nsd, x_n1d, (0, at.slot, 0))
 
-        image = Memory(write(image.k, k_bhd), write(image.v, v_bhd))
-        q_bhd = q_bhd * d**-0.5
-        q_phkd = q_bhd.reshape(p, b // p, h, d).swapaxes(1, 2)
-        text_phkl = jnp.einsum("phkd,phld->phkl", q_phkd, text.k)
-        image_bhs = jnp.einsum("bhd,bhsd->bhs", q_bhd, image.k[at.page])
-        image_bhs = jnp.where(at.visible_s, image_bhs, jnp.finfo(jnp.float32).min)
-        both = (text_phkl.swapaxes(1, 2).reshape(b, h, size), image_bhs)
-        probs_bht = softmax(jnp.concatenate(both, -1), None, self.dtype)
-        text_phkl = probs_bht[..., :size].reshape(p, b // p, h, size).swapaxes(1, 2)
-        y_phkd = jnp.einsum("phkl,phld->phkd", text_phkl, text.v)
-        y_bhd = y_phkd.swapaxes(1, 2).reshape(b, h, d)
-        y_bhd += jnp.einsum("bhs,bhsd->bhd", probs_bht[..., size:], image.v[at.page])
-        return self.out(y_bhd.reshape(b, w)), image
+        def read(cache_nsd: jax.Array) -> jax.Array:
+            if window == cache_nsd.shape[1]:
+                return cache_nsd
+            return jax.lax.dynamic_slice_in_dim(cache_nsd, at.start, window, axis=1)
+
+        def of_prompts(x_n1d: jax.Array) -> jax.Array:
+            """Rows (b*h, 1, .) as (p*h, k, .)."""
+            x_pkhd = x_n1d.reshape(p, b // p, h, -1)
+            return x_pkhd.swapaxes(1, 2).reshape(p * h, b // p, -1)
+
+        def of_rows(x_mkd: jax.Array) -> jax.Array:
+            """Rows (p*h, k, .) as (b*h, 1, .)."""
+            x_phkd = x_mkd.reshape(p, h, b // p, -1)
+            return x_phkd.swapaxes(1, 2).reshape(b * h, 1, -1)
+
+        image = Memory(write(image.k, k_n1d), write(image.v, v_n1d))
+        q_n1d = q_n1d * d**-0.5
+        text_n1l = of_rows(jnp.einsum("mkd,mld->mkl", of_prompts(q_n1d), text.k))
+        own_n1s = jnp.einsum("nqd,nsd->nqs", q_n1d, read(image.k))
+        own_n1s = jnp.where(at.visible_s, own_n1s, jnp.finfo(jnp.float32).min)
+        both_n1t = softmax(jnp.concatenate([text_n1l, own_n1s], -1), None, self.dtype)
+        text_n1l, own_n1s = both_n1t[..., :-window], both_n1t[..., -window:]
+        y_n1d = of_rows(jnp.einsum("mkl,mld->mkd", of_prompts(text_n1l), text.v))
+        y_n1d += jnp.einsum("nqs,nsd->nqd", own_n1s, read(image.v))
+        return self.out(y_n1d.reshape(b, w)), image
 
 
 class CachedBlock(nn.Module):

@@ -5,7 +5,7 @@ The one place that knows the attention patterns of DALL-E (Ramesh et al. 2021, f
 is numpy and made once, when a model is traced.
 
 Legend: l text tokens, g side of the image grid, n = g*g image tokens in raster order,
-t = l + n, s slots of a cache page.
+t = l + n, s slots of a cache.
 """
 
 import difflib
@@ -107,49 +107,47 @@ def sequence_mask(
 class CachePlan(NamedTuple):
     """Where a layer keeps the keys and values of image tokens while decoding.
 
-    The cache has `pages` pages of `slots` slots. Token i is written to
-    `slot_n[i]` of `page_n[i]`, over whatever was there, and then reads that page
-    where `visible_ns[i]` is True. `owner_ns[i]` names the tokens found there, -1 for
-    slots still empty.
+    The cache has `slots` slots. Token i is written to `slot_n[i]`, over whatever was
+    there, and then reads `window` slots from `start_n[i]` on, those where
+    `visible_ns[i]` is True.
     """
 
-    pages: int
     slots: int
-    page_n: np.ndarray  # int32 (n,)
+    window: int
     slot_n: np.ndarray  # int32 (n,)
-    visible_ns: np.ndarray  # bool (n, s)
-    owner_ns: np.ndarray  # int32 (n, s)
+    start_n: np.ndarray  # int32 (n,)
+    visible_ns: np.ndarray  # bool (n, window)
 
 
 def cache_plan(kind: str, grid: int, kernel: int = CONV_KERNEL) -> CachePlan:
     """The smallest cache from which every token can read all that its mask shows.
 
-    `column` has a page a column. The others have one page, a ring just as long as
-    their mask reaches back: g + 1 slots for `row`, the rows in reach for `conv`, n
-    for `full`.
+    `column` keeps the image column by column, and reads one of them. The others keep a
+    ring just as long as their mask reaches back: grid + 1 slots for `row`, the rows in
+    reach for `conv`, all for `full`.
     """
     mask_nn = image_mask(kind, grid, kernel)
-    n = grid * grid
-    token_n = np.arange(n, dtype=np.int32)
+    token_n = np.arange(grid * grid, dtype=np.int32)
     if kind == "column":
-        pages, slots = grid, grid
-        page_n, slot_n = token_n % grid, token_n // grid
+        slots, window = grid * grid, grid
+        start_n = token_n % grid * grid
+        slot_n = start_n + token_n // grid
     else:
         query, key = np.nonzero(mask_nn)
-        pages, slots = 1, int((query - key).max()) + 1
-        page_n, slot_n = np.zeros_like(token_n), token_n % slots
-    held = np.full((pages, slots), -1, np.int32)
-    owner_ns = np.empty((n, slots), np.int32)
-    for i in range(n):
-        held[page_n[i], slot_n[i]] = i
-        owner_ns[i] = held[page_n[i]]
-    visible_ns = mask_nn[token_n[:, None], owner_ns] & (owner_ns >= 0)
-    return CachePlan(pages, slots, page_n, slot_n, visible_ns, owner_ns)
+        slots = window = int((query - key).max()) + 1
+        start_n, slot_n = np.zeros_like(token_n), token_n % slots
+    held_s = np.full(slots, -1, np.int32)
+    visible_ns = np.zeros((len(token_n), window), bool)
+    for i in token_n:
+        held_s[slot_n[i]] = i
+        read_s = held_s[start_n[i] : start_n[i] + window]
+        visible_ns[i] = mask_nn[i, read_s] & (read_s >= 0)
+    return CachePlan(slots, window, slot_n, start_n, visible_ns)
 
 
 def held_after(plan: CachePlan, count: int) -> np.ndarray:
-    """int32 (pages, slots): the token in every slot after `count` tokens, else -1."""
-    held = np.full((plan.pages, plan.slots), -1, np.int32)
+    """int32 (slots,): the token in every slot after `count` tokens, -1 for none."""
+    held_s = np.full(plan.slots, -1, np.int32)
     for i in range(count):
-        held[plan.page_n[i], plan.slot_n[i]] = i
-    return held
+        held_s[plan.slot_n[i]] = i
+    return held_s

@@ -37,7 +37,8 @@ class Task:
       N(0, 1). Only where the codebook is kept by moving averages, as is
     revive_below: codes used less than this share of even use move to vectors of the
       batch; 0 leaves them.
-    alarm: share of the codes that a batch uses below which the metric `collapsed` is 1.
+    alarm: a batch of m tokens can use min(m, k) codes; the metric `collapsed` is 1
+      where it uses less than this share of them.
     """
 
     couples_rows = False
@@ -127,13 +128,15 @@ class Task:
         shown_bhw3 = jnp.clip(0.5 * y_bhw3 + 0.5, 0.0, 1.0)
         square = ctx.mean(jnp.square(jax.lax.stop_gradient(shown_bhw3) - x_bhw3).mean())
         count_k, sum_kd = ctx.mean(quantize.usage(seen_bnd, ids_bn, k))
+        used = losses.used(count_k)
+        possible = min(ctx.gather(ids_bn).size, k) / k
         metrics = {
             "reconstruction": reconstruction,
             "commitment": commitment,
             "psnr": losses.psnr(square),
-            "used": losses.used(count_k),
+            "used": used,
             "perplexity": losses.perplexity(count_k),
-            "collapsed": (losses.used(count_k) < self.alarm).astype(jnp.float32),
+            "collapsed": (used < self.alarm * possible).astype(jnp.float32),
         }
         if not ctx.train:
             return loss, (variables.extra, metrics)
@@ -203,7 +206,8 @@ class Task:
 
         def reconstruct(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
             tokens = encode(variables, batch, ctx)
-            return decode(variables, tokens, ctx) | tokens
+            codes = jnp.asarray(self.model.vocab_size, jnp.int32)
+            return decode(variables, tokens, ctx) | tokens | {"vocab_size": codes}
 
         def elbo_terms(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
             """Nats per row: -ln p(x|z), and KL of the one z to the uniform prior."""

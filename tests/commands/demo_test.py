@@ -1,32 +1,74 @@
+"""The demo's tiny plan: every stage, its files, and that nothing is done twice."""
+
 import json
-import shutil
 
-from mmjax import cli
+import numpy as np
+import pytest
+
+from mmjax import cli, notebook
+from mmjax.demo import draw, stages
 
 
-def test_demo(tiny_run, tmp_path, capsys):
-    shutil.copytree(tiny_run, tmp_path / "demo")  # saves the training
-    argv = ["demo", "--config", "configs/clip.py:tiny", "--steps", "2"]
-    argv += ["--workdir", str(tmp_path / "demo")]
-    assert cli.main(argv) == 0
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    return tmp_path_factory.mktemp("demo") / "demo"
+
+
+def _main(demo, *more: str) -> int:
+    return cli.main(["demo", "--plan", "tiny", "--workdir", str(demo), *more])
+
+
+def test_it_may_end_after_clip(demo, capsys):
+    assert _main(demo, "--until", "clip") == 0
     out = capsys.readouterr().out
     assert "zero-shot, 64 classes" in out and "95 % interval" in out
-    assert f"{tmp_path}/demo/summary.json" in out
-    summary = json.loads((tmp_path / "demo" / "summary.json").read_text())
+    summary = json.loads((demo / "summary.json").read_text())
     for name in ("zero_shot_val", "zero_shot_unseen", "retrieval_r1"):
         assert summary[f"{name}_lo"] <= summary[name] <= summary[f"{name}_hi"]
+    assert summary["minutes"] > 0
+    assert not (demo / "tokenizer").exists()
+
+
+def test_the_whole_pipeline(demo, capsys):
+    assert _main(demo) == 0
+    assert "best of 8 by CLIP" in capsys.readouterr().out
+    summary = json.loads((demo / "summary.json").read_text())
+    asked = "zero_shot_val zero_shot_unseen retrieval_r1 minutes oracle_k1 oracle_k8 "
+    asked += "oracle_unseen_k1 oracle_unseen_k8 completion_oracle code_usage psnr"
+    assert set(asked.split()) <= summary.keys()
     assert all(isinstance(value, (int, float)) for value in summary.values())
-    assert summary["minutes"] > 0 and summary["steps"] == 2
-    png = (tmp_path / "demo" / "zero_shot.png").read_bytes()
-    assert png.startswith(b"\x89PNG")
+    for name in ("zero_shot", "samples_first", "samples_best", "unseen_best"):
+        assert (demo / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert "oracle_k8" in (demo / "report.html").read_text()
+    # Candidates are those that `mmjax sample` draws for the same prompt and seed.
+    made = draw.load(demo, "val")
+    assert made.images.shape == (6, 8, 16, 16, 3)
+    from mmjax.generate import Generator
 
-    # Again: the same numbers, and the time it takes now is not counted.
-    assert cli.main(argv) == 0
-    assert json.loads((tmp_path / "demo" / "summary.json").read_text()) == summary
+    again = Generator(notebook.load_run(demo / "prior")).sample(made.prompts[2:3], k=2)
+    np.testing.assert_array_equal(again.tokens[0], made.tokens[2, :2])
 
 
-def test_demo_needs_its_evaluators(tmp_path, capsys):
-    argv = ["demo", "--config", "configs/clip.py:vit_b32", "--workdir", str(tmp_path)]
-    assert cli.main(argv) == 2
-    err = capsys.readouterr().err
-    assert "no evaluator 'val'" in err and err.count("\n") == 1
+def test_again_it_only_reads(demo, capsys):
+    before = json.loads((demo / "summary.json").read_text())
+    stamps = {p: p.stat().st_mtime_ns for p in demo.glob("samples_*.npz")}
+    assert _main(demo) == 0
+    assert json.loads((demo / "summary.json").read_text()) == before
+    assert stamps == {p: p.stat().st_mtime_ns for p in demo.glob("samples_*.npz")}
+
+
+def test_a_stop_in_the_middle_loses_nothing(demo, monkeypatch):
+    draw.path_of(demo, "unseen").unlink()
+    (demo / "results.json").unlink()
+    before = draw.load(demo, "val")
+    assert _main(demo, "--until", "samples") == 0
+    np.testing.assert_array_equal(draw.load(demo, "val").tokens, before.tokens)
+    assert draw.path_of(demo, "unseen").exists()
+
+
+def test_the_full_plan_is_consistent():
+    made = stages.Demo(stages.PLANS["full"], stages.pathlib.Path("runs/demo"))
+    prior, tokenizer = made.config("prior"), made.config("tokenizer")
+    assert prior.task.stage1.to_dict() == tokenizer.task.tokenizer.to_dict()
+    assert prior.data.image.size == made.config("clip").data.image.size == 32
+    assert made.plan.pools == (1, 8, 64)

@@ -113,18 +113,28 @@ def test_softmax_adds_up_and_does_not_overflow():
     )
 
 
+def test_resampled_is_the_distance_of_weighted_rows():
+    rng = np.random.default_rng(6)
+    for n, d in ((60, 20), (15, 20)):
+        rows, target = (
+            rng.normal(size=(n, d)),
+            frechet.gaussian(rng.normal(size=(50, d))),
+        )
+        statistic = frechet.resampled(rows, *target)
+        for weights in (np.ones(n), rng.integers(0, 4, n).astype(float)):
+            wanted = frechet.distance(*frechet.gaussian(rows, weights), *target)
+            assert statistic(weights) == pytest.approx(wanted, rel=1e-5)
+
+
 def test_the_interval_surrounds_a_biased_statistic():
     rng = np.random.default_rng(5)
     rows, other = rng.normal(size=(60, 20)), rng.normal(size=(60, 20))
-    target = frechet.gaussian(other)
-
-    def statistic(weights):
-        return frechet.distance(*frechet.gaussian(rows, weights), *target)
-
-    got = frechet.with_interval("fid", statistic, 60, resamples=100, seed=0)
-    assert got["fid"] == pytest.approx(frechet.fid(rows, other))
-    assert got["fid_lo"] < got["fid"] < got["fid_hi"]
-    resampled = [statistic(np.bincount(rng.integers(0, 60, 60), minlength=60) * 1.0)]
-    assert resampled[0] > got["fid_hi"]  # which is why the interval is moved
-    again = frechet.with_interval("fid", statistic, 60, resamples=100, seed=0)
-    assert again == got
+    value = frechet.fid(rows, other)
+    statistic = frechet.resampled(rows, *frechet.gaussian(other))
+    draw = {"resamples": 100, "seed": 0}
+    got = frechet.with_interval("fid", value, statistic, 60, **draw)
+    assert got["fid"] == value
+    assert got["fid_lo"] < value < got["fid_hi"]
+    drawn = np.bincount(rng.integers(0, 60, 60), minlength=60).astype(float)
+    assert statistic(drawn) > got["fid_hi"]  # which is why the interval is moved
+    assert frechet.with_interval("fid", value, statistic, 60, **draw) == got

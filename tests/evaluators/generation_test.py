@@ -132,7 +132,7 @@ def test_every_judge_and_its_card():
 
 
 def test_batch_size_changes_nothing_and_the_card_follows_the_question():
-    cfg = {"source": SPEC, "candidates": 3}
+    cfg = {"source": SPEC, "candidates": 3, "resamples": 20}
     runs = [
         generation.Evaluator({**cfg, **more}, make_env()).run(VARS)
         for more in ({}, {"batch_size": 2}, {"batch_size": 100})
@@ -216,7 +216,7 @@ def test_check_finds_what_cannot_be_judged():
     with pytest.raises(UserError, match="no tokenizer"):
         checked(make_env(tokenizer=None))
     with pytest.raises(UserError, match="no predict function 'sample'"):
-        checked(make_env(raw=None, predict={}) if False else make_env(predict={}))
+        checked(make_env(predict={}))
     small = make_env(image_cfg=ImageConfig(size=16))
     with pytest.raises(UserError, match=r"image \(8, 1, 16, 16, 3\), gives \(8, 1, 32"):
         checked(small)

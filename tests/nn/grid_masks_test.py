@@ -116,24 +116,23 @@ def test_image_sees_all_text_and_text_sees_no_image(kind: str):
 @pytest.mark.parametrize("kernel", [1, 3, 11])
 def test_caches_hold_just_what_masks_show(kind: str, grid: int, kernel: int):
     plan = grid_masks.cache_plan(kind, grid, kernel)
-    held: dict[tuple[int, int], int] = {}
+    held: dict[int, int] = {}
     for i, seen_n in enumerate(grid_masks.image_mask(kind, grid, kernel)):
-        page = int(plan.page_n[i])
-        held[page, int(plan.slot_n[i])] = i
-        shown = [held[page, int(s)] for s in np.flatnonzero(plan.visible_ns[i])]
-        assert sorted(shown) == list(np.flatnonzero(seen_n))
+        held[int(plan.slot_n[i])] = i
+        read = int(plan.start_n[i]) + np.flatnonzero(plan.visible_ns[i])
+        assert sorted(held[int(s)] for s in read) == list(np.flatnonzero(seen_n))
         after = grid_masks.held_after(plan, i + 1)
-        assert {(int(p), int(s)): int(after[p, s]) for p, s in held} == held
+        assert {s: int(after[s]) for s in held} == held
         assert (after >= 0).sum() == len(held)
 
 
 def test_caches_are_small():
-    sizes = {k: grid_masks.cache_plan(k, 32) for k in grid_masks.KINDS}
-    assert {k: (p.pages, p.slots) for k, p in sizes.items()} == {
-        "full": (1, 1024),
-        "row": (1, 33),
-        "column": (32, 32),
-        "conv": (1, 5 * 32 + 5 + 1),
+    plans = {k: grid_masks.cache_plan(k, 32) for k in grid_masks.KINDS}
+    assert {k: (p.slots, p.window) for k, p in plans.items()} == {
+        "full": (1024, 1024),
+        "row": (33, 33),
+        "column": (1024, 32),
+        "conv": (5 * 32 + 5 + 1, 5 * 32 + 5 + 1),
     }
 
 

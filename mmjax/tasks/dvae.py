@@ -1,0 +1,252 @@
+"""Stage 1 of DALL-E: a discrete VAE by the Gumbel-softmax relaxation.
+
+Ramesh et al. 2021, section 2.1 and appendix A. Legend: b rows, h w pixels, n tokens of
+a picture, v codes, d = h*w*3 numbers of a picture.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mmjax.errors import UserError
+from mmjax.losses import categorical, quantize
+from mmjax.models import image_tokenizer
+from mmjax.models.dvae import DVae
+from mmjax.nn import logit_laplace
+from mmjax.state import Ctx, Vars
+
+PyTree = Any
+Metrics = dict[str, jax.Array]
+
+
+class _Terms(NamedTuple):
+    """What a batch of pictures gives under relaxed codes."""
+
+    nll_b: jax.Array  # -ln p of mapped pixels, nats per picture
+    kl_b: jax.Array  # KL(q || uniform), nats per picture
+    logits_bnv: jax.Array
+    noise_bnv: jax.Array  # Gumbel
+    shown_bhw3: jax.Array  # the reconstruction, in [0, 1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Fields are `config.task`. Defaults are the paper's.
+
+    tokenizer: what `mmjax.models.image_tokenizer.build` takes, of kind "dvae".
+    kl_weight, kl_steps: the weight of the KL term rises from 0 along a cosine, and is
+      `kl_weight` from that step on.
+    temperature_start, temperature, temperature_steps: of the relaxation, likewise.
+    alarm: a batch of m tokens can use min(m, v) codes; the metric `collapsed` is 1
+      where it uses less than this share of them.
+    """
+
+    couples_rows = False
+
+    tokenizer: dict
+    kl_weight: float = 6.6
+    kl_steps: int = 5000
+    temperature_start: float = 1.0
+    temperature: float = 1 / 16
+    temperature_steps: int = 150_000
+    alarm: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("temperature_start", "temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: use more than 0")
+        for name in ("kl_weight", "kl_steps", "temperature_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: use 0 or more")
+        if not isinstance(self.model, DVae):
+            raise ValueError(
+                f"tokenizer.kind is {self.tokenizer['kind']!r}: this task trains "
+                "'dvae'; name the task of that kind in config.task.name"
+            )
+
+    @functools.cached_property
+    def model(self) -> DVae:
+        """The Linen module, a pure function of the fields."""
+        return image_tokenizer.build(self.tokenizer)
+
+    def check(self, data: Mapping[str, int]) -> None:
+        """See mmjax.tasks.base.Task."""
+        have, want = data["image_size"], self.model.image_size
+        if have != want:
+            raise UserError(
+                f"the data have image_size {have}, the tokenizer {want}: set "
+                f"config.task.tokenizer.image_size to {have}, or change the data"
+            )
+
+    def init(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Vars:
+        """See mmjax.tasks.base.Task."""
+        variables = self.model.init(key, pixels(batch))
+        return Vars(
+            params=variables["params"],
+            extra={k: v for k, v in variables.items() if k != "params"},
+        )
+
+    def _apply(self, variables: Vars, method: str, *args: jax.Array) -> Any:
+        return self.model.apply(
+            {"params": variables.params, **variables.extra}, *args, method=method
+        )
+
+    def _relaxed(
+        self, variables: Vars, x_bhw3: jax.Array, temperature: jax.Array, ctx: Ctx
+    ) -> _Terms:
+        logits_bnv = self._apply(variables, "logits", x_bhw3)
+        keys_b = ctx.example_keys(len(x_bhw3))
+        noise_bnv = categorical.gumbel(keys_b, logits_bnv.shape[1:])
+        soft_bnv = categorical.gumbel_softmax(logits_bnv, noise_bnv, temperature)
+        out = self._apply(variables, "decode", soft_bnv)
+        mapped_bhw3 = logit_laplace.map_pixels(x_bhw3)
+        return _Terms(
+            nll_b=logit_laplace.nll(mapped_bhw3, *out).sum((1, 2, 3)),
+            kl_b=categorical.kl_to_uniform(logits_bnv).sum(-1),
+            logits_bnv=logits_bnv,
+            noise_bnv=noise_bnv,
+            shown_bhw3=logit_laplace.pixels(out.mean),
+        )
+
+    def loss(
+        self, variables: Vars, batch: Mapping[str, jax.Array], ctx: Ctx
+    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        """`(nll + kl_weight * KL) / d`, both summed over a picture (appendix A.2).
+
+        Metrics: `reconstruction` nll / d of mapped pixels, as in the loss; `kl` nats
+        per token, 0 to ln v; `elbo` nats / d, unweighted, of pixels in [0, 1]; `psnr`
+        dB; all these under relaxed codes. `used` (a share), `perplexity` and `dead` (a
+        number) say how the batch's likeliest tokens use the codes.
+        """
+        x_bhw3 = pixels(batch)
+        beta = cosine(ctx.step, 0.0, self.kl_weight, self.kl_steps)
+        temperature = cosine(
+            ctx.step, self.temperature_start, self.temperature, self.temperature_steps
+        )
+        terms = self._relaxed(variables, x_bhw3, temperature, ctx)
+        d = x_bhw3[0].size
+        loss = (terms.nll_b + beta * terms.kl_b).mean() / d
+        terms = jax.lax.stop_gradient(terms)
+        square = ctx.mean(jnp.square(terms.shown_bhw3 - x_bhw3).mean())
+        metrics = {
+            "reconstruction": terms.nll_b.mean() / d,
+            "kl": terms.kl_b.mean() / terms.logits_bnv.shape[1],
+            "elbo": self._elbo(terms.nll_b, terms.kl_b, d).mean(),
+            "psnr": quantize.psnr(square),
+            "kl_weight": beta,
+            "temperature": temperature,
+            **self._usage(ctx.gather(jnp.argmax(terms.logits_bnv, axis=-1))),
+        }
+        extra = variables.extra
+        if ctx.train:
+            extra = {**extra, "relaxation": {"temperature": temperature}}
+        return loss, (extra, metrics)
+
+    @staticmethod
+    def _elbo(nll_b: jax.Array, kl_b: jax.Array, d: int) -> jax.Array:
+        """(ln p(x|z) - KL) / d, (b,), from the nll of mapped pixels."""
+        return -(logit_laplace.from_unit(nll_b, d) + kl_b) / d
+
+    def _usage(self, ids_bn: jax.Array) -> Metrics:
+        """How these tokens, of all devices, use the codes."""
+        v, ids_m = self.model.vocab_size, ids_bn.reshape(-1)
+        count_v = jax.ops.segment_sum(jnp.ones_like(ids_m, jnp.float32), ids_m, v)
+        used = quantize.used(count_v)
+        possible = min(len(ids_m), v) / v
+        return {
+            "used": used,
+            "perplexity": quantize.perplexity(count_v),
+            "dead": (count_v == 0).sum().astype(jnp.float32),
+            "collapsed": (used < self.alarm * possible).astype(jnp.float32),
+        }
+
+    def _evaluate(self, variables: Vars, batch: Mapping, ctx: Ctx) -> Metrics:
+        """What relaxed codes give beside what sampled ones do, (b,) each.
+
+        Relaxed codes are those of the temperature last trained at. The samples are
+        their limit under the same noise, so that `gap = elbo - elbo_hard` is due to
+        the relaxation alone; `elbo_hard` is a bound on ln p(x), `elbo` is none. `loss`
+        is the training loss with the last KL weight.
+        """
+        x_bhw3 = pixels(batch)
+        temperature = variables.extra["relaxation"]["temperature"]
+        terms = self._relaxed(variables, x_bhw3, temperature, ctx)
+        ids_bn = categorical.gumbel_max(terms.logits_bnv, terms.noise_bnv)
+        out = self._apply(variables, "decode", ids_bn)
+        mapped_bhw3 = logit_laplace.map_pixels(x_bhw3)
+        hard_b = logit_laplace.nll(mapped_bhw3, *out).sum((1, 2, 3))
+
+        def psnr(shown_bhw3: jax.Array) -> jax.Array:
+            return quantize.psnr(jnp.square(shown_bhw3 - x_bhw3).mean((1, 2, 3)))
+
+        d = x_bhw3[0].size
+        elbo_b = self._elbo(terms.nll_b, terms.kl_b, d)
+        elbo_hard_b = self._elbo(hard_b, terms.kl_b, d)
+        return {
+            "loss": (terms.nll_b + self.kl_weight * terms.kl_b) / d,
+            "reconstruction": terms.nll_b / d,
+            "reconstruction_hard": hard_b / d,
+            "kl": terms.kl_b / ids_bn.shape[1],
+            "elbo": elbo_b,
+            "elbo_hard": elbo_hard_b,
+            "gap": elbo_b - elbo_hard_b,
+            "psnr": psnr(terms.shown_bhw3),
+            "psnr_hard": psnr(logit_laplace.pixels(out.mean)),
+            **self._usage(jnp.argmax(terms.logits_bnv, axis=-1)),
+        }
+
+    def predict(self) -> Mapping[str, Any]:
+        """loss, encode, decode, reconstruct, elbo_terms.
+
+        loss: see `_evaluate`. elbo_terms: nats per row under a sample of q:
+        -ln p(x|z) over pixels in [0, 1], and KL to the uniform prior.
+        """
+
+        def encode(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
+            return {
+                "image_tokens": self._apply(variables, "encode_tokens", pixels(batch))
+            }
+
+        def decode(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
+            ids_bn = batch["image_tokens"]
+            return {"image": self._apply(variables, "decode_tokens", ids_bn)}
+
+        def reconstruct(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
+            tokens = encode(variables, batch, ctx)
+            return decode(variables, tokens, ctx) | tokens
+
+        def elbo_terms(variables: Vars, batch: Mapping, ctx: Ctx) -> Metrics:
+            x_bhw3 = pixels(batch)
+            logits_bnv = self._apply(variables, "logits", x_bhw3)
+            keys_b = ctx.example_keys(len(x_bhw3))
+            noise_bnv = categorical.gumbel(keys_b, logits_bnv.shape[1:])
+            ids_bn = categorical.gumbel_max(logits_bnv, noise_bnv)
+            return {
+                "reconstruction": self._apply(variables, "nll", x_bhw3, ids_bn),
+                "kl": categorical.kl_to_uniform(logits_bnv).sum(-1),
+            }
+
+        return {
+            "loss": self._evaluate,
+            "encode": encode,
+            "decode": decode,
+            "reconstruct": reconstruct,
+            "elbo_terms": elbo_terms,
+        }
+
+
+def cosine(step: jax.Array, start: float, end: float, steps: int) -> jax.Array:
+    """From `start` at step 0 to `end` at `steps` along half a cosine, then constant."""
+    if steps == 0:
+        return jnp.asarray(end, jnp.float32)
+    done = jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0.0, 1.0)
+    return end + (start - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
+
+
+def pixels(batch: Mapping[str, jax.Array]) -> jax.Array:
+    """uint8 (b, h, w, 3) to float32 in [0, 1]."""
+    return batch["image"].astype(jnp.float32) / 255.0

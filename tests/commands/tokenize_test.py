@@ -1,0 +1,104 @@
+"""`mmjax data tokenize`, by a tokenizer trained for two steps."""
+
+import jax
+import numpy as np
+import pytest
+
+from mmjax import cli, config, notebook, train
+from mmjax.data import pipeline, token_cache
+from mmjax.data.sources import open_source
+
+BATCH = 16
+
+
+@pytest.fixture(scope="module")
+def stage1(tmp_path_factory):
+    """A workdir with two checkpoints of configs/vqvae.py:tiny."""
+    workdir = tmp_path_factory.mktemp("stage1") / "run"
+    overrides = ["--config.steps=2", "--config.checkpoint.every=1"]
+    cfg = config.load("configs/vqvae.py:tiny", overrides)
+    cfg.optim.warmup, cfg.batch_size = 1, BATCH
+    cfg.evals = type(cfg.evals)()
+    train.run(cfg, workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def run(stage1):
+    return notebook.load_run(stage1)
+
+
+@pytest.fixture(scope="module")
+def spec(run):
+    return f"shapes:train?size={run.parts.image_cfg.size}&count=50"
+
+
+def call(*argv):
+    return cli.main(["data", "tokenize", *map(str, argv)])
+
+
+def test_a_run_from_the_cache_sees_what_encoding_on_the_fly_gives(
+    stage1, run, spec, tmp_path, capsys
+):
+    out = tmp_path / "tokens"
+    assert call(stage1, spec, "--out", out) == 0
+    said = capsys.readouterr().out
+    assert f"tokens:{out}" in said and "50 records" in said
+    variables = run.state.eval_vars()
+    weights = {"params": variables.params, **variables.extra}
+    cache = open_source(f"tokens:{out}")
+    assert cache.stage1 == {
+        "fingerprint": token_cache.fingerprint(jax.device_get(weights)),
+        "grid": run.task.model.grid,
+        "vocab_size": run.task.model.vocab_size,
+    }
+    assert cache.header.about["step"] == 2
+    iterators = [
+        pipeline.train_iterator(
+            source, None, run.parts.image_cfg, batch_size=BATCH, seed=1, threads=0
+        )
+        for source in (open_source(spec), cache)
+    ]
+    for _ in range(5):  # into the second epoch
+        live, cached = map(next, iterators)
+        batch = {"image": live["image"]}
+        tokens = run.parts.predict["encode"](variables, batch)["image_tokens"]
+        np.testing.assert_array_equal(tokens, cached["image_tokens"])
+        np.testing.assert_array_equal(live["label"], cached["label"])
+    assert call(stage1, spec, "--out", out) == 0  # the same again is nothing to do
+    capsys.readouterr()
+    assert call(stage1, spec, "--out", out, "--step", 1) == 2
+    err = capsys.readouterr().err
+    assert f"fingerprint {cache.stage1['fingerprint']}, not " in err
+
+
+def test_sources_come_one_after_another(stage1, spec, tmp_path):
+    specs = [spec, spec.replace("train", "val").replace("50", "7")]
+    assert call(stage1, *specs, "--out", tmp_path / "t", "--batch-size", 8) == 0
+    cache = open_source(f"tokens:{tmp_path / 't'}")
+    parts = [open_source(s) for s in specs]
+    keys = [source[i]["key"] for source in parts for i in range(len(source))]
+    assert [cache[i]["key"] for i in range(57)] == keys
+    # tokens are neither looked at nor encoded
+    again = f"tokens:{tmp_path / 't'}"
+    assert call(stage1, again, "--out", tmp_path / "u") == 2
+    sheet = str(tmp_path / "sheet.png")
+    assert cli.main(["data", "check", again, "--out", sheet]) == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "part"),
+    [
+        (["--batch-size", "0"], "--batch-size 0"),
+        (["--step", "9"], "no checkpoint of step 9"),
+    ],
+)
+def test_refuses(stage1, spec, tmp_path, capsys, argv, part):
+    assert call(stage1, spec, "--out", tmp_path / "t", *argv) == 2
+    err = capsys.readouterr().err
+    assert part in err and err.count("\n") == 1
+
+
+def test_a_run_that_encodes_nothing(tiny_run, spec, tmp_path, capsys):
+    assert call(tiny_run, spec, "--out", tmp_path / "t") == 2
+    assert "task clip, which encodes no pictures" in capsys.readouterr().err
