@@ -4,13 +4,14 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-parity lint format lock clean help
+.PHONY: demo test test-parity test-browser lint format lock clean help
 
 help:
 	@echo "make demo         train CLIP, image tokenizer and prior on drawn shapes; draw prompts"
 	@echo "make test         all tests (PYTEST_ARGS='-k text' for some)"
 	@echo "make lint         ruff: format and rules; make format applies both"
 	@echo "make test-parity  tests against torch and open_clip, which it installs"
+	@echo "make test-browser  the report page in headless Chromium, which it installs by apt"
 	@echo "make lock         requirements.lock again (LOCK_ARGS=--upgrade: newest)"
 	@echo "PYTHON=python3.12 make ...   with another interpreter, 3.11 or later"
 
@@ -23,6 +24,19 @@ test: $(READY)
 test-parity: $(READY)
 	$(BIN)/python -m pip install -q -e '.[parity]'
 	$(BIN)/python -m pytest -q -m parity $(PYTEST_ARGS)
+
+# Without apt-get, or the right to use it, a person has to choose where it comes from.
+test-browser: $(READY)
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+	  command -v $$name >/dev/null && exit 0; done; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -q && apt-get install -y -q --no-install-recommends chromium; \
+	else \
+	  echo "make test-browser needs Chromium or Chrome on PATH. Debian: sudo apt-get" \
+	    "install chromium; Fedora: sudo dnf install chromium; macOS: brew install" \
+	    "--cask chromium" >&2; exit 1; \
+	fi
+	$(BIN)/python -m pytest -q -m browser tests/browser $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

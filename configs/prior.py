@@ -53,7 +53,9 @@ def shapes() -> ConfigDict:
     config = _run(
         steps=1800,
         batch_size=64,
-        stage1=_codes(32, 512, widths=(32, 96), stem=2, depth=1, decoder_depth=2),
+        stage1=_codes(
+            32, 512, widths=(64,), stem=4, depth=1, decoder_depth=2, head=256
+        ),
         vocab=640,
         context=24,
         width=128,
@@ -65,7 +67,7 @@ def shapes() -> ConfigDict:
     config.task.caption_dropout = 0.1
     config.task.sampling = dict(guidance=2.0)
     config.data.train = "shapes:train?size=32&count=40000&seed=2&keep=true"
-    config.optim.lr = 2e-3
+    config.optim.lr = 3e-3
     config.evals.val = dict(
         type="mean_loss", every=config.steps, source="shapes:val?size=32&count=512"
     )

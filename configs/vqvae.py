@@ -54,10 +54,10 @@ def _judge(config: ConfigDict, name: str, source: str, *, every: int, **more) ->
 
 def shapes() -> ConfigDict:
     """8 x 8 codes of a 32 px scene."""
-    net = dict(kind="conv", widths=(64,), stem=4, depth=2, decoder_depth=2)
-    config = _run(steps=1500, batch_size=64, size=32, codes=256, net=net)
-    config.data.train = "shapes:train?size=32&count=12000&keep=true"
-    config.optim.lr = 2e-3
+    net = dict(kind="conv", widths=(64,), stem=4, depth=1, decoder_depth=2, head=256)
+    config = _run(steps=4000, batch_size=32, size=32, codes=512, net=net)
+    config.data.train = "shapes:train?size=32&count=20000&keep=true"
+    config.optim.lr = 5e-3
     _judge(config, "val", "shapes:val?size=32&count=1000", every=config.steps)
     return config
 

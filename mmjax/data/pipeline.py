@@ -231,6 +231,13 @@ def train_iterator(
             f"batch {batch_size} must split over {process_count} processes: use {fix}"
         )
     _need_text(source, tokenizer)
+    if stage1(source) and (image_cfg.flip or image_cfg.train_scale != (1, 1)):
+        raise UserError(
+            f"{source.name} holds image tokens, which are neither cropped nor flipped, "
+            f"and the config asks for train_scale {image_cfg.train_scale} and flip "
+            f"{image_cfg.flip}: set train_scale to (1.0, 1.0) and flip to False, or "
+            "train on the pictures"
+        )
     rows = batch_size // process_count
     return TrainIterator(
         Loader(source, tokenizer, image_cfg, rows=rows, seed=seed, dropout=dropout),

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 WIDTH, HEIGHT = 380, 236  # of the view box; about the pixels of a telephone's column
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 14.0, 12.0, 42.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54.0, 14.0, 12.0, 42.0
 _POINTS = 400  # drawn of one line; more than there are pixels would only be bytes
 _LOG_FROM = 20.0  # a ratio of largest to smallest from which a log axis tells more
 

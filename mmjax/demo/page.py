@@ -9,7 +9,7 @@ import base64
 import html
 import pathlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mmjax.demo import words
 
@@ -57,11 +57,12 @@ section { padding: 34px 0 8px; margin-top: 26px; border-top: 1px solid var(--rul
   font-variant-numeric: tabular-nums; letter-spacing: -.02em; }
 .tile .span { order: 3; font-size: .8rem; color: var(--soft); margin-top: auto;
   padding-top: 4px; }
-.grid { display: grid; gap: 16px; align-items: start;
+.grid { display: grid; gap: 16px;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 320px), 1fr)); }
 .pair { display: grid; gap: 20px; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); }
 figure { margin: 0 0 16px; min-width: 0; }
+.grid > figure { margin: 0; }
 figure.panel { background: var(--card); border: 1px solid var(--rule);
   border-radius: 10px; padding: 12px 14px 10px; max-width: 560px; }
 figure.panel > b { display: block; font-size: .95rem; line-height: 1.3; }
@@ -88,7 +89,7 @@ svg.chart { display: block; width: 100%; height: auto; margin-top: 6px; }
 .chart .s2.band, .chart .s2.area, .chart .s2.dot { fill: var(--s2); }
 .chart .band { stroke-width: 0; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: 2px 16px; padding: 0;
-  margin: 4px 0 0; font-size: .82rem; color: var(--soft); }
+  margin: 4px 0 10px; font-size: .82rem; color: var(--soft); }
 .key { display: inline-block; width: 18px; height: 0; border-top: 3px solid;
   vertical-align: middle; margin-right: 6px; }
 .key.s0 { border-color: var(--s0); } .key.s1 { border-color: var(--s1);
@@ -101,7 +102,9 @@ th, td { text-align: left; vertical-align: top; padding: 9px 12px 9px 0;
 thead th { border-top: 0; font-size: .8rem; color: var(--soft); font-weight: 500; }
 tbody th { font-weight: 550; }
 .figures { table-layout: fixed; }
-.figures col.value { width: 6.4em; } .figures col.span { width: 10em; }
+.figures col.value { width: 9.5em; } .figures col.span { width: 9.5em; }
+.figures .group { padding: 22px 0 8px; font-size: 1.05rem; font-weight: 650;
+  border: 0; }
 td.value { font-weight: 650; }
 td.value, td.span, .matrix td, .matrix thead th { font-variant-numeric: tabular-nums; }
 td small, th small { display: block; font-weight: 400; color: var(--soft);
@@ -116,7 +119,7 @@ th code { font-size: .76rem; color: var(--soft); overflow-wrap: anywhere;
   background: var(--s0); }
 @media (max-width: 620px) {
   main, header, footer { padding-left: 14px; padding-right: 14px; }
-  .figures col.value { width: 5.2em; } .figures col.span { width: 6.6em; }
+  .figures col.value { width: 6em; } .figures col.span { width: 5.6em; }
   td, th { padding-right: 8px; font-size: .88rem; } }
 .times { display: grid; grid-template-columns: max-content 1fr max-content;
   gap: 6px 12px; align-items: center; font-size: .92rem;
@@ -232,12 +235,11 @@ def data(value: object, kind: str, *, unit: bool = True) -> str:
 
 
 def span(figure: words.Figure) -> str:
-    """The interval of a figure, or ''."""
+    """The interval of a figure in the figure's unit, or ''."""
     if figure.low is None or figure.high is None:
         return ""
-    kind = figure.meaning.kind
-    low = data(figure.low, kind, unit=False)
-    return f"{low} to {data(figure.high, kind)}"
+    ends = (figure.low, figure.high)
+    return " to ".join(data(end, figure.meaning.kind, unit=False) for end in ends)
 
 
 def tiles(figures: Sequence[tuple[str, words.Figure]]) -> str:
@@ -256,16 +258,25 @@ def tiles(figures: Sequence[tuple[str, words.Figure]]) -> str:
     return f'<dl class="tiles">{"".join(made)}</dl>'
 
 
-def table(title: str, figures: Sequence[words.Figure]) -> str:
-    """Numbers with their intervals and what they mean; '' of none."""
-    if not figures:
+def table(figures: Iterable[words.Figure]) -> str:
+    """Numbers with their intervals and what they mean, in groups; '' of none."""
+    groups: dict[str, list[words.Figure]] = {}
+    for figure in figures:
+        groups.setdefault(figure.meaning.group, []).append(figure)
+    last = groups.pop(words.OTHER, [])
+    groups |= {words.OTHER: last} if last else {}
+    if not groups:
         return ""
-    rows = "".join(map(_row, figures))
+    bodies = "".join(
+        f'<tbody><tr><th class="group" scope="rowgroup" colspan="3">'
+        f"{html.escape(group)}</th></tr>{''.join(map(_row, rows))}</tbody>"
+        for group, rows in groups.items()
+    )
     return (
-        f'<table class="figures"><caption>{html.escape(title)}</caption>'
+        '<table class="figures">'
         '<colgroup><col><col class="value"><col class="span"></colgroup>'
         '<thead><tr><th scope="col">What it is</th><th scope="col">Result</th>'
-        f'<th scope="col">95 % interval</th></tr></thead><tbody>{rows}</tbody></table>'
+        f'<th scope="col">95 % interval</th></tr></thead>{bodies}</table>'
     )
 
 

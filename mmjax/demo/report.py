@@ -8,7 +8,7 @@ import dataclasses
 import json
 import pathlib
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmjax import metrics
@@ -72,12 +72,10 @@ class _Found:
         found = self.results.get("k_curve") or {}
         return {name: curve for name, curve in found.items() if curve.get("k")}
 
-    def picture(
-        self, name: str, *, alt: str, text: str, stage: str = "judge", least: int = 560
-    ) -> str:
+    def picture(self, name: str, *, alt: str, text: str, least: int = 560) -> str:
         """A PNG of the workdir, or the line that says that it is not made yet."""
         made = page.picture(self.workdir / name, alt=alt, text=text, least=least)
-        return made or _absent(stage, name)
+        return made or _absent("judge", name)
 
 
 def write(workdir: pathlib.Path) -> pathlib.Path:
@@ -131,17 +129,7 @@ def _numbers(found: _Found) -> str:
         "training, from another seed, would give is not covered.",
         "soft",
     )
-    return note + _tables(words.figures(found.summary))
-
-
-def _tables(figures: Iterable[words.Figure]) -> str:
-    """One table for each group of numbers that belong together."""
-    groups: dict[str, list[words.Figure]] = {}
-    for figure in figures:
-        groups.setdefault(figure.meaning.group, []).append(figure)
-    last = groups.pop(words.OTHER, [])
-    tables = [page.table(group, rows) for group, rows in groups.items()]
-    return "".join([*tables, page.table(words.OTHER, last)])
+    return note + page.table(words.figures(found.summary))
 
 
 def _curves(found: _Found) -> str:
@@ -204,19 +192,20 @@ def _samples(found: _Found) -> str:
     sheets = [
         found.picture(
             "samples_first.png",
-            stage="judge",
+            least=440,
             alt="Sheet of the first candidates for some captions, in drawing order.",
             text="Before re-ranking: the first candidates as they were drawn.",
         ),
         found.picture(
             "samples_best.png",
-            stage="judge",
+            least=440,
             alt=f"Sheet of CLIP's choices among {k} candidates for the same captions.",
             text=f"After re-ranking: CLIP's choices among {k} candidates, best first.",
         ),
     ]
     unseen = found.picture(
         "unseen_best.png",
+        least=440,
         alt=f"Sheet of CLIP's choices among {k} for captions of unseen pairs.",
         text="No picture of these pairs of colour and shape was in the training set of "
         f"any of the three models. CLIP's choices among {k}, best first.",
@@ -233,15 +222,18 @@ def _best_of(found: _Found) -> str:
     if not curves:
         return _absent("judge", "the curve over K") + below
     note = page.paragraph(
-        "The more candidates CLIP may choose from, the more often its choice shows "
-        "what the caption says, as long as CLIP knows better than the prior. Bands are "
-        "95 % intervals over captions."
+        "How often a picture shows what its caption says where CLIP chooses it from K "
+        "candidates. Choosing helps as long as CLIP knows better than the prior. Bands "
+        "are 95 % intervals over captions."
     )
     names = panels.attributes(curves)
     each = [panels.best_of(name, curves) for name in names]
     key = charts.legend([words.SPLITS.get(split, split) for split in curves])
     tables = [
-        page.details(f"The numbers: {split}", panels.curve_table(split, curve, names))
+        page.details(
+            f"The numbers: {words.SPLITS.get(split, split)}",
+            panels.curve_table(split, curve, names),
+        )
         for split, curve in curves.items()
     ]
     return note + key + page.grid(each) + "".join(tables) + below
@@ -275,10 +267,10 @@ def _judges(found: _Found) -> str:
     figures = words.figures(values)
     oracle = [f for f in figures if f.meaning.group == "Oracle"]
     rest = [f for f in figures if f.meaning.group != "Oracle"]
-    parts.append(_tables(rest) if rest else "")
+    parts.append(page.table(rest))
     if oracle:
         title = f"Every number of the oracle ({len(oracle)})"
-        parts.append(page.details(title, _tables(oracle)))
+        parts.append(page.details(title, page.table(oracle)))
     if not figures:
         parts.append(_absent("judge", "the judges' numbers"))
     parts.append("<h3>Cards: exactly what was measured</h3>")
@@ -349,7 +341,6 @@ def _commands(found: _Found) -> str:
 
 
 _SECTIONS: tuple[tuple[str, str, Callable[[_Found], str]], ...] = (
-    ("numbers", "All numbers", _numbers),
     ("curves", "Training curves", _curves),
     ("clip", "CLIP: naming what it sees", _clip),
     ("tokenizer", "Tokenizer: pictures as codes", _tokenizer),
@@ -357,5 +348,6 @@ _SECTIONS: tuple[tuple[str, str, Callable[[_Found], str]], ...] = (
     ("best-of-k", "The more to choose from, the better?", _best_of),
     ("completions", "Completing pictures", _completions),
     ("judges", "What the judges say", _judges),
+    ("numbers", "All numbers", _numbers),
     ("made", "How it was made", _made),
 )

@@ -51,7 +51,7 @@ PLANS = {
         clip="configs/clip.py:shapes",
         tokenizer="configs/vqvae.py:shapes",
         prior="configs/prior.py:shapes",
-        train="shapes:train?size=32&count=40000&seed=2",
+        train="shapes:train?size=32&count=60000&seed=2&words=full",
         size=32,
         prompts=200,
         k=64,

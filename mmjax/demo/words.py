@@ -205,7 +205,8 @@ _TABLE = (
     ("cores", "Cost", "Processor cores", "That the machine has.", "number"),
     ("devices", "Cost", "Devices", "That JAX computed on.", "number"),
 )
-_UNITS = {"dB": " dB", "nats": " nats", "minutes": " min"}
+_UNITS = {"share": "%", "dB": "dB", "nats": "nats", "minutes": "min"}
+_SPACE = "\N{NO-BREAK SPACE}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,7 +242,9 @@ def meaning(name: str) -> Meaning:
             parts = found.groupdict()
             parts["pairs"] = SPLITS.get(parts.get("split", ""), "")
             label, text = label.format(**parts), text.format(**parts)
-            return Meaning(group, label.replace("best of 1", "first try"), text, kind)
+            if parts.get("k") == "1":  # the best of one is the first: nothing is chosen
+                label = label.replace("best of 1", "first try")
+            return Meaning(group, label, text.replace(" %", f"{_SPACE}%"), kind)
     return Meaning(OTHER, name.replace("_", " "), "", "number")
 
 
@@ -264,12 +267,13 @@ def spell(value: Any, kind: str, *, unit: bool = True) -> str:
         return str(value)
     if not math.isfinite(value):
         return str(value)
+    behind = _SPACE + _UNITS[kind] if unit and kind in _UNITS else ""
     if kind == "share":
-        return f"{100 * value:.1f}" + (" %" if unit else "")
+        return f"{100 * value:.1f}{behind}"
     if isinstance(value, int):
-        return f"{value:,}" + (_UNITS.get(kind, "") if unit else "")
-    digits = {"dB": ".1f", "minutes": ".1f", "nats": ".3f"}.get(kind, ".4g")
-    return f"{value:{digits}}" + (_UNITS.get(kind, "") if unit else "")
+        return f"{value:,}{behind}"
+    digits = {"dB": ".1f", "minutes": ".1f", "nats": ".2f"}.get(kind, ".4g")
+    return f"{value:{digits}}{behind}"
 
 
 def _banded(values: Mapping[str, Any], name: str) -> bool:

@@ -74,6 +74,8 @@ class ConvNet:
     groups: of the group norms.
     attention: whether the coarsest stage ends in (the decoder's: begins with)
       self-attention over the grid, as in VQGAN.
+    head: hidden units between the pixels of a stem and the first stage, on both sides;
+      0 is a linear map. With a large stem the edges within it are the head's work.
     """
 
     kind: str = "conv"
@@ -84,8 +86,11 @@ class ConvNet:
     norm: str = "none"
     groups: int = 8
     attention: bool = False
+    head: int = 0
 
     def __post_init__(self) -> None:
+        if self.head < 0:
+            raise ValueError(f"head is {self.head}: use a number of units, or 0")
         if self.norm not in ("none", "group"):
             raise ValueError(f"norm is {self.norm!r}: use none or group")
         if not self.widths or min(*self.widths, self.stem) < 1:
@@ -130,6 +135,8 @@ class ConvEncoder(nn.Module):
         net, x = self.net, x_bhwc.astype(self.dtype)
         for stage, width in enumerate(net.widths):
             x = space_to_depth(x, 2 if stage else net.stem)
+            if net.head and not stage:
+                x = nn.relu(Dense(net.head, dtype=self.dtype, name="head")(x))
             x = Dense(width, dtype=self.dtype, name=f"down_{stage}")(x)
             for i in range(net.depth):
                 x = net.block(self.dtype, f"stage_{stage}_block_{i}")(x)
@@ -163,6 +170,8 @@ class ConvDecoder(nn.Module):
         if net.norm == "group":
             x = GroupNorm(net.groups, dtype=self.dtype, name="norm")(x)
         x = activation("silu" if net.norm == "group" else "relu")(x)
+        if net.head:
+            x = nn.relu(Dense(net.head, dtype=self.dtype, name="head")(x))
         x = Dense(3 * net.stem**2, name="out")(x)
         return depth_to_space(x, net.stem).astype(jnp.float32)
 

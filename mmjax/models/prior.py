@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from mmjax.errors import UserError
 from mmjax.nn import cached_attention, grid_masks
-from mmjax.nn.cached_attention import CachedBlock, Memory
+from mmjax.nn.cached_attention import Affine, CachedBlock, DecodeBlock, Memory
 from mmjax.nn.dense import Dense
 from mmjax.nn.init import normal
 from mmjax.nn.norm import LayerNorm
@@ -112,7 +112,7 @@ class Prior(nn.Module):
         """Image tokens n."""
         return self.grid**2
 
-    def _tables(self, make: Callable, *args: int) -> list:
+    def layer_tables(self, make: Callable, *args: int) -> list:
         """`make(kind, *args, grid, kernel)` for every layer; equal ones are shared."""
         kinds = grid_masks.layer_kinds(self.masks, self.depth)
         made = {k: make(k, *args, self.grid, self.conv_kernel) for k in set(kinds)}
@@ -139,25 +139,30 @@ class Prior(nn.Module):
         x_btw = jnp.concatenate(parts, axis=1)
         return x_btw.reshape(-1, self.width).astype(self.dtype)
 
-    def _all_blocks(self, x_nw: jax.Array, t: int) -> jax.Array:
-        masks = self._tables(grid_masks.sequence_mask, self.context)
+    def _blocks(self, x_zw: jax.Array, t: int) -> tuple[jax.Array, list[Memory]]:
+        """Output (z, w) of the first t tokens, keys and values of every layer."""
+        masks = self.layer_tables(grid_masks.sequence_mask, self.context)
         masks = [mask_tt[:t, :t] for mask_tt in masks]
         if not self.scan:
+            memories = []
             for block, mask_tt in zip(self.block, masks, strict=True):
-                x_nw = block(x_nw, t, jnp.asarray(mask_tt))
-            return x_nw
+                x_zw, memory = block(x_zw, t, jnp.asarray(mask_tt))
+                memories.append(memory)
+            return x_zw, memories
         # Masks differ from layer to layer, and a scan picks them by number.
         kinds = grid_masks.layer_kinds(self.masks, self.depth)
         names = sorted(set(kinds))
         masks_ktt = jnp.stack([masks[kinds.index(name)] for name in names])
         which = jnp.asarray([names.index(kind) for kind in kinds])
         run = nn.scan(
-            lambda block, x, i: (block(x, t, masks_ktt[i]), None),
+            lambda block, x, i: block(x, t, masks_ktt[i]),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=self.depth,
         )
-        return run(self.blocks, x_nw, which)[0]
+        x_zw, stacked = run(self.blocks, x_zw, which)
+        memories = [Memory(k, v) for k, v in zip(*stacked, strict=True)]
+        return x_zw, memories
 
     def __call__(
         self, tokens_bl: jax.Array, mask_bl: jax.Array, image_bn: jax.Array
@@ -174,8 +179,8 @@ class Prior(nn.Module):
         self._check_shapes(tokens_bl, mask_bl, image_bn, self.tokens)
         b, context = tokens_bl.shape
         t = context + self.tokens
-        x_nw = self._all_blocks(self._embed(tokens_bl, mask_bl, image_bn), t)
-        x_btw = x_nw.reshape(b, t, self.width)
+        x_zw, _ = self._blocks(self._embed(tokens_bl, mask_bl, image_bn), t)
+        x_btw = x_zw.reshape(b, t, self.width)
         text_nw = self.norm_post(x_btw[:, : context - 1].reshape(-1, self.width))
         image_nw = self.norm_post(x_btw[:, context - 1 : -1].reshape(-1, self.width))
         text_nv, image_nv = self.text_head(text_nw), self.image_head(image_nw)
@@ -202,47 +207,18 @@ class Prior(nn.Module):
         self._check_shapes(tokens_pl, mask_pl, image_pm, min(m, self.tokens - 1))
         p, context = tokens_pl.shape
         t = context + m
-        plans = self._tables(grid_masks.cache_plan)
-        masks = self._tables(grid_masks.sequence_mask, context)
-        x_nw = self._embed(tokens_pl, mask_pl, image_pm)
+        x_zw = self._embed(tokens_pl, mask_pl, image_pm)
+        x_zw, memories = self._blocks(x_zw, t)
+        plans = self.layer_tables(grid_masks.cache_plan)
         text, image = [], []
-        for block, mask_tt, plan in zip(self._unrolled(), masks, plans, strict=True):
-            x_nw, all_phtd = block.prefill(x_nw, t, jnp.asarray(mask_tt[:t, :t]))
-            text.append(Memory(*(_heads_flat(x[:, :, :context]) for x in all_phtd)))
-            given = Memory(*(x[:, :, context:] for x in all_phtd))
-            image.append(cached_attention.stored(plan, given, candidates))
-        last_pw = x_nw.reshape(p, t, -1)[:, -1]
-        return self._image_logits(last_pw), Cache(tuple(text), tuple(image))
-
-    def step(
-        self, ids_b: jax.Array, index: jax.Array, cache: Cache
-    ) -> tuple[jax.Array, Cache]:
-        """Logits (b, v) of image token index + 1, given that number `index` is `ids_b`.
-
-        Args:
-          ids_b: int32, the rows of a prompt next to each other.
-          index: int32 (), from m on, one call after the other.
-        """
-        place_w = self.row_embedding[index // self.grid]
-        place_w += self.column_embedding[index % self.grid]
-        x_bw = self.image_embedding[ids_b] + place_w
-        x_bw, image = x_bw.astype(self.dtype), []
-        plans = self._tables(grid_masks.cache_plan)
-        layers = zip(self._unrolled(), plans, cache.text, cache.image, strict=True)
-        for block, plan, text, own in layers:
-            x_bw, own = block.step(x_bw, text, own, cached_attention.at(plan, index))
-            image.append(own)
-        return self._image_logits(x_bw), cache._replace(image=tuple(image))
-
-    def _image_logits(self, x_bw: jax.Array) -> jax.Array:
-        return self.image_head(self.norm_post(x_bw)).astype(jnp.float32)
-
-    def _unrolled(self) -> list[CachedBlock]:
-        if self.scan:
-            raise UserError(
-                "a prior with scan=True does not decode: take `unrolled(model, params)`"
+        for memory, plan in zip(memories, plans, strict=True):
+            text.append(cached_attention.text_memory(memory, context))
+            image.append(
+                cached_attention.image_memory(memory, context, plan, candidates)
             )
-        return self.block
+        last_pw = self.norm_post(x_zw.reshape(p, t, -1)[:, -1])
+        logits_pv = self.image_head(last_pw).astype(jnp.float32)
+        return logits_pv, Cache(tuple(text), tuple(image))
 
     def _check_shapes(
         self, tokens_bl: jax.Array, mask_bl: jax.Array, image_bm: jax.Array, m: int
@@ -259,19 +235,59 @@ class Prior(nn.Module):
                 )
 
 
-def _heads_flat(x_phld: jax.Array) -> jax.Array:
-    p, h, size, d = x_phld.shape
-    return x_phld.reshape(p * h, size, d)
+class Decoder(NamedTuple):
+    """A prior's weights, arranged for `step`."""
+
+    blocks: tuple[DecodeBlock, ...]
+    image_embedding: jax.Array  # (v, w)
+    place: jax.Array  # (n, w), of rows and columns
+    head: Affine  # (v, w), the last norm inside
 
 
-def unrolled(model: Prior, params: Mapping[str, Any]) -> tuple[Prior, dict[str, Any]]:
-    """The same model with `block_0` ... for `blocks`, and its parameters."""
-    if not model.scan:
-        return model, dict(params)
-    rest = {name: value for name, value in params.items() if name != "blocks"}
-    for i in range(model.depth):
-        rest[f"block_{i}"] = jax.tree.map(lambda x, i=i: x[i], params["blocks"])
-    return model.clone(scan=False), rest
+def decoder(model: Prior, params: Mapping[str, Any]) -> Decoder:
+    """Weights for `step`, in the model's dtype: a copy, made once for many steps."""
+    if model.scan:
+        each = [
+            jax.tree.map(lambda x, i=i: x[i], params["blocks"])
+            for i in range(model.depth)
+        ]
+    else:
+        each = [params[f"block_{i}"] for i in range(model.depth)]
+    row_gw, column_gw = params["row_embedding"], params["column_embedding"]
+    place_ggw = row_gw[:, None] + column_gw
+    return Decoder(
+        tuple(
+            cached_attention.decode_block(block, model.heads, model.dtype)
+            for block in each
+        ),
+        params["image_embedding"],
+        place_ggw.reshape(-1, model.width),
+        cached_attention.affine(params["image_head"], model.dtype, params["norm_post"]),
+    )
+
+
+def step(
+    model: Prior, weights: Decoder, ids_b: jax.Array, index: jax.Array, cache: Cache
+) -> tuple[jax.Array, Cache]:
+    """Logits (b, v) of image token index + 1, given that number `index` is `ids_b`.
+
+    Args:
+      model: the module, for its numbers. weights: from `decoder`.
+      ids_b: int32, the rows of a prompt next to each other.
+      index: int32 (), from m on, one call after the other.
+      cache: from `Prior.prefill`, or the call before.
+    """
+    x_bw = weights.image_embedding[ids_b] + weights.place[index]
+    x_wb, image = x_bw.astype(model.dtype).T, []
+    plans = model.layer_tables(grid_masks.cache_plan)
+    layers = zip(weights.blocks, plans, cache.text, cache.image, strict=True)
+    for block, plan, text, own in layers:
+        x_wb, own = cached_attention.decode(
+            block, x_wb, text, own, plan, index, heads=model.heads, act=model.act
+        )
+        image.append(own)
+    logits_bv = weights.head(cached_attention.normalize(x_wb)).T
+    return logits_bv.astype(jnp.float32), cache._replace(image=tuple(image))
 
 
 def _check(model: Prior) -> None:

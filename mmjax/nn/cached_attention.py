@@ -1,14 +1,21 @@
-"""Transformer blocks over [text | image] that also decode one image token at a time.
+"""Transformer blocks over [text | image], and the same decoding an image token by token.
 
 Legend: b rows, t tokens of a whole sequence, l of them text, m image tokens given, w
-width, h heads, d width of a head, n = b*t. While decoding: p prompts, k candidates of
-each, b = p*k rows, s slots of a cache (see `nn.grid_masks.cache_plan`).
+width, f hidden width, h heads, d width of a head, z = b*t. While decoding: p prompts, k
+candidates of each, b = p*k rows, s slots of a cache (see `nn.grid_masks.cache_plan`).
 
 What the text gives to attention is computed once a prompt and read by all of its
-candidates; keys and values of image tokens are a row's own.
+candidates; keys and values of image tokens are a row's own. A step reads every weight
+for a few rows alone, so it is as fast as memory, if nothing else gets in its way:
+
+- Rows are columns, (w, b), and kernels transposed: with so few rows XLA's CPU products
+  spend their time on re-arranging the larger operand, least in this form (a fifth less).
+- Caches are (b*h, s, d) and products over them have one batch axis. With more axes, or
+  an axis of pages, XLA copies every cache whole at each step (four times the step).
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -30,34 +37,6 @@ class Memory(NamedTuple):
     v: jax.Array
 
 
-class At(NamedTuple):
-    """Where in a layer's cache the token being decoded belongs, and what it reads."""
-
-    slot: jax.Array  # int32 ()
-    start: jax.Array  # int32 ()
-    visible_s: jax.Array  # bool (window,)
-
-
-def at(plan: CachePlan, index: jax.Array) -> At:
-    """The place of image token `index`, int32 ()."""
-    tables = (plan.slot_n, plan.start_n, plan.visible_ns)
-    return At(*(jnp.asarray(table)[index] for table in tables))
-
-
-def stored(plan: CachePlan, image: Memory, candidates: int) -> Memory:
-    """The cache of p*k rows after the image tokens in `image`, (p, h, m, d)."""
-
-    def place(x_phmd: jax.Array) -> jax.Array:
-        p, h, m, d = x_phmd.shape
-        shape = (p * candidates * h, plan.slots, d)
-        if m == 0:
-            return jnp.zeros(shape, x_phmd.dtype)
-        owner_s = grid_masks.held_after(plan, m).clip(0)
-        return jnp.repeat(x_phmd[:, :, owner_s], candidates, axis=0).reshape(shape)
-
-    return Memory(place(image.k), place(image.v))
-
-
 class CachedAttention(nn.Module):
     """Self-attention with a fused (w, 3w) kernel, as `nn.attention.SelfAttention`."""
 
@@ -67,66 +46,26 @@ class CachedAttention(nn.Module):
     out_std: float = 0.02
     dtype: str = "float32"
 
-    def setup(self) -> None:
-        w, zeros = self.width, nn.initializers.zeros
-        self.qkv = Dense(3 * w, True, normal(self.std), zeros, self.dtype)
-        self.out = Dense(w, True, normal(self.out_std), zeros, self.dtype)
-
+    @nn.compact
     def __call__(
-        self, x_nw: jax.Array, t: int, mask_tt: jax.Array
+        self, x_zw: jax.Array, t: int, mask_tt: jax.Array
     ) -> tuple[jax.Array, Memory]:
-        """Output (n, w) of whole rows of `t` tokens; keys and values (b, h, t, d)."""
-        n, w = x_nw.shape
-        qkv_bt3hd = self.qkv(x_nw).reshape(n // t, t, 3, self.heads, w // self.heads)
+        """Output (z, w) of rows of `t` tokens; keys and values (b, h, t, d)."""
+        z, w = x_zw.shape
+        zeros = nn.initializers.zeros
+        qkv = Dense(3 * w, True, normal(self.std), zeros, self.dtype, name="qkv")
+        out = Dense(w, True, normal(self.out_std), zeros, self.dtype, name="out")
+        qkv_bt3hd = qkv(x_zw).reshape(z // t, t, 3, self.heads, w // self.heads)
         q, k, v = qkv_bt3hd.transpose(2, 0, 3, 1, 4)
         y_bhtd = attend(q, k, v, mask_tt)
-        return self.out(y_bhtd.transpose(0, 2, 1, 3).reshape(n, w)), Memory(k, v)
-
-    def step(
-        self, x_bw: jax.Array, text: Memory, image: Memory, at: At
-    ) -> tuple[jax.Array, Memory]:
-        """Output (b, w) of one image token a row, and the cache with it inside."""
-        b, w = x_bw.shape
-        h, window = self.heads, at.visible_s.shape[0]
-        d, p = w // h, text.k.shape[0] // h
-        qkv_3n1d = self.qkv(x_bw).reshape(b, 3, h, d).transpose(1, 0, 2, 3)
-        q_n1d, k_n1d, v_n1d = qkv_3n1d.reshape(3, b * h, 1, d)
-
-        def write(cache_nsd: jax.Array, x_n1d: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_update_slice(cache_nsd, x_n1d, (0, at.slot, 0))
-
-        def read(cache_nsd: jax.Array) -> jax.Array:
-            if window == cache_nsd.shape[1]:
-                return cache_nsd
-            return jax.lax.dynamic_slice_in_dim(cache_nsd, at.start, window, axis=1)
-
-        def of_prompts(x_n1d: jax.Array) -> jax.Array:
-            """Rows (b*h, 1, .) as (p*h, k, .)."""
-            x_pkhd = x_n1d.reshape(p, b // p, h, -1)
-            return x_pkhd.swapaxes(1, 2).reshape(p * h, b // p, -1)
-
-        def of_rows(x_mkd: jax.Array) -> jax.Array:
-            """Rows (p*h, k, .) as (b*h, 1, .)."""
-            x_phkd = x_mkd.reshape(p, h, b // p, -1)
-            return x_phkd.swapaxes(1, 2).reshape(b * h, 1, -1)
-
-        image = Memory(write(image.k, k_n1d), write(image.v, v_n1d))
-        q_n1d = q_n1d * d**-0.5
-        text_n1l = of_rows(jnp.einsum("mkd,mld->mkl", of_prompts(q_n1d), text.k))
-        own_n1s = jnp.einsum("nqd,nsd->nqs", q_n1d, read(image.k))
-        own_n1s = jnp.where(at.visible_s, own_n1s, jnp.finfo(jnp.float32).min)
-        both_n1t = softmax(jnp.concatenate([text_n1l, own_n1s], -1), None, self.dtype)
-        text_n1l, own_n1s = both_n1t[..., :-window], both_n1t[..., -window:]
-        y_n1d = of_rows(jnp.einsum("mkl,mld->mkd", of_prompts(text_n1l), text.v))
-        y_n1d += jnp.einsum("nqs,nsd->nqd", own_n1s, read(image.v))
-        return self.out(y_n1d.reshape(b, w)), image
+        return out(y_bhtd.transpose(0, 2, 1, 3).reshape(z, w)), Memory(k, v)
 
 
 class CachedBlock(nn.Module):
-    """`x += attention(norm(x)); x += mlp(norm(x))`, whole rows or one token a row.
+    """`x += attention(norm(x)); x += mlp(norm(x))` on flat (z, w), `t` tokens a row.
 
     Kernels are N(0, std^2), those that write to the residual stream N(0, out_std^2),
-    biases zero.
+    biases zero. Returns keys and values (b, h, t, d) as well.
     """
 
     width: int
@@ -137,33 +76,165 @@ class CachedBlock(nn.Module):
     out_std: float = 0.02
     dtype: str = "float32"
 
-    def setup(self) -> None:
+    @nn.compact
+    def __call__(
+        self, x_zw: jax.Array, t: int, mask_tt: jax.Array
+    ) -> tuple[jax.Array, Memory]:
         hidden, zeros = int(self.mlp_ratio * self.width), nn.initializers.zeros
-        self.norm_1 = LayerNorm(dtype=self.dtype)
-        self.attn = CachedAttention(
-            self.width, self.heads, self.std, self.out_std, self.dtype
+        attn = CachedAttention(
+            self.width, self.heads, self.std, self.out_std, self.dtype, name="attn"
         )
-        self.norm_2 = LayerNorm(dtype=self.dtype)
-        self.fc = Dense(hidden, True, normal(self.std), zeros, self.dtype)
-        self.proj = Dense(self.width, True, normal(self.out_std), zeros, self.dtype)
+        fc = Dense(hidden, True, normal(self.std), zeros, self.dtype, name="fc")
+        proj = Dense(
+            self.width, True, normal(self.out_std), zeros, self.dtype, name="proj"
+        )
+        y_zw, memory = attn(
+            LayerNorm(dtype=self.dtype, name="norm_1")(x_zw), t, mask_tt
+        )
+        x_zw = x_zw + y_zw
+        y_zw = LayerNorm(dtype=self.dtype, name="norm_2")(x_zw)
+        return x_zw + proj(activation(self.act)(fc(y_zw))), memory
 
-    def _mlp(self, x: jax.Array) -> jax.Array:
-        return x + self.proj(activation(self.act)(self.fc(self.norm_2(x))))
 
-    def __call__(self, x_nw: jax.Array, t: int, mask_tt: jax.Array) -> jax.Array:
-        """Flat (b*t, w) of rows of `t` tokens, in and out."""
-        return self.prefill(x_nw, t, mask_tt)[0]
+class Affine(NamedTuple):
+    """`kernel @ x + bias`, of columns."""
 
-    def prefill(
-        self, x_nw: jax.Array, t: int, mask_tt: jax.Array
-    ) -> tuple[jax.Array, Memory]:
-        """As a call, with the keys and values (b, h, t, d) of all tokens."""
-        y_nw, memory = self.attn(self.norm_1(x_nw), t, mask_tt)
-        return self._mlp(x_nw + y_nw), memory
+    kernel: jax.Array  # (out, in)
+    bias: jax.Array  # (out, 1), float32
 
-    def step(
-        self, x_bw: jax.Array, text: Memory, image: Memory, at: At
-    ) -> tuple[jax.Array, Memory]:
-        """One image token a row, (b, w), and the cache with it inside."""
-        y_bw, image = self.attn.step(self.norm_1(x_bw), text, image, at)
-        return self._mlp(x_bw + y_bw), image
+    def __call__(self, x_wb: jax.Array) -> jax.Array:
+        return self.kernel @ x_wb + self.bias.astype(x_wb.dtype)
+
+
+def affine(
+    dense: Mapping[str, jax.Array],
+    dtype: str,
+    norm: Mapping[str, jax.Array] | None = None,
+) -> Affine:
+    """The parameters of a `Dense`, after those of a `LayerNorm` where there is one."""
+    kernel = dense["kernel"]
+    bias = dense["bias"] if "bias" in dense else jnp.zeros(kernel.shape[1])
+    if norm is not None:
+        kernel, bias = norm["scale"][:, None] * kernel, bias + norm["bias"] @ kernel
+    return Affine(kernel.T.astype(dtype), bias[:, None])
+
+
+def normalize(x_wb: jax.Array, eps: float = LayerNorm.eps) -> jax.Array:
+    """Columns of mean 0 and variance 1: `LayerNorm` less its parameters."""
+    x32 = x_wb.astype(jnp.float32)
+    centred = x32 - x32.mean(0, keepdims=True)
+    var = jnp.square(centred).mean(0, keepdims=True)
+    return (centred * jax.lax.rsqrt(var + eps)).astype(x_wb.dtype)
+
+
+class DecodeBlock(NamedTuple):
+    """The weights of a `CachedBlock` for decoding, its norms inside of them."""
+
+    qkv: Affine  # (3w, w)
+    out: Affine  # (w, w)
+    fc: Affine  # (f, w)
+    proj: Affine  # (w, f)
+
+
+def decode_block(params: Mapping[str, Any], heads: int, dtype: str) -> DecodeBlock:
+    """From the parameters of a `CachedBlock`."""
+    attn = params["attn"]
+    qkv = affine(attn["qkv"], "float32", params["norm_1"])
+    w = len(qkv.bias) // 3
+    scale = jnp.ones((3 * w, 1)).at[:w].set((w // heads) ** -0.5)
+    return DecodeBlock(
+        Affine((scale * qkv.kernel).astype(dtype), scale * qkv.bias),
+        affine(attn["out"], dtype),
+        affine(params["fc"], dtype, params["norm_2"]),
+        affine(params["proj"], dtype),
+    )
+
+
+def text_memory(memory: Memory, size: int) -> Memory:
+    """The first `size` tokens of keys and values (p, h, t, d), as `decode` wants."""
+    d = memory.k.shape[-1]
+    return Memory(*(x_phtd[:, :, :size].reshape(-1, size, d) for x_phtd in memory))
+
+
+def image_memory(memory: Memory, size: int, plan: CachePlan, candidates: int) -> Memory:
+    """The cache of p*k rows from the tokens after `size` in (p, h, t, d)."""
+
+    def place(x_phtd: jax.Array) -> jax.Array:
+        p, h, t, d = x_phtd.shape
+        shape = (p * candidates * h, plan.slots, d)
+        if t == size:
+            return jnp.zeros(shape, x_phtd.dtype)
+        owner_s = grid_masks.held_after(plan, t - size).clip(0)
+        x_phsd = x_phtd[:, :, size + owner_s]
+        return jnp.repeat(x_phsd, candidates, axis=0).reshape(shape)
+
+    return Memory(*(place(x) for x in memory))
+
+
+def decode(
+    block: DecodeBlock,
+    x_wb: jax.Array,
+    text: Memory,
+    image: Memory,
+    plan: CachePlan,
+    index: jax.Array,
+    *,
+    heads: int,
+    act: str,
+) -> tuple[jax.Array, Memory]:
+    """What the block makes of image token `index`, int32 (), of every row.
+
+    Returns (w, b), and the cache with this token inside.
+    """
+    y_wb, image = _decode_attention(
+        block.qkv(normalize(x_wb)), text, image, plan, index, heads
+    )
+    x_wb = x_wb + block.out(y_wb)
+    y_fb = activation(act)(block.fc(normalize(x_wb)))
+    return x_wb + block.proj(y_fb), image
+
+
+def _decode_attention(
+    qkv_wb: jax.Array,
+    text: Memory,
+    image: Memory,
+    plan: CachePlan,
+    index: jax.Array,
+    heads: int,
+) -> tuple[jax.Array, Memory]:
+    """Mixed values (w, b) of stacked queries, keys and values (3w, b)."""
+    b, h, window = qkv_wb.shape[1], heads, plan.window
+    d, p = qkv_wb.shape[0] // (3 * h), len(text.k) // h
+    qkv_3bhd = qkv_wb.reshape(3, h, d, b).transpose(0, 3, 1, 2)
+    q, k, v = qkv_3bhd.reshape(3, b * h, 1, d)
+    slot, start = (jnp.asarray(x_n)[index] for x_n in (plan.slot_n, plan.start_n))
+
+    def write(cache_nsd: jax.Array, x_n1d: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice(cache_nsd, x_n1d, (0, slot, 0))
+
+    def read(cache_nsd: jax.Array) -> jax.Array:
+        if window == plan.slots:
+            return cache_nsd
+        return jax.lax.dynamic_slice_in_dim(cache_nsd, start, window, axis=1)
+
+    def by_prompt(x_n1d: jax.Array) -> jax.Array:
+        """(b*h, 1, d) to (p*h, k, d)."""
+        x_pkhd = x_n1d.reshape(p, b // p, h, -1)
+        return x_pkhd.swapaxes(1, 2).reshape(p * h, b // p, -1)
+
+    def by_row(x_mkd: jax.Array) -> jax.Array:
+        """(p*h, k, d) to (b*h, 1, d)."""
+        x_phkd = x_mkd.reshape(p, h, b // p, -1)
+        return x_phkd.swapaxes(1, 2).reshape(b * h, 1, -1)
+
+    image = Memory(write(image.k, k), write(image.v, v))
+    text_n1l = by_row(jnp.einsum("mkd,mld->mkl", by_prompt(q), text.k))
+    own_n1s = jnp.einsum("nqd,nsd->nqs", q, read(image.k))
+    visible_s = jnp.asarray(plan.visible_ns)[index]
+    own_n1s = jnp.where(visible_s, own_n1s, jnp.finfo(own_n1s.dtype).min)
+    both_n1t = jnp.concatenate([text_n1l, own_n1s], axis=-1)
+    both_n1t = softmax(both_n1t, None, str(qkv_wb.dtype))
+    text_n1l, own_n1s = both_n1t[..., :-window], both_n1t[..., -window:]
+    y_n1d = by_row(jnp.einsum("mkl,mld->mkd", by_prompt(text_n1l), text.v))
+    y_n1d += jnp.einsum("nqs,nsd->nqd", own_n1s, read(image.v))
+    return y_n1d.reshape(b, h * d).T, image

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from mmjax.errors import UserError
 from mmjax.losses import tokens as losses
-from mmjax.models import image_tokenizer
-from mmjax.models.prior import Prior, unrolled
+from mmjax.models import image_tokenizer, prior
+from mmjax.models.prior import Prior
 from mmjax.nn import grid_masks
 from mmjax.sampling import autoregressive
 from mmjax.sampling.autoregressive import Sampling
@@ -180,13 +180,8 @@ class Task:
     def _sample(self, variables: Vars, batch: Batch, ctx: Ctx) -> dict[str, jax.Array]:
         """k images for each prompt, see `predict`."""
         options = self.sampling
-        model, params = unrolled(
-            self.model.clone(dtype=options.dtype), variables.params
-        )
-        if options.dtype != "float32":  # once, not at every token
-            params = jax.tree.map(
-                lambda x: x.astype(options.dtype) if x.ndim > 1 else x, params
-            )
+        model = self.model.clone(dtype=options.dtype)
+        weights = prior.decoder(model, variables.params)
         tokens_pl, mask_pl = batch["tokens"], batch["token_mask"]
         p, k = batch["candidate"].shape
         prefix_pm = jnp.zeros((p, 0), jnp.int32)
@@ -199,10 +194,12 @@ class Task:
             text = tuple(
                 jnp.concatenate(pair) for pair in zip(text, other, strict=True)
             )
-        first_pv, cache = model.apply({"params": params}, *text, k, method="prefill")
+        first_pv, cache = model.apply(
+            {"params": variables.params}, *text, k, method="prefill"
+        )
 
         def step(cache: PyTree, ids_b: jax.Array, index: jax.Array) -> tuple:
-            return model.apply({"params": params}, ids_b, index, cache, method="step")
+            return prior.step(model, weights, ids_b, index, cache)
 
         ids_bm, log_prob_b = autoregressive.generate(
             first_pv,

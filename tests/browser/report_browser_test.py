@@ -1,4 +1,4 @@
-"""The report in a browser without a network: drawn, no errors, no wider than a screen."""
+"""The report in a browser off the network: drawn, no errors, no wider than a screen."""
 
 import json
 import math
@@ -105,7 +105,8 @@ def _banded(values: dict) -> dict:
     """With intervals of 3 % to both sides."""
     found = {}
     for name, value in values.items():
-        ends = {f"{name}_lo": 0.97 * value, f"{name}_hi": min(1.03 * value, 100)}
+        high = min(1.03 * value, max(value, 1))
+        ends = {f"{name}_lo": 0.97 * value, f"{name}_hi": high}
         found |= {name: value, **ends}
     return found
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmjax.data import records, render, scene
-from mmjax.data.sources import shapes
+from mmjax.data.sources import open_source, shapes
 from mmjax.errors import UserError
 
 PINNED = [0.039296003585269634, 0.4505485763478725]
@@ -193,3 +193,15 @@ def test_broken_record_pickles_and_names_its_place():
     again = pickle.loads(pickle.dumps(broken))
     assert (again.place, again.reason) == ("a.tar:3", "truncated")
     assert str(again) == "a.tar:3: truncated"
+
+
+def test_full_words_are_the_first_caption_alone():
+    every = open_source("shapes:train?size=16&count=4")
+    full = open_source("shapes:train?size=16&count=4&words=full")
+    assert [full[i]["text"] for i in range(4)] == [
+        every[i]["text"][:1] for i in range(4)
+    ]
+    assert list(full.texts()) == [full[i]["text"][0] for i in range(4)]
+    assert full.fingerprint() != every.fingerprint()
+    with pytest.raises(UserError, match="words=few must be all or full"):
+        open_source("shapes:train?words=few")

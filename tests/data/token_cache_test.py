@@ -1,6 +1,7 @@
 """The token cache: what is written is what is read, whole or not at all."""
 
 import collections
+import dataclasses
 import json
 import multiprocessing
 
@@ -115,6 +116,15 @@ def test_training_rows_equal_those_encoded_on_the_fly(tmp_path, options):
         np.testing.assert_array_equal(encode(live["image"]), cached["image_tokens"])
         for name in ("tokens", "token_mask", "label", "_broken"):
             np.testing.assert_array_equal(live[name], cached[name])
+
+
+@pytest.mark.parametrize("more", [{"flip": True}, {"train_scale": (0.9, 1.0)}])
+def test_what_tokens_cannot_show_is_refused(tmp_path, more):
+    write(tmp_path / "c")
+    cache = open_source(f"tokens:{tmp_path / 'c'}")
+    cfg = dataclasses.replace(CFG, **more)
+    with pytest.raises(UserError, match="neither cropped nor flipped"):
+        pipeline.train_iterator(cache, None, cfg, batch_size=8, seed=0)
 
 
 def test_evaluation_batches(tmp_path):

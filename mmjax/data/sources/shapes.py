@@ -91,12 +91,16 @@ def open(
     count: int | str | None = None,
     seed: int | str = 0,
     objects: int | str | None = None,
+    words: str = "all",
 ) -> Shapes:
     """The split `path` of {train, val, unseen}, `count` records of `size` pixels.
 
     objects: 1 or 2 in every scene; None for both kinds. `objects=1` is the labelled
-    form, for zero-shot. Raises UserError on anything else.
+    form, for zero-shot. words: "all" five captions of a scene, or "full": only the one
+    that says everything. Raises UserError on anything else.
     """
+    if words not in ("all", "full"):
+        raise UserError(f"shapes: words={words} must be all or full")
     if path not in STREAMS:
         raise UserError(
             f"shapes has no split {path!r}: use one of {', '.join(STREAMS)}"
@@ -108,6 +112,7 @@ def open(
         count=COUNTS[path] if count is None else _whole("count", count, 1, 2**40),
         seed=_whole("seed", seed, 0, 2**63 - 1),
         objects=many,
+        words=words,
     )
 
 
@@ -120,6 +125,7 @@ class Shapes:
     count: int
     seed: int
     objects: int | None
+    words: str = "all"
     class_names: tuple[str, ...] = scene.CLASS_NAMES
 
     @property
@@ -134,7 +140,7 @@ class Shapes:
         [(made, u)] = self._made(i, i + 1)
         return {
             "image": render.render(made, self.size),
-            "text": captions(made, u[scene.CAPTION_DRAWS :]),
+            "text": self._captions(made, u),
             "label": made.objects[0].label if len(made.objects) == 1 else -1,
             "boxes": render.boxes(made, self.size),
             "scene": made,
@@ -144,11 +150,17 @@ class Shapes:
     def texts(self) -> Iterator[str]:
         for start in range(0, self.count, BLOCK):
             for made, u in self._made(start, min(start + BLOCK, self.count)):
-                yield from captions(made, u[scene.CAPTION_DRAWS :])
+                yield from self._captions(made, u)
 
     def fingerprint(self) -> str:
         facts = [self.split, self.size, self.count, self.seed, self.objects]
+        if self.words != "all":
+            facts.append(self.words)
         return records.digest("shapes", VERSION, facts)
+
+    def _captions(self, made: scene.Scene, u: list[float]) -> list[str]:
+        found = captions(made, u[scene.CAPTION_DRAWS :])
+        return found[:1] if self.words == "full" else found
 
     def _made(self, start: int, stop: int) -> Iterator[tuple[scene.Scene, list[float]]]:
         """The scenes from `start` to before `stop`, with the numbers behind each."""
