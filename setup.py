@@ -44,7 +44,8 @@ EXTRAS = {
     "tf": ["tensorflow>=2.20"],
     # public weights: their file format, and fetching them
     "convert": ["safetensors", "huggingface_hub"],
-    "bench": [*TORCH, "torchvision"],  # the DataLoader and transforms beside ours
+    # the peers: DataLoader and transforms, GPT-2 with its cache
+    "bench": [*TORCH, "torchvision", "transformers"],
     "parity": TORCH,  # tests against the original implementations
     "notebook": ["nbclient", "nbformat", "ipykernel"],
     "dev": [

@@ -51,7 +51,7 @@ def _codes(size: int, codes: int, **net: object) -> dict:
 def shapes() -> ConfigDict:
     """Scenes of 8 x 8 tokens from their captions."""
     config = _run(
-        steps=1800,
+        steps=1500,
         batch_size=64,
         stage1=_codes(
             32, 512, widths=(64,), stem=4, depth=1, decoder_depth=2, head=256
@@ -65,7 +65,7 @@ def shapes() -> ConfigDict:
     config.task.masks = "full"  # 64 tokens: nothing to save
     config.task.act = "gelu_tanh"
     config.task.caption_dropout = 0.1
-    config.task.sampling = dict(guidance=2.0)
+    config.task.sampling = dict(temperature=0.7, guidance=1.5)
     config.data.train = "shapes:train?size=32&count=40000&seed=2&keep=true"
     config.optim.lr = 3e-3
     config.evals.val = dict(

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from mmjax import checkpoint, evaluators, optim, parallel, runtime, schema, tree
 from mmjax import config as config_lib
 from mmjax.checkpoint import CheckpointConfig
-from mmjax.data import pipeline, text
+from mmjax.data import pipeline, text, token_cache
 from mmjax.data.image import ImageConfig
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
@@ -204,7 +204,10 @@ def check_resume(parts: Parts, old: Mapping) -> None:
     after = tree.flatten({k: new["config"][k] for k in keys})
     free = ("data/threads", "data/workers", "data/prefetch", "data/max_broken")
     for path in sorted(before.keys() | after.keys()):
-        if path not in free and before.get(path) != after.get(path):
+        # How a task samples has no part in how it is trained.
+        if path in free or path.startswith("task/sampling"):
+            continue
+        if before.get(path) != after.get(path):
             raise UserError(
                 f"config.{path.replace('/', '.')} was {before.get(path)} when this run "
                 f"was started and is {after.get(path)} now: resume with the old value, "
@@ -284,8 +287,6 @@ def check_cache(parts: Parts, state: TrainState) -> None:
     made = getattr(parts.source, "stage1", None)
     if made is None:
         return
-    from mmjax.data import token_cache
-
     found = {
         name: token_cache.fingerprint(jax.device_get(weights))
         for name, weights in state.vars.frozen.items()
@@ -298,6 +299,25 @@ def check_cache(parts: Parts, state: TrainState) -> None:
         )
 
 
+def open_network(workdir: str) -> evaluators.Network:
+    """A trained run as another run's judge, its averaged weights bound."""
+    parts, state = restore(pathlib.Path(workdir))
+    variables = state.eval_vars()
+    weights = jax.device_get({"params": variables.params, **variables.extra})
+    return evaluators.Network(
+        name=str(workdir),
+        task=parts.config.task.name,
+        step=int(state.step),
+        fingerprint=token_cache.fingerprint(weights),
+        predict={
+            name: functools.partial(fn, variables) for name, fn in parts.predict.items()
+        },
+        tokenizer=parts.tokenizer,
+        image_cfg=parts.image_cfg,
+        batch_size=parts.cfg.batch_size,
+    )
+
+
 def make_evaluators(parts: Parts) -> dict[str, tuple[int, Any]]:
     """name -> (every, evaluator) of `config.evals`."""
     env = evaluators.Env(
@@ -308,6 +328,7 @@ def make_evaluators(parts: Parts) -> dict[str, tuple[int, Any]]:
         batch_size=parts.cfg.batch_size,
         open_source=open_source,
         eval_batches=pipeline.eval_batches,
+        open_run=open_network,
     )
     made = {}
     for name in sorted(parts.cfg.evals):

@@ -62,7 +62,7 @@ section { padding: 34px 0 8px; margin-top: 26px; border-top: 1px solid var(--rul
 .pair { display: grid; gap: 20px; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); }
 figure { margin: 0 0 16px; min-width: 0; }
-.grid > figure { margin: 0; }
+.grid > figure { margin: 0; } .grid { margin-bottom: 16px; }
 figure.panel { background: var(--card); border: 1px solid var(--rule);
   border-radius: 10px; padding: 12px 14px 10px; max-width: 560px; }
 figure.panel > b { display: block; font-size: .95rem; line-height: 1.3; }

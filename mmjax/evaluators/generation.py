@@ -22,7 +22,6 @@ from mmjax.evaluators import (
     frechet,
     judges,
     network,
-    scenes,
 )
 from mmjax.evaluators.base import Env, EvalConfig, Network, PyTree, Result
 from mmjax.evaluators.view import View, open_view
@@ -37,9 +36,12 @@ JUDGES = {  # name: the keys of the config that it needs
 }
 _DEFINITIONS = {
     "oracle": {
-        f"oracle_{name}": f"share of pictures whose {name} the oracle reads as the "
-        "caption's scene has it, of every object at once"
-        for name in scenes.ATTRIBUTES
+        "oracle_all": "share of pictures in which the oracle reads the caption's scene",
+        **{
+            f"oracle_{name}": f"share of pictures whose {name} it reads right, of "
+            "every object at once"
+            for name in judges.ORDER[1:]
+        },
     },
     "clip": {"clip_score": "mean of max(100 cosine, 0) with the caption"},
     "classifier": {"classifier_accuracy": "share that the network calls the label"},
@@ -282,8 +284,8 @@ class Evaluator:
 
     def _card(self, facts: dict[str, int]) -> dict[str, Any]:
         cfg = self.config
-        networks = {
-            key: network.describe(run)
+        runs = {
+            key: run
             for key, run in (
                 ("clip", self._clip_run if cfg.clip else None),
                 ("features", self._features_run if cfg.features else None),
@@ -307,7 +309,7 @@ class Evaluator:
                 "frechet": frechet.INTERVAL,
                 "frechet_resamples": cfg.frechet_resamples,
             }
-        return card.write(
+        written = card.write(
             cfg,
             self._env,
             self._source,
@@ -323,7 +325,7 @@ class Evaluator:
             metrics=definitions,
             task={
                 "judges": list(cfg.named),
-                "networks": networks,
+                "networks": {key: network.describe(run) for key, run in runs.items()},
                 "pictures_of": sources,
                 "candidates": cfg.candidates,
                 "best_of": list(cfg.best_of),
@@ -332,3 +334,5 @@ class Evaluator:
             },
             text=True,
         )
+        # where they lie is no part of what was measured, nor of the card's id
+        return {**written, "runs": {key: run.name for key, run in runs.items()}}

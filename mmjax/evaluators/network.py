@@ -55,9 +55,8 @@ def of_texts(network: Network, name: str, texts: Sequence[str]) -> np.ndarray:
 
 
 def describe(network: Network) -> dict[str, Any]:
-    """Which network it was, for a card."""
+    """Which network it was, wherever it lies, for a card."""
     return {
-        "run": network.name,
         "task": network.task,
         "step": network.step,
         "fingerprint": network.fingerprint,

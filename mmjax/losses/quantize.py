@@ -25,6 +25,17 @@ def codebook(encoded: jax.Array, codes: jax.Array) -> jax.Array:
     return _mean_square(jax.lax.stop_gradient(encoded), codes)
 
 
+def edges(off_bhwc: jax.Array) -> jax.Array:
+    """Mean square of what an error changes by from a pixel to the next, both ways.
+
+    The gradient difference loss of Mathieu et al. 2016 (eq. 6, squared and with signs):
+    it leaves a flat error alone and adds to those along edges.
+    """
+    off_bhwc = off_bhwc.astype(jnp.float32)
+    down = jnp.square(jnp.diff(off_bhwc, axis=1)).mean()
+    return down + jnp.square(jnp.diff(off_bhwc, axis=2)).mean()
+
+
 def perplexity(count_k: jax.Array) -> jax.Array:
     """exp of the entropy of the use of codes: k when all are used alike, 1 when one is.
 

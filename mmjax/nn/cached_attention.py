@@ -1,4 +1,4 @@
-"""Transformer blocks over [text | image], and the same decoding an image token by token.
+"""Transformer blocks over [text | image], and the same decoding token by token.
 
 Legend: b rows, t tokens of a whole sequence, l of them text, m image tokens given, w
 width, f hidden width, h heads, d width of a head, z = b*t. While decoding: p prompts, k
@@ -9,7 +9,7 @@ candidates; keys and values of image tokens are a row's own. A step reads every 
 for a few rows alone, so it is as fast as memory, if nothing else gets in its way:
 
 - Rows are columns, (w, b), and kernels transposed: with so few rows XLA's CPU products
-  spend their time on re-arranging the larger operand, least in this form (a fifth less).
+  spend their time on re-arranging the larger operand, least in this form (by a fifth).
 - Caches are (b*h, s, d) and products over them have one batch axis. With more axes, or
   an axis of pages, XLA copies every cache whole at each step (four times the step).
 """
@@ -209,13 +209,16 @@ def _decode_attention(
     q, k, v = qkv_3bhd.reshape(3, b * h, 1, d)
     slot, start = (jnp.asarray(x_n)[index] for x_n in (plan.slot_n, plan.start_n))
 
-    def write(cache_nsd: jax.Array, x_n1d: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice(cache_nsd, x_n1d, (0, slot, 0))
-
-    def read(cache_nsd: jax.Array) -> jax.Array:
+    def put(cache_nsd: jax.Array, x_n1d: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The cache with x in its slot, and the part of it that is read."""
+        update, cut = jax.lax.dynamic_update_slice, jax.lax.dynamic_slice_in_dim
         if window == plan.slots:
-            return cache_nsd
-        return jax.lax.dynamic_slice_in_dim(cache_nsd, start, window, axis=1)
+            cache_nsd = update(cache_nsd, x_n1d, (0, slot, 0))
+            return cache_nsd, cache_nsd
+        # Into the part, and the part into the cache: the other way round, XLA reads
+        # the cache both before and after the write, so copies it.
+        part_nsd = update(cut(cache_nsd, start, window, 1), x_n1d, (0, slot - start, 0))
+        return update(cache_nsd, part_nsd, (0, start, 0)), part_nsd
 
     def by_prompt(x_n1d: jax.Array) -> jax.Array:
         """(b*h, 1, d) to (p*h, k, d)."""
@@ -227,14 +230,14 @@ def _decode_attention(
         x_phkd = x_mkd.reshape(p, h, b // p, -1)
         return x_phkd.swapaxes(1, 2).reshape(b * h, 1, -1)
 
-    image = Memory(write(image.k, k), write(image.v, v))
+    (cache_k, k_nsd), (cache_v, v_nsd) = put(image.k, k), put(image.v, v)
     text_n1l = by_row(jnp.einsum("mkd,mld->mkl", by_prompt(q), text.k))
-    own_n1s = jnp.einsum("nqd,nsd->nqs", q, read(image.k))
+    own_n1s = jnp.einsum("nqd,nsd->nqs", q, k_nsd)
     visible_s = jnp.asarray(plan.visible_ns)[index]
     own_n1s = jnp.where(visible_s, own_n1s, jnp.finfo(own_n1s.dtype).min)
     both_n1t = jnp.concatenate([text_n1l, own_n1s], axis=-1)
     both_n1t = softmax(both_n1t, None, str(qkv_wb.dtype))
     text_n1l, own_n1s = both_n1t[..., :-window], both_n1t[..., -window:]
     y_n1d = by_row(jnp.einsum("mkl,mld->mkd", by_prompt(text_n1l), text.v))
-    y_n1d += jnp.einsum("nqs,nsd->nqd", own_n1s, read(image.v))
-    return y_n1d.reshape(b, h * d).T, image
+    y_n1d += jnp.einsum("nqs,nsd->nqd", own_n1s, v_nsd)
+    return y_n1d.reshape(b, h * d).T, Memory(cache_k, cache_v)

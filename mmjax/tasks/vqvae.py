@@ -45,6 +45,7 @@ class Task:
 
     tokenizer: dict
     loss_name: str = "l2"
+    edges: float = 0.0
     commitment: float = 0.25
     decay: float = 0.99
     eps: float = 1e-5
@@ -122,6 +123,8 @@ class Task:
         reconstruction = error_bhw3(off_bhw3).mean()
         commitment = losses.commitment(z_bnd, e_bnd)
         loss = reconstruction + self.commitment * commitment
+        if self.edges:
+            loss = loss + self.edges * losses.edges(off_bhw3)
         if book is None:
             loss = loss + losses.codebook(z_bnd, e_bnd)
 

@@ -117,8 +117,9 @@ def test_every_judge_and_its_card():
     assert got.arrays["oracle"].tolist() == [[1, 0, 1, 0]] * 9
     assert got.arrays["clip"].shape == got.arrays["log_prob"].shape == (9, 4)
     card = json.loads(json.dumps(got.card))
-    networks = {k: (v["run"], v["step"]) for k, v in card["networks"].items()}
-    assert networks == {"clip": ("runs/clip", 3), "features": ("runs/classifier", 3)}
+    assert card["runs"] == {"clip": "runs/clip", "features": "runs/classifier"}
+    known = {"task": "fake", "step": 3, "fingerprint": "abcd"}
+    assert card["networks"] == {"clip": known, "features": known}
     counts = card["counts"]
     assert (counts["prompts"], counts["pictures"], counts["broken"]) == (9, 36, 0)
     assert (counts["reference"], counts["features"]) == (9, 48)

@@ -55,7 +55,6 @@ def test_load_names_what_is_missing(run):
 
     got = network.load(env(lambda workdir: run), "runs/x", ["features"], "here")
     assert network.describe(got) == {
-        "run": "runs/x",
         "task": "fake",
         "step": 7,
         "fingerprint": "f",
