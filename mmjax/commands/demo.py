@@ -64,9 +64,10 @@ def run(args: argparse.Namespace) -> int:
     else:
         summary = demo.clip_summary()
     print("\n".join(table(summary)))
+    print(f"\nsummary  {args.workdir}/summary.json")
+    print(f"picture  {args.workdir}/zero_shot.png")
     if args.until == STAGES[-1]:
         print(f"report   {args.workdir}/report.html")
-        print(f"summary  {args.workdir}/summary.json")
         print(
             f'try      mmjax sample {args.workdir}/prior "a small red star" '
             f"-k 64 --clip {args.workdir}/clip --top 8"

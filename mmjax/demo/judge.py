@@ -56,7 +56,7 @@ def judge(plan: Plan, workdir: pathlib.Path, values: Mapping[str, Any]) -> None:
             _sheets(workdir, made, cosines_pk, ("", f"{split}_best"))
     summary |= _completions(plan, workdir)
     results["code_counts"] = _tokenizer(plan, workdir)
-    _zero_shot(workdir, clip)
+    zero_shot(workdir, clip)
     results["about"] = runtime.describe() | {"seed": plan.seed}
     (workdir / "results.json").write_text(json.dumps(results, indent=1))
     (workdir / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
@@ -215,7 +215,7 @@ def _tokenizer(plan: Plan, workdir: pathlib.Path) -> list[int]:
     return counts.tolist()
 
 
-def _zero_shot(workdir: pathlib.Path, clip: notebook.Run, *, each: int = 6) -> None:
+def zero_shot(workdir: pathlib.Path, clip: notebook.Run, *, each: int = 6) -> None:
     """A PNG of val and unseen images with their ranked labels."""
     evals = clip.config.evals
     records, names = [], []

@@ -24,6 +24,7 @@ class Plan:
 
     clip, tokenizer, prior: configs. train: the scenes that the prior is trained on.
     prompts: of each split; k: candidates of a prompt; batch: candidates in a call.
+    context: text tokens of the prior; 0 is its config's.
     """
 
     clip: str
@@ -34,6 +35,7 @@ class Plan:
     prompts: int
     k: int
     batch: int = 256
+    context: int = 0
     seed: int = 0
 
     @property
@@ -64,6 +66,7 @@ PLANS = {
         size=16,
         prompts=6,
         k=8,
+        context=96,  # with few captions to learn words from, they are spelled out
     ),
 }
 
@@ -96,9 +99,13 @@ class Demo:
         return {name: seconds / 60 for name, seconds in spent.items()}
 
     def clip_summary(self) -> dict[str, float]:
-        """What CLIP alone reached, for a demo that ends there: summary.json."""
+        """What CLIP alone reached, for a demo that ends there: summary.json and a
+        picture of ranked labels.
+        """
+        from mmjax import notebook
         from mmjax.demo import judge
 
+        judge.zero_shot(self.workdir, notebook.load_run(self.workdir / "clip"))
         summary = judge.evaluated(self.values)
         summary["minutes"] = round(sum(self.minutes().values()), 2)
         path = self.workdir / "summary.json"
@@ -133,6 +140,9 @@ class Demo:
             made.task.stage1 = self.config("tokenizer").task.tokenizer
             made.graft = {"tokenizer": str(self.workdir / "tokenizer")}
             made.data.train = f"tokens:{self.workdir / 'tokens'}"
+            if self.plan.context:
+                made.task.context = self.plan.context
+                made.data.tokenizer.context = self.plan.context
         return made
 
     def _train(self, name: str) -> None:

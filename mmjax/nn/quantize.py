@@ -101,7 +101,7 @@ def kmeans(
     left out, drawn by lot.
     """
     pick_key, seed_key = jax.random.split(key)
-    x_md = x_md.astype(jnp.float32)
+    x_md = jnp.asarray(x_md, jnp.float32)
     m = len(x_md)
     if m > limit * k:
         m = limit * k

@@ -26,6 +26,7 @@ def test_it_may_end_after_clip(demo, capsys):
     for name in ("zero_shot_val", "zero_shot_unseen", "retrieval_r1"):
         assert summary[f"{name}_lo"] <= summary[name] <= summary[f"{name}_hi"]
     assert summary["minutes"] > 0
+    assert (demo / "zero_shot.png").read_bytes().startswith(b"\x89PNG")
     assert not (demo / "tokenizer").exists()
 
 

@@ -94,7 +94,7 @@ def test_the_size_of_vqgan():
         "image_size": 256,
         "vocab_size": 1024,
         "code_dim": 256,
-        "net": net | {"groups": 32, "attention": True},
+        "net": net | {"groups": 32, "attention": True, "decoder_depth": 3},
     }
     module = vqvae.build(spec)
     assert module.grid == 16

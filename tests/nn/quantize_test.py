@@ -15,7 +15,8 @@ def cloud(n=200, d=D, seed=0):
 
 
 def distances_np(x, codes):
-    return ((x[:, None].astype(np.float64) - codes[None]) ** 2).sum(-1)
+    x, codes = np.asarray(x, np.float64), np.asarray(codes, np.float64)
+    return ((x[:, None] - codes[None]) ** 2).sum(-1)
 
 
 @pytest.mark.parametrize("shift", [0.0, 30.0])

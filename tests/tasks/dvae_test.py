@@ -190,7 +190,9 @@ def test_collapse_is_told(variables):
     assert got["kl"] == pytest.approx(0.0, abs=1e-6)
     assert got["collapsed"] == 1
     assert metrics(dead, batch(), alarm=0.04)["collapsed"] == 0
-    assert metrics(variables, batch())["collapsed"] == 0
+    fresh = metrics(variables, batch())
+    assert fresh["collapsed"] == float(fresh["used"] < make().alarm)
+    assert metrics(variables, batch(), alarm=1e-3)["collapsed"] == 0
     # 16 tokens of one picture cannot use more than 16 of 24 codes: one is 1/16 of them
     assert metrics(dead, batch(1), alarm=0.06)["collapsed"] == 0
     assert metrics(dead, batch(1), alarm=0.07)["collapsed"] == 1
