@@ -79,7 +79,7 @@ def emoji() -> ConfigDict:
     config = _run(
         steps=2000,
         batch_size=32,
-        stage1=_codes(64, 512, widths=(64,), stem=4, depth=2, decoder_depth=2),
+        stage1=_codes(64, 512, widths=(32, 64), stem=2, depth=1, decoder_depth=2),
         vocab=4096,
         context=32,
         width=256,
