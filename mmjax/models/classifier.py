@@ -1,8 +1,9 @@
-"""One image tower and a linear head: classes of pictures.
+"""One image tower and a direction for every class.
 
 Legend: b rows, h w pixels, f features, c classes.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,24 +13,34 @@ import jax.numpy as jnp
 
 from mmjax.errors import UserError
 from mmjax.models import presets
+from mmjax.models.dual_encoder import LOG_SCALE_MAX
+from mmjax.nn.clamp import clamp
 from mmjax.nn.dense import Dense
+from mmjax.nn.init import normal
 
 
 class Classifier(nn.Module):
-    """Logits from the features of an image tower of `presets.IMAGE_KINDS`.
+    """Logits are cosines of an image tower's features with the classes, scaled.
 
-    Parameters: `tower/...` and `head/kernel`, `head/bias`; a ResNet tower adds
+    The normalised softmax of Wang et al. 2017 (NormFace): pooled features differ little
+    from one picture to another beside what they share, and a plain linear head learns
+    that difference slowly. The scale is learned as in CLIP, at most 100.
+
+    Parameters: `tower/...`, `head/kernel` and `logit_scale`; a ResNet tower adds
     `batch_stats`: call it in training with `mutable=["batch_stats"]`.
     """
 
     tower: nn.Module
     classes: int
+    init_scale: float = math.log(1 / 0.07)
     dtype: str = "float32"
 
     def setup(self) -> None:
-        # Even odds at first, whatever the features are.
-        zeros = nn.initializers.zeros
-        self.head = Dense(self.classes, True, zeros, zeros, dtype=self.dtype)
+        init = normal(self.tower.features**-0.5)
+        self.head = Dense(self.classes, use_bias=False, kernel_init=init)
+        self.logit_scale = self.param(
+            "logit_scale", nn.initializers.constant(self.init_scale), (), jnp.float32
+        )
 
     def features(
         self, images: jax.Array, *, train: bool = False, axis: str | None = None
@@ -48,7 +59,15 @@ class Classifier(nn.Module):
     ) -> jax.Array:
         """Logits (b, c) float32."""
         features_bf = self.features(images, train=train, axis=axis)
-        return self.head(features_bf).astype(jnp.float32)
+        kernel_fc, _ = self.head.weights(features_bf.shape[1])
+        scale = jnp.exp(clamp(self.logit_scale, 0.0, LOG_SCALE_MAX))
+        return scale * (_unit(features_bf, 1) @ _unit(kernel_fc, 0))
+
+
+def _unit(x: jax.Array, axis: int) -> jax.Array:
+    # the maximum inside the root: its gradient is finite where x is 0
+    square = jnp.sum(jnp.square(x), axis, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(square, 1e-12))
 
 
 def build(

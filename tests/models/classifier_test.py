@@ -1,4 +1,4 @@
-"""The classifier's parts: even odds at first, features before the head, errors."""
+"""The classifier: its logits are scaled cosines of its features; errors."""
 
 import jax
 import jax.numpy as jnp
@@ -19,26 +19,31 @@ CONV = {"kind": "conv", "width": 8, "depths": (1, 1), "groups": 4}
         {"kind": "resnet", "width": 8, "depths": (1, 1), "heads": 4},
     ],
 )
-def test_logits_are_the_head_of_the_features(image):
+def test_logits_are_scaled_cosines_of_the_features(image):
     model = classifier.build(image, classes=5, image_size=32)
     x = jax.random.normal(jax.random.key(0), (3, 32, 32, 3))
     variables = jax.jit(model.init)(jax.random.key(1), x)
-    assert not np.asarray(jax.jit(model.apply)(variables, x)).any()  # even odds
-    kernel = jax.random.normal(
-        jax.random.key(2), variables["params"]["head"]["kernel"].shape
-    )
-    params = {
-        **variables["params"],
-        "head": {"kernel": kernel, "bias": jnp.arange(5.0)},
-    }
-    variables = {**variables, "params": params}
-    features, logits = jax.jit(
-        lambda v: (model.apply(v, x, method="features"), model.apply(v, x))
-    )(variables)
-    assert logits.shape == (3, 5) and logits.dtype == jnp.float32
-    wanted = np.asarray(features) @ np.asarray(kernel) + np.arange(5.0)
-    np.testing.assert_allclose(logits, wanted, atol=1e-4)
+    params = variables["params"]
+    assert np.exp(params["logit_scale"]) == pytest.approx(1 / 0.07)
+
+    @jax.jit
+    def both(log_scale):
+        given = {**variables, "params": {**params, "logit_scale": log_scale}}
+        return model.apply(given, x, method="features"), model.apply(given, x)
+
+    kernel = np.asarray(params["head"]["kernel"], np.float64)
+    for log_scale, scale in ((np.log(7.0), 7.0), (9.0, 100.0), (-1.0, 1.0)):
+        features, logits = both(jnp.float32(log_scale))
+        assert logits.shape == (3, 5) and logits.dtype == jnp.float32
+        rows = np.asarray(features, np.float64)
+        lengths = np.linalg.norm(rows, axis=1)[:, None] * np.linalg.norm(kernel, axis=0)
+        np.testing.assert_allclose(logits, scale * rows @ kernel / lengths, atol=1e-3)
     assert np.ptp(features, axis=0).max() > 1e-4  # it looks at the picture
+
+
+def test_a_black_feature_vector_has_a_gradient():
+    grads = jax.grad(lambda x: classifier._unit(x, 1).sum())(jnp.zeros((2, 3)))
+    assert np.isfinite(grads).all()
 
 
 def test_refuses_unknown_keys_and_other_sizes():
