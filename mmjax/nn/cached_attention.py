@@ -14,7 +14,7 @@ for a few rows alone, so it is as fast as memory, if nothing else gets in its wa
   an axis of pages, XLA copies every cache whole at each step (four times the step).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -23,11 +23,12 @@ import jax.numpy as jnp
 
 from mmjax.nn import grid_masks
 from mmjax.nn.activation import activation
-from mmjax.nn.attention import attend, softmax
+from mmjax.nn.attention import softmax
 from mmjax.nn.dense import Dense
-from mmjax.nn.grid_masks import CachePlan
+from mmjax.nn.grid_masks import CachePlan, Tile
 from mmjax.nn.init import normal
 from mmjax.nn.norm import LayerNorm
+from mmjax.nn.tiled_attention import attend_tiles
 
 
 class Memory(NamedTuple):
@@ -40,25 +41,27 @@ class Memory(NamedTuple):
 class CachedAttention(nn.Module):
     """Self-attention with a fused (w, 3w) kernel, as `nn.attention.SelfAttention`."""
 
-    width: int
     heads: int
+    tiles: tuple[Tile, ...]
     std: float = 0.02
     out_std: float = 0.02
     dtype: str = "float32"
 
     @nn.compact
     def __call__(
-        self, x_zw: jax.Array, t: int, mask_tt: jax.Array
+        self, x_zw: jax.Array, t: int, masks: Sequence[jax.Array]
     ) -> tuple[jax.Array, Memory]:
         """Output (z, w) of rows of `t` tokens; keys and values (b, h, t, d)."""
         z, w = x_zw.shape
+        b, h = z // t, self.heads
         zeros = nn.initializers.zeros
         qkv = Dense(3 * w, True, normal(self.std), zeros, self.dtype, name="qkv")
         out = Dense(w, True, normal(self.out_std), zeros, self.dtype, name="out")
-        qkv_bt3hd = qkv(x_zw).reshape(z // t, t, 3, self.heads, w // self.heads)
-        q, k, v = qkv_bt3hd.transpose(2, 0, 3, 1, 4)
-        y_bhtd = attend(q, k, v, mask_tt)
-        return out(y_bhtd.transpose(0, 2, 1, 3).reshape(z, w)), Memory(k, v)
+        qkv_3bhtd = qkv(x_zw).reshape(b, t, 3, h, w // h).transpose(2, 0, 3, 1, 4)
+        q, k, v = qkv_3bhtd.reshape(3, b * h, t, w // h)
+        y_bhtd = attend_tiles(q, k, v, self.tiles, masks).reshape(b, h, t, -1)
+        memory = Memory(*(x_ntd.reshape(b, h, t, -1) for x_ntd in (k, v)))
+        return out(y_bhtd.transpose(0, 2, 1, 3).reshape(z, w)), memory
 
 
 class CachedBlock(nn.Module):
@@ -68,8 +71,8 @@ class CachedBlock(nn.Module):
     biases zero. Returns keys and values (b, h, t, d) as well.
     """
 
-    width: int
     heads: int
+    tiles: tuple[Tile, ...]
     mlp_ratio: float = 4.0
     act: str = "gelu"
     std: float = 0.02
@@ -78,19 +81,22 @@ class CachedBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_zw: jax.Array, t: int, mask_tt: jax.Array
+        self, x_zw: jax.Array, t: int, masks: Sequence[jax.Array]
     ) -> tuple[jax.Array, Memory]:
-        hidden, zeros = int(self.mlp_ratio * self.width), nn.initializers.zeros
+        width, zeros = x_zw.shape[1], nn.initializers.zeros
         attn = CachedAttention(
-            self.width, self.heads, self.std, self.out_std, self.dtype, name="attn"
+            self.heads, self.tiles, self.std, self.out_std, self.dtype, name="attn"
         )
-        fc = Dense(hidden, True, normal(self.std), zeros, self.dtype, name="fc")
-        proj = Dense(
-            self.width, True, normal(self.out_std), zeros, self.dtype, name="proj"
+        fc = Dense(
+            int(self.mlp_ratio * width),
+            True,
+            normal(self.std),
+            zeros,
+            self.dtype,
+            name="fc",
         )
-        y_zw, memory = attn(
-            LayerNorm(dtype=self.dtype, name="norm_1")(x_zw), t, mask_tt
-        )
+        proj = Dense(width, True, normal(self.out_std), zeros, self.dtype, name="proj")
+        y_zw, memory = attn(LayerNorm(dtype=self.dtype, name="norm_1")(x_zw), t, masks)
         x_zw = x_zw + y_zw
         y_zw = LayerNorm(dtype=self.dtype, name="norm_2")(x_zw)
         return x_zw + proj(activation(self.act)(fc(y_zw))), memory
@@ -111,7 +117,7 @@ def affine(
     dtype: str,
     norm: Mapping[str, jax.Array] | None = None,
 ) -> Affine:
-    """The parameters of a `Dense`, after those of a `LayerNorm` where there is one."""
+    """The parameters of a `Dense`, after those of a norm where there is one."""
     kernel = dense["kernel"]
     bias = dense["bias"] if "bias" in dense else jnp.zeros(kernel.shape[1])
     if norm is not None:

@@ -104,6 +104,41 @@ def sequence_mask(
     return mask_tt
 
 
+class Tile(NamedTuple):
+    """Queries `start` to `stop` - 1 of a sequence, and the keys that any of them sees.
+
+    The keys are the first `text` tokens, and those from `first` to `last` - 1, which
+    follow the text.
+    """
+
+    start: int
+    stop: int
+    text: int
+    first: int
+    last: int
+
+
+def tiles(mask_tt: np.ndarray, text: int, size: int) -> tuple[Tile, ...]:
+    """A sequence mask cut into tiles: the text's, then of `size` image queries each.
+
+    What no query of a tile sees is left out of it: a third of a causal mask cut in
+    two, most of a long image's `row` mask.
+    """
+    made = [Tile(0, text, text, text, text)]
+    for start in range(text, len(mask_tt), size):
+        stop = min(start + size, len(mask_tt))
+        seen = text + np.flatnonzero(mask_tt[start:stop, text:].any(0))
+        made.append(Tile(start, stop, text, int(seen[0]), int(seen[-1]) + 1))
+    return tuple(made)
+
+
+def cut(mask_tt: np.ndarray, tile: Tile) -> np.ndarray:
+    """A tile's queries and keys of a sequence mask, bool (q, k)."""
+    rows = mask_tt[tile.start : tile.stop]
+    parts = rows[:, : tile.text], rows[:, tile.first : tile.last]
+    return np.concatenate(parts, axis=1)
+
+
 class CachePlan(NamedTuple):
     """Where a layer keeps the keys and values of image tokens while decoding.
 

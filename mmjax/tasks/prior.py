@@ -128,10 +128,10 @@ class Task:
         """int32 (b, n): the batch's own, or the frozen encoder's of its images."""
         if "image_tokens" in batch:
             return batch["image_tokens"].astype(jnp.int32)
-        x_bhw3 = batch["image"].astype(jnp.float32) / 255.0
-        return self.tokenizer.apply(
-            variables.frozen["tokenizer"], x_bhw3, method="encode_tokens"
-        )
+        return self._stage1(variables, "encode_tokens", _pixels(batch))
+
+    def _stage1(self, variables: Vars, method: str, *args: jax.Array) -> jax.Array:
+        return self.tokenizer.apply(variables.frozen["tokenizer"], *args, method=method)
 
     def _nll(
         self, variables: Vars, batch: Batch, dropped_b: jax.Array | None = None
@@ -211,9 +211,7 @@ class Task:
             options=options,
         )
         ids_bn = jnp.concatenate([jnp.repeat(prefix_pm, k, axis=0), ids_bm], axis=1)
-        x_bhw3 = self.tokenizer.apply(
-            variables.frozen["tokenizer"], ids_bn, method="decode_tokens"
-        )
+        x_bhw3 = self._stage1(variables, "decode_tokens", ids_bn)
         image_bhw3 = jnp.round(255.0 * jnp.clip(x_bhw3, 0, 1)).astype(jnp.uint8)
         return {
             "image_tokens": ids_bn.reshape(p, k, -1),
@@ -229,7 +227,9 @@ class Task:
           {image_tokens (p, k, n), log_prob (p, k): of the tokens drawn under what
           they were drawn from, image uint8 (p, k, s, s, 3)}.
         encode: {image uint8 (b, s, s, 3)} to {image_tokens (b, n)}, by stage 1.
-        elbo_terms: nats per row of the text's and of the image's tokens, summed.
+        elbo_terms: nats per row, summed: `text_nll` of the text after its start token,
+          `image_nll` of the image tokens given the text; of a batch with images also
+          `reconstruction`, of the pixels given the tokens, by stage 1's own density.
         image_log_prob: log p(image tokens | text), (b,).
         """
 
@@ -239,7 +239,12 @@ class Task:
         def elbo_terms(variables: Vars, batch: Batch, ctx: Ctx) -> Metrics:
             text_bm, counted_bm, image_bn = self._nll(variables, batch)
             text_b = jnp.where(counted_bm, text_bm, 0.0).sum(-1)
-            return {"text_nll": text_b, "image_nll": image_bn.sum(-1)}
+            terms = {"text_nll": text_b, "image_nll": image_bn.sum(-1)}
+            if "image" in batch:
+                ids_bn = self._image_tokens(variables, batch)
+                x_bhw3 = _pixels(batch)
+                terms["reconstruction"] = self._stage1(variables, "nll", x_bhw3, ids_bn)
+            return terms
 
         def encode(variables: Vars, batch: Batch, ctx: Ctx) -> Metrics:
             return {"image_tokens": self._image_tokens(variables, batch)}
@@ -260,3 +265,8 @@ def _without_text(mask_bl: jax.Array, dropped_b: jax.Array) -> jax.Array:
     """The mask with only the start token left in the rows that are dropped."""
     start_l = jnp.arange(mask_bl.shape[1]) == 0
     return mask_bl & (start_l | ~dropped_b[:, None])
+
+
+def _pixels(batch: Batch) -> jax.Array:
+    """uint8 (b, h, w, 3) to float32 in [0, 1]."""
+    return batch["image"].astype(jnp.float32) / 255.0
