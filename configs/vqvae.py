@@ -55,7 +55,9 @@ def _judge(config: ConfigDict, name: str, source: str, *, every: int, **more) ->
 def shapes() -> ConfigDict:
     """8 x 8 codes of a 32 px scene."""
     net = dict(kind="conv", widths=(64,), stem=4, depth=1, decoder_depth=2, head=256)
-    config = _run(steps=4000, batch_size=32, size=32, codes=512, net=net)
+    config = _run(steps=4500, batch_size=32, size=32, codes=512, net=net)
+    config.task.edges = 1.0  # shapes are told apart by their outlines
+    config.task.start = 200
     config.data.train = "shapes:train?size=32&count=20000&keep=true"
     config.optim.lr = 5e-3
     _judge(config, "val", "shapes:val?size=32&count=1000", every=config.steps)

@@ -31,12 +31,15 @@ class Task:
     tokenizer: what `mmjax.models.image_tokenizer.build` takes, of kind "vqvae".
     loss_name: "l2" (the paper) or "l1", of pixels in [-1, 1], averaged over pixels and
       channels.
+    edges: weight of the mean square of what the error changes by from pixel to pixel;
+      0 in the paper. Sharper outlines for less exact flat colours.
     commitment: weight of the commitment term; 0.25 in the paper.
     decay, eps: of the codebook's moving averages; decay also of the pixel variance.
-    kmeans: Lloyd's iterations that place the codes by the first batch; 0 leaves them
-      N(0, 1). Only where the codebook is kept by moving averages, as is
+    kmeans: Lloyd's iterations that place the codes; 0 leaves them N(0, 1).
+    start: the step whose batch they are placed by. Before it nothing is quantised: an
+      autoencoder trains, and the codes find vectors that mean something.
     revive_below: codes used less than this share of even use move to vectors of the
-      batch; 0 leaves them.
+      batch; 0 leaves them. This and k-means need `tokenizer.ema`.
     alarm: a batch of m tokens can use min(m, k) codes; the metric `collapsed` is 1
       where it uses less than this share of them.
     """
@@ -59,6 +62,11 @@ class Task:
             raise ValueError(f"loss_name is {self.loss_name!r}: use l2 or l1")
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay is {self.decay}: use at least 0 and less than 1")
+        if self.start and not self.kmeans:
+            raise ValueError(
+                f"start is {self.start} and kmeans 0: codes that k-means does not "
+                "place are used from the first step; set start to 0"
+            )
         if not isinstance(self.model, VqVae):
             raise ValueError(
                 f"tokenizer.kind is {self.tokenizer['kind']!r}: this task trains "
@@ -106,36 +114,26 @@ class Task:
         z_bnd = self._apply(variables, "encode", x_bhw3)
         seen_bnd = jax.lax.stop_gradient(z_bnd)
         book = Codebook(**variables.extra["codebook"]) if self.model.ema else None
-        if book is not None and ctx.train and self.kmeans:
-            book = self._initialised(book, seen_bnd, ctx)
+        placing = bool(self.kmeans) and ctx.train
+        if placing:
+            book = self._placed(book, seen_bnd, ctx)
         codes_kd = book.codes if book else self._apply(variables, "codes")
         ids_bn = quantize.nearest(
             seen_bnd.reshape(-1, codes_kd.shape[1]), jax.lax.stop_gradient(codes_kd)
         ).reshape(z_bnd.shape[:2])
         e_bnd = codes_kd[ids_bn]
-        if book is not None and ctx.train and self.kmeans:
+        if placing:
             e_bnd = jnp.where(book.initialised > 0, e_bnd, seen_bnd)
-        y_bhw3 = self._apply(
-            variables, "decode", quantize.straight_through(z_bnd, e_bnd)
-        )
-        off_bhw3 = y_bhw3 - (2.0 * x_bhw3 - 1.0)
-        error_bhw3 = jnp.abs if self.loss_name == "l1" else jnp.square
-        reconstruction = error_bhw3(off_bhw3).mean()
-        commitment = losses.commitment(z_bnd, e_bnd)
-        loss = reconstruction + self.commitment * commitment
-        if self.edges:
-            loss = loss + self.edges * losses.edges(off_bhw3)
-        if book is None:
-            loss = loss + losses.codebook(z_bnd, e_bnd)
+        through_bnd = quantize.straight_through(z_bnd, e_bnd)
+        y_bhw3 = self._apply(variables, "decode", through_bnd)
+        loss, metrics = self._terms(y_bhw3 - (2.0 * x_bhw3 - 1.0), z_bnd, e_bnd)
 
-        shown_bhw3 = jnp.clip(0.5 * y_bhw3 + 0.5, 0.0, 1.0)
-        square = ctx.mean(jnp.square(jax.lax.stop_gradient(shown_bhw3) - x_bhw3).mean())
+        shown_bhw3 = jnp.clip(0.5 * jax.lax.stop_gradient(y_bhw3) + 0.5, 0.0, 1.0)
+        square = ctx.mean(jnp.square(shown_bhw3 - x_bhw3).mean())
         count_k, sum_kd = ctx.mean(quantize.usage(seen_bnd, ids_bn, k))
         used = losses.used(count_k)
         possible = min(ctx.gather(ids_bn).size, k) / k
-        metrics = {
-            "reconstruction": reconstruction,
-            "commitment": commitment,
+        metrics |= {
             "psnr": losses.psnr(square),
             "used": used,
             "perplexity": losses.perplexity(count_k),
@@ -150,8 +148,22 @@ class Task:
             metrics["dead"] = dead
         return loss, (extra, metrics)
 
-    def _initialised(self, book: Codebook, z_bnd: jax.Array, ctx: Ctx) -> Codebook:
-        """The codebook, placed by k-means if this is the first batch."""
+    def _terms(
+        self, off_bhw3: jax.Array, z_bnd: jax.Array, e_bnd: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The loss, and its reconstruction and commitment before weighting."""
+        error = jnp.abs if self.loss_name == "l1" else jnp.square
+        reconstruction = error(off_bhw3).mean()
+        commitment = losses.commitment(z_bnd, e_bnd)
+        loss = reconstruction + self.commitment * commitment
+        if self.edges:
+            loss = loss + self.edges * losses.edges(off_bhw3)
+        if not self.model.ema:
+            loss = loss + losses.codebook(z_bnd, e_bnd)
+        return loss, {"reconstruction": reconstruction, "commitment": commitment}
+
+    def _placed(self, book: Codebook, z_bnd: jax.Array, ctx: Ctx) -> Codebook:
+        """The codebook, placed by k-means if this is the batch of step `start`."""
 
         def place(book: Codebook) -> Codebook:
             x_md = ctx.gather(z_bnd).reshape(-1, z_bnd.shape[-1])
@@ -177,13 +189,19 @@ class Task:
         ctx: Ctx,
     ) -> tuple[Codebook, jax.Array]:
         """The codebook after this batch, and how many dead codes it had."""
-        book = quantize.follow(book, count_k, sum_kd, decay=self.decay, eps=self.eps)
-        if not self.revive_below:
-            return book, (book.count < self.eps).sum().astype(jnp.float32)
-        keys_b = ctx.example_keys(len(z_bnd))
-        row_cd = ctx.gather(quantize.candidates(keys_b, z_bnd, e_bnd))
-        key = jax.random.fold_in(ctx.rng, 1)
-        return quantize.revive(key, book, row_cd, below=self.revive_below)
+        new = quantize.follow(book, count_k, sum_kd, decay=self.decay, eps=self.eps)
+        if self.revive_below:
+            keys_b = ctx.example_keys(len(z_bnd))
+            row_cd = ctx.gather(quantize.candidates(keys_b, z_bnd, e_bnd))
+            key = jax.random.fold_in(ctx.rng, 1)
+            new, dead = quantize.revive(key, new, row_cd, below=self.revive_below)
+        else:
+            dead = (new.count < self.eps).sum().astype(jnp.float32)
+        if not self.kmeans:
+            return new, dead
+        placed = book.initialised > 0  # codes that nothing used yet do not move
+        new = jax.tree.map(lambda a, b: jnp.where(placed, a, b), new, book)
+        return new, jnp.where(placed, dead, 0.0)
 
     def _likelihood(self, variables: Vars, square: jax.Array, ctx: Ctx) -> PyTree:
         """The variance of a pixel: the average of the batches' squared errors."""

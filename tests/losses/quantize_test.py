@@ -27,6 +27,25 @@ def test_a_mean_square_that_moves_one_side(term, moved):
     np.testing.assert_allclose(grads[moved], want, atol=1e-6)
 
 
+def test_edges_are_differences_of_neighbours():
+    off = np.random.default_rng(0).normal(size=(2, 4, 5, 3))
+    down = [
+        (off[b, i + 1, j] - off[b, i, j]) ** 2
+        for b in (0, 1)
+        for i in range(3)
+        for j in range(5)
+    ]
+    right = [
+        (off[b, i, j + 1] - off[b, i, j]) ** 2
+        for b in (0, 1)
+        for i in range(4)
+        for j in range(4)
+    ]
+    want = np.mean(down) + np.mean(right)
+    assert losses.edges(jnp.asarray(off)) == pytest.approx(want, rel=1e-5)
+    assert losses.edges(jnp.full((1, 4, 4, 3), 7.0)) == 0
+
+
 def test_perplexity_and_use():
     assert losses.perplexity(jnp.full(8, 0.25)) == pytest.approx(8, rel=1e-6)
     one = jnp.array([0.0, 3.0, 0.0, 0.0])
