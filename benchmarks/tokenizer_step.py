@@ -4,8 +4,11 @@
 
 A step is forward, backward and AdamW in float32 on CPU, Gumbel noise included:
 `mmjax.step.train_step` compiled with donated state, and `openai_dvae.DVae` with torch's
-eager AdamW. Both live in processes of their own and take turns, so a busy machine slows
-both alike. Prints medians and ratios and writes JSON.
+eager AdamW, in both of torch's memory formats. All live in processes of their own and
+take turns, so a busy machine slows all alike. Prints medians and ratios and writes
+JSON. Where other work shares the machine, take `--cores 1` and the ratio of CPU times:
+torch's threads wait for each other in busy loops, and with more of them the wait counts
+as work.
 
 `tests/models/dvae_torch_test.py` holds the two to the same loss and gradients. Needs
 torch (extra `parity`), here or for `--peer-python`.
@@ -14,6 +17,7 @@ torch (extra `parity`), here or for `--peer-python`.
 import argparse
 import functools
 import json
+import os
 import pathlib
 import platform
 import statistics
@@ -25,7 +29,7 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "tokenizer_step.json"
-SIDES = ("mmjax", "torch")
+SIDES = ("mmjax", "torch", "torch_channels_last")
 LR, B1, B2, EPS, DECAY = 1e-4, 0.9, 0.999, 1e-8, 1e-4
 TEMPERATURE, KL_WEIGHT = 0.5, 6.6
 
@@ -81,8 +85,8 @@ def ours(args: argparse.Namespace) -> tuple:
     return step, facts
 
 
-def theirs(args: argparse.Namespace) -> tuple:
-    """The same in torch."""
+def theirs(args: argparse.Namespace, *, channels_last: bool) -> tuple:
+    """The same in torch, in one of its two memory formats."""
     import openai_dvae
     import torch
 
@@ -90,7 +94,7 @@ def theirs(args: argparse.Namespace) -> tuple:
     model = openai_dvae.DVae(args.codes, args.hidden, args.groups).train()
     x = torch.from_numpy(make_images(args)).permute(0, 3, 1, 2).float() / 255
     x = x.contiguous()
-    if args.channels_last:
+    if channels_last:
         model = model.to(memory_format=torch.channels_last)
         x = x.to(memory_format=torch.channels_last)
     plain = [p for p in model.parameters() if p.ndim < 2]
@@ -115,7 +119,13 @@ def theirs(args: argparse.Namespace) -> tuple:
 
 def worker(side: str, args: argparse.Namespace) -> None:
     """Answers each line on stdin with one round's numbers on stdout, as JSON."""
-    step, facts = ours(args) if side == "mmjax" else theirs(args)
+    if args.cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
+        os.environ["OMP_NUM_THREADS"] = str(args.cores)
+    if side == "mmjax":
+        step, facts = ours(args)
+    else:
+        step, facts = theirs(args, channels_last=side == "torch_channels_last")
     losses = [step() for _ in range(3)]
     print(json.dumps(facts | {"losses": losses}), flush=True)
     for _ in sys.stdin:
@@ -131,7 +141,7 @@ def measure(args: argparse.Namespace) -> dict:
     """Interleaved rounds of both sides."""
     children, facts, rounds = {}, {}, {side: [] for side in SIDES}
     for side in SIDES:
-        python = args.peer_python if side == "torch" else sys.executable
+        python = sys.executable if side == "mmjax" else args.peer_python
         command = [python, __file__, "--worker", side, *sys.argv[1:]]
         children[side] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -154,16 +164,17 @@ def measure(args: argparse.Namespace) -> dict:
 
 
 def summarize(facts: dict, rounds: dict) -> dict:
-    """Medians, and the median of the rounds' ratios."""
+    """Medians, and the medians of the rounds' ratios to ours."""
     out = {"facts": facts}
     for side in SIDES:
         out[side] = {
             key: statistics.median(r[key] for r in rounds[side])
             for key in ("s", "cpu_s")
         }
-    pairs = list(zip(rounds["torch"], rounds["mmjax"], strict=True))
-    out["ratio"] = statistics.median(t["s"] / o["s"] for t, o in pairs)
-    out["ratio_cpu"] = statistics.median(t["cpu_s"] / o["cpu_s"] for t, o in pairs)
+    for side in SIDES[1:]:
+        pairs = list(zip(rounds[side], rounds["mmjax"], strict=True))
+        for key, name in (("s", "ratio"), ("cpu_s", "ratio_cpu")):
+            out[side][name] = statistics.median(t[key] / o[key] for t, o in pairs)
     out["rounds"] = rounds
     return out
 
@@ -177,9 +188,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=3, help="steps a round")
-    parser.add_argument(
-        "--channels-last", action="store_true", help="torch's other memory format"
-    )
+    parser.add_argument("--cores", type=int, default=0, help="0 is all there are")
     parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--out", type=pathlib.Path, default=RESULT)
     parser.add_argument("--worker", choices=SIDES, help=argparse.SUPPRESS)
@@ -189,10 +198,13 @@ def main() -> None:
         return
     result = measure(args)
     for side in SIDES:
-        mine = result[side]
-        print(f"{side}: {mine['s']:.3f} s a step ({mine['cpu_s']:.3f} s of CPU)")
-    print(f"torch / mmjax {result['ratio']:.2f} (CPU time {result['ratio_cpu']:.2f})")
-    sizes = ("size", "codes", "hidden", "groups", "batch", "channels_last")
+        took = result[side]
+        line = f"{side}: {took['s']:.3f} s a step ({took['cpu_s']:.3f} s of CPU)"
+        if "ratio" in took:
+            ratios = (took["ratio"], took["ratio_cpu"])
+            line += ", {:.2f} of mmjax's (CPU time {:.2f})".format(*ratios)
+        print(line)
+    sizes = ("size", "codes", "hidden", "groups", "batch", "cores")
     about = {key: getattr(args, key) for key in sizes} | {"dtype": "float32"}
     about["machine"] = {
         "processor": platform.processor(),

@@ -34,8 +34,8 @@ class EncoderBlock(nn.Module):
         for i in (1, 2, 3):
             conv = convnet.Conv(self.features // 4, dtype=self.dtype, name=f"conv_{i}")
             y = conv(nn.relu(y))
-        y = _point(nn.relu(y), self.features, self.dtype, "conv_4")
-        return _skip(x_bhwc, self.features, self.dtype) + self.gain * y
+        y = _point(nn.relu(y), self.features, self.dtype, "conv_4", gain=self.gain)
+        return _skip(x_bhwc, self.features, self.dtype) + y
 
 
 class DecoderBlock(nn.Module):
@@ -53,21 +53,23 @@ class DecoderBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x_bhwc: jax.Array) -> jax.Array:
-        hidden = self.features // 4
-        y = _point(nn.relu(x_bhwc), hidden, self.dtype, "conv_1")
-        for i, features in ((2, hidden), (3, hidden), (4, self.features)):
-            up = self.up and i == 2
-            conv = convnet.Conv(
-                features, upsample=up, dtype=self.dtype, name=f"conv_{i}"
-            )
-            y = conv(nn.relu(y))
-        x_bhwc = _skip(x_bhwc, self.features, self.dtype)
-        return (convnet.upsample(x_bhwc) if self.up else x_bhwc) + self.gain * y
+        hidden, dtype = self.features // 4, self.dtype
+        y = _point(nn.relu(x_bhwc), hidden, dtype, "conv_1")
+        y = convnet.Conv(hidden, upsample=self.up, dtype=dtype, name="conv_2")(
+            nn.relu(y)
+        )
+        y = convnet.Conv(hidden, dtype=dtype, name="conv_3")(nn.relu(y))
+        last = convnet.Conv(self.features, gain=self.gain, dtype=dtype, name="conv_4")
+        x_bhwc = _skip(x_bhwc, self.features, dtype)
+        return (convnet.upsample(x_bhwc) if self.up else x_bhwc) + last(nn.relu(y))
 
 
-def _point(x_bhwc: jax.Array, features: int, dtype: str, name: str) -> jax.Array:
+def _point(
+    x_bhwc: jax.Array, features: int, dtype: str, name: str, *, gain: float = 1.0
+) -> jax.Array:
     width = x_bhwc.shape[-1]
-    return convnet.point(features, width=width, dtype=dtype, name=name)(x_bhwc)
+    made = convnet.point(features, width=width, gain=gain, dtype=dtype, name=name)
+    return made(x_bhwc)
 
 
 def _skip(x_bhwc: jax.Array, features: int, dtype: str) -> jax.Array:

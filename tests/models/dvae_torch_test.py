@@ -29,6 +29,15 @@ def twin_module():
 openai_dvae = twin_module()
 
 
+EXTRA = {"relaxation": {"temperature": jnp.ones(())}}
+
+
+def draw(rng, shape):
+    """As a start is, with biases that are not zero: those would hide mistakes."""
+    scale = np.prod(shape.shape[:-1]) ** -0.5 if len(shape.shape) > 1 else 0.1
+    return np.float32(scale * rng.normal(size=shape.shape))
+
+
 def relative(got, want):
     return np.abs(np.asarray(got) - want).max() / np.abs(want).max()
 
@@ -47,11 +56,9 @@ def test_forward_loss_and_gradients(numbers):
     module, size, b = image_tokenizer.build(spec), numbers["image_size"], 2
     rng = np.random.default_rng(0)
     batch = {"image": rng.integers(0, 256, (b, size, size, 3), np.uint8)}
-    fresh = jax.jit(task.init)(jax.random.key(0), batch)
-    params = jax.tree.map(  # zero biases would hide mistakes
-        lambda p: p + 0.05 * rng.normal(size=p.shape).astype(np.float32), fresh.params
-    )
-    variables = Vars(params, fresh.extra)
+    shapes = jax.eval_shape(task.init, jax.random.key(0), batch)
+    params = jax.tree.map(functools.partial(draw, rng), shapes.params)
+    variables = Vars(params, EXTRA)
     ctx = Ctx(rng=jax.random.key(3), step=jnp.asarray(7), train=True)
 
     def loss(params):
@@ -81,7 +88,7 @@ def test_forward_loss_and_gradients(numbers):
     nll, kl = (parts[k].mean().item() for k in ("nll", "kl"))
     assert float(metrics["reconstruction"]) == pytest.approx(nll / d, rel=1e-4)
     assert float(metrics["kl"]) == pytest.approx(kl / n, rel=1e-4)
-    all_variables = {"params": params, **fresh.extra}
+    all_variables = {"params": params, **EXTRA}
     logits = module.apply(
         all_variables, batch["image"] / np.float32(255), method="logits"
     )
@@ -104,10 +111,13 @@ def test_forward_loss_and_gradients(numbers):
 
 def test_hard_tokens_give_the_same_picture():
     spec = {"kind": "dvae", "image_size": 32, "vocab_size": 32, "hidden": 16}
+    spec |= {"groups": 2}
     module = image_tokenizer.build(spec)
     x = np.random.default_rng(0).uniform(size=(2, 32, 32, 3)).astype(np.float32)
-    variables = jax.jit(module.init)(jax.random.key(0), x)
-    twin = openai_dvae.DVae(32, 16)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
+    rng = np.random.default_rng(1)
+    variables = {"params": jax.tree.map(functools.partial(draw, rng), shapes), **EXTRA}
+    twin = openai_dvae.DVae(32, 16, groups=2)
     openai_dvae.load_mmjax(twin, variables["params"])
     with torch.no_grad():
         mapped = torch.from_numpy(x).permute(0, 3, 1, 2) * 0.8 + 0.1

@@ -29,13 +29,36 @@ def test_upsample_repeats():
     np.testing.assert_array_equal(convnet.upsample(x), x.repeat(2, 1).repeat(2, 2))
 
 
-def test_max_pool_matches_numpy_and_its_gradient_adds_up():
+@pytest.mark.parametrize("size, c, f", [(3, 5, 2), (3, 2, 5), (7, 3, 4)])
+def test_convs_gradients_are_the_librarys(size, c, f):
+    x, kernel = normal(2, 6, 8, c), normal(size, size, c, f, seed=1)
+    weight = normal(2, 6, 8, f, seed=2)
+
+    def plain(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def gradients(f):
+        both = jax.grad(lambda *a: (f(*a) * weight).sum(), argnums=(0, 1))
+        return jax.jit(both)(x, kernel)
+
+    for ours, wanted in zip(gradients(convnet.conv), gradients(plain), strict=True):
+        np.testing.assert_allclose(ours, wanted, atol=1e-4)
+
+
+def test_max_pool_matches_numpy_and_its_gradient_goes_to_the_maximum():
     x = normal(2, 4, 6, 3)
     wanted = x.reshape(2, 2, 2, 3, 2, 3).transpose(0, 1, 3, 5, 2, 4).reshape(-1, 4)
     np.testing.assert_array_equal(convnet.max_pool(x).ravel(), wanted.max(1))
-    same = np.ones((1, 4, 4, 1), np.float32)  # equal maxima share
-    gradient = jax.grad(lambda x: convnet.max_pool(x).sum())(same)
-    np.testing.assert_allclose(gradient, 0.25)
+    weight = normal(2, 2, 3, 3, seed=1)
+    gradient = jax.jit(jax.grad(lambda x: (convnet.max_pool(x) * weight).sum()))
+    up = [a.repeat(2, 1).repeat(2, 2) for a in (convnet.max_pool(x), weight)]
+    up = [np.asarray(a) for a in up]
+    np.testing.assert_array_equal(gradient(x), np.where(x == up[0], up[1], 0))
+    same = gradient(np.ones_like(x))  # of equal maxima, the first of its tile
+    np.testing.assert_array_equal(same[:, ::2, ::2], weight)
+    assert not same[:, 1::2].any() and not same[:, :, 1::2].any()
 
 
 @pytest.mark.parametrize("h, w", [(1, 1), (3, 5)])
@@ -64,7 +87,7 @@ def test_modules_start_as_the_released_code_does():
     assert made["kernel"].shape == (3, 3, 64, 96)
     assert made["kernel"].std() == pytest.approx(1 / np.sqrt(64 * 9), rel=0.02)
     assert not np.any(made["bias"])
-    point = convnet.point(256, width=64, name=None)
+    point = convnet.point(256, width=64)
     made = point.init(jax.random.key(0), x)["params"]
     assert made["kernel"].shape == (64, 256)
     assert made["kernel"].std() == pytest.approx(1 / 8, rel=0.02)
@@ -86,3 +109,24 @@ def test_half_precision_is_computed_in():
     made = module.init(jax.random.key(0), x)
     assert made["params"]["kernel"].dtype == jnp.float32
     assert module.apply(made, x).dtype == jnp.bfloat16
+
+
+def test_gain_multiplies_the_result():
+    x = normal(1, 4, 4, 8)
+    for make in (convnet.Conv, lambda f, **more: convnet.point(f, width=8, **more)):
+        made = make(4).init(jax.random.key(0), x)
+        made["params"]["bias"] = jnp.arange(4.0)
+        wanted = 0.25 * make(4).apply(made, x)
+        np.testing.assert_allclose(make(4, gain=0.25).apply(made, x), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("c, f", [(3, 8), (8, 3)])
+def test_points_gradients_are_the_librarys(c, f):
+    x, kernel, weight = normal(50, c), normal(c, f, seed=1), normal(50, f, seed=2)
+
+    def gradients(mix):
+        both = jax.grad(lambda *a: (mix(*a) * weight).sum(), argnums=(0, 1))
+        return jax.jit(both)(x, kernel)
+
+    for ours, wanted in zip(gradients(convnet.mix), gradients(jnp.matmul), strict=True):
+        np.testing.assert_allclose(ours, wanted, atol=1e-4)

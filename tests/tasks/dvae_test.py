@@ -12,7 +12,7 @@ from mmjax.data.image import ImageConfig
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.losses import categorical
-from mmjax.state import Ctx, TrainState
+from mmjax.state import Ctx, TrainState, Vars
 from mmjax.tasks import base, dvae
 
 SPEC = {
@@ -20,11 +20,11 @@ SPEC = {
     "image_size": 16,
     "vocab_size": 24,
     "hidden": 8,
-    "groups": 3,
+    "groups": 2,
     "blocks_per_group": 1,
     "init_width": 8,
 }
-D, N, V = 16 * 16 * 3, 16, 24
+D, N, V = 16 * 16 * 3, 64, 24
 
 
 def make(**more):
@@ -42,12 +42,15 @@ def ctx(step=0, train=False):
 
 @pytest.fixture(scope="module")
 def variables():
-    made = jax.jit(make().init)(jax.random.key(0), batch())
+    shapes = jax.eval_shape(make().init, jax.random.key(0), batch())
     rng = np.random.default_rng(1)
-    params = jax.tree.map(
-        lambda p: p + 0.1 * rng.normal(size=p.shape).astype(np.float32), made.params
-    )
-    return made._replace(params=params)
+
+    def draw(shape):
+        scale = np.prod(shape.shape[:-1]) ** -0.5 if len(shape.shape) > 1 else 0.1
+        return np.float32(scale * rng.normal(size=shape.shape))
+
+    extra = {"relaxation": {"temperature": jnp.ones(())}}
+    return Vars(jax.tree.map(draw, shapes.params), extra)
 
 
 def with_temperature(variables, value):
@@ -193,9 +196,18 @@ def test_collapse_is_told(variables):
     fresh = metrics(variables, batch())
     assert fresh["collapsed"] == float(fresh["used"] < make().alarm)
     assert metrics(variables, batch(), alarm=1e-3)["collapsed"] == 0
-    # 16 tokens of one picture cannot use more than 16 of 24 codes: one is 1/16 of them
-    assert metrics(dead, batch(1), alarm=0.06)["collapsed"] == 0
-    assert metrics(dead, batch(1), alarm=0.07)["collapsed"] == 1
+
+
+def test_even_use_is_full_use():
+    got = make()._usage(jnp.arange(2 * V).reshape(2, V) % V)
+    assert got["used"] == 1 and got["dead"] == 0 and got["collapsed"] == 0
+    assert got["perplexity"] == pytest.approx(V, rel=1e-5)
+
+
+def test_the_alarm_asks_no_more_codes_than_there_are_tokens():
+    two_of_16 = jnp.zeros((1, 16), jnp.int32).at[0, 0].set(1)
+    assert make(alarm=0.12)._usage(two_of_16)["collapsed"] == 0  # 2/16; 2/24 is less
+    assert make(alarm=0.13)._usage(two_of_16)["collapsed"] == 1
 
 
 def test_extra_has_the_tokenizers_names_and_stays_in_evaluation(variables):
