@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.errors import UserError
-from mmjax.nn import cached_attention, grid_masks
+from mmjax.nn import cached_attention, grid_masks, neighbours
 from mmjax.nn.cached_attention import Affine, CachedBlock, DecodeBlock, Memory
 from mmjax.nn.dense import Dense
 from mmjax.nn.init import normal
@@ -35,6 +35,7 @@ class Cache(NamedTuple):
 
     text: tuple[Memory, ...]  # (p*h, l, d): read only
     image: tuple[Memory, ...]  # (p*k*h, s, d)
+    ids: jax.Array  # (p*k, n), the tokens so far
 
 
 class Prior(nn.Module):
@@ -52,6 +53,9 @@ class Prior(nn.Module):
         that write to the residual stream smaller by (2 depth)^-1/2.
       text_pads: "predicted" adds an id for every padding position to the text logits,
         vocab_size + position; "ignored" does not.
+      neighbours: an image token's vector also holds those of the tokens around the next
+        place, linearly (`nn.neighbours`). Not in the paper; small models draw outlines
+        after a fraction of the training.
       scan: depth by `nn.scan`, a stack of parameters `blocks`, not `block_0` ...
       remat: see `nn.transformer.remat`.
       dtype: of compute; parameters, softmax, norms and logits are float32.
@@ -70,6 +74,7 @@ class Prior(nn.Module):
     act: str = "gelu"
     init_style: str = "gpt2"
     text_pads: str = "ignored"
+    neighbours: bool = False
     scan: bool = False
     remat: str = "none"
     dtype: str = "float32"
@@ -87,6 +92,11 @@ class Prior(nn.Module):
         self.image_embedding = table("image_embedding", self.image_vocab)
         self.row_embedding = table("row_embedding", self.grid)
         self.column_embedding = table("column_embedding", self.grid)
+        if self.neighbours:
+            size = len(neighbours.OFFSETS) * w
+            self.neighbour_kernel = self.param(
+                "neighbour_kernel", normal(size**-0.5), (size, w), jnp.float32
+            )
         out_std = STD * (2 * self.depth) ** -0.5
         fields = {
             "heads": self.heads,
@@ -141,9 +151,12 @@ class Prior(nn.Module):
         m = image_bm.shape[1]
         place_ggw = self.row_embedding[:, None] + self.column_embedding
         place_mw = place_ggw.reshape(-1, self.width)[:m]
-        return (
-            self.image_embedding.at[image_bm].get(mode="promise_in_bounds") + place_mw
-        )
+        id_bmw = self.image_embedding.at[image_bm].get(mode="promise_in_bounds")
+        x_bmw = id_bmw + place_mw
+        if self.neighbours:
+            around_bmv = neighbours.gather(id_bmw, self.grid).astype(self.dtype)
+            x_bmw += around_bmv @ self.neighbour_kernel.astype(self.dtype)
+        return x_bmw
 
     def _embed(
         self, tokens_bl: jax.Array, mask_bl: jax.Array, image_bm: jax.Array
@@ -236,7 +249,9 @@ class Prior(nn.Module):
             )
         last_pw = self.norm_post(x_zw.reshape(p, t, -1)[:, -1])
         logits_pv = self.image_head(last_pw).astype(jnp.float32)
-        return logits_pv, Cache(tuple(text), tuple(image))
+        ids_pn = jnp.pad(image_pm, ((0, 0), (0, self.tokens - m)))
+        ids_bn = jnp.repeat(ids_pn, candidates, axis=0)
+        return logits_pv, Cache(tuple(text), tuple(image), ids_bn)
 
     def _check_shapes(
         self, tokens_bl: jax.Array, mask_bl: jax.Array, image_bm: jax.Array, m: int
@@ -259,6 +274,7 @@ class Decoder(NamedTuple):
     blocks: tuple[DecodeBlock, ...]
     image_embedding: jax.Array  # (v, w)
     place: jax.Array  # (n, w), of rows and columns
+    around: jax.Array | None  # (o, v, w), of neighbours
     head: Affine  # (v, w), the last norm inside
 
 
@@ -273,6 +289,11 @@ def decoder(model: Prior, params: Mapping[str, Any]) -> Decoder:
         each = [params[f"block_{i}"] for i in range(model.depth)]
     row_gw, column_gw = params["row_embedding"], params["column_embedding"]
     place_ggw = row_gw[:, None] + column_gw
+    around = None
+    if model.neighbours:
+        shape = (-1, model.width, model.width)
+        kernel_oww = params["neighbour_kernel"].reshape(shape)
+        around = jnp.einsum("vw,owx->ovx", params["image_embedding"], kernel_oww)
     return Decoder(
         tuple(
             cached_attention.decode_block(block, model.heads, model.dtype)
@@ -280,6 +301,7 @@ def decoder(model: Prior, params: Mapping[str, Any]) -> Decoder:
         ),
         params["image_embedding"],
         place_ggw.reshape(-1, model.width),
+        around,
         cached_attention.affine(params["image_head"], model.dtype, params["norm_post"]),
     )
 
@@ -296,6 +318,9 @@ def step(
       cache: from `Prior.prefill`, or the call before.
     """
     x_bw = weights.image_embedding[ids_b] + weights.place[index]
+    ids_bn = cache.ids.at[:, index].set(ids_b)
+    if weights.around is not None:
+        x_bw += neighbours.lookup(weights.around, ids_bn, index, model.grid)
     x_wb, image = x_bw.astype(model.dtype).T, []
     plans = model.layer_tables(grid_masks.cache_plan)
     layers = zip(weights.blocks, plans, cache.text, cache.image, strict=True)
@@ -305,7 +330,7 @@ def step(
         )
         image.append(own)
     logits_bv = weights.head(cached_attention.normalize(x_wb)).T
-    return logits_bv.astype(jnp.float32), cache._replace(image=tuple(image))
+    return logits_bv.astype(jnp.float32), cache._replace(image=tuple(image), ids=ids_bn)
 
 
 def _check(model: Prior) -> None:

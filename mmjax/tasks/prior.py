@@ -57,6 +57,7 @@ class Task:
     mlp_ratio: float = 4.0
     act: str = "gelu"
     init_style: str = "gpt2"
+    neighbours: bool = False
     scan: bool = False
     remat: str = "none"
     dtype: str = "float32"

@@ -18,6 +18,7 @@ from mmjax.tasks import base
 B, CONTEXT, GRID, WORDS, CODES = 2, 5, 4, 20, 11
 N = GRID**2
 MASKS = (*grid_masks.KINDS, "paper")
+VARIANTS = [*((masks, False) for masks in MASKS), ("paper", True), ("conv", True)]
 
 
 def model(**kwargs) -> Prior:
@@ -74,10 +75,10 @@ def test_one_layer_depends_on_just_what_its_mask_shows(kind: str):
     np.testing.assert_array_equal(depends_tt, mask_tt)
 
 
-@pytest.mark.parametrize("masks", MASKS)
-def test_no_logit_depends_on_what_it_predicts_or_later(masks: str):
+@pytest.mark.parametrize(("masks", "neighbours"), VARIANTS)
+def test_no_logit_depends_on_what_it_predicts_or_later(masks: str, neighbours: bool):
     """The whole model, token ids in and logits out."""
-    module = model(masks=masks)
+    module = model(masks=masks, neighbours=neighbours)
     variables = {"params": params_of(module)}
     tokens_bl, mask_bl, image_bn = batch()
     mask_bl = np.ones_like(mask_bl)
@@ -102,10 +103,12 @@ def test_no_logit_depends_on_what_it_predicts_or_later(masks: str):
 
 
 @pytest.mark.parametrize("scan", [False, True])
-@pytest.mark.parametrize("masks", MASKS)
-def test_decoding_gives_the_logits_of_whole_sequences(masks: str, scan: bool):
+@pytest.mark.parametrize(("masks", "neighbours"), VARIANTS)
+def test_decoding_gives_the_logits_of_whole_sequences(
+    masks: str, neighbours: bool, scan: bool
+):
     """Teacher-forced, with and without image tokens given, two rows a prompt."""
-    module = model(masks=masks)
+    module = model(masks=masks, neighbours=neighbours)
     params = params_of(module)
     tokens_bl, mask_bl, image_bn = batch(4)
     tokens_bl[1::2], mask_bl[1::2] = tokens_bl[::2], mask_bl[::2]  # two of a prompt
