@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from mmjax import schema, tree
 from mmjax.errors import UserError
@@ -24,7 +25,7 @@ Schedule = Callable[[jax.Array], jax.Array]
 class OptimConfig:
     """What an optimizer needs. Defaults are CLIP's ViT values (paper, Table 18)."""
 
-    name: str = "adamw"  # adamw | adam | sgd | adafactor | lion
+    name: str = "adamw"  # adamw | adam | sgd | adafactor | lion | muon
     lr: float = 5e-4
     schedule: str = "cosine"  # cosine | rsqrt | constant
     warmup: int = 2000
@@ -33,6 +34,7 @@ class OptimConfig:
     b2: float = 0.98
     eps: float = 1e-6
     momentum: float = 0.9  # sgd only
+    muon_mask: str = r"(qkv|out|fc|proj)/kernel$"  # muon only: the rest has adamw
     weight_decay: float = 0.0  # decoupled; times the learning rate
     decay_mask: str = r"(kernel|embedding)$"  # what weight decay applies to
     clip_norm: float = 0.0  # global gradient norm; 0 is off
@@ -73,12 +75,38 @@ def schedule(cfg: OptimConfig, steps: int) -> Schedule:
     return lr
 
 
-def _scaler(cfg: OptimConfig) -> optax.GradientTransformation:
+def _muon(cfg: OptimConfig, params: PyTree) -> optax.GradientTransformation:
+    """Muon (Jordan et al. 2024) on the matrices of `muon_mask`, Adam on all else.
+
+    Updates have the root mean square of Adam's, 0.2 (Liu et al. 2025, section 2.2), so
+    that both share learning rate and decay. The last two axes make the matrix.
+    """
+    _require_match(params, [cfg.muon_mask], "muon_mask")
+    labels = tree.map_with_path(
+        lambda path, _: "muon" if re.search(cfg.muon_mask, path) else "adam", params
+    )
+
+    def axes(tree_of: PyTree) -> PyTree:
+        numbers = optax.contrib.MuonDimensionNumbers
+        return jax.tree.map(lambda x: numbers(x.ndim - 2, x.ndim - 1), tree_of)
+
+    even = optax.stateless(
+        lambda updates, _: jax.tree.map(
+            lambda u: u * 0.2 * max(u.shape[-2:]) ** 0.5, updates
+        )
+    )
+    matrices = optax.contrib.scale_by_muon(weight_dimension_numbers=axes)
+    adam = optax.scale_by_adam(cfg.b1, cfg.b2, cfg.eps)
+    return optax.partition({"muon": optax.chain(matrices, even), "adam": adam}, labels)
+
+
+def _scaler(cfg: OptimConfig, params: PyTree) -> optax.GradientTransformation:
     """The gradient transformation proper, without learning rate and decay."""
     makers: Mapping[str, Callable[[], optax.GradientTransformation]] = {
         "adamw": lambda: optax.scale_by_adam(cfg.b1, cfg.b2, cfg.eps),
         "adam": lambda: optax.scale_by_adam(cfg.b1, cfg.b2, cfg.eps),
         "lion": lambda: optax.scale_by_lion(cfg.b1, cfg.b2),
+        "muon": lambda: _muon(cfg, params),
         "sgd": lambda: optax.trace(cfg.momentum) if cfg.momentum else optax.identity(),
         "adafactor": lambda: optax.chain(
             optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0)
@@ -161,7 +189,7 @@ def make(
     parts = []
     if cfg.clip_norm:
         parts.append(optax.clip_by_global_norm(cfg.clip_norm))
-    parts.append(_scaler(cfg))
+    parts.append(_scaler(cfg, params))
     if cfg.weight_decay:
         decayed = tree.map_with_path(
             lambda path, _: bool(re.search(cfg.decay_mask, path)), params

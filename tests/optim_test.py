@@ -31,10 +31,42 @@ def test_adamw_first_step_and_decay_mask():
     np.testing.assert_allclose(new["a"]["bias"], 2 - 0.1, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "adafactor", "lion"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "adafactor", "lion", "muon"])
 def test_every_optimizer_goes_downhill(name: str):
-    new = _one(FLAT | {"name": name})
+    new = _one(FLAT | {"name": name, "muon_mask": "^a/kernel$"})
     assert all(bool((x < 2).all()) for x in jax.tree.leaves(new))
+
+
+def test_muon_turns_matrices_orthogonal_and_leaves_the_rest_to_adam():
+    rng = np.random.default_rng(0)
+    params = {
+        "fc": {"kernel": jnp.zeros((4, 16)), "bias": jnp.zeros(16)},
+        "stack": {"out": {"kernel": jnp.zeros((3, 8, 8))}},
+        "embedding": jnp.zeros((5, 8)),
+    }
+    grads = jax.tree.map(
+        lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), params
+    )
+    same = FLAT | {"lr": 1.0, "eps": 1e-8}
+
+    def first(name: str) -> dict:
+        config = same | {"name": name}
+        tx, _, _ = optim.make(config, 10, params, couples_rows=False)
+        return tx.update(grads, tx.init(params), params)[0]
+
+    muon, adam = first("muon"), first("adamw")
+    for got, grad in (
+        (muon["fc"]["kernel"], grads["fc"]["kernel"]),
+        (muon["stack"]["out"]["kernel"][1], grads["stack"]["out"]["kernel"][1]),
+    ):
+        u, s, vt = np.linalg.svd(np.asarray(got) / (0.2 * max(got.shape) ** 0.5))
+        assert (s > 0.6).all() and (s < 1.3).all()  # five Newton-Schulz steps: near 1
+        signs = np.sign(np.diag(u.T @ np.asarray(grad) @ vt[: len(s)].T))
+        np.testing.assert_array_equal(signs, -1)  # downhill in every direction
+    np.testing.assert_array_equal(muon["embedding"], adam["embedding"])
+    np.testing.assert_array_equal(muon["fc"]["bias"], adam["fc"]["bias"])
+    with pytest.raises(UserError, match="muon_mask"):
+        _one(same | {"name": "muon"})
 
 
 def test_freeze_and_lr_mult():

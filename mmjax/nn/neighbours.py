@@ -46,7 +46,7 @@ def gather(x_bmw: jax.Array, grid: int) -> jax.Array:
 def lookup(
     table_ovw: jax.Array, ids_bn: jax.Array, index: jax.Array, grid: int
 ) -> jax.Array:
-    """Sum over the neighbours of token `index` of their rows in a table each, (b, w)."""
+    """Sum of the rows of token `index`'s neighbours in a table each, (b, w)."""
     places_o = jnp.asarray(table(grid))[index]
     ids_bo = ids_bn[:, jnp.minimum(places_o, grid * grid - 1)]
     x_bow = table_ovw[jnp.arange(len(OFFSETS)), ids_bo]
