@@ -16,23 +16,18 @@ Needs torch and open_clip_torch (extra `bench`), for both or for `--peer-python`
 """
 
 import argparse
-import functools
-import json
 import math
 import pathlib
-import platform
-import statistics
-import subprocess
 import sys
-import time
 
 import numpy as np
+import sides
+import turns
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "clip_step.json"
+RESULT = sides.RESULTS / "clip_step.json"
 SIDES = ("mmjax", "open_clip")
 CONTEXT, VOCAB = 77, 49408
-LR, B1, B2, EPS, DECAY = 5e-4, 0.9, 0.98, 1e-6, 0.2
+ADAMW = dict(lr=5e-4, b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.2)
 
 
 def make_batch(rows: int, size: int, *, trim: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -49,50 +44,14 @@ def make_batch(rows: int, size: int, *, trim: bool) -> tuple[np.ndarray, np.ndar
 
 def ours(model: str, rows: int, trim: bool) -> tuple:
     """(step function returning the loss, matmul function, facts)."""
-    sys.path.insert(0, str(ROOT))
-    from mmjax import runtime
-
-    runtime.configure()
-    import jax
-    import jax.numpy as jnp
-
-    from mmjax import optim
-    from mmjax.state import TrainState
-    from mmjax.step import train_step
+    sides.start_mmjax()
     from mmjax.tasks.clip import Task
 
     task = Task(preset=model, act="gelu")
     images, tokens = make_batch(rows, task.model.image.image_size, trim=trim)
     batch = {"image": images, "tokens": tokens, "token_mask": tokens > 0}
-    variables = jax.jit(task.init)(jax.random.key(0), batch)
-    config = {
-        "lr": LR,
-        "schedule": "constant",
-        "warmup": 0,
-        "b1": B1,
-        "b2": B2,
-        "eps": EPS,
-        "weight_decay": DECAY,
-    }
-    tx, *_ = optim.make(config, 1000, variables.params, couples_rows=True)
-    zero = jnp.zeros((), jnp.int32)
-    slots = jax.jit(tx.init)(variables.params)
-    state = TrainState(zero, variables, slots, None, jax.random.key(1))
-    start = time.perf_counter()
-    run = jax.jit(functools.partial(train_step, task, tx), donate_argnums=0)
-    run = run.lower(state, batch).compile()
-    compile_s = time.perf_counter() - start
-    held = [state]
-
-    def step() -> float:
-        held[0], metrics = run(held[0], batch)
-        return float(metrics["loss"])
-
-    a, b = (jax.random.normal(jax.random.key(i), (2048, 2048)) for i in (0, 1))
-    product = jax.jit(jnp.matmul)
-    flops = run.cost_analysis().get("flops", 0.0)
-    facts = {"jax": jax.__version__, "compile_s": compile_s, "executed_flops": flops}
-    return step, lambda: jax.block_until_ready(product(a, b)), facts
+    step, facts = sides.mmjax_step(task, batch, sides.constant_adamw(**ADAMW))
+    return step, sides.jax_product(), facts
 
 
 def theirs(model: str, rows: int) -> tuple:
@@ -108,13 +67,7 @@ def theirs(model: str, rows: int) -> tuple:
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     x = ((x / 255 - 0.45) / 0.27).contiguous()
     ids = torch.from_numpy(tokens).long()
-    plain = [p for p in clip.parameters() if p.ndim < 2]
-    decayed = [p for p in clip.parameters() if p.ndim >= 2]
-    groups = [
-        {"params": plain, "weight_decay": 0.0},
-        {"params": decayed, "weight_decay": DECAY},
-    ]
-    adamw = torch.optim.AdamW(groups, lr=LR, betas=(B1, B2), eps=EPS)
+    adamw = sides.torch_adamw(clip, **ADAMW)
     contrastive = open_clip.ClipLoss()
 
     def step() -> float:
@@ -129,87 +82,53 @@ def theirs(model: str, rows: int) -> tuple:
     counter = FlopCounterMode(display=False)
     with counter:
         step()
-    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
     facts = {
         "torch": torch.__version__,
         "open_clip": open_clip.__version__,
         "threads": torch.get_num_threads(),
         "model_flops": counter.get_total_flops(),
     }
-    return step, lambda: a @ b, facts
+    return step, sides.torch_product(), facts
 
 
 def worker(side: str, model: str, rows: int, trim: bool) -> None:
-    """Answers each line on stdin with one round's numbers on stdout, as JSON."""
+    """The child of one side."""
     if side == "mmjax":
         step, product, facts = ours(model, rows, trim)
     else:
         step, product, facts = theirs(model, rows)
-    losses = [step() for _ in range(2)]
-    product()
-    print(json.dumps(facts | {"losses": losses}), flush=True)
-    for _ in sys.stdin:
-        wall, cpu = time.perf_counter(), time.process_time()
-        step()
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        products = []
-        for _ in range(5):
-            begin = time.perf_counter()
-            product()
-            products.append(2 * 2048**3 / (time.perf_counter() - begin))
-        print(
-            json.dumps({"s": wall, "cpu_s": cpu, "rate": statistics.median(products)}),
-            flush=True,
-        )
+    facts["losses"] = [step() for _ in range(2)]
+    turns.serve(
+        facts, lambda: turns.timed(step) | {"rate": turns.product_rate(product)}
+    )
 
 
 def measure(args: argparse.Namespace, model: str, *, trim: bool) -> dict:
     """Interleaved rounds of both sides on one model."""
-    children, facts, rounds = {}, {}, {side: [] for side in SIDES}
+    commands = {}
     for side in SIDES:
         python = args.peer_python if side == "open_clip" else sys.executable
-        command = [python, __file__, "--worker", side, "--models", model]
-        command += ["--batch", str(args.batch)] + ["--trim"] * trim
-        children[side] = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-    try:
-        for side, child in children.items():
-            line = child.stdout.readline()
-            if not line:
-                sys.exit(f"{side} did not start on {model}: see its message above")
-            facts[side] = json.loads(line)
-        for number in range(args.rounds):
-            for side in SIDES if number % 2 else SIDES[::-1]:
-                print("go", file=children[side].stdin, flush=True)
-                rounds[side].append(json.loads(children[side].stdout.readline()))
-    finally:
-        for child in children.values():
-            child.stdin.close()
-            child.wait()
+        commands[side] = [python, __file__, "--worker", side, "--models", model]
+        commands[side] += ["--batch", str(args.batch)] + ["--trim"] * trim
+    facts, rounds = turns.take(commands, args.rounds, on=model)
     return summarize(model, facts, rounds, trim=trim)
 
 
 def summarize(model: str, facts: dict, rounds: dict, *, trim: bool) -> dict:
     """Medians, the median of the rounds' ratios, and shares of the matmul rate."""
-
-    def median(side: str, key: str) -> float:
-        return statistics.median(r[key] for r in rounds[side])
-
     # The faster of the two libraries' products is what the machine can do.
-    rate = max(median(side, "rate") for side in SIDES)
+    rate = max(turns.median(rounds[side], "rate") for side in SIDES)
     flops = facts["open_clip"]["model_flops"]
-    pairs = zip(rounds["open_clip"], rounds["mmjax"], strict=True)
     out = {"model": model, "trim": trim, "gflops_rate": rate / 1e9, "facts": facts}
     for side in SIDES:
-        seconds = median(side, "s")
+        seconds = turns.median(rounds[side], "s")
         out[side] = {
             "s": seconds,
-            "cpu_s": median(side, "cpu_s"),
+            "cpu_s": turns.median(rounds[side], "cpu_s"),
             "share_of_matmul_rate": flops / seconds / rate,
-            "own_gflops_rate": median(side, "rate") / 1e9,
+            "own_gflops_rate": turns.median(rounds[side], "rate") / 1e9,
         }
-    out["ratio"] = statistics.median(t["s"] / o["s"] for t, o in pairs)
+    out["ratio"] = turns.ratio(rounds["open_clip"], rounds["mmjax"], "s")
     out["ratio_cpu"] = out["open_clip"]["cpu_s"] / out["mmjax"]["cpu_s"]
     out["rounds"] = rounds
     return out
@@ -245,10 +164,8 @@ def main() -> None:
         for trim in (False, True)[: 1 + args.trim]:
             results.append(measure(args, model, trim=trim))
             print(report(results[-1]), flush=True)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"processor": platform.processor(), "python": platform.python_version()}
-    facts = {"batch": args.batch, "dtype": "float32", "machine": machine}
-    args.out.write_text(json.dumps(facts | {"results": results}, indent=1) + "\n")
+    about = {"batch": args.batch, "dtype": "float32", "machine": turns.machine()}
+    turns.save(args.out, about | {"results": results})
 
 
 if __name__ == "__main__":

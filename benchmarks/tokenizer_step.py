@@ -15,22 +15,16 @@ torch (extra `parity`), here or for `--peer-python`.
 """
 
 import argparse
-import functools
-import json
-import os
 import pathlib
-import platform
-import statistics
-import subprocess
 import sys
-import time
 
 import numpy as np
+import sides
+import turns
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "tokenizer_step.json"
+RESULT = sides.RESULTS / "tokenizer_step.json"
 SIDES = ("mmjax", "torch", "torch_channels_last")
-LR, B1, B2, EPS, DECAY = 1e-4, 0.9, 0.999, 1e-8, 1e-4
+ADAMW = dict(lr=1e-4, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-4)
 TEMPERATURE, KL_WEIGHT = 0.5, 6.6
 
 
@@ -42,16 +36,7 @@ def make_images(args: argparse.Namespace) -> np.ndarray:
 
 def ours(args: argparse.Namespace) -> tuple:
     """(step function returning the loss, facts)."""
-    sys.path.insert(0, str(ROOT))
-    from mmjax import runtime
-
-    runtime.configure()
-    import jax
-    import jax.numpy as jnp
-
-    from mmjax import optim
-    from mmjax.state import TrainState
-    from mmjax.step import train_step
+    sides.start_mmjax()
     from mmjax.tasks.dvae import Task
 
     spec = {"kind": "dvae", "image_size": args.size, "vocab_size": args.codes}
@@ -64,25 +49,7 @@ def ours(args: argparse.Namespace) -> tuple:
         temperature_steps=0,
     )
     batch = {"image": make_images(args)}
-    variables = jax.jit(task.init)(jax.random.key(0), batch)
-    config = {"lr": LR, "schedule": "constant", "warmup": 0, "weight_decay": DECAY}
-    config |= {"b1": B1, "b2": B2, "eps": EPS}
-    tx, *_ = optim.make(config, 1000, variables.params, couples_rows=False)
-    slots = jax.jit(tx.init)(variables.params)
-    zero = jnp.zeros((), jnp.int32)
-    state = TrainState(zero, variables, slots, None, jax.random.key(1))
-    start = time.perf_counter()
-    run = jax.jit(functools.partial(train_step, task, tx), donate_argnums=0)
-    run = run.lower(state, batch).compile()
-    facts = {"jax": jax.__version__, "compile_s": time.perf_counter() - start}
-    facts["parameters"] = sum(x.size for x in jax.tree.leaves(variables.params))
-    held = [state]
-
-    def step() -> float:
-        held[0], metrics = run(held[0], batch)
-        return float(metrics["loss"])
-
-    return step, facts
+    return sides.mmjax_step(task, batch, sides.constant_adamw(**ADAMW))
 
 
 def theirs(args: argparse.Namespace, *, channels_last: bool) -> tuple:
@@ -97,13 +64,7 @@ def theirs(args: argparse.Namespace, *, channels_last: bool) -> tuple:
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
         x = x.to(memory_format=torch.channels_last)
-    plain = [p for p in model.parameters() if p.ndim < 2]
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    groups = [
-        {"params": plain, "weight_decay": 0.0},
-        {"params": decayed, "weight_decay": DECAY},
-    ]
-    adamw = torch.optim.AdamW(groups, lr=LR, betas=(B1, B2), eps=EPS)
+    adamw = sides.torch_adamw(model, **ADAMW)
 
     def step() -> float:
         adamw.zero_grad()
@@ -118,63 +79,33 @@ def theirs(args: argparse.Namespace, *, channels_last: bool) -> tuple:
 
 
 def worker(side: str, args: argparse.Namespace) -> None:
-    """Answers each line on stdin with one round's numbers on stdout, as JSON."""
-    if args.cores:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
-        os.environ["OMP_NUM_THREADS"] = str(args.cores)
+    """The child of one side."""
+    turns.pin(args.cores)
     if side == "mmjax":
         step, facts = ours(args)
     else:
         step, facts = theirs(args, channels_last=side == "torch_channels_last")
-    losses = [step() for _ in range(3)]
-    print(json.dumps(facts | {"losses": losses}), flush=True)
-    for _ in sys.stdin:
-        wall, cpu = time.perf_counter(), time.process_time()
-        for _ in range(args.steps):
-            step()
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        took = {"s": wall / args.steps, "cpu_s": cpu / args.steps}
-        print(json.dumps(took), flush=True)
+    facts["losses"] = [step() for _ in range(3)]
+    turns.serve(facts, lambda: turns.timed(step, args.steps))
 
 
 def measure(args: argparse.Namespace) -> dict:
     """Interleaved rounds of both sides."""
-    children, facts, rounds = {}, {}, {side: [] for side in SIDES}
+    commands = {}
     for side in SIDES:
         python = sys.executable if side == "mmjax" else args.peer_python
-        command = [python, __file__, "--worker", side, *sys.argv[1:]]
-        children[side] = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-    try:
-        for side, child in children.items():
-            line = child.stdout.readline()
-            if not line:
-                sys.exit(f"{side} did not start: see its message above")
-            facts[side] = json.loads(line)
-        for number in range(args.rounds):
-            for side in SIDES if number % 2 else SIDES[::-1]:
-                print("go", file=children[side].stdin, flush=True)
-                rounds[side].append(json.loads(children[side].stdout.readline()))
-    finally:
-        for child in children.values():
-            child.stdin.close()
-            child.wait()
-    return summarize(facts, rounds)
+        commands[side] = [python, __file__, "--worker", side, *sys.argv[1:]]
+    return summarize(*turns.take(commands, args.rounds))
 
 
 def summarize(facts: dict, rounds: dict) -> dict:
     """Medians, and the medians of the rounds' ratios to ours."""
     out = {"facts": facts}
     for side in SIDES:
-        out[side] = {
-            key: statistics.median(r[key] for r in rounds[side])
-            for key in ("s", "cpu_s")
-        }
+        out[side] = {key: turns.median(rounds[side], key) for key in ("s", "cpu_s")}
     for side in SIDES[1:]:
-        pairs = list(zip(rounds[side], rounds["mmjax"], strict=True))
         for key, name in (("s", "ratio"), ("cpu_s", "ratio_cpu")):
-            out[side][name] = statistics.median(t[key] / o[key] for t, o in pairs)
+            out[side][name] = turns.ratio(rounds[side], rounds["mmjax"], key)
     out["rounds"] = rounds
     return out
 
@@ -206,12 +137,7 @@ def main() -> None:
         print(line)
     sizes = ("size", "codes", "hidden", "groups", "batch", "cores")
     about = {key: getattr(args, key) for key in sizes} | {"dtype": "float32"}
-    about["machine"] = {
-        "processor": platform.processor(),
-        "python": platform.python_version(),
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(about | result, indent=1) + "\n")
+    turns.save(args.out, about | {"machine": turns.machine()} | result)
 
 
 if __name__ == "__main__":
