@@ -54,7 +54,7 @@ def shapes() -> ConfigDict:
         steps=1500,
         batch_size=64,
         stage1=_codes(
-            32, 512, widths=(64,), stem=4, depth=1, decoder_depth=2, head=256
+            32, 512, widths=(64,), stem=4, depth=0, decoder_depth=2, head=256
         ),
         vocab=640,
         context=24,
@@ -63,10 +63,12 @@ def shapes() -> ConfigDict:
         heads=4,
     )
     config.task.masks = "full"  # 64 tokens: nothing to save
+    config.task.neighbours = True
     config.task.act = "gelu_tanh"
     config.task.caption_dropout = 0.1
     config.task.sampling = dict(temperature=0.7, guidance=1.5)
     config.data.train = "shapes:train?size=32&count=40000&seed=2&keep=true"
+    config.optim.name = "muon"
     config.optim.lr = 3e-3
     config.evals.val = dict(
         type="mean_loss", every=config.steps, source="shapes:val?size=32&count=512"
