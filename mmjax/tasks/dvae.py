@@ -5,19 +5,17 @@ a picture, v codes, d = h*w*3 numbers of a picture.
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from mmjax.errors import UserError
 from mmjax.losses import categorical, quantize
-from mmjax.models import image_tokenizer
 from mmjax.models.dvae import DVae
 from mmjax.nn import logit_laplace
 from mmjax.state import Ctx, Vars
+from mmjax.tasks.base import Stage1, pixels
 
 PyTree = Any
 Metrics = dict[str, jax.Array]
@@ -34,7 +32,7 @@ class _Terms(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class Task(Stage1):
     """Fields are `config.task`. Defaults are the paper's.
 
     tokenizer: what `mmjax.models.image_tokenizer.build` takes, of kind "dvae".
@@ -44,8 +42,6 @@ class Task:
     alarm: a batch of m tokens can use min(m, v) codes; the metric `collapsed` is 1
       where it uses less than this share of them.
     """
-
-    couples_rows = False
 
     tokenizer: dict
     kl_weight: float = 6.6
@@ -62,38 +58,7 @@ class Task:
         for name in ("kl_weight", "kl_steps", "temperature_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: use 0 or more")
-        if not isinstance(self.model, DVae):
-            raise ValueError(
-                f"tokenizer.kind is {self.tokenizer['kind']!r}: this task trains "
-                "'dvae'; name the task of that kind in config.task.name"
-            )
-
-    @functools.cached_property
-    def model(self) -> DVae:
-        """The Linen module, a pure function of the fields."""
-        return image_tokenizer.build(self.tokenizer)
-
-    def check(self, data: Mapping[str, int]) -> None:
-        """See mmjax.tasks.base.Task."""
-        have, want = data["image_size"], self.model.image_size
-        if have != want:
-            raise UserError(
-                f"the data have image_size {have}, the tokenizer {want}: set "
-                f"config.task.tokenizer.image_size to {have}, or change the data"
-            )
-
-    def init(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Vars:
-        """See mmjax.tasks.base.Task."""
-        variables = self.model.init(key, pixels(batch))
-        return Vars(
-            params=variables["params"],
-            extra={k: v for k, v in variables.items() if k != "params"},
-        )
-
-    def _apply(self, variables: Vars, method: str, *args: jax.Array) -> Any:
-        return self.model.apply(
-            {"params": variables.params, **variables.extra}, *args, method=method
-        )
+        self._require(DVae, "dvae")
 
     def _relaxed(
         self, variables: Vars, x_bhw3: jax.Array, temperature: jax.Array, ctx: Ctx
@@ -245,8 +210,3 @@ def cosine(step: jax.Array, start: float, end: float, steps: int) -> jax.Array:
         return jnp.asarray(end, jnp.float32)
     done = jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0.0, 1.0)
     return end + (start - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
-
-
-def pixels(batch: Mapping[str, jax.Array]) -> jax.Array:
-    """uint8 (b, h, w, 3) to float32 in [0, 1]."""
-    return batch["image"].astype(jnp.float32) / 255.0

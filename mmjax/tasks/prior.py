@@ -21,6 +21,7 @@ from mmjax.nn import grid_masks
 from mmjax.sampling import autoregressive
 from mmjax.sampling.autoregressive import Sampling
 from mmjax.state import Ctx, Vars
+from mmjax.tasks.base import pixels
 
 PyTree = Any
 Metrics = dict[str, jax.Array]
@@ -129,7 +130,7 @@ class Task:
         """int32 (b, n): the batch's own, or the frozen encoder's of its images."""
         if "image_tokens" in batch:
             return batch["image_tokens"].astype(jnp.int32)
-        return self._stage1(variables, "encode_tokens", _pixels(batch))
+        return self._stage1(variables, "encode_tokens", pixels(batch))
 
     def _stage1(self, variables: Vars, method: str, *args: jax.Array) -> jax.Array:
         return self.tokenizer.apply(variables.frozen["tokenizer"], *args, method=method)
@@ -243,7 +244,7 @@ class Task:
             terms = {"text_nll": text_b, "image_nll": image_bn.sum(-1)}
             if "image" in batch:
                 ids_bn = self._image_tokens(variables, batch)
-                x_bhw3 = _pixels(batch)
+                x_bhw3 = pixels(batch)
                 terms["reconstruction"] = self._stage1(variables, "nll", x_bhw3, ids_bn)
             return terms
 
@@ -266,8 +267,3 @@ def _without_text(mask_bl: jax.Array, dropped_b: jax.Array) -> jax.Array:
     """The mask with only the start token left in the rows that are dropped."""
     start_l = jnp.arange(mask_bl.shape[1]) == 0
     return mask_bl & (start_l | ~dropped_b[:, None])
-
-
-def _pixels(batch: Batch) -> jax.Array:
-    """uint8 (b, h, w, 3) to float32 in [0, 1]."""
-    return batch["image"].astype(jnp.float32) / 255.0

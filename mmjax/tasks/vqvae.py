@@ -4,7 +4,6 @@ Legend: b rows, h w pixels, n tokens of a picture, d width of a code, k codes.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -12,20 +11,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mmjax.errors import UserError
 from mmjax.losses import quantize as losses
-from mmjax.models import image_tokenizer
 from mmjax.models.vqvae import VqVae
 from mmjax.nn import quantize
 from mmjax.nn.quantize import Codebook
 from mmjax.state import Ctx, Vars
+from mmjax.tasks.base import Stage1, pixels
 
 PyTree = Any
 Metrics = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class Task(Stage1):
     """Fields are `config.task`.
 
     tokenizer: what `mmjax.models.image_tokenizer.build` takes, of kind "vqvae".
@@ -43,8 +41,6 @@ class Task:
     alarm: a batch of m tokens can use min(m, k) codes; the metric `collapsed` is 1
       where it uses less than this share of them.
     """
-
-    couples_rows = False
 
     tokenizer: dict
     loss_name: str = "l2"
@@ -67,44 +63,13 @@ class Task:
                 f"start is {self.start} and kmeans 0: codes that k-means does not "
                 "place are used from the first step; set start to 0"
             )
-        if not isinstance(self.model, VqVae):
-            raise ValueError(
-                f"tokenizer.kind is {self.tokenizer['kind']!r}: this task trains "
-                "'vqvae'; name the task of that kind in config.task.name"
-            )
+        self._require(VqVae, "vqvae")
         if not self.model.ema and (self.kmeans or self.revive_below):
             raise ValueError(
                 f"kmeans is {self.kmeans} and revive_below {self.revive_below}, but "
                 "with tokenizer.ema=False the optimizer owns the codebook: set both "
                 "to 0"
             )
-
-    @functools.cached_property
-    def model(self) -> VqVae:
-        """The Linen module, a pure function of the fields."""
-        return image_tokenizer.build(self.tokenizer)
-
-    def check(self, data: Mapping[str, int]) -> None:
-        """See mmjax.tasks.base.Task."""
-        have, want = data["image_size"], self.model.image_size
-        if have != want:
-            raise UserError(
-                f"the data have image_size {have}, the tokenizer {want}: set "
-                f"config.task.tokenizer.image_size to {have}, or change the data"
-            )
-
-    def init(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Vars:
-        """See mmjax.tasks.base.Task."""
-        variables = self.model.init(key, pixels(batch))
-        return Vars(
-            params=variables["params"],
-            extra={k: v for k, v in variables.items() if k != "params"},
-        )
-
-    def _apply(self, variables: Vars, method: str, *args: jax.Array) -> jax.Array:
-        return self.model.apply(
-            {"params": variables.params, **variables.extra}, *args, method=method
-        )
 
     def loss(
         self, variables: Vars, batch: Mapping[str, jax.Array], ctx: Ctx
@@ -247,8 +212,3 @@ class Task:
             "reconstruct": reconstruct,
             "elbo_terms": elbo_terms,
         }
-
-
-def pixels(batch: Mapping[str, jax.Array]) -> jax.Array:
-    """uint8 (b, h, w, 3) to float32 in [0, 1]."""
-    return batch["image"].astype(jnp.float32) / 255.0
