@@ -222,7 +222,7 @@ def restore(workdir: pathlib.Path, step: int | None = None) -> tuple[Parts, Trai
     config.parallel = {}  # whatever devices are here
     parts = build(config, tokenizer=_saved_tokenizer(saved_run))
     _, tx, _, optim_cfg = optimizer(parts)
-    saved = checkpoint.Checkpointer(workdir, parts.cfg.checkpoint)
+    saved = checkpoint.Checkpointer(workdir, parts.cfg.checkpoint, read_only=True)
     try:
         if saved.latest() is None:
             raise UserError(f"{workdir} holds no checkpoint yet: train it first")
