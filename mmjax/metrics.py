@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 FILE = "metrics.jsonl"
+_SLOW = 0.1  # the share of the time at which waiting for input is worth showing
 
 
 def _plain(value: Any) -> float | int | str | None:
@@ -38,7 +39,9 @@ class Writer:
         path = workdir / FILE
         if path.exists():
             kept = [r for r in read(workdir) if r["step"] <= resumed_at]
-            path.write_text("".join(json.dumps(r) + "\n" for r in kept))
+            part = path.with_name(FILE + ".part")  # a kill must not leave half of it
+            part.write_text("".join(json.dumps(r) + "\n" for r in kept))
+            part.replace(path)
         self._file = path.open("a", buffering=1)
         self._board = SummaryWriter(
             str(workdir / "tensorboard"), purge_step=resumed_at + 1
@@ -70,6 +73,23 @@ def read(workdir: pathlib.Path) -> list[dict]:
         except json.JSONDecodeError:
             continue  # the last line of a killed run
     return rows
+
+
+def evaluations(workdir: pathlib.Path, *, until: float = math.inf) -> dict[str, float]:
+    """Every evaluator's last numbers up to a step, as "<evaluator>/<value>"."""
+    values: dict[str, float] = {}
+    for row in read(workdir):
+        names = [k for k in row if "/" in k and not k.startswith("time/")]
+        if row["step"] <= until:
+            values |= {k: float(row[k]) for k in names}
+    return values
+
+
+def shown(logged: Mapping[str, float]) -> dict[str, float]:
+    """The few of a step's numbers that a person watches, and a wait that is long."""
+    found = {k: logged[k] for k in ("loss", "lr", "images_per_second")}
+    share = logged["time/input_wait"] / max(logged["time/total"], 1e-9)
+    return found | ({"input_wait_share": share} if share > _SLOW else {})
 
 
 class Progress:

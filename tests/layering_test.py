@@ -21,6 +21,7 @@ ALLOWED = {
     "runtime": "cache",
     "cache": "",
     "checksum": "tree",
+    "clock": "",
     "nn": "nn tree",
     "losses": "losses",
     "sampling": "sampling",
