@@ -34,6 +34,7 @@ PyTree = Any
 FOLDER = "checkpoints"
 RUN = "run.json"
 DAMAGED = "damaged"  # where checkpoints that cannot be read are moved
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _log = logging.getLogger(__name__)
 
 
@@ -73,23 +74,29 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def _space(error: BaseException, workdir: pathlib.Path, kept: int | None) -> UserError:
-    """A full disk, said so; Orbax wraps it, so causes and messages are searched."""
+def no_room(error: BaseException) -> bool:
+    """Whether a full disk is at the root; Orbax wraps it, so causes are searched."""
     seen: BaseException | None = error
     while seen is not None:
-        full = isinstance(seen, OSError) and seen.errno in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EFBIG,
-        )
-        if full or re.search(r"ENOSPC|EFBIG|No space left|File too large", str(seen)):
-            break
+        if isinstance(seen, OSError) and seen.errno in _NO_ROOM:
+            return True
+        if re.search(r"ENOSPC|EFBIG|No space left|File too large", str(seen)):
+            return True
         seen = seen.__cause__ or seen.__context__
-    why = "the disk is full" if seen is not None else f"{type(error).__name__}: {error}"
+    return False
+
+
+def failure(error: BaseException, workdir: pathlib.Path) -> UserError:
+    """What to tell the user of a write below the workdir that failed."""
+    # The newest step that is whole on disk: only those have a plain number.
+    names = [p.name for p in (workdir / FOLDER).glob("[0-9]*")]
+    kept = max((int(name) for name in names if name.isdigit()), default=None)
+    full, what = no_room(error), f"{type(error).__name__}: {error}"
     last = "no checkpoint was saved yet" if kept is None else f"step {kept} is intact"
     return UserError(
-        f"saving a checkpoint in {workdir} failed: {why}. {last}; make room and run "
-        "the same command to go on from there"
+        f"writing to {workdir} failed: {'the disk is full' if full else what}. {last}; "
+        f"{'make room' if full else 'put that right'} and run the same command to go "
+        "on from there"
     )
 
 
@@ -182,23 +189,14 @@ class Checkpointer:
                 metrics={k: float(v) for k, v in metrics.items()},
             )
         except Exception as e:
-            raise _space(e, self.workdir, self._finished()) from e
+            raise failure(e, self.workdir) from e
 
     def wait(self) -> None:
         """Returns when the last save is on disk; raises UserError if it failed."""
         try:
             self._manager.wait_until_finished()
         except Exception as e:
-            raise _space(e, self.workdir, self._finished()) from e
-
-    def _finished(self) -> int | None:
-        """The newest step that is whole on disk: only those have a plain number."""
-        steps = [
-            int(p.name)
-            for p in (self.workdir / FOLDER).glob("[0-9]*")
-            if p.name.isdigit()
-        ]
-        return max(steps, default=None)
+            raise failure(e, self.workdir) from e
 
     def restore(self, abstract: TrainState, step: int | None = None) -> tuple:
         """(state, data state) of a step; by default of the newest that can be read.

@@ -23,6 +23,7 @@ def _mixed(word: jax.Array) -> jax.Array:
     return word ^ (word >> 16)
 
 
+@jax.jit  # traced once for all arrays of a shape
 def _sum(x: jax.Array) -> jax.Array:
     """uint32 scalar of an array's bits and their places, modulo 2^32.
 

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 FILE = "metrics.jsonl"
+_FLUSH_SECONDS = 10.0  # between writes to TensorBoard's file
 _SLOW = 0.1  # the share of the time at which waiting for input is worth showing
 
 
@@ -20,6 +21,42 @@ def _plain(value: Any) -> float | int | str | None:
         return value
     number = float(value)
     return number if math.isfinite(number) else str(number)
+
+
+class _Board:
+    """TensorBoard's event file, written in the thread that calls.
+
+    tensorboardX' own SummaryWriter hands events to a thread through a queue of ten: a
+    full disk ends that thread, and the eleventh event then waits for ever.
+    """
+
+    def __init__(self, folder: pathlib.Path, *, resumed_at: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
+
+        folder.mkdir(exist_ok=True)
+        self._event, self._scalar = Event, scalar
+        self._file = EventsWriter(str(folder / "events"))
+        # TensorBoard hides what an earlier file holds of this step and later ones.
+        start = SessionLog(status=SessionLog.START)
+        self._file.write_event(Event(step=resumed_at + 1, session_log=start))
+        self._flushed = time.perf_counter()
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            if not isinstance(value, str):
+                summary = self._scalar(name, float(value))
+                now = time.time()  # for people: nothing depends on it
+                self._file.write_event(
+                    self._event(step=step, summary=summary, wall_time=now)
+                )
+        if time.perf_counter() - self._flushed > _FLUSH_SECONDS:
+            self._file.flush()
+            self._flushed = time.perf_counter()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class Writer:
@@ -34,8 +71,6 @@ class Writer:
         self._active = active
         if not active:
             return
-        from tensorboardX import SummaryWriter
-
         path = workdir / FILE
         if path.exists():
             kept = [r for r in read(workdir) if r["step"] <= resumed_at]
@@ -43,9 +78,7 @@ class Writer:
             part.write_text("".join(json.dumps(r) + "\n" for r in kept))
             part.replace(path)
         self._file = path.open("a", buffering=1)
-        self._board = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=resumed_at + 1
-        )
+        self._board = _Board(workdir / "tensorboard", resumed_at=resumed_at)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes one row; values are scalars."""
@@ -53,9 +86,7 @@ class Writer:
             return
         row = {"step": step, **{k: _plain(v) for k, v in values.items()}}
         self._file.write(json.dumps(row) + "\n")
-        for name, value in values.items():
-            if not isinstance(value, str):
-                self._board.add_scalar(name, float(value), step)
+        self._board.write(step, values)
 
     def close(self) -> None:
         if self._active:

@@ -286,9 +286,19 @@ def run(
     """
     workdir = pathlib.Path(workdir)
     with checkpoint.lock(workdir), _stop_signals() as stop:
-        parts = parts_lib.reopen(config, workdir)
-        this = _Run(parts, workdir, label, profile)
         try:
-            return this.loop(stop)
-        finally:
-            this.saved.close()
+            return _train(config, workdir, stop, label=label, profile=profile)
+        except OSError as e:  # of metrics, cards, run.json, TensorBoard's file
+            if not checkpoint.no_room(e):
+                raise
+            raise checkpoint.failure(e, workdir) from e
+
+
+def _train(
+    config: ConfigDict, workdir: pathlib.Path, stop: list[int], **options: Any
+) -> dict[str, float]:
+    this = _Run(parts_lib.reopen(config, workdir), workdir, **options)
+    try:
+        return this.loop(stop)
+    finally:
+        this.saved.close()
