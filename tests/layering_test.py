@@ -18,6 +18,7 @@ ALLOWED = {
     "tree": "",
     "state": "",
     "schema": "",
+    "flops": "",
     "runtime": "cache",
     "cache": "",
     "checksum": "tree",
