@@ -1,21 +1,39 @@
-"""Where the time of a run goes: seconds by what they were spent on, and traces.
+"""Where the time of a run goes: seconds by kind, traces, and the share of the peak.
 
 The clock read here never jumps: the time of day may be set while a run goes on.
 """
 
 import contextlib
 import pathlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
+from mmjax import flops
 from mmjax.errors import UserError
 
 PyTree = Any
 FOLDER = "profile"
 KINDS = ("input_wait", "step", "log", "checkpoint", "evaluation")
+
+# TFLOP/s of one device in dense bfloat16 products, from the makers' data sheets, by the
+# beginning or a part of jax' `device_kind`. First match wins.
+PEAK_TFLOPS: tuple[tuple[str, float], ...] = (
+    (r"H200|H100 80GB HBM3|GH200", 989.0),
+    (r"H100 PCIe", 756.0),
+    (r"H100 NVL", 835.0),
+    (r"A100", 312.0),
+    (r"L40S", 362.0),
+    (r"L4$", 121.0),
+    (r"V100", 125.0),  # float16: it has no bfloat16
+    (r"TPU v6", 918.0),
+    (r"TPU v5 ?(lite|e)", 197.0),
+    (r"TPU v5", 459.0),
+    (r"TPU v4", 275.0),
+)
 
 
 class Clock:
@@ -101,3 +119,34 @@ class Trace:
         if self.running:
             self.running = False
             jax.profiler.stop_trace()
+
+
+def peak_tflops(kind: str) -> float:
+    """PEAK_TFLOPS of a `device_kind`, 0.0 where it is not known."""
+    return next((peak for name, peak in PEAK_TFLOPS if re.search(name, kind)), 0.0)
+
+
+class Speed:
+    """Operations a second of a training step, and what share of the peak they are.
+
+    Operations are those of the model's products (mmjax.flops): what rematerialisation
+    repeats does not count, so the share is the MFU of Chowdhery et al. 2022, B.
+    """
+
+    def __init__(self, devices: list, *, peak: float):
+        """peak: TFLOP/s of one device; 0 is that of its make, if it is known."""
+        self._devices = len(devices)
+        self._peak = peak or peak_tflops(devices[0].device_kind)
+        self._flops: float | None = None
+
+    def count(self, step: Callable, *args: PyTree) -> None:
+        """Counts the operations of `step(*args)`, the first time that it is called."""
+        if self._flops is None:
+            self._flops = flops.step_flops(step, *args)
+
+    def rates(self, seconds: float) -> dict[str, float]:
+        """`tflops` a second and device, and `mfu`, of a step that took `seconds`."""
+        if not self._flops:
+            return {}
+        tflops = self._flops / seconds / self._devices / 1e12
+        return {"tflops": tflops} | ({"mfu": tflops / self._peak} if self._peak else {})

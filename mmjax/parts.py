@@ -52,6 +52,7 @@ class RunConfig:
     parallel: Any = dataclasses.field(default_factory=dict)
     checkpoint: CheckpointConfig = CheckpointConfig()
     evals: Any = dataclasses.field(default_factory=dict)
+    peak_tflops: float = 0.0  # of one device, for `mfu`; 0: of the device's make
     graft: Any = dataclasses.field(default_factory=dict)  # place: WORKDIR, see `graft`
 
 

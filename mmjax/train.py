@@ -166,6 +166,7 @@ class _Run:
             self.state = parts_lib.graft(parts, self.state)
         parts_lib.check_cache(parts, self.state)
         self.clock = clock.Clock()
+        self.speed = clock.Speed(parts.layout.devices, peak=cfg.peak_tflops)
         self.trace = clock.Trace(
             profile, workdir, start=int(self.state.step), total=cfg.steps
         )
@@ -189,6 +190,7 @@ class _Run:
             with self.clock.of("input_wait"):
                 batch = next(self.data)
             with self.clock.of("step"):
+                self.speed.count(self.step_fn, self.state, batch)
                 self.state, values = self.step_fn(self.state, batch)
         return values
 
@@ -240,6 +242,7 @@ class _Run:
                         logged = window.flush()
                     logged |= {"lr": float(self.lr(jnp.asarray(done - 1)))}
                     logged |= progress.lap(done) | self.clock.lap()
+                    logged |= self.speed.rates(logged["step_seconds"])
                     with self.clock.of("log"):
                         progress.say(done, metrics.shown(logged))
                         writer.write(done, logged)

@@ -4,6 +4,8 @@ import collections
 import gzip
 import json
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from mmjax import cli, clock, config, metrics, train
@@ -48,7 +50,8 @@ def test_an_unknown_kind_is_no_kind():
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("traced")
-    train.run(tiny(), workdir, profile=(3, 4))
+    # A peak, so that there is a share of it: CPUs have none in the table.
+    train.run(tiny("--config.peak_tflops=0.5"), workdir, profile=(3, 4))
     return workdir
 
 
@@ -60,8 +63,10 @@ def test_a_run_says_where_its_time_went(traced):
         assert min(parts) >= 0 and sum(parts) <= row["time/total"]
     assert all(r["time/step"] > 0 for r in rows)
     assert rows[0]["time/checkpoint"] == 0  # the save of step 2 comes after its row
-    assert rows[1]["time/checkpoint"] > 0 and rows[1]["time/evaluation"] == 0
-    assert rows[2]["time/evaluation"] > 0
+    assert rows[1]["time/checkpoint"] > rows[1]["time/evaluation"]
+    assert rows[2]["time/evaluation"] > rows[1]["time/evaluation"]
+    for row in rows:
+        assert row["tflops"] > 0 and row["mfu"] == pytest.approx(row["tflops"] / 0.5)
     assert not any(k.startswith("time/") for k in metrics.evaluations(traced))
 
 
@@ -101,6 +106,36 @@ def test_profile_takes_two_numbers(text, capsys, tmp_path):
     argv = ["train", "--config", "configs/clip.py:tiny", "--workdir", str(tmp_path)]
     assert cli.main([*argv, f"--profile={text}"]) == 2
     assert "as in --profile 10:13" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA A100-SXM4-40GB", 312),
+        ("NVIDIA L4", 121),
+        ("NVIDIA L40S", 362),
+        ("TPU v5 lite", 197),
+        ("TPU v5e", 197),
+        ("TPU v5p", 459),
+        ("TPU v5", 459),
+        ("cpu", 0),
+    ],
+)
+def test_peaks_by_device(kind, peak):
+    assert clock.peak_tflops(kind) == peak
+
+
+def test_speed_is_the_share_of_one_devices_peak():
+    a_mk, b_kn = jnp.ones((10, 20)), jnp.ones((20, 30))
+    speed = clock.Speed(jax.devices()[:2], peak=1e-6)  # a device of 1 MFLOP/s
+    assert speed.rates(1.0) == {}  # nothing has been counted
+    speed.count(jax.jit(jnp.dot), a_mk, b_kn)
+    assert speed.rates(0.01) == pytest.approx({"tflops": 0.6e-6, "mfu": 0.6})
+    unknown = clock.Speed(jax.devices(), peak=0)  # CPUs are in no table
+    unknown.count(jnp.dot, a_mk, b_kn)
+    assert list(unknown.rates(1.0)) == ["tflops"]
 
 
 def test_waiting_for_input_is_shown_when_it_is_long():

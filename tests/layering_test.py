@@ -22,7 +22,7 @@ ALLOWED = {
     "runtime": "cache",
     "cache": "",
     "checksum": "tree",
-    "clock": "",
+    "clock": "flops",
     "nn": "nn tree",
     "losses": "losses",
     "sampling": "sampling",
