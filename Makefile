@@ -4,7 +4,7 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo demo-dalle test test-parity test-browser lint format lock clean help
+.PHONY: demo demo-dalle test test-parity test-browser test-faults lint format lock clean help
 
 help:
 	@echo "make demo         train a small CLIP on drawn shapes and classify unseen ones"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint         ruff: format and rules; make format applies both"
 	@echo "make test-parity  tests against torch and open_clip, which it installs"
 	@echo "make test-browser  the report page in headless Chromium, which it installs by apt"
+	@echo "make test-faults  runs killed, stopped and starved in many ways, and resumed"
 	@echo "make lock         requirements.lock again (LOCK_ARGS=--upgrade: newest)"
 	@echo "PYTHON=python3.12 make ...   with another interpreter, 3.11 or later"
 
@@ -41,6 +42,10 @@ test-browser: $(READY)
 	    "--cask chromium" >&2; exit 1; \
 	fi
 	$(BIN)/python -m pytest -q -m browser tests/browser $(PYTEST_ARGS)
+
+# MMJAX_FAULTS_JSON=FILE.json writes the count, MMJAX_FAULTS_SEED=N draws other moments.
+test-faults: $(READY)
+	$(BIN)/python -m pytest -q -m faults tests/faults $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
