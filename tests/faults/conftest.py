@@ -28,7 +28,7 @@ from mmjax import clock, metrics, train, tree
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SEED = int(os.environ.get("MMJAX_FAULTS_SEED", "0"))
-PATIENCE = 280.0  # seconds without the next event before a run counts as hung
+PATIENCE = 600.0  # seconds without the next event before a run counts as hung
 MAIN = "import sys; from mmjax.cli import main; sys.exit(main(sys.argv[1:]))"
 _STEP = re.compile(r"^step (\d+)/", re.M)
 
@@ -110,6 +110,7 @@ class Lab:
         self.folder = folder
         self.counts: collections.Counter = collections.Counter()
         self.lost = 0  # steps done again that a finished checkpoint held
+        self._started: list[subprocess.Popen] = []
         self._whole: dict[int, pathlib.Path] = {}
         self.startup = self.step = self.save = 0.0  # seconds, of the undisturbed run
 
@@ -129,7 +130,16 @@ class Lab:
             process = subprocess.Popen(
                 command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, **options
             )
+        self._started.append(process)
         return Attempt(process, log)
+
+    def close(self) -> None:
+        """Ends what a failed test left running."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def whole(self, steps: int) -> pathlib.Path:
         """The workdir of a run of so many steps that nobody disturbs."""
@@ -183,7 +193,7 @@ def lab(tmp_path_factory):
     made = Lab(tmp_path_factory.mktemp("lab"))
     _labs.append(made)
     yield made
-    shutil.rmtree(made.folder, ignore_errors=True)
+    made.close()
 
 
 def pytest_terminal_summary(terminalreporter):
