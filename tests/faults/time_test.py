@@ -1,0 +1,84 @@
+"""The time of day jumps while a run goes on."""
+
+import os
+import re
+import time
+
+import pytest
+
+from mmjax import config, metrics, train
+
+STEPS = 40
+# Read by Python as it starts: every look at the time of day is another day.
+SHIM = """
+import datetime, time
+real, jumps, looks = time.time, (0, 3, -2, 400, -400), [0]
+
+def shift():
+    looks[0] += 1
+    return 86400 * jumps[looks[0] % len(jumps)]
+
+time.time = lambda: real() + shift()
+time.time_ns = lambda: int(time.time() * 1e9)
+
+class Jumping(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromtimestamp(time.time(), tz)
+
+datetime.datetime = Jumping
+"""
+
+
+def sane(rows: list[dict]) -> None:
+    """Nothing that is measured has seen the jumps, of days."""
+    for row in rows:
+        if "time/total" in row:
+            assert 0 < row["time/total"] < 3600
+            assert row["images_per_second"] > 0 and row["step_seconds"] < 3600
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+def test_a_clock_that_jumps_by_days_at_every_look(lab, tmp_path):
+    workdir = tmp_path / "jumping"
+    shim = tmp_path / "shim"
+    shim.mkdir()
+    (shim / "sitecustomize.py").write_text(SHIM)
+    lab.whole(STEPS)
+    path = f"{shim}:{os.environ.get('PYTHONPATH', '')}"
+    env = {**os.environ, "PYTHONPATH": path}
+    killed = lab.start(workdir, STEPS, env=env)
+    killed.until(lambda: len(killed.steps()) >= 10)
+    lab.kill(killed)
+    newest = lab.saved(workdir)
+    attempt = lab.start(workdir, STEPS, env=env)
+    assert attempt.wait() == 0, attempt.text()
+    lab.resumed_at(attempt, newest)
+    lab.same(workdir, STEPS)
+    sane(metrics.read(workdir))
+    etas = re.findall(r"eta (-?\d+)m", killed.text() + attempt.text())
+    assert etas and all(0 <= int(minutes) < 600 for minutes in etas)
+    kept = sorted(int(p.name) for p in (workdir / "checkpoints").glob("[0-9]*"))
+    assert kept == [39, 40]  # the newest by step, whatever their dates
+    lab.survived("clock jumps", 2)
+
+
+def test_a_clock_set_back_and_forth_in_this_process(lab, tmp_path, monkeypatch):
+    """As above, for every `make test`: two saves, days apart in the wrong order."""
+    real, looks = time.time, [0]
+
+    def jumping() -> float:
+        looks[0] += 1
+        return real() - 86400 * looks[0]
+
+    monkeypatch.setattr(time, "time", jumping)
+    overrides = ["--config.steps=5", "--config.checkpoint.every=1"]
+    made = config.load("configs/clip.py:tiny", [*overrides, "--config.optim.warmup=1"])
+    made.evals = type(made.evals)()
+    train.run(made, tmp_path)
+    assert looks[0] > 5
+    sane(metrics.read(tmp_path))
+    kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").glob("[0-9]*"))
+    assert kept == [4, 5]
+    assert lab.leaves(tmp_path)["step"] == 5
