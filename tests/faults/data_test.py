@@ -59,11 +59,6 @@ def script(lab, code: str, argument: pathlib.Path, **env: str):
     return lab.run(command, argument.name, env={**os.environ, **env})
 
 
-def news(folder: pathlib.Path, before: int) -> bool:
-    """Whether there are more files in the folder than there were."""
-    return len(list(folder.glob("*"))) > before
-
-
 def same_index(found: webdataset.Index, want: webdataset.Index) -> None:
     np.testing.assert_array_equal(found.keys, want.keys)
     np.testing.assert_array_equal(found.spans, want.spans)
@@ -85,7 +80,8 @@ def test_kills_while_a_shard_is_indexed(
         attempt = script(lab, INDEX, shard, XDG_CACHE_HOME=str(tmp_path))
         attempt.until(lambda a=attempt: "ready" in a.text())
         if number % 2:  # just when it has begun to write
-            attempt.until(lambda n=len(list(cache.glob("*"))): news(cache, n))
+            before = len(list(cache.glob("*")))
+            attempt.until(lambda n=before: len(list(cache.glob("*"))) > n)
         else:
             time.sleep(rng.random() * seconds / 2)
         lab.kill(attempt)
