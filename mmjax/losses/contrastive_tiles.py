@@ -85,6 +85,7 @@ def _tiles(visit: Callable, carry: PyTree, columns: PyTree, block: int) -> tuple
     The last tile is smaller where `block` does not divide the columns.
     """
     count = len(jax.tree.leaves(columns)[0])
+    block = min(block, count)
     whole = count // block * block
     head = jax.tree.map(lambda a: a[:whole].reshape(-1, block, *a.shape[1:]), columns)
     carry, out = jax.lax.scan(visit, carry, head)
