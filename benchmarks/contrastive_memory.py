@@ -8,11 +8,11 @@ Two tables, for float32 embeddings of width 512 over 8 devices under jit:
 - per device, from the compiler's own analysis of the program (`memory_analysis`):
   arguments + outputs + temporaries, at every batch size. Nothing is run, so the devices
   are virtual, whatever the machine.
-- measured: peak resident memory of a fresh process that runs the program on the machine's
-  CPU as 8 virtual devices, less that of a process which does all the same but with a
-  loss that needs none (`mean(image * text)`). A process holds all 8 devices, so this is
-  their sum. Seconds are the second call's, and are for information: 8 virtual devices
-  share the cores.
+- measured: peak resident memory of a fresh process that runs the program on this
+  machine's CPU as 8 virtual devices, less that of a process which does all the same
+  with a loss that needs none (`mean(image * text)`). A process holds all 8 devices, so
+  this is their sum. Seconds are the second call's, and are for information: 8 virtual
+  devices share the cores.
 
 Writes JSON, with the machine.
 """
