@@ -19,6 +19,8 @@ ALLOWED = {
     "state": "",
     "schema": "",
     "runtime": "cache",
+    "cluster": "runtime",
+    "hosts": "",
     "cache": "",
     "nn": "nn tree",
     "losses": "losses",
