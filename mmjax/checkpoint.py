@@ -21,7 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from mmjax import tree
+from mmjax import hosts, tree
 from mmjax.errors import UserError
 from mmjax.state import TrainState
 
@@ -113,6 +113,7 @@ class Checkpointer:
                 keep.BestN(get_metric_fn=metric, reverse=config.best_mode == "min", n=1)
             )
             best = {"best_fn": metric, "best_mode": config.best_mode}
+        hosts.wait_for_all("checkpoints")
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,

@@ -15,17 +15,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmjax.errors import UserError
 
+_PATIENCE = 3600  # seconds: JAX ends all processes long before, where one is lost
 _LAG = 2  # steps between asking all processes whether to stop, and reading the answer
 
 
 def writer() -> bool:
     """Whether this process writes what one process has to: logs, cards, run.json."""
     return jax.process_index() == 0
+
+
+def wait_for_all(what: str) -> None:
+    """Returns when all processes have come here, through the coordinator.
+
+    Collectives give up on a process that is half a minute late (CPU's do), which a
+    slow disk or compiler is; so this stands before the first of them, and before the
+    first run of a new program.
+    """
+    if jax.process_count() > 1:
+        barrier = ocp.multihost.get_barrier_sync_fn()
+        barrier(key=f"mmjax {what}", timeout_ms=1000 * _PATIENCE)
 
 
 class _Vote:
@@ -38,9 +52,10 @@ class _Vote:
     def __init__(self):
         mesh = Mesh(np.asarray(jax.devices()), ("all",))
         self._split = NamedSharding(mesh, PartitionSpec("all"))
-        self._largest = jax.jit(
-            jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec())
-        )
+        largest = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
+        one_each = jax.ShapeDtypeStruct(mesh.shape_tuple[0][1:], jnp.int32)
+        one_each = one_each.update(sharding=self._split)
+        self._largest = largest.lower(one_each).compile()
         self._asked: collections.deque[jax.Array] = collections.deque()
 
     def __call__(self, mine: int) -> int:

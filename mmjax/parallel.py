@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from mmjax import schema, tree
+from mmjax import hosts, schema, tree
 from mmjax.errors import UserError
 
 PyTree = Any
@@ -168,7 +168,7 @@ class Layout:
     def init(self, fn: Callable[..., PyTree], *args: PyTree) -> PyTree:
         """fn(*args) computed straight into its shards."""
         out = self.shardings(jax.eval_shape(fn, *args))
-        return jax.jit(fn, out_shardings=out)(*args)
+        return self._in_step(jax.jit(fn, out_shardings=out))(*args)
 
     # -- batches ---------------------------------------------------------------
     @functools.cached_property
@@ -229,7 +229,23 @@ class Layout:
             )
         placed = jax.tree.map(lambda x: x.sharding, state)
         out = placed, self.replicated  # every process reads all metrics
-        return jax.jit(step, donate_argnums=0, out_shardings=out)
+        return self._in_step(jax.jit(step, donate_argnums=0, out_shardings=out))
+
+    def _in_step(self, compiled: Callable) -> Callable:
+        """With several processes: none runs a program before all have compiled it."""
+        if self.processes == 1:
+            return compiled
+        made: dict[Any, Callable] = {}
+
+        def run(*args: PyTree) -> PyTree:
+            leaves, structure = jax.tree.flatten(args)
+            key = structure, *(f"{x.dtype}{x.shape}" for x in leaves)
+            if key not in made:
+                made[key] = compiled.lower(*args).compile()
+                hosts.wait_for_all("program")
+            return made[key](*args)
+
+        return run
 
     @functools.cached_property
     def replicated(self) -> NamedSharding:
@@ -237,7 +253,7 @@ class Layout:
 
     def replicate(self, fn: Callable) -> Callable:
         """fn compiled, with results that every process can read."""
-        return jax.jit(fn, out_shardings=self.replicated)
+        return self._in_step(jax.jit(fn, out_shardings=self.replicated))
 
     def fetch(self, arrays: PyTree) -> PyTree:
         """All of every array, as numpy, on every process."""
