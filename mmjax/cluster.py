@@ -261,7 +261,8 @@ def _pass_on(pid: int, signum: int) -> None:
 
 def _end_with(watcher: socket.socket) -> None:
     """Ends this process when its watcher has ended, even by SIGKILL."""
-    watcher.recv(1)
+    with contextlib.suppress(ConnectionResetError):  # where "joined" was not read yet
+        watcher.recv(1)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
