@@ -31,7 +31,7 @@ test-parity: $(READY)
 	$(BIN)/python -m pytest -q -m parity $(PYTEST_ARGS)
 
 test-hosts: $(READY)
-	$(BIN)/python -m pytest -q -s -m hosts tests/hosts_test.py $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -s -m hosts $(PYTEST_ARGS)
 
 # Without apt-get, or the right to use it, a person has to choose where it comes from.
 test-browser: $(READY)

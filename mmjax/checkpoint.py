@@ -162,9 +162,13 @@ class Checkpointer:
             raise _space(e, self.workdir, self._finished()) from e
 
     def wait(self) -> None:
-        """Returns when the last save is on disk; raises UserError if it failed."""
+        """Returns when the last save is on disk, by all processes.
+
+        Raises UserError if it failed.
+        """
         try:
             self._manager.wait_until_finished()
+            hosts.wait_for_all("saved")  # who exits first may take the others along
         except Exception as e:
             raise _space(e, self.workdir, self._finished()) from e
 

@@ -96,6 +96,21 @@ def test_sigterm_to_one_process_stops_both_and_one_process_goes_on(tmp_path):
     assert _apart(tmp_path / "moved", tmp_path / "whole") <= ATOL
 
 
+def test_checkpoints_in_a_folder_of_their_own_outlive_the_workdir(tmp_path):
+    folder = f"--config.checkpoint.folder={tmp_path}/bucket"
+    config = config_lib.load("configs/clip.py:tiny", [*_overrides("clip", 12), folder])
+    train.run(config, tmp_path / "one")
+    assert not (tmp_path / "one/checkpoints").exists()
+    shutil.rmtree(tmp_path / "one")
+    shutil.rmtree(tmp_path / "bucket/checkpoints/12")
+    train.run(config, tmp_path / "two")
+    assert metrics.read(tmp_path / "two")[0]["step"] == 11  # on from step 10
+    assert int(train.restore(tmp_path / "two")[1].step) == 12
+    other = config_lib.load("configs/clip.py:tiny", [folder, "--config.batch_size=32"])
+    with pytest.raises(UserError, match="config.batch_size was 16"):
+        train.run(other, tmp_path / "three")
+
+
 def test_one_process_asks_nobody():
     with hosts.stop_signals() as asked:
         assert asked() == 0
