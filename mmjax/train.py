@@ -114,7 +114,9 @@ class _Run:
             evaluator.check(shapes)
         self.saved = checkpoint.Checkpointer(workdir, cfg.checkpoint)
         about = parts_lib.about(parts)
-        hosts.require_same({**about, "the newest checkpoint": self.saved.latest()})
+        same = {key: about[key] for key in ("config", "tokenizer")}
+        same |= {"the version of jax": jax.__version__, "data": len(parts.source)}
+        hosts.require_same({**same, "the newest checkpoint": self.saved.latest()})
         hosts.require_shared(self.saved.home)
         share = parts.layout.row_share()
         self.data = pipeline.train_iterator(

@@ -210,6 +210,27 @@ def test_a_killed_process_ends_the_other_within_a_minute(victim: int, tmp_path):
     assert int(state.step) % SAVED == 0 and int(state.step) >= SAVED
 
 
+@pytest.mark.hosts
+@pytest.mark.timeout(900)
+def test_two_processes_evaluate_like_one(tmp_path: pathlib.Path):
+    """Batches that split over the devices and a last one that does not."""
+    run = _run(tmp_path / "run", "clip", "1x1")
+    size = "--config.batch_size=12"
+    command = [sys.executable, "-m", "mmjax.cli", "eval", str(run), "--json", size]
+    alone = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    launch = ["launch", "--processes", "2", "--devices-per-process", "4", "--"]
+    command[3:3] = launch
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = [x.removeprefix("[0] ") for x in done.stdout.splitlines()]
+    lines = [x for x in lines if "[Gloo]" not in x]
+    assert not [x for x in lines if x.startswith("[1]")]  # one speaks
+    want, got = json.loads(alone.stdout), json.loads("\n".join(lines))
+    assert want.keys() == got.keys()
+    for name, one in want.items():
+        for key, value in one["values"].items():
+            np.testing.assert_allclose(got[name]["values"][key], value, atol=1e-5)
+
+
 # -- the matrix ----------------------------------------------------------------
 def _run(workdir: pathlib.Path, family: str, topology: str) -> pathlib.Path:
     processes, devices = TOPOLOGIES[topology]
