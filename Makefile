@@ -4,11 +4,11 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo demo-dalle test test-parity test-hosts test-browser lint format lock clean help
+.PHONY: demo demo-clip test test-parity test-hosts test-browser lint format lock clean help
 
 help:
-	@echo "make demo         train a small CLIP on drawn shapes and classify unseen ones"
-	@echo "make demo-dalle   go on to text to image: tokenizer, prior, samples, report"
+	@echo "make demo         CLIP and DALL-E on drawn shapes, small: train, draw, re-rank, report"
+	@echo "make demo-clip    the first part alone: CLIP, which classifies unseen images"
 	@echo "make test         all tests (PYTEST_ARGS='-k text' for some)"
 	@echo "make lint         ruff: format and rules; make format applies both"
 	@echo "make test-parity  tests against torch and open_clip, which it installs"
@@ -18,10 +18,10 @@ help:
 	@echo "PYTHON=python3.12 make ...   with another interpreter, 3.11 or later"
 
 demo: $(READY)
-	$(BIN)/mmjax demo --until clip
-
-demo-dalle: $(READY)
 	$(BIN)/mmjax demo
+
+demo-clip: $(READY)
+	$(BIN)/mmjax demo --until clip
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 -q $(PYTEST_ARGS)

@@ -113,6 +113,11 @@ class Layout:
         """The name losses see in Ctx.axis."""
         return "data" if self.pmap else None
 
+    @property
+    def row_sharding(self) -> NamedSharding | None:
+        """What losses see in Ctx.rows."""
+        return None if self.pmap else self.batch_sharding
+
     def check_batch(self, batch_size: int, *, accum: int = 1) -> None:
         """Raises UserError unless the global batch splits over devices and slices."""
         unit = self.rows * accum

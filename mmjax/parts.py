@@ -154,7 +154,7 @@ def optimizer(parts: Parts) -> tuple:
         parts.cfg.optim,
         parts.cfg.steps,
         shapes.params,
-        couples_rows=parts.task.couples_rows,
+        couples_rows=parts.task.couples_rows and not hasattr(parts.task, "embed"),
     )
     return shapes, *made
 
@@ -203,6 +203,7 @@ def check_resume(parts: Parts, old: Mapping) -> None:
     before = tree.flatten({k: old["config"][k] for k in keys})
     after = tree.flatten({k: new["config"][k] for k in keys})
     free = ("data/threads", "data/workers", "data/prefetch", "data/max_broken")
+    free += ("task/loss_impl", "task/loss_block")  # forms of the same loss
     for path in sorted(before.keys() | after.keys()):
         # How a task samples has no part in how it is trained.
         if path in free or path.startswith("task/sampling"):

@@ -152,6 +152,7 @@ class _Run:
                 parts.task,
                 tx,
                 axis=parts.layout.axis,
+                rows=parts.layout.row_sharding,
                 accum=optim_cfg.accum,
                 ema_decay=optim_cfg.ema,
             ),
