@@ -19,8 +19,9 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
-from mmjax import tree
+from mmjax import hosts, tree
 from mmjax.errors import UserError
 from mmjax.state import TrainState
 
@@ -37,6 +38,7 @@ class CheckpointConfig:
     keep: int = 2  # newest ones kept
     best: str = ""  # a metric whose best checkpoint is kept as well
     best_mode: str = "max"  # max | min
+    folder: str = ""  # where checkpoints go, such as gs://bucket/run; "": the workdir
 
 
 @contextlib.contextmanager
@@ -94,6 +96,10 @@ class Checkpointer:
 
     def __init__(self, workdir: pathlib.Path, config: CheckpointConfig):
         self.workdir = workdir.absolute()
+        # Orbax' own paths: a bucket, or a folder that all processes see.
+        self.home = epath.Path(config.folder or self.workdir)
+        if "://" not in config.folder:
+            self.home = self.home.absolute()
         keep = ocp.checkpoint_managers
         policies: list[Any] = [keep.LatestN(max(config.keep, 1))]
         best: dict[str, Any] = {}
@@ -107,19 +113,23 @@ class Checkpointer:
                 keep.BestN(get_metric_fn=metric, reverse=config.best_mode == "min", n=1)
             )
             best = {"best_fn": metric, "best_mode": config.best_mode}
+        hosts.wait_for_all("checkpoints")
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,
             **best,
         )
         self._manager = ocp.CheckpointManager(
-            self.workdir / FOLDER,
+            self.home / FOLDER,
             options=options,
             item_handlers={
                 "state": ocp.StandardCheckpointHandler(),
                 "data": ocp.JsonCheckpointHandler(),
             },
         )
+
+        # Looked up here, before any process can have begun to write them.
+        self._frozen = (self.home / "frozen").exists()
 
     def latest(self) -> int | None:
         return self._manager.latest_step()
@@ -137,9 +147,10 @@ class Checkpointer:
             return
         slim, frozen = _split(state)
         try:
-            if jax.tree.leaves(frozen) and not (self.workdir / "frozen").exists():
+            if jax.tree.leaves(frozen) and not self._frozen:
                 with ocp.StandardCheckpointer() as once:
-                    once.save(self.workdir / "frozen", frozen)
+                    once.save(self.home / "frozen", frozen)
+                self._frozen = True
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -151,18 +162,20 @@ class Checkpointer:
             raise _space(e, self.workdir, self._finished()) from e
 
     def wait(self) -> None:
-        """Returns when the last save is on disk; raises UserError if it failed."""
+        """Returns when the last save is on disk, by all processes.
+
+        Raises UserError if it failed.
+        """
         try:
             self._manager.wait_until_finished()
+            hosts.wait_for_all("saved")  # who exits first may take the others along
         except Exception as e:
             raise _space(e, self.workdir, self._finished()) from e
 
     def _finished(self) -> int | None:
         """The newest step that is whole on disk: only those have a plain number."""
         steps = [
-            int(p.name)
-            for p in (self.workdir / FOLDER).glob("[0-9]*")
-            if p.name.isdigit()
+            int(p.name) for p in (self.home / FOLDER).glob("[0-9]*") if p.name.isdigit()
         ]
         return max(steps, default=None)
 
@@ -189,7 +202,7 @@ class Checkpointer:
         state = loaded["state"]
         if jax.tree.leaves(frozen):
             with ocp.StandardCheckpointer() as once:
-                frozen = once.restore(self.workdir / "frozen", frozen)
+                frozen = once.restore(self.home / "frozen", frozen)
         return state.replace(vars=state.vars._replace(frozen=frozen)), loaded["data"]
 
     def _check_shapes(self, step: int, wanted: TrainState) -> None:
@@ -218,17 +231,17 @@ def _params(meta: PyTree) -> dict[str, Any]:
     return tree.flatten(params)
 
 
-def write_run(workdir: pathlib.Path, about: Mapping) -> None:
+def write_run(workdir: epath.PathLike, about: Mapping) -> None:
     """Writes run.json (config, tokenizer, preprocessing), atomically."""
     text = json.dumps(about, indent=1, sort_keys=True)
-    part = workdir / (RUN + ".part")
+    part = epath.Path(workdir) / (RUN + ".part")
     part.write_text(text)
-    part.replace(workdir / RUN)
+    part.replace(epath.Path(workdir) / RUN)
 
 
-def read_run(workdir: pathlib.Path) -> dict:
+def read_run(workdir: epath.PathLike) -> dict:
     """What `write_run` wrote. Raises UserError where the folder is not a run."""
-    path = pathlib.Path(workdir) / RUN
+    path = epath.Path(workdir) / RUN
     if not path.exists():
         raise UserError(f"{workdir} is not a run of mmjax: it has no {RUN}")
     return json.loads(path.read_text())

@@ -279,7 +279,7 @@ def _placed(old: PyTree, new: PyTree, place: str, workdir: str) -> PyTree:
                 "name another run"
             )
     return jax.tree.map(
-        lambda o, n: jax.device_put(np.asarray(n, o.dtype), o.sharding), old, new
+        lambda o, n: parallel.spread(np.asarray(n, o.dtype), o.sharding), old, new
     )
 
 
@@ -289,7 +289,7 @@ def check_cache(parts: Parts, state: TrainState) -> None:
     if made is None:
         return
     found = {
-        name: token_cache.fingerprint(jax.device_get(weights))
+        name: token_cache.fingerprint(parts.layout.fetch(weights))
         for name, weights in state.vars.frozen.items()
     }
     if made["fingerprint"] not in found.values():

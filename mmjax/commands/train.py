@@ -8,7 +8,7 @@ import argparse
 import pathlib
 import sys
 
-from mmjax import runtime
+from mmjax import cluster
 
 EXAMPLE = """examples:
   mmjax train --config configs/clip.py:shapes --workdir runs/shapes
@@ -16,6 +16,8 @@ EXAMPLE = """examples:
       --config.steps=500 --config.optim.lr=3e-4
   mmjax train --config configs/clip.py:shapes --workdir runs/mesh --devices 4 \\
       --config.parallel.mesh.data=2 --config.parallel.mesh.fsdp=2
+  mmjax train --config configs/clip.py:vit_b32 --workdir /shared/runs/b32 \\
+      --coordinator 10.0.0.1:8476 --processes 2 --process 0    (and 1, elsewhere)
 """
 
 
@@ -34,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where checkpoints, metrics and result cards go",
     )
     add_devices(parser)
+    cluster.add_arguments(parser)
     parser.set_defaults(overrides=[])
 
 
@@ -48,12 +51,13 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    runtime.configure(devices=args.devices)
-    from mmjax import config, train
+    with cluster.session(args):
+        from mmjax import config, hosts, train
 
-    try:
-        train.run(config.load(args.config, args.overrides), args.workdir)
-    except train.Interrupted as e:
-        print(f"mmjax: {e}; run the same command to go on", file=sys.stderr)
-        return e.code
-    return 0
+        try:
+            train.run(config.load(args.config, args.overrides), args.workdir)
+        except train.Interrupted as e:
+            if hosts.writer():
+                print(f"mmjax: {e}; run the same command to go on", file=sys.stderr)
+            return e.code
+        return 0
