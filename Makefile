@@ -4,7 +4,8 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo demo-clip test test-parity test-hosts test-browser lint format lock clean help
+.PHONY: demo demo-clip test test-parity test-hosts test-faults test-browser \
+  lint format lock clean help
 
 help:
 	@echo "make demo         CLIP and DALL-E on drawn shapes, small: train, draw, re-rank, report"
@@ -14,6 +15,7 @@ help:
 	@echo "make test-parity  tests against torch and open_clip, which it installs"
 	@echo "make test-hosts   runs of several processes: every topology, moves between them"
 	@echo "make test-browser  the report page in headless Chromium, which it installs by apt"
+	@echo "make test-faults  runs killed, stopped and starved in many ways, and resumed"
 	@echo "make lock         requirements.lock again (LOCK_ARGS=--upgrade: newest)"
 	@echo "PYTHON=python3.12 make ...   with another interpreter, 3.11 or later"
 
@@ -45,6 +47,10 @@ test-browser: $(READY)
 	    "--cask chromium" >&2; exit 1; \
 	fi
 	$(BIN)/python -m pytest -q -m browser tests/browser $(PYTEST_ARGS)
+
+# MMJAX_FAULTS_JSON=FILE.json writes the count, MMJAX_FAULTS_SEED=N draws other moments.
+test-faults: $(READY)
+	$(BIN)/python -m pytest -q -m faults tests/faults $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -2,32 +2,40 @@
 
 A checkpoint holds the train state, the data iterator's state, and what the run was:
 its resolved config and its tokenizer. Frozen weights never change, so they are stored
-once, beside the steps.
+once, beside the steps. Sums of all arrays lie in it as well, since the file format
+notices damage to its own structures and not to the numbers in them: a checkpoint that
+does not read back as it was written is passed over for the one before it.
 """
 
 import contextlib
 import dataclasses
 import errno
 import fcntl
+import itertools
 import json
+import logging
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from mmjax import hosts, tree
+from mmjax import checksum, hosts, tree
 from mmjax.errors import UserError
 from mmjax.state import TrainState
 
 PyTree = Any
 FOLDER = "checkpoints"
 RUN = "run.json"
+DAMAGED = "damaged"  # where checkpoints that cannot be read are moved
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,24 +75,40 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def _space(error: BaseException, workdir: pathlib.Path, kept: int | None) -> UserError:
-    """A full disk, said so; Orbax wraps it, so causes and messages are searched."""
+def no_room(error: BaseException) -> bool:
+    """Whether a full disk is at the root; Orbax wraps it, so causes are searched."""
     seen: BaseException | None = error
     while seen is not None:
-        full = isinstance(seen, OSError) and seen.errno in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EFBIG,
-        )
-        if full or re.search(r"ENOSPC|EFBIG|No space left|File too large", str(seen)):
-            break
+        if isinstance(seen, OSError) and seen.errno in _NO_ROOM:
+            return True
+        if re.search(r"ENOSPC|EFBIG|No space left|File too large", str(seen)):
+            return True
         seen = seen.__cause__ or seen.__context__
-    why = "the disk is full" if seen is not None else f"{type(error).__name__}: {error}"
+    return False
+
+
+def failure(error: BaseException, workdir: epath.PathLike) -> UserError:
+    """What to tell the user of a write below the workdir that failed."""
+    # The newest step that is whole on disk: only those have a plain number.
+    names = [p.name for p in (epath.Path(workdir) / FOLDER).glob("[0-9]*")]
+    kept = max((int(name) for name in names if name.isdigit()), default=None)
+    full, what = no_room(error), f"{type(error).__name__}: {error}"
     last = "no checkpoint was saved yet" if kept is None else f"step {kept} is intact"
     return UserError(
-        f"saving a checkpoint in {workdir} failed: {why}. {last}; make room and run "
-        "the same command to go on from there"
+        f"writing to {workdir} failed: {'the disk is full' if full else what}. {last}; "
+        f"{'make room' if full else 'put that right'} and run the same command to go "
+        "on from there"
     )
+
+
+# What differs, by the beginning of an array's path, and the keys that decide it.
+_KINDS = {
+    "vars/params": ("model", "config"),
+    "vars/extra": ("model (its extra variables)", "config.task"),
+    "opt_state": ("optimizer", "config.optim"),
+    "ema": ("parameter average", "config.optim.ema"),
+    "": ("layout", "version of mmjax"),
+}
 
 
 def _split(state: TrainState) -> tuple[TrainState, PyTree]:
@@ -92,10 +116,20 @@ def _split(state: TrainState) -> tuple[TrainState, PyTree]:
 
 
 class Checkpointer:
-    """The checkpoints of one workdir. Saves are asynchronous and atomic."""
+    """The checkpoints of one workdir. Saves are asynchronous and atomic.
 
-    def __init__(self, workdir: pathlib.Path, config: CheckpointConfig):
-        self.workdir = workdir.absolute()
+    With `read_only` nothing below the workdir is touched, so that a run can be looked
+    at while it is training, or where it cannot be written to.
+    """
+
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        config: CheckpointConfig,
+        *,
+        read_only: bool = False,
+    ):
+        self.workdir, self.read_only = workdir.absolute(), read_only
         # Orbax' own paths: a bucket, or a folder that all processes see.
         self.home = epath.Path(config.folder or self.workdir)
         if "://" not in config.folder:
@@ -116,7 +150,8 @@ class Checkpointer:
         hosts.wait_for_all("checkpoints")
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep.AnyPreservationPolicy(policies),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
             **best,
         )
         self._manager = ocp.CheckpointManager(
@@ -147,19 +182,21 @@ class Checkpointer:
             return
         slim, frozen = _split(state)
         try:
-            if jax.tree.leaves(frozen) and not self._frozen:
+            # Those of a run that was killed before its first save may be others.
+            if jax.tree.leaves(frozen) and (self.latest() is None or not self._frozen):
                 with ocp.StandardCheckpointer() as once:
-                    once.save(self.home / "frozen", frozen)
+                    once.save(self.home / "frozen", frozen, force=True)
                 self._frozen = True
+            notes = [data, _sums(state, data)]
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(slim), data=ocp.args.JsonSave(data)
+                    state=ocp.args.StandardSave(slim), data=ocp.args.JsonSave(notes)
                 ),
                 metrics={k: float(v) for k, v in metrics.items()},
             )
         except Exception as e:
-            raise _space(e, self.workdir, self._finished()) from e
+            raise failure(e, self.home) from e
 
     def wait(self) -> None:
         """Returns when the last save is on disk, by all processes.
@@ -170,27 +207,38 @@ class Checkpointer:
             self._manager.wait_until_finished()
             hosts.wait_for_all("saved")  # who exits first may take the others along
         except Exception as e:
-            raise _space(e, self.workdir, self._finished()) from e
-
-    def _finished(self) -> int | None:
-        """The newest step that is whole on disk: only those have a plain number."""
-        steps = [
-            int(p.name) for p in (self.home / FOLDER).glob("[0-9]*") if p.name.isdigit()
-        ]
-        return max(steps, default=None)
+            raise failure(e, self.home) from e
 
     def restore(self, abstract: TrainState, step: int | None = None) -> tuple:
-        """(state, data state) of a step, the newest by default.
+        """(state, data state) of a step; by default of the newest that can be read.
 
         `abstract` holds shapes with shardings: arrays are read straight onto them,
-        whatever mesh wrote them. Raises UserError where names or shapes differ.
+        whatever mesh wrote them. Newer ones that are damaged are named in a warning
+        and, unless `read_only`, moved to DAMAGED.
+
+        Raises:
+          UserError: names or shapes differ, or nothing can be read.
         """
-        step = self.latest() if step is None else step
-        if step not in self._manager.all_steps():
+        steps = sorted(self._manager.all_steps())
+        if step is not None and step not in steps:
             raise UserError(
                 f"{self.workdir} has no checkpoint of step {step}; it has "
-                f"{', '.join(map(str, self._manager.all_steps())) or 'none'}"
+                f"{', '.join(map(str, steps)) or 'none'}"
             )
+        failed: dict[int, Exception] = {}
+        for number in reversed(steps) if step is None else [step]:
+            try:
+                found = self._read(number, abstract)
+            except Exception as e:  # a damaged file can raise anything
+                failed[number] = e
+                continue
+            if failed:
+                self._pass_over(failed, number)
+            return found
+        self._give_up(failed, steps)
+
+    def _read(self, step: int, abstract: TrainState) -> tuple:
+        """What `restore` returns, of one step; raises whatever damage raises."""
         slim, frozen = _split(abstract)
         self._check_shapes(step, slim)
         loaded = self._manager.restore(
@@ -203,32 +251,94 @@ class Checkpointer:
         if jax.tree.leaves(frozen):
             with ocp.StandardCheckpointer() as once:
                 frozen = once.restore(self.home / "frozen", frozen)
-        return state.replace(vars=state.vars._replace(frozen=frozen)), loaded["data"]
+        state = state.replace(vars=state.vars._replace(frozen=frozen))
+        if isinstance(loaded["data"], Mapping):  # written before there were sums
+            return state, loaded["data"]
+        data, before = loaded["data"]
+        changed = checksum.changed(before, _sums(state, data))
+        if changed:
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            raise ValueError(f"{changed[0]}{more} changed since it was saved")
+        return state, data
+
+    def _pass_over(self, failed: Mapping[int, Exception], step: int) -> None:
+        """Says which checkpoints were damaged, and gets them out of the way."""
+        where = ""
+        if not self.read_only:
+            self._set_aside(failed)
+            where = f" (moved to {self.home / DAMAGED})"
+        for number, error in failed.items():
+            _log.warning(
+                "checkpoint of step %d in %s is damaged%s: %s; going on from step %d",
+                *(number, self.home, where, _first_line(error), step),
+            )
+
+    def _set_aside(self, steps: Iterable[int]) -> None:
+        """Moved, not deleted: the disk, and not the file, may be what failed."""
+        if hosts.writer():
+            (self.home / DAMAGED).mkdir(exist_ok=True)
+            for step in steps:
+                target = self.home / DAMAGED / str(step)
+                for n in itertools.count(1):
+                    if not target.exists():
+                        break
+                    target = self.home / DAMAGED / f"{step}.{n}"
+                (self.home / FOLDER / str(step)).rename(target)
+        hosts.wait_for_all("damaged checkpoints moved")
+        self._manager.reload()
+
+    def _give_up(self, failed: Mapping[int, Exception], steps: list[int]) -> NoReturn:
+        """Raises the UserError that fits what was tried and failed."""
+        error = next(iter(failed.values()))
+        if isinstance(error, UserError):  # another model, and nothing damaged
+            raise error
+        others = [str(n) for n in steps if n not in failed]
+        what = "; ".join(f"step {n}: {_first_line(e)}" for n, e in failed.items())
+        fix = f"put back a copy of {self.home / FOLDER}, or use another workdir"
+        if others:
+            fix = f"use one of step {', '.join(others)}"
+        raise UserError(
+            f"no checkpoint of {self.workdir} that was tried can be read, they are "
+            f"damaged ({what}): {fix}"
+        ) from error
 
     def _check_shapes(self, step: int, wanted: TrainState) -> None:
-        """Compares parameter names and shapes before anything is read."""
+        """Compares names and shapes of all arrays before any is read."""
         meta = self._manager.item_metadata(step)["state"]
         meta = getattr(meta, "tree", meta)
-        have = {p: tuple(x.shape) for p, x in _params(meta).items()}
-        want = {p: tuple(x.shape) for p, x in tree.flatten(wanted.vars.params).items()}
-        for path in sorted(have.keys() | want.keys()):
-            if have.get(path) != want.get(path):
-                raise UserError(
-                    f"checkpoint {self.workdir} (step {step}) is of another model: "
-                    f"{path} is {have.get(path, 'absent')} there and "
-                    f"{want.get(path, 'absent')} in this config; use the config it was "
-                    "trained with, or another workdir"
-                )
+        if meta is None:
+            raise ValueError("its metadata are missing")
+        have = {p: tuple(x.shape) for p, x in tree.flatten(meta).items()}
+        want = {p: tuple(x.shape) for p, x in tree.flatten(wanted).items()}
+        # Parameters first: where they differ, optimizer slots do too. Keys are stored
+        # as the words they are made of.
+        paths = have.keys() | want.keys() - {"rng"}
+        for path in sorted(paths, key=lambda p: (not p.startswith("vars/params"), p)):
+            if have.get(path) == want.get(path) or path == "rng":
+                continue
+            what, key = next(v for k, v in _KINDS.items() if path.startswith(k))
+            raise UserError(
+                f"checkpoint {self.workdir} (step {step}) is of another {what}: "
+                f"{path.removeprefix('vars/params/')} is "
+                f"{have.get(path, 'absent')} there and {want.get(path, 'absent')} in "
+                f"this config; use the {key} it was trained with, or another workdir"
+            )
 
     def close(self) -> None:
         self._manager.close()
 
 
-def _params(meta: PyTree) -> dict[str, Any]:
-    """Parameter leaves of Orbax' metadata tree: NamedTuples come back as dicts."""
-    variables = meta["vars"] if isinstance(meta, Mapping) else meta.vars
-    params = variables["params"] if isinstance(variables, Mapping) else variables.params
-    return tree.flatten(params)
+def _sums(state: TrainState, data: Any) -> dict[str, int]:
+    """Sums of all that a checkpoint holds: arrays, and the data iterator's state."""
+    text = json.dumps(data, sort_keys=True)
+    return {**checksum.sums(state), "data": zlib.crc32(text.encode())}
+
+
+def _first_line(error: Exception) -> str:
+    """What went wrong, without TensorStore's account of all its settings."""
+    lines = str(error).partition(". See full TensorStore")[0].strip().splitlines()
+    text = lines[0][:200] if lines else ""
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
 
 
 def write_run(workdir: epath.PathLike, about: Mapping) -> None:
@@ -244,4 +354,9 @@ def read_run(workdir: epath.PathLike) -> dict:
     path = epath.Path(workdir) / RUN
     if not path.exists():
         raise UserError(f"{workdir} is not a run of mmjax: it has no {RUN}")
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text())
+    except ValueError as e:
+        raise UserError(
+            f"{path} is damaged ({e}): put back a copy of it, or use another workdir"
+        ) from None

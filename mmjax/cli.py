@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import mmjax
 from mmjax import schema
@@ -87,6 +87,30 @@ def _run(argv: Sequence[str]) -> int:
     return module.run(args)
 
 
+def _hush_loaders() -> None:
+    """Keeps what Orbax' threads print of a failed read or write off the terminal.
+
+    The first error is raised and becomes our one line. The other arrays' errors, some
+    thousand lines, are left in coroutines that nobody awaits and in callbacks to an
+    event loop that is closed by then; Python prints those through these two hooks.
+    """
+    if getattr(sys.unraisablehook, "hushed", False):
+        return
+    other, uncaught = sys.unraisablehook, sys.excepthook
+
+    def unraisable(info: Any) -> None:
+        code = getattr(info.object, "cr_code", None)
+        if "orbax" not in getattr(code, "co_filename", ""):
+            other(info)
+
+    def exception(kind: type, error: BaseException, trace: Any) -> None:
+        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+            uncaught(kind, error, trace)
+
+    unraisable.hushed = True
+    sys.unraisablehook, sys.excepthook = unraisable, exception
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status.
 
@@ -98,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # in one line.
     for name in ("absl", "asyncio", "concurrent.futures"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    _hush_loaders()
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except UserError as e:

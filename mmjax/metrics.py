@@ -11,6 +11,8 @@ from typing import Any
 from tqdm import tqdm
 
 FILE = "metrics.jsonl"
+_FLUSH_SECONDS = 10.0  # between writes to TensorBoard's file
+_SLOW = 0.1  # the share of the time at which waiting for input is worth showing
 
 
 def _plain(value: Any) -> float | int | str | None:
@@ -19,6 +21,42 @@ def _plain(value: Any) -> float | int | str | None:
         return value
     number = float(value)
     return number if math.isfinite(number) else str(number)
+
+
+class _Board:
+    """TensorBoard's event file, written in the thread that calls.
+
+    tensorboardX' own SummaryWriter hands events to a thread through a queue of ten: a
+    full disk ends that thread, and the eleventh event then waits for ever.
+    """
+
+    def __init__(self, folder: pathlib.Path, *, resumed_at: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
+
+        folder.mkdir(exist_ok=True)
+        self._event, self._scalar = Event, scalar
+        self._file = EventsWriter(str(folder / "events"))
+        # TensorBoard hides what an earlier file holds of this step and later ones.
+        start = SessionLog(status=SessionLog.START)
+        self._file.write_event(Event(step=resumed_at + 1, session_log=start))
+        self._flushed = time.perf_counter()
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            if not isinstance(value, str):
+                summary = self._scalar(name, float(value))
+                now = time.time()  # for people: nothing depends on it
+                self._file.write_event(
+                    self._event(step=step, summary=summary, wall_time=now)
+                )
+        if time.perf_counter() - self._flushed > _FLUSH_SECONDS:
+            self._file.flush()
+            self._flushed = time.perf_counter()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class Writer:
@@ -33,16 +71,14 @@ class Writer:
         self._active = active
         if not active:
             return
-        from tensorboardX import SummaryWriter
-
         path = workdir / FILE
         if path.exists():
             kept = [r for r in read(workdir) if r["step"] <= resumed_at]
-            path.write_text("".join(json.dumps(r) + "\n" for r in kept))
+            part = path.with_name(FILE + ".part")  # a kill must not leave half of it
+            part.write_text("".join(json.dumps(r) + "\n" for r in kept))
+            part.replace(path)
         self._file = path.open("a", buffering=1)
-        self._board = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=resumed_at + 1
-        )
+        self._board = _Board(workdir / "tensorboard", resumed_at=resumed_at)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes one row; values are scalars."""
@@ -50,9 +86,7 @@ class Writer:
             return
         row = {"step": step, **{k: _plain(v) for k, v in values.items()}}
         self._file.write(json.dumps(row) + "\n")
-        for name, value in values.items():
-            if not isinstance(value, str):
-                self._board.add_scalar(name, float(value), step)
+        self._board.write(step, values)
 
     def close(self) -> None:
         if self._active:
@@ -70,6 +104,23 @@ def read(workdir: pathlib.Path) -> list[dict]:
         except json.JSONDecodeError:
             continue  # the last line of a killed run
     return rows
+
+
+def evaluations(workdir: pathlib.Path, *, until: float = math.inf) -> dict[str, float]:
+    """Every evaluator's last numbers up to a step, as "<evaluator>/<value>"."""
+    values: dict[str, float] = {}
+    for row in read(workdir):
+        names = [k for k in row if "/" in k and not k.startswith("time/")]
+        if row["step"] <= until:
+            values |= {k: float(row[k]) for k in names}
+    return values
+
+
+def shown(logged: Mapping[str, float]) -> dict[str, float]:
+    """The few of a step's numbers that a person watches, and a wait that is long."""
+    found = {k: logged[k] for k in ("loss", "lr", "images_per_second")}
+    share = logged["time/input_wait"] / max(logged["time/total"], 1e-9)
+    return found | ({"input_wait_share": share} if share > _SLOW else {})
 
 
 class Progress:

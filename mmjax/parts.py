@@ -52,6 +52,7 @@ class RunConfig:
     parallel: Any = dataclasses.field(default_factory=dict)
     checkpoint: CheckpointConfig = CheckpointConfig()
     evals: Any = dataclasses.field(default_factory=dict)
+    peak_tflops: float = 0.0  # of one device, for `mfu`; 0: of the device's make
     graft: Any = dataclasses.field(default_factory=dict)  # place: WORKDIR, see `graft`
 
 
@@ -223,7 +224,7 @@ def restore(workdir: pathlib.Path, step: int | None = None) -> tuple[Parts, Trai
     config.parallel = {}  # whatever devices are here
     parts = build(config, tokenizer=_saved_tokenizer(saved_run))
     _, tx, _, optim_cfg = optimizer(parts)
-    saved = checkpoint.Checkpointer(workdir, parts.cfg.checkpoint)
+    saved = checkpoint.Checkpointer(workdir, parts.cfg.checkpoint, read_only=True)
     try:
         if saved.latest() is None:
             raise UserError(f"{workdir} holds no checkpoint yet: train it first")

@@ -20,7 +20,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from mmjax import checkpoint, hosts, metrics, tree
+from mmjax import checkpoint, clock, hosts, metrics, tree
 from mmjax import parts as parts_lib
 from mmjax import step as step_lib
 from mmjax.data import pipeline
@@ -102,10 +102,16 @@ def _finite_k(params: PyTree) -> jax.Array:
 class _Run:
     """One call of `run`: what the loop holds between steps."""
 
-    def __init__(self, parts: Parts, workdir: pathlib.Path, label: str):
+    def __init__(
+        self,
+        parts: Parts,
+        workdir: pathlib.Path,
+        label: str,
+        profile: tuple[int, int] | None,
+    ):
         self.parts, self.workdir, self.label = parts, workdir, label
         cfg = parts.cfg
-        self.last: dict[str, float] = {}
+        self.last: dict[str, float] = {}  # of every evaluator; saves carry it
         shapes, tx, self.lr, optim_cfg = parts_lib.optimizer(parts)
         parts.layout.check_batch(cfg.batch_size, accum=optim_cfg.accum)
         self.names = list(tree.flatten(shapes.params))
@@ -137,11 +143,17 @@ class _Run:
             parts_lib.check_resume(parts, checkpoint.read_run(self.saved.home))
             self.state, position = self.saved.restore(parts_lib.abstract(parts, init))
             self.data.set_state(position)
+            self.last = metrics.evaluations(workdir, until=int(self.state.step))
         else:
             key = jax.random.key(cfg.seed)
             self.state = parts.layout.init(init, key, parts.example())
             self.state = parts_lib.graft(parts, self.state)
         parts_lib.check_cache(parts, self.state)
+        self.clock = clock.Clock()
+        self.speed = clock.Speed(parts.layout.devices, peak=cfg.peak_tflops)
+        self.trace = clock.Trace(
+            profile, workdir, start=int(self.state.step), total=cfg.steps
+        )
         if hosts.writer():
             for place in {epath.Path(workdir.absolute()), self.saved.home}:
                 checkpoint.write_run(place, about)
@@ -158,6 +170,16 @@ class _Run:
             ),
             self.state,
         )
+
+    def step(self, number: int) -> dict[str, jax.Array]:
+        """One update; the metrics of that step, still on the device."""
+        with self.trace.step(number, lambda: self.state):
+            with self.clock.of("input_wait"):
+                batch = next(self.data)
+            with self.clock.of("step"):
+                self.speed.count(self.step_fn, self.state, batch)
+                self.state, values = self.step_fn(self.state, batch)
+        return values
 
     def save(self) -> None:
         """Saves, unless a parameter is not finite."""
@@ -199,31 +221,35 @@ class _Run:
         self.data = Prefetch(self.data, cfg.data.prefetch, self.parts.layout.load)
         try:
             for done in range(start + 1, cfg.steps + 1):
-                self.state, values = self.step_fn(self.state, next(self.data))
-                window.add(done, values)
+                window.add(done, self.step(done))
                 progress.update()
                 # Read once: a signal between here and the end waits for the next step.
                 stopping = asked()
                 saving = due(done, cfg.checkpoint.every, cfg.steps) or bool(stopping)
                 if due(done, cfg.log_every, cfg.steps) or saving:
-                    logged = window.flush()
+                    with self.clock.of("step"):  # it ends when the device does
+                        logged = window.flush()
                     logged |= {"lr": float(self.lr(jnp.asarray(done - 1)))}
-                    logged |= progress.lap(done)
-                    shown = ("loss", "lr", "images_per_second")
-                    progress.say(done, {k: logged[k] for k in shown})
-                    writer.write(done, logged)
-                evaluated = {} if stopping else self.evaluate(done, progress)
+                    logged |= progress.lap(done) | self.clock.lap()
+                    logged |= self.speed.rates(logged["step_seconds"])
+                    with self.clock.of("log"):
+                        progress.say(done, metrics.shown(logged))
+                        writer.write(done, logged)
+                with self.clock.of("evaluation"):
+                    evaluated = {} if stopping else self.evaluate(done, progress)
                 if evaluated:
-                    self.last = evaluated
+                    self.last = self.last | evaluated
                     writer.write(done, evaluated)
                     progress.lap(done)
                 if saving:
-                    self.save()
+                    with self.clock.of("checkpoint"):
+                        self.save()
                 if stopping:
                     self.saved.wait()
                     raise Interrupted(stopping, done)
             self.saved.wait()
         finally:
+            self.trace.close()
             self.data.close()
             progress.close()
             writer.close()
@@ -231,11 +257,19 @@ class _Run:
 
 
 def run(
-    config: ConfigDict, workdir: pathlib.Path, *, label: str = ""
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    label: str = "",
+    profile: tuple[int, int] | None = None,
 ) -> dict[str, float]:
     """Trains to `config.steps`, from the newest checkpoint if there is one.
 
-    Returns the last evaluation's numbers as "<evaluator>/<value>".
+    Args:
+      label: what the progress line begins with.
+      profile: first and last step of a trace below WORKDIR/profile.
+
+    Returns every evaluator's last numbers as "<evaluator>/<value>".
 
     Raises:
       UserError: bad input; nothing that was written is lost.
@@ -245,13 +279,19 @@ def run(
     workdir = pathlib.Path(workdir)
     guard = checkpoint.lock(workdir) if hosts.writer() else contextlib.nullcontext()
     with guard, hosts.stop_signals() as asked:
-        parts = parts_lib.reopen(config, workdir)
-        this = _Run(parts, workdir, label)
         try:
-            values = this.loop(asked)
-        finally:
-            this.saved.close()
-        if not values:  # already finished: its last evaluation is on file
-            for row in metrics.read(workdir):
-                values |= {k: v for k, v in row.items() if "/" in k}
-        return values
+            return _train(config, workdir, asked, label=label, profile=profile)
+        except OSError as e:  # of metrics, cards, run.json, TensorBoard's file
+            if not checkpoint.no_room(e):
+                raise
+            raise checkpoint.failure(e, workdir) from e
+
+
+def _train(
+    config: ConfigDict, workdir: pathlib.Path, asked: Callable[[], int], **options: Any
+) -> dict[str, float]:
+    this = _Run(parts_lib.reopen(config, workdir), workdir, **options)
+    try:
+        return this.loop(asked)
+    finally:
+        this.saved.close()

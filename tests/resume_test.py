@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import pytest
 
+from mmjax import clock, metrics, parallel, train
 from mmjax import config as config_lib
-from mmjax import metrics, parallel, train
 from mmjax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -76,7 +76,8 @@ def test_kill_and_resume_is_bit_equal(whole: pathlib.Path, tmp_path: pathlib.Pat
     assert any("ema" in path for path in want)
     for path, value in want.items():
         np.testing.assert_array_equal(got[path], value, err_msg=path)
-    timing = {"images_per_second", "step_seconds"}
+    timing = {"images_per_second", "step_seconds", "tflops", "time/total"}
+    timing |= {f"time/{kind}" for kind in clock.KINDS}
     before = [r for r in metrics.read(whole)]
     after = [r for r in metrics.read(tmp_path)]
     strip = [{k: v for k, v in r.items() if k not in timing} for r in before]

@@ -9,11 +9,13 @@ import pathlib
 import sys
 
 from mmjax import cluster
+from mmjax.errors import UserError
 
 EXAMPLE = """examples:
   mmjax train --config configs/clip.py:shapes --workdir runs/shapes
   mmjax train --config configs/clip.py:shapes --workdir runs/short \\
       --config.steps=500 --config.optim.lr=3e-4
+  mmjax train --config configs/clip.py:shapes --workdir runs/slow --profile 10:13
   mmjax train --config configs/clip.py:shapes --workdir runs/mesh --devices 4 \\
       --config.parallel.mesh.data=2 --config.parallel.mesh.fsdp=2
   mmjax train --config configs/clip.py:vit_b32 --workdir /shared/runs/b32 \\
@@ -35,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where checkpoints, metrics and result cards go",
     )
+    parser.add_argument(
+        "--profile",
+        metavar="FIRST:LAST",
+        help="trace these steps into DIR/profile, for TensorBoard or Perfetto",
+    )
     add_devices(parser)
     cluster.add_arguments(parser)
     parser.set_defaults(overrides=[])
@@ -50,12 +57,26 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _steps(text: str | None) -> tuple[int, int] | None:
+    """The two numbers of --profile."""
+    if text is None:
+        return None
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdecimal() and last.isdecimal()):
+        raise UserError(
+            f"--profile {text}: give the first and the last step, as in --profile 10:13"
+        )
+    return int(first), int(last)
+
+
 def run(args: argparse.Namespace) -> int:
+    profile = _steps(args.profile)
     with cluster.session(args):
         from mmjax import config, hosts, train
 
         try:
-            train.run(config.load(args.config, args.overrides), args.workdir)
+            made = config.load(args.config, args.overrides)
+            train.run(made, args.workdir, profile=profile)
         except train.Interrupted as e:
             if hosts.writer():
                 print(f"mmjax: {e}; run the same command to go on", file=sys.stderr)
