@@ -146,6 +146,23 @@ def test_slices_of_a_batch_meet_each_other(layout: dict, devices: int, impl: str
             np.testing.assert_allclose(got[path], value, atol=1e-5, err_msg=path)
 
 
+def test_evaluation_leaves_the_tiles_to_the_compiler():
+    """Predict functions are given no `rows`; any number of pairs will do."""
+    layout = parallel.Layout({}, jax.devices()[:4])
+    ctx, found = Ctx(rng=jax.random.key(0), step=jnp.int32(0)), {}
+    for impl in ("dense", "ring"):
+        task = base.build(FIELDS | {"loss_impl": impl, "loss_block": 3})
+        variables = jax.jit(task.init)(jax.random.key(0), batch())
+        loss = layout.compile_predict(
+            functools.partial(task.predict()["loss"], ctx=ctx)
+        )
+        found[impl] = [loss(variables, batch(rows)) for rows in (16, 10)]
+    for got, want in zip(found["ring"], found["dense"], strict=True):
+        assert got.keys() == want.keys()
+        for name, value in want.items():
+            np.testing.assert_allclose(got[name], value, atol=1e-5, err_msg=name)
+
+
 def test_batch_norm_sees_a_slice():
     """The gradient is that of a loss whose slices are normalised apart."""
     task = base.build(FIELDS | {"image": RESNET})
