@@ -4,24 +4,26 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo demo-dalle test test-parity test-browser test-faults lint format lock clean help
+.PHONY: demo demo-clip test test-parity test-hosts test-faults test-browser \
+  lint format lock clean help
 
 help:
-	@echo "make demo         train a small CLIP on drawn shapes and classify unseen ones"
-	@echo "make demo-dalle   go on to text to image: tokenizer, prior, samples, report"
+	@echo "make demo         CLIP and DALL-E on drawn shapes, small: train, draw, re-rank, report"
+	@echo "make demo-clip    the first part alone: CLIP, which classifies unseen images"
 	@echo "make test         all tests (PYTEST_ARGS='-k text' for some)"
 	@echo "make lint         ruff: format and rules; make format applies both"
 	@echo "make test-parity  tests against torch and open_clip, which it installs"
+	@echo "make test-hosts   runs of several processes: every topology, moves between them"
 	@echo "make test-browser  the report page in headless Chromium, which it installs by apt"
 	@echo "make test-faults  runs killed, stopped and starved in many ways, and resumed"
 	@echo "make lock         requirements.lock again (LOCK_ARGS=--upgrade: newest)"
 	@echo "PYTHON=python3.12 make ...   with another interpreter, 3.11 or later"
 
 demo: $(READY)
-	$(BIN)/mmjax demo --until clip
-
-demo-dalle: $(READY)
 	$(BIN)/mmjax demo
+
+demo-clip: $(READY)
+	$(BIN)/mmjax demo --until clip
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 -q $(PYTEST_ARGS)
@@ -29,6 +31,9 @@ test: $(READY)
 test-parity: $(READY)
 	$(BIN)/python -m pip install -q -e '.[parity]'
 	$(BIN)/python -m pytest -q -m parity $(PYTEST_ARGS)
+
+test-hosts: $(READY)
+	$(BIN)/python -m pytest -q -s -m hosts $(PYTEST_ARGS)
 
 # Without apt-get, or the right to use it, a person has to choose where it comes from.
 test-browser: $(READY)

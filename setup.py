@@ -22,6 +22,7 @@ INSTALL = [
     "array-record>=0.8.1",  # the random-access file format of those sets
     "importlib_resources",  # imported, and not declared, by tensorflow-datasets
     "ml-collections>=1.1",  # configs and their --config.key=value flags
+    "etils[epath]",  # orbax' own paths: a folder or a bucket
     "absl-py",  # the flags that ml-collections and grain parse
     "numpy>=2.0",  # host arrays; batches are numpy until they are placed
     "pillow",  # image decoding, and CLIP's own bicubic

@@ -43,7 +43,7 @@ def _shapes_evals(every: int, size: int = 32) -> ConfigDict:
 
 def shapes() -> ConfigDict:
     """Small conv tower and bag of words: a demo for two CPU cores."""
-    config = common.run(steps=850, batch_size=256)
+    config = common.run(steps=1100, batch_size=256)
     config.task = ConfigDict(
         dict(
             name="clip",
@@ -51,18 +51,21 @@ def shapes() -> ConfigDict:
             text=dict(kind="cbow", width=256),
             embed_dim=256,
             vocab_size=640,
-            context=32,
+            context=24,
             image_size=32,
             equal_captions="positive",
             **UNIT,
         )
     )
-    # Three scenes in four hold one object: shapes are learned from those.
+    # Names are learned from single objects; the whole captions of two are what the
+    # model has to tell apart when it ranks pictures drawn for such a caption.
+    scenes = "shapes:train?size=32&keep=true"
     config.data.train = (
-        ("shapes:train?size=32&count=12000&objects=1&keep=true", 3.0),
-        ("shapes:train?size=32&count=12000&objects=2&seed=1&keep=true", 1.0),
+        (f"{scenes}&count=12000&objects=1", 3.0),
+        (f"{scenes}&count=12000&objects=2&seed=1", 1.0),
+        (f"{scenes}&count=40000&objects=2&seed=3&words=full", 5.0),
     )
-    config.data.tokenizer = dict(kind="bpe", vocab_size=640, context=32)
+    config.data.tokenizer = dict(kind="bpe", vocab_size=640, context=24)
     config.data.image = dict(size=32, mode="squash", train_scale=(1.0, 1.0))
     config.optim.lr = 4e-3
     config.optim.lr_mult = (("logit_scale", 3.0),)  # it has a long way to go

@@ -44,14 +44,19 @@ def _run(
     return config
 
 
+def _judge(config: ConfigDict, name: str, source: str) -> None:
+    """Reconstruction, and the bound, of a held-out source."""
+    every = dict(every=config.steps, source=source)
+    config.evals[name] = dict(type="reconstruction", **every)
+    config.evals[f"{name}_elbo"] = dict(type="elbo", **every)
+
+
 def shapes() -> ConfigDict:
     """8 x 8 codes of a 32 px scene."""
     config = _run(steps=1500, batch_size=32, size=32, codes=256, hidden=32, groups=3)
     config.data.train = "shapes:train?size=32&count=12000&keep=true"
     config.optim.lr = 1e-3
-    config.evals.val = dict(
-        type="mean_loss", every=config.steps, source="shapes:val?size=32&count=512"
-    )
+    _judge(config, "val", "shapes:val?size=32&count=512")
     return config
 
 
@@ -62,7 +67,7 @@ def flickr8k() -> ConfigDict:
     config.data.image.update(train_scale=(0.5, 1.0), train_ratio=(1.0, 1.0), flip=True)
     config.optim.lr = 1e-3
     dev = f"webdataset:{ROOT}/flickr8k/flickr8k-dev-128-00000.tar"
-    config.evals.dev = dict(type="mean_loss", every=config.steps, source=dev)
+    _judge(config, "dev", dev)
     return config
 
 
@@ -73,9 +78,7 @@ def emoji() -> ConfigDict:
     config.data.train = f"{tar}part=train&keep=true"
     config.data.image.update(train_scale=(0.7, 1.0))
     config.optim.lr = 1e-3
-    config.evals.held_out = dict(
-        type="mean_loss", every=config.steps, source=f"{tar}part=held_out"
-    )
+    _judge(config, "held_out", f"{tar}part=held_out")
     return config
 
 

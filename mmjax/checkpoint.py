@@ -24,9 +24,9 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
+from etils import epath
 
-from mmjax import checksum, tree
+from mmjax import checksum, hosts, tree
 from mmjax.errors import UserError
 from mmjax.state import TrainState
 
@@ -46,6 +46,7 @@ class CheckpointConfig:
     keep: int = 2  # newest ones kept
     best: str = ""  # a metric whose best checkpoint is kept as well
     best_mode: str = "max"  # max | min
+    folder: str = ""  # where checkpoints go, such as gs://bucket/run; "": the workdir
 
 
 @contextlib.contextmanager
@@ -86,10 +87,10 @@ def no_room(error: BaseException) -> bool:
     return False
 
 
-def failure(error: BaseException, workdir: pathlib.Path) -> UserError:
+def failure(error: BaseException, workdir: epath.PathLike) -> UserError:
     """What to tell the user of a write below the workdir that failed."""
     # The newest step that is whole on disk: only those have a plain number.
-    names = [p.name for p in (workdir / FOLDER).glob("[0-9]*")]
+    names = [p.name for p in (epath.Path(workdir) / FOLDER).glob("[0-9]*")]
     kept = max((int(name) for name in names if name.isdigit()), default=None)
     full, what = no_room(error), f"{type(error).__name__}: {error}"
     last = "no checkpoint was saved yet" if kept is None else f"step {kept} is intact"
@@ -129,6 +130,10 @@ class Checkpointer:
         read_only: bool = False,
     ):
         self.workdir, self.read_only = workdir.absolute(), read_only
+        # Orbax' own paths: a bucket, or a folder that all processes see.
+        self.home = epath.Path(config.folder or self.workdir)
+        if "://" not in config.folder:
+            self.home = self.home.absolute()
         keep = ocp.checkpoint_managers
         policies: list[Any] = [keep.LatestN(max(config.keep, 1))]
         best: dict[str, Any] = {}
@@ -142,6 +147,7 @@ class Checkpointer:
                 keep.BestN(get_metric_fn=metric, reverse=config.best_mode == "min", n=1)
             )
             best = {"best_fn": metric, "best_mode": config.best_mode}
+        hosts.wait_for_all("checkpoints")
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=not read_only,
@@ -149,13 +155,16 @@ class Checkpointer:
             **best,
         )
         self._manager = ocp.CheckpointManager(
-            self.workdir / FOLDER,
+            self.home / FOLDER,
             options=options,
             item_handlers={
                 "state": ocp.StandardCheckpointHandler(),
                 "data": ocp.JsonCheckpointHandler(),
             },
         )
+
+        # Looked up here, before any process can have begun to write them.
+        self._frozen = (self.home / "frozen").exists()
 
     def latest(self) -> int | None:
         return self._manager.latest_step()
@@ -174,12 +183,10 @@ class Checkpointer:
         slim, frozen = _split(state)
         try:
             # Those of a run that was killed before its first save may be others.
-            first = self.latest() is None
-            if jax.tree.leaves(frozen) and (
-                first or not (self.workdir / "frozen").exists()
-            ):
+            if jax.tree.leaves(frozen) and (self.latest() is None or not self._frozen):
                 with ocp.StandardCheckpointer() as once:
-                    once.save(self.workdir / "frozen", frozen, force=True)
+                    once.save(self.home / "frozen", frozen, force=True)
+                self._frozen = True
             notes = [data, _sums(state, data)]
             self._manager.save(
                 step,
@@ -189,14 +196,18 @@ class Checkpointer:
                 metrics={k: float(v) for k, v in metrics.items()},
             )
         except Exception as e:
-            raise failure(e, self.workdir) from e
+            raise failure(e, self.home) from e
 
     def wait(self) -> None:
-        """Returns when the last save is on disk; raises UserError if it failed."""
+        """Returns when the last save is on disk, by all processes.
+
+        Raises UserError if it failed.
+        """
         try:
             self._manager.wait_until_finished()
+            hosts.wait_for_all("saved")  # who exits first may take the others along
         except Exception as e:
-            raise failure(e, self.workdir) from e
+            raise failure(e, self.home) from e
 
     def restore(self, abstract: TrainState, step: int | None = None) -> tuple:
         """(state, data state) of a step; by default of the newest that can be read.
@@ -239,7 +250,7 @@ class Checkpointer:
         state = loaded["state"]
         if jax.tree.leaves(frozen):
             with ocp.StandardCheckpointer() as once:
-                frozen = once.restore(self.workdir / "frozen", frozen)
+                frozen = once.restore(self.home / "frozen", frozen)
         state = state.replace(vars=state.vars._replace(frozen=frozen))
         if isinstance(loaded["data"], Mapping):  # written before there were sums
             return state, loaded["data"]
@@ -255,36 +266,35 @@ class Checkpointer:
         where = ""
         if not self.read_only:
             self._set_aside(failed)
-            where = f" (moved to {self.workdir / DAMAGED})"
+            where = f" (moved to {self.home / DAMAGED})"
         for number, error in failed.items():
             _log.warning(
                 "checkpoint of step %d in %s is damaged%s: %s; going on from step %d",
-                *(number, self.workdir, where, _first_line(error), step),
+                *(number, self.home, where, _first_line(error), step),
             )
 
     def _set_aside(self, steps: Iterable[int]) -> None:
         """Moved, not deleted: the disk, and not the file, may be what failed."""
-        if jax.process_index() == 0:
-            (self.workdir / DAMAGED).mkdir(exist_ok=True)
+        if hosts.writer():
+            (self.home / DAMAGED).mkdir(exist_ok=True)
             for step in steps:
-                target = self.workdir / DAMAGED / str(step)
+                target = self.home / DAMAGED / str(step)
                 for n in itertools.count(1):
                     if not target.exists():
                         break
-                    target = target.with_name(f"{step}.{n}")
-                (self.workdir / FOLDER / str(step)).rename(target)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("damaged checkpoints moved")
+                    target = self.home / DAMAGED / f"{step}.{n}"
+                (self.home / FOLDER / str(step)).rename(target)
+        hosts.wait_for_all("damaged checkpoints moved")
         self._manager.reload()
 
     def _give_up(self, failed: Mapping[int, Exception], steps: list[int]) -> NoReturn:
         """Raises the UserError that fits what was tried and failed."""
-        newest, error = next(iter(failed.items()))
+        error = next(iter(failed.values()))
         if isinstance(error, UserError):  # another model, and nothing damaged
             raise error
         others = [str(n) for n in steps if n not in failed]
         what = "; ".join(f"step {n}: {_first_line(e)}" for n, e in failed.items())
-        fix = f"put back a copy of {self.workdir / FOLDER}, or use another workdir"
+        fix = f"put back a copy of {self.home / FOLDER}, or use another workdir"
         if others:
             fix = f"use one of step {', '.join(others)}"
         raise UserError(
@@ -331,17 +341,17 @@ def _first_line(error: Exception) -> str:
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
 
 
-def write_run(workdir: pathlib.Path, about: Mapping) -> None:
+def write_run(workdir: epath.PathLike, about: Mapping) -> None:
     """Writes run.json (config, tokenizer, preprocessing), atomically."""
     text = json.dumps(about, indent=1, sort_keys=True)
-    part = workdir / (RUN + ".part")
+    part = epath.Path(workdir) / (RUN + ".part")
     part.write_text(text)
-    part.replace(workdir / RUN)
+    part.replace(epath.Path(workdir) / RUN)
 
 
-def read_run(workdir: pathlib.Path) -> dict:
+def read_run(workdir: epath.PathLike) -> dict:
     """What `write_run` wrote. Raises UserError where the folder is not a run."""
-    path = pathlib.Path(workdir) / RUN
+    path = epath.Path(workdir) / RUN
     if not path.exists():
         raise UserError(f"{workdir} is not a run of mmjax: it has no {RUN}")
     try:

@@ -20,6 +20,7 @@ from mmjax.errors import UserError
 VERBS = {
     "demo": "train on embedded shapes in minutes and show zero-shot results",
     "train": "train a config in a workdir, or go on where it stopped",
+    "launch": "train or evaluate as several processes on this machine",
     "eval": "run a trained model's evaluators",
     "inspect": "show a run: parameter table, config, last metrics",
     "embed": "write embeddings of images and texts to an npz file",
@@ -113,7 +114,8 @@ def _hush_loaders() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status.
 
-    0 done; 2 bad input, said in one line on stderr; 130 interrupted (143 terminated).
+    0 done; 2 bad input, said in one line on stderr; 130 interrupted (143 terminated);
+    75, of several processes: another was lost (mmjax.cluster).
     """
     logging.basicConfig(format="mmjax: %(message)s", level=logging.WARNING)
     # Orbax and the threads it runs in log tracebacks of a failed save, which we report

@@ -126,14 +126,17 @@ def shown(logged: Mapping[str, float]) -> dict[str, float]:
 class Progress:
     """A bar with step, ETA and images/s; plain lines where there is no terminal."""
 
-    def __init__(self, total: int, start: int, batch_size: int, *, label: str = ""):
+    def __init__(
+        self, total: int, start: int, batch_size: int, *, label: str = "", active=True
+    ):
+        self._active = active  # only one process of several speaks
         self._bar = tqdm(
             total=total,
             initial=start,
             desc=label or None,
             unit="step",
             dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
+            disable=not (active and sys.stderr.isatty()),
         )
         self._total, self._batch, self._label = total, batch_size, label
         self._lap_time, self._lap_step = time.perf_counter(), start
@@ -157,6 +160,8 @@ class Progress:
         """Shows a few numbers: on the bar, or as a line."""
         shown = {k: v for k, v in values.items() if isinstance(v, (int, float))}
         text = " ".join(f"{k} {v:.4g}" for k, v in shown.items())
+        if not self._active:
+            return
         if not self._bar.disable:
             self._bar.set_postfix_str(text)
             return
@@ -171,6 +176,8 @@ class Progress:
 
     def note(self, text: str) -> None:
         """A line that stays above the bar."""
+        if not self._active:
+            return
         if self._bar.disable:
             print(text, file=sys.stderr, flush=True)
         else:

@@ -175,13 +175,15 @@ def make(
       config: `config.optim`; unknown keys raise, naming the nearest.
       steps: length of the run, for the schedule.
       params: parameters (or their shapes): masks are built from their paths.
-      couples_rows: the task's; accumulation would change its loss, so is refused.
+      couples_rows: the task's, where it offers no `embed`: accumulation would change
+        its loss, so is refused.
     """
     cfg = schema.from_mapping(OptimConfig, config, "config.optim")
     if cfg.accum > 1 and couples_rows:
         raise UserError(
             f"config.optim.accum is {cfg.accum}, but this task's loss couples rows: "
-            "slices would see fewer negatives; set it to 1 and the batch to what fits"
+            "slices would see fewer negatives; set it to 1 and the batch to what fits, "
+            "or give the task `embed` and `loss_of` (mmjax/tasks/base.py)"
         )
     _require_match(params, list(cfg.freeze), "freeze")
     _require_match(params, [rule for rule, _ in cfg.lr_mult], "lr_mult")

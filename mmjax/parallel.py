@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from mmjax import schema, tree
+from mmjax import hosts, schema, tree
 from mmjax.errors import UserError
 
 PyTree = Any
@@ -79,7 +79,10 @@ class Layout:
         self.config = schema.from_mapping(
             ParallelConfig, config or {}, "config.parallel"
         )
-        self.devices = devices or jax.devices()
+        # In the order of processes: each then holds neighbouring rows of a batch.
+        here = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+        self.devices = devices or here
+        self.processes = len({d.process_index for d in self.devices})
         shape = _mesh_shape(self.config.mesh, len(self.devices))
         if self.config.mode not in ("jit", "pmap"):
             raise UserError(
@@ -89,6 +92,11 @@ class Layout:
             raise UserError(
                 f"config.parallel.mode=pmap is data-parallel only, but the mesh has "
                 f"fsdp={shape[1]}, tensor={shape[2]}: set both to 1 or use mode=jit"
+            )
+        if self.pmap and self.processes > 1:
+            raise UserError(
+                f"config.parallel.mode=pmap runs in one process, and {self.processes} "
+                "run together here: use mode=jit, which computes the same"
             )
         grid = np.asarray(self.devices).reshape(shape)
         self.mesh = jax.sharding.Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
@@ -104,6 +112,11 @@ class Layout:
     def axis(self) -> str | None:
         """The name losses see in Ctx.axis."""
         return "data" if self.pmap else None
+
+    @property
+    def row_sharding(self) -> NamedSharding | None:
+        """What losses see in Ctx.rows."""
+        return None if self.pmap else self.batch_sharding
 
     def check_batch(self, batch_size: int, *, accum: int = 1) -> None:
         """Raises UserError unless the global batch splits over devices and slices."""
@@ -160,12 +173,30 @@ class Layout:
     def init(self, fn: Callable[..., PyTree], *args: PyTree) -> PyTree:
         """fn(*args) computed straight into its shards."""
         out = self.shardings(jax.eval_shape(fn, *args))
-        return jax.jit(fn, out_shardings=out)(*args)
+        return self._in_step(jax.jit(fn, out_shardings=out))(*args)
 
     # -- batches ---------------------------------------------------------------
     @functools.cached_property
     def batch_sharding(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(ROWS))
+
+    def row_share(self) -> tuple[int, int]:
+        """(k, n): this process reads the k-th n-th of every batch's rows.
+
+        Processes that hold parts of the same rows, split over the tensor axis, read
+        the same ones.
+
+        Raises:
+          UserError: the tensor axis cuts through the devices of a process.
+        """
+        local, tensor = len(self.devices) // self.processes, self.shape["tensor"]
+        if local % tensor and tensor % local:
+            raise UserError(
+                f"config.parallel.mesh.tensor={tensor} does not fit the {local} "
+                f"devices of each process: use a divisor or a multiple of {local}"
+            )
+        together = max(1, tensor // local)  # processes that share their rows
+        return jax.process_index() // together, self.processes // together
 
     def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """This process' rows of a batch, onto its devices as one global array.
@@ -202,7 +233,40 @@ class Layout:
                 devices=self.devices,
             )
         placed = jax.tree.map(lambda x: x.sharding, state)
-        return jax.jit(step, donate_argnums=0, out_shardings=(placed, None))
+        out = placed, self.replicated  # every process reads all metrics
+        return self._in_step(jax.jit(step, donate_argnums=0, out_shardings=out))
+
+    def _in_step(self, compiled: Callable) -> Callable:
+        """With several processes: none runs a program before all have compiled it."""
+        if self.processes == 1:
+            return compiled
+        made: dict[Any, Callable] = {}
+
+        def run(*args: PyTree) -> PyTree:
+            leaves, structure = jax.tree.flatten(args)
+            if any(isinstance(x, jax.core.Tracer) for x in leaves):
+                return compiled(*args)  # only looked at, by jax.make_jaxpr
+            key = structure, *(f"{x.dtype}{x.shape}" for x in leaves)
+            if key not in made:
+                made[key] = compiled.lower(*args).compile()
+                hosts.wait_for_all("program")
+            return made[key](*args)
+
+        return run
+
+    @functools.cached_property
+    def replicated(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def replicate(self, fn: Callable) -> Callable:
+        """fn compiled, with results that every process can read."""
+        return self._in_step(jax.jit(fn, out_shardings=self.replicated))
+
+    def fetch(self, arrays: PyTree) -> PyTree:
+        """All of every array, as numpy, on every process."""
+        if self.processes > 1:
+            arrays = self.replicate(lambda x: x)(arrays)
+        return jax.device_get(arrays)
 
     def load(self, batch: Mapping[str, np.ndarray]) -> PyTree:
         """Host batch to what the compiled step takes."""
@@ -212,17 +276,30 @@ class Layout:
         return self.place(batch)
 
     def compile_predict(self, fn: Callable) -> Callable:
-        """predict(vars, numpy batch) -> numpy; rows that do not divide replicate."""
-        compiled = jax.jit(fn)
-        replicated = NamedSharding(self.mesh, PartitionSpec())
+        """predict(vars, numpy batch) -> numpy; rows that do not divide replicate.
+
+        Every process gives the whole batch and gets the whole result.
+        """
+        compiled = self.replicate(fn) if self.processes > 1 else jax.jit(fn)
 
         def run(variables: PyTree, batch: Mapping[str, np.ndarray]) -> PyTree:
             rows = len(next(iter(batch.values())))
-            if rows % self.rows:
-                kept = {k: v for k, v in batch.items() if k[0] != "_" or k == "_mask"}
-                placed = jax.device_put(kept, replicated)
-            else:
-                placed = self.place(batch)
+            whole = rows % self.rows
+            kept = {k: v for k, v in batch.items() if k[0] != "_" or k == "_mask"}
+            placed = spread(kept, self.replicated if whole else self.batch_sharding)
             return jax.device_get(compiled(variables, placed))
 
         return run
+
+
+def spread(arrays: PyTree, sharding: NamedSharding) -> PyTree:
+    """Arrays that every process holds whole, as global arrays of one sharding.
+
+    `jax.device_put` would first send them round to see that they are equal.
+    """
+    if sharding.is_fully_addressable:
+        return jax.device_put(arrays, sharding)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_callback(x.shape, sharding, lambda i: x[i]),
+        jax.tree.map(np.asarray, arrays),
+    )

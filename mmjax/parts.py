@@ -155,7 +155,7 @@ def optimizer(parts: Parts) -> tuple:
         parts.cfg.optim,
         parts.cfg.steps,
         shapes.params,
-        couples_rows=parts.task.couples_rows,
+        couples_rows=parts.task.couples_rows and not hasattr(parts.task, "embed"),
     )
     return shapes, *made
 
@@ -204,6 +204,7 @@ def check_resume(parts: Parts, old: Mapping) -> None:
     before = tree.flatten({k: old["config"][k] for k in keys})
     after = tree.flatten({k: new["config"][k] for k in keys})
     free = ("data/threads", "data/workers", "data/prefetch", "data/max_broken")
+    free += ("task/loss_impl", "task/loss_block")  # forms of the same loss
     for path in sorted(before.keys() | after.keys()):
         # How a task samples has no part in how it is trained.
         if path in free or path.startswith("task/sampling"):
@@ -279,7 +280,7 @@ def _placed(old: PyTree, new: PyTree, place: str, workdir: str) -> PyTree:
                 "name another run"
             )
     return jax.tree.map(
-        lambda o, n: jax.device_put(np.asarray(n, o.dtype), o.sharding), old, new
+        lambda o, n: parallel.spread(np.asarray(n, o.dtype), o.sharding), old, new
     )
 
 
@@ -289,7 +290,7 @@ def check_cache(parts: Parts, state: TrainState) -> None:
     if made is None:
         return
     found = {
-        name: token_cache.fingerprint(jax.device_get(weights))
+        name: token_cache.fingerprint(parts.layout.fetch(weights))
         for name, weights in state.vars.frozen.items()
     }
     if made["fingerprint"] not in found.values():

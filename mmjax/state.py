@@ -39,13 +39,20 @@ class Ctx:
     """All that a loss may know about when and where it runs.
 
     `axis` is None under jit, where arrays are global, and the mapped axis' name
-    under pmap, where each device sees its own rows.
+    under pmap, where each device sees its own rows. `rows` is how rows lie on the mesh
+    under jit, for losses that place their own work; None leaves it to the compiler.
+    A batch may be a slice of the step's: its row i is row `stride * i + offset` of it.
     """
 
     rng: jax.Array
     step: jax.Array
     train: bool = struct.field(pytree_node=False, default=False)
     axis: str | None = struct.field(pytree_node=False, default=None)
+    rows: jax.sharding.NamedSharding | None = struct.field(
+        pytree_node=False, default=None
+    )
+    offset: jax.Array | int = 0
+    stride: int = struct.field(pytree_node=False, default=1)
 
     def gather(self, x: PyTree) -> PyTree:
         """Rows of all devices: identity under jit, all_gather under pmap."""
@@ -59,7 +66,7 @@ class Ctx:
 
     def example_keys(self, n: int) -> jax.Array:
         """One key per row, (n,): a function of the row's global number alone."""
-        rows_n = jnp.arange(n)
+        rows_n = jnp.arange(n) * self.stride + self.offset
         if self.axis is not None:
-            rows_n = rows_n + jax.lax.axis_index(self.axis) * n
+            rows_n = rows_n + jax.lax.axis_index(self.axis) * n * self.stride
         return jax.vmap(lambda i: jax.random.fold_in(self.rng, i))(rows_n)

@@ -33,31 +33,89 @@ def _grads(task: Any, variables: Vars, batch: PyTree, ctx: Ctx) -> tuple:
     return grads, extra, metrics
 
 
+def _slices(x: PyTree, accum: int) -> PyTree:
+    """(rows, ...) to (accum, rows / accum, ...): slice k has rows k, k + accum, ...
+
+    With that stride every device keeps rows of its own shard in every slice.
+    """
+    return jax.tree.map(
+        lambda a: jnp.moveaxis(a.reshape(-1, accum, *a.shape[1:]), 1, 0), x
+    )
+
+
+def _unsliced(x: PyTree) -> PyTree:
+    """The inverse of `_slices`."""
+    return jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1).reshape(-1, *a.shape[2:]), x)
+
+
 def _accumulate(
     task: Any, variables: Vars, batch: PyTree, ctx: Ctx, accum: int
 ) -> tuple:
-    """Means of gradients and metrics over `accum` equal slices of the batch.
+    """Means of gradients and metrics over `accum` equal slices of the batch."""
 
-    Slices are taken with a stride (rows i, i+accum, ...), so that under jit every
-    device keeps rows of its own shard in every slice.
+    def body(carry: tuple, part: tuple) -> tuple:
+        (extra, total), (number, rows) = carry, part
+        grads, extra, metrics = _grads(
+            task,
+            variables._replace(extra=extra),
+            rows,
+            ctx.replace(offset=number, stride=accum),
+        )
+        return (extra, jax.tree.map(jnp.add, total, grads)), metrics
+
+    start = (variables.extra, jax.tree.map(jnp.zeros_like, variables.params))
+    parts = (jnp.arange(accum), _slices(batch, accum))
+    (extra, total), metrics = jax.lax.scan(body, start, parts)
+    grads = jax.tree.map(lambda g: g / accum, total)
+    return grads, extra, jax.tree.map(lambda x: x.mean(0), metrics)
+
+
+def _accumulate_coupled(
+    task: Any, variables: Vars, batch: PyTree, ctx: Ctx, accum: int
+) -> tuple:
+    """Gradients and metrics of the loss over all rows, with activations of a slice.
+
+    Gradient caching (Gao et al. 2021, arXiv 2101.06983): embed every slice and keep the
+    embeddings alone; take the loss and its gradient at the embeddings of the whole
+    batch; embed every slice again, and pull its embeddings' gradient back to the
+    parameters. That is one more forward pass than a batch in one piece.
+
+    `extra` goes from slice to slice as in `_accumulate`, the same way both times: batch
+    norm takes the statistics of a slice, and its running averages move once a slice.
     """
 
-    def split(x: jax.Array) -> jax.Array:
-        return jnp.moveaxis(x.reshape(-1, accum, *x.shape[1:]), 1, 0)
-
-    slices = jax.tree.map(split, batch)
-
-    def body(extra: PyTree, part: tuple) -> tuple:
-        number, rows_of_slice = part
-        # Distinct noise per slice: slices must not share row keys.
-        part_ctx = ctx.replace(rng=jax.random.fold_in(ctx.rng, number))
-        grads, extra, metrics = _grads(
-            task, variables._replace(extra=extra), rows_of_slice, part_ctx
+    def embed(params: PyTree, extra: PyTree, part: tuple) -> tuple:
+        number, rows = part
+        part_ctx = ctx.replace(offset=number, stride=accum)
+        return task.embed(
+            variables._replace(params=params, extra=extra), rows, part_ctx
         )
-        return extra, (grads, metrics)
 
-    extra, stacked = jax.lax.scan(body, variables.extra, (jnp.arange(accum), slices))
-    grads, metrics = jax.tree.map(lambda x: x.mean(0), stacked)
+    def first(extra: PyTree, part: tuple) -> tuple:
+        embedded, extra = embed(variables.params, extra, part)
+        return extra, embedded
+
+    parts = (jnp.arange(accum), _slices(batch, accum))
+    embedded = _unsliced(jax.lax.scan(first, variables.extra, parts)[1])
+
+    def loss_fn(params: PyTree, embedded: PyTree) -> tuple:
+        whole = variables._replace(params=params)
+        loss, metrics = task.loss_of(whole, embedded, batch, ctx)
+        return loss, {"loss": loss, **metrics}
+
+    (total, pull), metrics = jax.grad(loss_fn, (0, 1), has_aux=True)(
+        variables.params, embedded
+    )
+
+    def second(carry: tuple, part: tuple) -> tuple:
+        (extra, total), (rows, pull) = carry, part
+        _, back, extra = jax.vjp(
+            lambda params: embed(params, extra, rows), variables.params, has_aux=True
+        )
+        return (extra, jax.tree.map(jnp.add, total, back(pull)[0])), None
+
+    start = (variables.extra, total)
+    (extra, grads), _ = jax.lax.scan(second, start, (parts, _slices(pull, accum)))
     return grads, extra, metrics
 
 
@@ -68,6 +126,7 @@ def train_step(
     batch: PyTree,
     *,
     axis: str | None = None,
+    rows: jax.sharding.NamedSharding | None = None,
     accum: int = 1,
     ema_decay: float = 0.0,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -78,7 +137,9 @@ def train_step(
       tx: the optimizer chain of `mmjax.optim`.
       batch: dict of arrays with a leading row axis (global under jit).
       axis: the pmap axis' name, or None under jit.
-      accum: gradient accumulation slices; 1 where rows couple.
+      rows: how rows lie on the mesh under jit, for `Ctx.rows`.
+      accum: gradient accumulation slices; 1 where rows couple, unless the task has
+        `embed` and `loss_of`.
       ema_decay: decay of the parameter average; 0 keeps none.
     """
     ctx = Ctx(
@@ -86,11 +147,13 @@ def train_step(
         step=state.step,
         train=True,
         axis=axis,
+        rows=rows,
     )
     if accum == 1:
         grads, extra, metrics = _grads(task, state.vars, batch, ctx)
     else:
-        grads, extra, metrics = _accumulate(task, state.vars, batch, ctx, accum)
+        accumulate = _accumulate_coupled if task.couples_rows else _accumulate
+        grads, extra, metrics = accumulate(task, state.vars, batch, ctx, accum)
     grads, extra, metrics = ctx.mean((grads, extra, metrics))
 
     updates, opt_state = tx.update(grads, state.opt_state, state.vars.params)

@@ -11,15 +11,16 @@ import json
 import pathlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
-from mmjax import checkpoint, clock, metrics, tree
+from mmjax import checkpoint, clock, hosts, metrics, tree
 from mmjax import parts as parts_lib
 from mmjax import step as step_lib
 from mmjax.data import pipeline
@@ -55,28 +56,6 @@ class Diverged(UserError):
 def due(done: int, every: int, total: int) -> bool:
     """Whether what happens every `every` steps happens after `done` of `total`."""
     return every > 0 and (done % every == 0 or done == total)
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM; a second SIGINT interrupts at once."""
-    seen: list[int] = []
-
-    def handler(signum: int, frame: Any) -> None:
-        if seen and signum == signal.SIGINT:
-            raise KeyboardInterrupt
-        seen.append(signum)
-
-    try:
-        old = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: a notebook's or a test's business
-        yield seen
-        return
-    try:
-        yield seen
-    finally:
-        for signum, previous in old.items():
-            signal.signal(signum, previous)
 
 
 class _Window:
@@ -116,7 +95,6 @@ class _Window:
         )
 
 
-@jax.jit
 def _finite_k(params: PyTree) -> jax.Array:
     return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)])
 
@@ -141,14 +119,20 @@ class _Run:
         for _, evaluator in self.evals.values():
             evaluator.check(shapes)
         self.saved = checkpoint.Checkpointer(workdir, cfg.checkpoint)
+        about = parts_lib.about(parts)
+        same = {key: about[key] for key in ("config", "tokenizer")}
+        same |= {"the version of jax": jax.__version__, "data": len(parts.source)}
+        hosts.require_same({**same, "the newest checkpoint": self.saved.latest()})
+        hosts.require_shared(self.saved.home)
+        share = parts.layout.row_share()
         self.data = pipeline.train_iterator(
             parts.source,
             parts.tokenizer,
             parts.image_cfg,
             batch_size=cfg.batch_size,
             seed=cfg.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=share[0],
+            process_count=share[1],
             threads=cfg.data.threads,
             workers=cfg.data.workers,
             max_broken=cfg.data.max_broken,
@@ -156,7 +140,7 @@ class _Run:
         )
         init = parts_lib.fresh(parts, tx, optim_cfg.ema > 0)
         if self.saved.latest() is not None:
-            parts_lib.check_resume(parts, checkpoint.read_run(workdir))
+            parts_lib.check_resume(parts, checkpoint.read_run(self.saved.home))
             self.state, position = self.saved.restore(parts_lib.abstract(parts, init))
             self.data.set_state(position)
             self.last = metrics.evaluations(workdir, until=int(self.state.step))
@@ -170,14 +154,17 @@ class _Run:
         self.trace = clock.Trace(
             profile, workdir, start=int(self.state.step), total=cfg.steps
         )
-        if jax.process_index() == 0:
-            checkpoint.write_run(workdir, parts_lib.about(parts))
+        if hosts.writer():
+            for place in {epath.Path(workdir.absolute()), self.saved.home}:
+                checkpoint.write_run(place, about)
+        self.finite_k = parts.layout.replicate(_finite_k)
         self.step_fn = parts.layout.compile_step(
             functools.partial(
                 step_lib.train_step,
                 parts.task,
                 tx,
                 axis=parts.layout.axis,
+                rows=parts.layout.row_sharding,
                 accum=optim_cfg.accum,
                 ema_decay=optim_cfg.ema,
             ),
@@ -196,7 +183,7 @@ class _Run:
 
     def save(self) -> None:
         """Saves, unless a parameter is not finite."""
-        good_k = np.asarray(_finite_k(self.state.vars.params))
+        good_k = np.asarray(self.finite_k(self.state.vars.params))
         if not good_k.all():
             name = self.names[int(np.argmin(good_k))]
             raise Diverged(
@@ -213,29 +200,31 @@ class _Run:
             begin = time.perf_counter()
             result = evaluator.run(self.state.eval_vars())
             values |= {f"{name}/{k}": v for k, v in result.values.items()}
-            cards = self.workdir / "cards"
-            cards.mkdir(exist_ok=True)
-            card = {"step": done, "values": result.values, **result.card}
-            (cards / f"{name}.json").write_text(json.dumps(card, indent=1))
+            if hosts.writer():
+                cards = self.workdir / "cards"
+                cards.mkdir(exist_ok=True)
+                card = {"step": done, "values": result.values, **result.card}
+                (cards / f"{name}.json").write_text(json.dumps(card, indent=1))
             first = " ".join(f"{k} {v:.4g}" for k, v in list(result.values.items())[:4])
             seconds = time.perf_counter() - begin
             progress.note(f"  step {done} {name}: {first} ({seconds:.1f}s)")
         return values
 
-    def loop(self, stop: list[int]) -> dict[str, float]:
+    def loop(self, asked: Callable[[], int]) -> dict[str, float]:
         cfg, start = self.parts.cfg, int(self.state.step)
         window = _Window(self.names)
-        writer = metrics.Writer(
-            self.workdir, resumed_at=start, active=jax.process_index() == 0
+        active = hosts.writer()
+        writer = metrics.Writer(self.workdir, resumed_at=start, active=active)
+        progress = metrics.Progress(
+            cfg.steps, start, cfg.batch_size, label=self.label, active=active
         )
-        progress = metrics.Progress(cfg.steps, start, cfg.batch_size, label=self.label)
         self.data = Prefetch(self.data, cfg.data.prefetch, self.parts.layout.load)
         try:
             for done in range(start + 1, cfg.steps + 1):
                 window.add(done, self.step(done))
                 progress.update()
                 # Read once: a signal between here and the end waits for the next step.
-                stopping = stop[0] if stop else None
+                stopping = asked()
                 saving = due(done, cfg.checkpoint.every, cfg.steps) or bool(stopping)
                 if due(done, cfg.log_every, cfg.steps) or saving:
                     with self.clock.of("step"):  # it ends when the device does
@@ -288,9 +277,10 @@ def run(
       Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     workdir = pathlib.Path(workdir)
-    with checkpoint.lock(workdir), _stop_signals() as stop:
+    guard = checkpoint.lock(workdir) if hosts.writer() else contextlib.nullcontext()
+    with guard, hosts.stop_signals() as asked:
         try:
-            return _train(config, workdir, stop, label=label, profile=profile)
+            return _train(config, workdir, asked, label=label, profile=profile)
         except OSError as e:  # of metrics, cards, run.json, TensorBoard's file
             if not checkpoint.no_room(e):
                 raise
@@ -298,10 +288,10 @@ def run(
 
 
 def _train(
-    config: ConfigDict, workdir: pathlib.Path, stop: list[int], **options: Any
+    config: ConfigDict, workdir: pathlib.Path, asked: Callable[[], int], **options: Any
 ) -> dict[str, float]:
     this = _Run(parts_lib.reopen(config, workdir), workdir, **options)
     try:
-        return this.loop(stop)
+        return this.loop(asked)
     finally:
         this.saved.close()

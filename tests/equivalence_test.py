@@ -38,6 +38,20 @@ CLIP = {
     "clip vit": {"name": "clip", **TINY},
     "clip scan": {"name": "clip", **TINY, "scan": True, "equal_captions": "positive"},
     "clip resnet": {"name": "clip", **TINY, "image": RESNET},
+    "clip chunked": {
+        "name": "clip",
+        **TINY,
+        "loss_impl": "chunked",
+        "loss_block": 3,
+        "equal_captions": "positive",
+    },
+    "siglip ring": {
+        "name": "clip",
+        **TINY,
+        "loss_name": "sigmoid",
+        "loss_impl": "ring",
+        "loss_block": 3,
+    },
     "siglip conv cbow": {
         "name": "clip",
         **TINY,
@@ -124,7 +138,10 @@ def _trained(task_name: str, layout_name: str) -> dict[str, np.ndarray]:
     state = state.replace(rng=jax.random.key(1))
     state = jax.device_put(state, layout.shardings(state))
     run = layout.compile_step(
-        functools.partial(step.train_step, task, tx, axis=layout.axis), state
+        functools.partial(
+            step.train_step, task, tx, axis=layout.axis, rows=layout.row_sharding
+        ),
+        state,
     )
     for batch in _batches(5, *_sizes(task_name)):
         state, metrics = run(state, layout.load(batch))

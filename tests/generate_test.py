@@ -7,17 +7,23 @@ import numpy as np
 import pytest
 
 from mmjax import cli, config, generate, notebook, train
+from mmjax import parts as parts_lib
+from mmjax.data.sources import open_source
 from mmjax.errors import UserError
+from mmjax.evaluators import scenes
 
 PROMPTS = ["a red star", "a cyan moon"]
+SCENES = "shapes:val?size=16&count=3"
 
 
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("run") / "prior"
     given = ["--config.steps=2", "--config.optim.ema=0.0"]
+    given += [f"--config.{k}.context=96" for k in ("task", "data.tokenizer")]
     cfg = config.load("configs/prior.py:tiny", given)
     cfg.evals = {}
+    cfg.evals["drawn"] = {"type": "generation", "source": SCENES, "candidates": 2}
     train.run(cfg, workdir)
     return workdir
 
@@ -56,6 +62,21 @@ def test_calls_draw_every_candidate_once(run, p, k, batch, devices):
     assert seen == [(i, c) for i in range(p) for c in range(k)]
 
 
+def test_the_evaluator_judges_what_the_task_draws(run):
+    result = parts_lib.evaluate(run.parts, run.state.eval_vars(), ("drawn",))["drawn"]
+    source = open_source(SCENES)
+    records = [source[i] for i in range(3)]
+    tokens, mask = run.parts.tokenizer.encode([r["text"][0] for r in records])
+    rows = {"tokens": tokens, "token_mask": mask}
+    rows |= {"seed": np.arange(3, dtype=np.uint32)}
+    rows |= {"candidate": np.tile(np.arange(2, dtype=np.int32), (3, 1))}
+    made = run.parts.predict["sample"](run.state.eval_vars(), rows)
+    truths = [r["scene"] for r in records for _ in range(2)]
+    images = np.asarray(made["image"]).reshape(6, 16, 16, 3)
+    for name, right_n in scenes.judge(images, truths).items():
+        assert result.values[f"oracle_{name}"] == pytest.approx(right_n.mean())
+
+
 def test_guidance_and_temperature_change_what_is_drawn(run):
     plain = generate.Generator(run).sample(PROMPTS, k=2)
     for options in ({"guidance": 60.0}, {"temperature": 0.5}, {"top_k": 2}):
@@ -80,7 +101,7 @@ def test_completion_keeps_what_is_given_and_sees_no_more(run):
 
 @pytest.mark.parametrize(
     "prompts, said",
-    [([" "], "empty"), (["a red star " * 9], "has .* tokens .* reads 16: shorten")],
+    [([" "], "empty"), (["a red star " * 40], "has .* tokens .* reads 96: shorten")],
 )
 def test_bad_prompts(run, prompts, said):
     with pytest.raises(UserError, match=said):

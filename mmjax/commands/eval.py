@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from mmjax import runtime, schema
+from mmjax import cluster, schema
 from mmjax.commands.train import add_devices
 from mmjax.errors import UserError
 
@@ -30,11 +30,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", metavar="SPEC", help="evaluate on other data")
     parser.add_argument("--json", action="store_true", help="print values and cards")
     add_devices(parser)
+    cluster.add_arguments(parser)
     parser.set_defaults(overrides=[])
 
 
 def run(args: argparse.Namespace) -> int:
-    runtime.configure(devices=args.devices)
+    with cluster.session(args):
+        from mmjax import hosts
+
+        shown = _evaluate(args)
+        if hosts.writer():
+            print("\n".join(shown))
+        return 0
+
+
+def _evaluate(args: argparse.Namespace) -> list[str]:
+    """The lines to print."""
     from mmjax import notebook
     from mmjax import parts as parts_lib
 
@@ -48,12 +59,11 @@ def run(args: argparse.Namespace) -> int:
             name: {"step": seen.step, "values": r.values, "card": r.card}
             for name, r in results.items()
         }
-        print(json.dumps(shown, indent=1))
-        return 0
-    print(f"{args.workdir} step {seen.step}")
+        return [json.dumps(shown, indent=1)]
+    found = [f"{args.workdir} step {seen.step}"]
     for name, result in results.items():
-        print("\n".join(["", name, *lines(result.values)]))
-    return 0
+        found += ["", name, *lines(result.values)]
+    return found
 
 
 def _choose(saved: Any, args: argparse.Namespace) -> Any:

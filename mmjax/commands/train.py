@@ -8,7 +8,7 @@ import argparse
 import pathlib
 import sys
 
-from mmjax import runtime
+from mmjax import cluster
 from mmjax.errors import UserError
 
 EXAMPLE = """examples:
@@ -18,6 +18,8 @@ EXAMPLE = """examples:
   mmjax train --config configs/clip.py:shapes --workdir runs/slow --profile 10:13
   mmjax train --config configs/clip.py:shapes --workdir runs/mesh --devices 4 \\
       --config.parallel.mesh.data=2 --config.parallel.mesh.fsdp=2
+  mmjax train --config configs/clip.py:vit_b32 --workdir /shared/runs/b32 \\
+      --coordinator 10.0.0.1:8476 --processes 2 --process 0    (and 1, elsewhere)
 """
 
 
@@ -41,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="trace these steps into DIR/profile, for TensorBoard or Perfetto",
     )
     add_devices(parser)
+    cluster.add_arguments(parser)
     parser.set_defaults(overrides=[])
 
 
@@ -68,13 +71,14 @@ def _steps(text: str | None) -> tuple[int, int] | None:
 
 def run(args: argparse.Namespace) -> int:
     profile = _steps(args.profile)
-    runtime.configure(devices=args.devices)
-    from mmjax import config, train
+    with cluster.session(args):
+        from mmjax import config, hosts, train
 
-    try:
-        made = config.load(args.config, args.overrides)
-        train.run(made, args.workdir, profile=profile)
-    except train.Interrupted as e:
-        print(f"mmjax: {e}; run the same command to go on", file=sys.stderr)
-        return e.code
-    return 0
+        try:
+            made = config.load(args.config, args.overrides)
+            train.run(made, args.workdir, profile=profile)
+        except train.Interrupted as e:
+            if hosts.writer():
+                print(f"mmjax: {e}; run the same command to go on", file=sys.stderr)
+            return e.code
+        return 0

@@ -171,8 +171,9 @@ def _distances(
     classes_cd = clip.embed_texts([f"a {name}" for name in scene_lib.CLASS_NAMES])
     logits_pkc = clip.logits(image_pkd, classes_cd)
     found |= judges.inception_score(logits_pkc, one, **DRAW)
-    train = open_source(plan.train)
-    seen = np.stack([train[i]["image"] for i in range(min(len(train), 10_000))])
+    train = [open_source(spec) for spec in plan.train]
+    most = 10_000 // len(train)
+    seen = np.stack([s[i]["image"] for s in train for i in range(min(len(s), most))])
     held = np.stack([real[i]["image"] for i in later])
     picked = made.images[np.arange(len(made.prompts))[:, None], one[""]]
     copies = judges.copies(picked, seen, held, **DRAW)

@@ -1,7 +1,8 @@
 """Contrastive losses over a batch of image-text pairs.
 
 Legend: b pairs, d embedding width. Row i of both inputs belongs together. Every row
-sees all others, so under data parallelism the caller gathers the rows first.
+sees all others, so under data parallelism the caller gathers the rows first. These
+hold (b, b) arrays; `contrastive_tiles` has the same losses without.
 """
 
 import jax
@@ -23,6 +24,23 @@ def similarity(image_bd: jax.Array, text_bd: jax.Array) -> jax.Array:
         text_bd.astype(jnp.float32).T,
         precision=jax.lax.Precision.HIGHEST,
     )
+
+
+def row_ids(keys_bl: jax.Array) -> jax.Array:
+    """int32 (b,): equal for equal rows of the integers `keys_bl`, and for them alone.
+
+    By sorting, a column of the keys at a time: b log b a column, where comparing all
+    pairs of rows would take b^2.
+    """
+    place_b = jnp.arange(len(keys_bl), dtype=jnp.int32)
+
+    def split_classes(id_b: jax.Array, key_b: jax.Array) -> tuple[jax.Array, None]:
+        id_b, key_b, row_b = jax.lax.sort((id_b, key_b, place_b), num_keys=2)
+        new_b = (id_b != jnp.roll(id_b, 1)) | (key_b != jnp.roll(key_b, 1))
+        rank_b = jnp.cumsum(new_b.at[0].set(False), dtype=jnp.int32)
+        return jnp.zeros_like(rank_b).at[row_b].set(rank_b), None
+
+    return jax.lax.scan(split_classes, jnp.zeros_like(place_b), keys_bl.T)[0]
 
 
 def _cross_entropy(logits_bb: jax.Array, positives_bb: jax.Array | None) -> jax.Array:

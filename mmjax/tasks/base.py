@@ -29,6 +29,17 @@ class Task(Protocol):
 
     A task that needs two optimizers may add `grads(vars, batch, ctx)`, returning
     (gradients, new extra, metrics with `loss`), which replaces the gradient of `loss`.
+
+    A task whose rows couple may split its loss in two, so that `config.optim.accum`
+    slices of a batch can be embedded one after the other and still meet each other:
+
+        embed(vars, batch, ctx) -> (embeddings, new extra): arrays of floats with the
+            batch's rows first, each row a function of its own row (batch statistics
+            are then those of a slice);
+        loss_of(vars, embeddings, batch, ctx) -> (loss, metrics): of all rows, from
+            what `embed` gave. `extra` of `vars` is the old one.
+
+    `loss` is then the second of the first.
     """
 
     couples_rows: bool  # the loss of a row depends on the others

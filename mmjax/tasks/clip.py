@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.errors import UserError
-from mmjax.losses import contrastive
+from mmjax.losses import contrastive, contrastive_tiles
 from mmjax.models import presets
 from mmjax.state import Ctx, Vars
 
@@ -40,6 +40,8 @@ class Task:
     remat: str = "none"
     dtype: str = "float32"
     loss_name: str = "info_nce"  # info_nce | sigmoid
+    loss_impl: str = "dense"  # dense | chunked | ring: see losses/contrastive_tiles
+    loss_block: int = 1024  # columns of a tile, where the loss is chunked or a ring
     equal_captions: str = "negative"  # negative (the paper) | positive
     mean: tuple[float, ...] = CLIP_MEAN
     std: tuple[float, ...] = CLIP_STD
@@ -47,12 +49,15 @@ class Task:
     def __post_init__(self) -> None:
         for key, legal in (
             ("loss_name", ("info_nce", "sigmoid")),
+            ("loss_impl", ("dense", "chunked", "ring")),
             ("equal_captions", ("negative", "positive")),
         ):
             if getattr(self, key) not in legal:
                 raise ValueError(
                     f"{key} is {getattr(self, key)!r}: use {' or '.join(legal)}"
                 )
+        if self.loss_block < 1:
+            raise ValueError(f"loss_block is {self.loss_block}: use 1 or more")
 
     @functools.cached_property
     def model(self) -> presets.DualEncoder:
@@ -102,9 +107,10 @@ class Task:
             extra={k: v for k, v in variables.items() if k != "params"},
         )
 
-    def loss(
+    def embed(
         self, variables: Vars, batch: Mapping[str, jax.Array], ctx: Ctx
-    ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
+    ) -> tuple[dict[str, jax.Array], PyTree]:
+        """Unit rows (b, d) of images and texts, and the new extra."""
         out, extra = self.model.apply(
             {"params": variables.params, **variables.extra},
             self._pixels(batch),
@@ -114,31 +120,77 @@ class Task:
             axis=ctx.axis,
             mutable=list(variables.extra) if ctx.train else [],
         )
-        image_bd, text_bd, tokens_bl = ctx.gather(
-            (
-                contrastive.l2_normalize(out.image),
-                contrastive.l2_normalize(out.text),
-                batch["tokens"],
-            )
+        embedded = {
+            "image": contrastive.l2_normalize(out.image),
+            "text": contrastive.l2_normalize(out.text),
+        }
+        return embedded, extra if ctx.train else variables.extra
+
+    def loss_of(
+        self,
+        variables: Vars,
+        embedded: Mapping[str, jax.Array],
+        batch: Mapping[str, jax.Array],
+        ctx: Ctx,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The loss of embedded pairs, and metrics."""
+        scale, bias = self.model.apply(
+            {"params": variables.params}, method="temperature"
         )
+        numbers = (scale, bias) if self.loss_name == "sigmoid" else (scale,)
+        pairs = embedded["image"], embedded["text"], batch["tokens"]
+        form = self._dense if self.loss_impl == "dense" else self._tiled
+        loss, hit_b = form(*pairs, numbers, ctx)
+        return loss, {"scale": scale, "batch_accuracy": hit_b.mean()}
+
+    def _dense(
+        self,
+        image_bd: jax.Array,
+        text_bd: jax.Array,
+        tokens_bl: jax.Array,
+        numbers: tuple[jax.Array, ...],
+        ctx: Ctx,
+    ) -> tuple[jax.Array, jax.Array]:
+        """(loss, whether the nearest text is a positive) from (b, b) similarities."""
+        image_bd, text_bd, tokens_bl = ctx.gather((image_bd, text_bd, tokens_bl))
         positives_bb = None
         if self.equal_captions == "positive":
             positives_bb = (tokens_bl[:, None] == tokens_bl[None]).all(-1)
-        if self.loss_name == "sigmoid":
-            loss = contrastive.sigmoid(
-                image_bd, text_bd, out.scale, out.bias, positives=positives_bb
-            )
-        else:
-            loss = contrastive.info_nce(
-                image_bd, text_bd, out.scale, positives=positives_bb
-            )
+        form = getattr(contrastive, self.loss_name)
+        loss = form(image_bd, text_bd, *numbers, positives=positives_bb)
         best_b = jnp.argmax(contrastive.similarity(image_bd, text_bd), axis=1)
         rows_b = jnp.arange(len(best_b))
         hit_b = best_b == rows_b
         if positives_bb is not None:
             hit_b = positives_bb[rows_b, best_b]
-        metrics = {"scale": out.scale, "batch_accuracy": hit_b.mean()}
-        return loss, (extra if ctx.train else variables.extra, metrics)
+        return loss, hit_b
+
+    def _tiled(
+        self,
+        image_bd: jax.Array,
+        text_bd: jax.Array,
+        tokens_bl: jax.Array,
+        numbers: tuple[jax.Array, ...],
+        ctx: Ctx,
+    ) -> tuple[jax.Array, jax.Array]:
+        """As `_dense`, in tiles; under pmap of this device's rows."""
+        form = getattr(contrastive_tiles, self.loss_name)
+        return form(
+            image_bd,
+            text_bd,
+            *numbers,
+            keys=tokens_bl if self.equal_captions == "positive" else None,
+            block=self.loss_block,
+            ring=self.loss_impl == "ring",
+            placed=ctx.axis or ctx.rows,
+        )
+
+    def loss(
+        self, variables: Vars, batch: Mapping[str, jax.Array], ctx: Ctx
+    ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
+        embedded, extra = self.embed(variables, batch, ctx)
+        loss, metrics = self.loss_of(variables, embedded, batch, ctx)
+        return loss, (extra, metrics)
 
     def predict(self) -> Mapping[str, Any]:
         def apply(method: str, variables: Vars, *args: jax.Array) -> jax.Array:

@@ -1,0 +1,331 @@
+"""Joining several processes into one run, by `jax.distributed`, before JAX starts.
+
+A process on its own stays on its own: nothing here acts unless an address is given, by
+option or environment, or `--distributed auto` asks JAX to find the cluster it is in.
+
+Exit codes of a process of several, beside those of `mmjax.cli.main`:
+  75 (EX_TEMPFAIL)  another process was lost, or did not arrive: run all of them again
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmjax import runtime
+from mmjax.errors import UserError
+
+LOST = os.EX_TEMPFAIL
+HEARTBEAT = 30  # seconds of silence after which a process counts as lost
+# What JAX itself reads or its launchers set.
+_ENVIRONMENT = {
+    "coordinator": "JAX_COORDINATOR_ADDRESS",
+    "processes": "JAX_NUM_PROCESSES",
+    "process": "JAX_PROCESS_ID",
+}
+_LOST_WORDS = (
+    r"gloo|nccl|UNAVAILABLE|DEADLINE_EXCEEDED|coordination service|barrier|"
+    r"heartbeat|Connection (closed|reset)"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Which process this is, of how many; `auto` leaves the rest to JAX."""
+
+    coordinator: str = ""
+    processes: int = 0
+    process: int = 0
+    auto: bool = False
+
+    def __str__(self) -> str:
+        return "this process" if self.auto else f"process {self.process}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("several processes, one command for each")
+    group.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help=f"where process 0 runs, or ${_ENVIRONMENT['coordinator']}",
+    )
+    group.add_argument(
+        "--processes", type=int, metavar="N", help=f"or ${_ENVIRONMENT['processes']}"
+    )
+    group.add_argument(
+        "--process",
+        type=int,
+        metavar="I",
+        help=f"this one's number, from 0, or ${_ENVIRONMENT['process']}",
+    )
+    group.add_argument(
+        "--distributed",
+        choices=("auto", "off"),
+        help="auto: as Slurm, Open MPI, Kubernetes or Cloud TPU say; off: one process, "
+        "whatever the environment says",
+    )
+    group.add_argument(
+        "--join-timeout",
+        type=int,
+        default=300,
+        metavar="SECONDS",
+        help="how long to wait for the other processes (300)",
+    )
+
+
+def chosen(
+    args: argparse.Namespace, environ: Mapping[str, str] = os.environ
+) -> Place | None:
+    """What the options and the environment ask for; None is one process on its own.
+
+    Raises:
+      UserError: an option is missing, contradicts another, or is out of range.
+    """
+    given = {name: getattr(args, name) for name in _ENVIRONMENT}
+    set_by_option = [f"--{name}" for name, v in given.items() if v is not None]
+    if args.join_timeout < 1:
+        raise UserError(f"--join-timeout {args.join_timeout}: give 1 second or more")
+    if args.distributed:
+        if set_by_option:
+            raise UserError(
+                f"--distributed {args.distributed} with {', '.join(set_by_option)}: "
+                "give the one or the other"
+            )
+        return Place(auto=True) if args.distributed == "auto" else None
+    for name, variable in _ENVIRONMENT.items():
+        if given[name] is None and environ.get(variable):
+            given[name] = environ[variable]
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return None
+    if missing:
+        wanted = ", ".join(f"--{n} (or ${_ENVIRONMENT[n]})" for n in missing)
+        have = ", ".join(f"{n}={v}" for n, v in given.items() if v is not None)
+        raise UserError(
+            f"{have} without {wanted}: a run of several processes needs all three; "
+            "--distributed off runs one process alone"
+        )
+    return _checked(given)
+
+
+def _checked(given: Mapping[str, Any]) -> Place | None:
+    numbers = {}
+    for name in ("processes", "process"):
+        try:
+            numbers[name] = int(given[name])
+        except ValueError as e:
+            variable = _ENVIRONMENT[name]
+            raise UserError(f"${variable} is {given[name]!r}: give a number") from e
+    processes, process = numbers["processes"], numbers["process"]
+    if processes < 1:
+        raise UserError(f"--processes {processes}: give 1 or more")
+    if not 0 <= process < processes:
+        raise UserError(
+            f"--process {process} of --processes {processes}: give 0 to {processes - 1}"
+        )
+    host, _, port = str(given["coordinator"]).rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise UserError(
+            f"--coordinator {given['coordinator']}: give HOST:PORT, the address of "
+            "process 0 as the others reach it, such as 10.0.0.1:8476"
+        )
+    if processes == 1:
+        return None
+    return Place(given["coordinator"], processes, process)
+
+
+@contextlib.contextmanager
+def session(args: argparse.Namespace) -> Iterator[None]:
+    """Sets up the process (`runtime.configure`), joined to the others if asked to.
+
+    With several processes, an error that leaves the block ends this one at once, its
+    message said: an orderly exit would wait for the others, who wait for it.
+
+    Args:
+      args: of `add_arguments`, and `devices`.
+    """
+    place = chosen(args)
+    if place is None:
+        runtime.configure(devices=args.devices)
+        yield
+        return
+    joined = _watched(place, args.join_timeout)
+    try:
+        runtime.configure(devices=args.devices)
+        _join(place, args.join_timeout)
+        joined()
+        yield
+    except BaseException as error:
+        code = _say(error, place)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _say(error: BaseException, place: Place) -> int:
+    """Prints what ended a process, and gives its exit code."""
+    if isinstance(error, SystemExit):
+        return int(error.code or 0)
+    if isinstance(error, KeyboardInterrupt):
+        print("mmjax: interrupted", file=sys.stderr)
+        return 130
+    if why := _lost(error):
+        _print_lost(place, f": {why}")
+        return LOST
+    if isinstance(error, UserError):
+        print(f"mmjax: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    traceback.print_exception(error)
+    return 1
+
+
+def _lost(error: BaseException) -> str:
+    """The first line of what JAX said when another process went away, or ''."""
+    import jax
+
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, jax.errors.JaxRuntimeError):
+            if re.search(_LOST_WORDS, str(seen), re.IGNORECASE):
+                return str(seen).splitlines()[0]
+        seen = seen.__cause__ or seen.__context__
+    return ""
+
+
+def _print_lost(place: Place, why: str) -> None:
+    print(
+        f"mmjax: {place} lost another process of the run{why}. Saved checkpoints are "
+        "whole: run the same command for all processes to go on from the newest",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+# -- watching ------------------------------------------------------------------
+def _watched(place: Place, timeout: int) -> Any:
+    """Goes on in a child, which this process watches: JAX ends a process by SIGABRT
+    when it loses another, and no Python code of that process runs any more.
+
+    Signals are passed on, and the child's status is this process' own. Returns, in
+    the child, a function to call once the processes have joined.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        os.setpgid(0, 0)  # a terminal's Ctrl-C comes once, by the watcher
+        threading.Thread(target=_end_with, args=(theirs,), daemon=True).start()
+        return lambda: theirs.sendall(b"joined")
+    theirs.close()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda number, frame: _pass_on(pid, number))
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    ours.setblocking(False)
+    try:
+        joined = bool(ours.recv(16))
+    except BlockingIOError:
+        joined = False
+    if code == -signal.SIGABRT and joined:
+        _print_lost(place, "; JAX says above which one")
+        code = LOST
+    elif code == -signal.SIGABRT:
+        print(
+            f"mmjax: {place}: not all processes arrived within {timeout} s: start all "
+            "of them, with the same --coordinator and --processes",
+            file=sys.stderr,
+        )
+        code = LOST
+    elif code < 0:
+        name = signal.Signals(-code).name
+        print(f"mmjax: {place} was ended by {name}", file=sys.stderr)
+        code = 128 - code
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _pass_on(pid: int, signum: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signum)
+
+
+def _end_with(watcher: socket.socket) -> None:
+    """Ends this process when its watcher has ended, even by SIGKILL."""
+    with contextlib.suppress(ConnectionResetError):  # where "joined" was not read yet
+        watcher.recv(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# -- joining -------------------------------------------------------------------
+def _join(place: Place, timeout: int) -> None:
+    import jax
+
+    # Its handler of SIGTERM would replace the default one and then swallow the signal;
+    # the loop agrees on where to stop by itself (mmjax.hosts).
+    jax.config.update("jax_enable_preemption_service", False)
+    limits = {
+        "initialization_timeout": timeout,
+        "heartbeat_timeout_seconds": HEARTBEAT,
+        "shutdown_timeout_seconds": timeout,
+    }
+    if place.auto:
+        try:
+            jax.distributed.initialize(**limits)
+        except ValueError as e:
+            raise UserError(
+                f"--distributed auto: {e} JAX knows Slurm, Open MPI, Kubernetes jobs "
+                "and Cloud TPU, and this is none of them: give --coordinator, "
+                "--processes and --process"
+            ) from e
+        return
+    host, _, port = place.coordinator.rpartition(":")
+    if place.process == 0:
+        _check_free(int(port))
+    else:
+        _reach(host.strip("[]"), int(port), place, timeout)
+    jax.distributed.initialize(
+        place.coordinator,
+        place.processes,
+        place.process,
+        cluster_detection_method="deactivate",
+        **limits,
+    )
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as e:
+            raise UserError(
+                f"--coordinator: port {port} cannot be opened here: {e.strerror}; give "
+                "all processes another port, and process 0 the host it names"
+            ) from e
+
+
+def _reach(host: str, port: int, place: Place, timeout: int) -> None:
+    """Waits for process 0 to listen: JAX would abort where it does not."""
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+            return
+        except OSError as e:
+            if time.monotonic() >= end:
+                raise UserError(
+                    f"{place} of {place.processes} could not reach the coordinator "
+                    f"{place.coordinator} in {timeout} s ({e}): start process 0 there, "
+                    "and open the port between the hosts"
+                ) from e
+        time.sleep(0.3)

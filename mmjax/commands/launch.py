@@ -1,0 +1,179 @@
+"""Runs `mmjax train` or `mmjax eval` as several processes on this machine.
+
+They are one run, as if each were on a host of its own: for trying a pod's command, or
+one process for each accelerator. Each line of their output is led by their number.
+When one of them fails the others are stopped. SIGINT and SIGTERM are passed on, and
+the run saves and ends as it does with one process.
+"""
+
+import argparse
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import IO
+
+from mmjax.errors import UserError
+
+EXAMPLE = """examples:
+  mmjax launch --processes 2 --devices-per-process 4 -- \\
+      train --config configs/clip.py:tiny --workdir runs/two
+"""
+VERBS = ("train", "eval")
+GRACE = 45  # seconds to end in: more than JAX takes to notice a lost process
+_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--processes", type=int, required=True, metavar="N")
+    parser.add_argument(
+        "--devices-per-process",
+        type=int,
+        default=0,
+        metavar="N",
+        help="show each process N virtual CPU devices",
+    )
+    parser.add_argument(
+        "command", nargs="+", metavar="-- VERB ...", help="a command of mmjax"
+    )
+    parser.set_defaults(overrides=[])
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.processes < 1:
+        raise UserError(f"--processes {args.processes}: give 1 or more")
+    if args.command[0] not in VERBS:
+        raise UserError(
+            f"mmjax launch runs {' or '.join(VERBS)}, not {args.command[0]!r}: the "
+            "other verbs run as one process"
+        )
+    base = [sys.executable, "-m", "mmjax.cli", *args.command, *args.overrides]
+    if args.devices_per_process:
+        base += ["--devices", str(args.devices_per_process)]
+    address = f"127.0.0.1:{free_port()}"
+    commands = [
+        [*base, "--coordinator", address]
+        + ["--processes", str(args.processes), "--process", str(number)]
+        for number in range(args.processes)
+    ]
+    return together(commands)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def together(commands: Sequence[Sequence[str]]) -> int:
+    """Runs all commands at once, to the end of the last, and gives one exit code.
+
+    0 where all succeed; else the code of the first that failed (128 + n for one ended
+    by signal n), or of the signal that this process was sent.
+    """
+    children: list[subprocess.Popen] = []
+    with _passing_on(children) as received:
+        try:
+            for command in commands:
+                children.append(_start(command))
+            threads = _streams(children)
+            first = _wait(children, received)
+        finally:
+            for child in children:
+                child.kill()
+        for thread in threads:
+            thread.join()
+    failed = first is not None
+    return 128 + received[0] if failed and received else _code(children, first)
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen:
+    # A session of its own: a terminal's Ctrl-C comes once, from here.
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+
+
+@contextlib.contextmanager
+def _passing_on(children: list[subprocess.Popen]) -> Iterator[list[int]]:
+    """Sends the children what this process is sent; yields the list of it."""
+    received: list[int] = []
+
+    def handler(signum: int, frame: object) -> None:
+        received.append(signum)
+        for child in children:
+            child.send_signal(signum)
+
+    old = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for signum, previous in old.items():
+            signal.signal(signum, previous)
+
+
+def _streams(children: Sequence[subprocess.Popen]) -> list[threading.Thread]:
+    """Threads that copy the children's output, each line led by the child's number."""
+    lock, threads = threading.Lock(), []
+
+    def copy(number: int, source: IO[str], name: str) -> None:
+        for line in source:
+            with lock:  # sys.stdout may be another by now, under a test
+                out = getattr(sys, name)
+                out.write(f"[{number}] {line.rstrip()}\n")
+                out.flush()
+
+    for number, child in enumerate(children):
+        for name in ("stdout", "stderr"):
+            args = number, getattr(child, name), name
+            threads.append(threading.Thread(target=copy, args=args, daemon=True))
+            threads[-1].start()
+    return threads
+
+
+def _wait(children: Sequence[subprocess.Popen], received: list[int]) -> int | None:
+    """Waits for all; stops the rest once one has failed, and gives its number."""
+    first, deadline, told = None, float("inf"), False
+    while any(child.poll() is None for child in children):
+        failed = [i for i, c in enumerate(children) if c.poll() not in (None, 0)]
+        if failed and first is None:
+            first, deadline = failed[0], time.monotonic() + GRACE
+            code = _code(children, first)
+            if code not in _STOPPED:  # those saved and ended together
+                _note(f"process {first} ended with status {code}: stopping the rest")
+                _end(children, signal.SIGTERM)
+                told = True
+        if time.monotonic() > deadline:
+            _note(f"processes still run {GRACE} s later: {'killing' if told else ''}")
+            _end(children, signal.SIGKILL)
+            deadline = float("inf")
+        time.sleep(0.05)
+    failed = [i for i, c in enumerate(children) if c.returncode]
+    return first if first is not None else next(iter(failed), None)
+
+
+def _end(children: Sequence[subprocess.Popen], signum: int) -> None:
+    for child in children:
+        if child.poll() is None:
+            child.send_signal(signum)
+
+
+def _code(children: Sequence[subprocess.Popen], number: int | None) -> int:
+    code = 0 if number is None else children[number].returncode
+    return 128 - code if code < 0 else code
+
+
+def _note(text: str) -> None:
+    print(f"mmjax: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,151 @@
+"""What the processes of one run must agree on, and which of them writes.
+
+One process on its own pays for none of it: no collective is run, nothing is compiled.
+"""
+
+import collections
+import contextlib
+import hashlib
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mmjax.errors import UserError
+
+_PATIENCE = 3600  # seconds: JAX ends all processes long before, where one is lost
+_LAG = 2  # steps between asking all processes whether to stop, and reading the answer
+
+
+def writer() -> bool:
+    """Whether this process writes what one process has to: logs, cards, run.json."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(what: str) -> None:
+    """Returns when all processes have come here, through the coordinator.
+
+    Collectives give up on a process that is half a minute late (CPU's do), which a
+    slow disk or compiler is; so this stands before the first of them, and before the
+    first run of a new program.
+    """
+    if jax.process_count() > 1:
+        barrier = ocp.multihost.get_barrier_sync_fn()
+        barrier(key=f"mmjax {what}", timeout_ms=1000 * _PATIENCE)
+
+
+class _Vote:
+    """The largest number that any process holds, asked now and read two steps later.
+
+    All read the same answer at the same step, whatever they were told when. Reading
+    it at once would have the host wait for the device at every step.
+    """
+
+    def __init__(self):
+        mesh = Mesh(np.asarray(jax.devices()), ("all",))
+        self._split = NamedSharding(mesh, PartitionSpec("all"))
+        largest = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
+        one_each = jax.ShapeDtypeStruct(mesh.shape_tuple[0][1:], jnp.int32)
+        one_each = one_each.update(sharding=self._split)
+        self._largest = largest.lower(one_each).compile()
+        self._asked: collections.deque[jax.Array] = collections.deque()
+
+    def __call__(self, mine: int) -> int:
+        local = np.full(jax.local_device_count(), mine, np.int32)
+        ballot = jax.make_array_from_process_local_data(self._split, local)
+        self._asked.append(self._largest(ballot))
+        return int(self._asked.popleft()) if len(self._asked) > _LAG else 0
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], int]]:
+    """Collects SIGINT and SIGTERM; a second SIGINT interrupts at once.
+
+    Yields a function to call after every step: the number of the signal that asks the
+    run to stop there, or 0. With several processes a signal to any of them stops all
+    of them after the same step, a few steps later.
+    """
+    seen: list[int] = []
+
+    def handler(signum: int, frame: Any) -> None:
+        if seen and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        seen.append(signum)
+
+    vote = _Vote() if jax.process_count() > 1 else None
+
+    def asked() -> int:
+        mine = seen[0] if seen else 0
+        return mine if vote is None else vote(mine)
+
+    try:
+        old = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: a notebook's or a test's business
+        yield asked
+        return
+    try:
+        yield asked
+    finally:
+        for signum, previous in old.items():
+            signal.signal(signum, previous)
+
+
+def require_same(facts: Mapping[str, Any]) -> None:
+    """Raises UserError, on all processes, unless all hold the same JSON-able facts."""
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    # 31 bits: device arrays are 32 bits wide
+    marks_f = np.array([_mark(value) for value in facts.values()], np.int32)
+    marks_pf = np.asarray(multihost_utils.process_allgather(marks_f))
+    differ = np.argwhere(marks_pf != marks_pf[0])
+    if differ.size:
+        process, fact = differ[0]
+        raise UserError(
+            f"processes 0 and {process} differ in {list(facts)[fact]}: start all with "
+            "the same command, the same code and data, and a workdir that all see"
+        )
+
+
+def _mark(value: Any) -> int:
+    text = json.dumps(value, sort_keys=True)
+    return int(hashlib.sha256(text.encode()).hexdigest()[:7], 16)
+
+
+def require_shared(folder: epath.Path, *, wait: float = 10.0) -> None:
+    """Raises UserError, on all processes, unless all see what process 0 writes there.
+
+    Args:
+      folder: exists.
+      wait: seconds that a network file system may take to show it.
+    """
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    mine = np.array(time.time_ns() % (1 << 31), np.int32)
+    mark = int(multihost_utils.broadcast_one_to_all(mine))
+    note = folder / f".seen-{mark}"
+    if writer():
+        note.write_text("")
+    end = time.monotonic() + wait
+    while not (found := note.exists()) and time.monotonic() < end:
+        time.sleep(0.2)
+    found_p = np.ravel(multihost_utils.process_allgather(np.array(found, np.int32)))
+    if writer():
+        note.unlink()
+    if not found_p.all():
+        raise UserError(
+            f"process {int(np.argmin(found_p))} of {found_p.size} does not see what "
+            f"process 0 wrote to {folder}: all processes must share it, by a network "
+            "file system or a bucket (config.checkpoint.folder)"
+        )
