@@ -30,7 +30,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SEED = int(os.environ.get("MMJAX_FAULTS_SEED", "0"))
 PATIENCE = 600.0  # seconds without the next event before a run counts as hung
 MAIN = "import sys; from mmjax.cli import main; sys.exit(main(sys.argv[1:]))"
-_STEP = re.compile(r"^step (\d+)/", re.M)
+_STEP = re.compile(r"^(?:\[\d+\] )?step (\d+)/", re.M)  # led by a process number
 
 
 def steps_of(steps: int) -> list[str]:

@@ -1,0 +1,64 @@
+"""A host that dies under a run of two processes."""
+
+import os
+import pathlib
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+
+STEPS = 120
+SLOWEST = 60.0  # seconds that the other may take to notice
+
+
+def launched(lab, workdir: pathlib.Path) -> list[str]:
+    """`mmjax launch` of two processes, a device each."""
+    python, _, main, *train = lab.command(workdir, STEPS)
+    launch = ["launch", "--processes", "2", "--devices-per-process", "1", "--"]
+    return [python, "-c", main, *launch, *train]
+
+
+def children(parent: int) -> list[int]:
+    """Process ids of a process' children, in the order they were started."""
+    found = []
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if int(fields[1]) == parent:
+            found.append(int(folder.name))
+    return sorted(found)
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
+@pytest.mark.timeout(1800)
+def test_a_killed_host_ends_the_run_and_a_restart_goes_on(lab, tmp_path):
+    whole, workdir = tmp_path / "two", tmp_path / "lost"
+    attempt = lab.run(launched(lab, whole), "two")
+    assert attempt.wait() == 0, attempt.text()
+    for victim in (1, 0):  # the one that coordinates last
+        newest = lab.saved(workdir)
+        attempt = lab.run(launched(lab, workdir), "lost")
+        attempt.until(lambda a=attempt: len(a.steps()) >= 5)
+        os.kill(children(attempt.process.pid)[victim], signal.SIGKILL)
+        begin = time.monotonic()
+        assert attempt.wait() not in (0, None), attempt.text()
+        seconds = time.monotonic() - begin
+        print(f"process {victim} killed: the other ended {seconds:.0f} s later")
+        said = attempt.text()
+        assert f"mmjax: process {victim} ended with status 137" in said, said
+        assert "Traceback" not in said, said
+        assert seconds < SLOWEST
+        lab.resumed_at(attempt, newest)
+        lab.survived("one of two processes killed")
+    newest = lab.saved(workdir)
+    attempt = lab.run(launched(lab, workdir), "lost")
+    assert attempt.wait() == 0, attempt.text()
+    lab.resumed_at(attempt, newest)
+    want, got = lab.leaves(whole), lab.leaves(workdir)
+    for path, value in want.items():
+        np.testing.assert_array_equal(got[path], value, err_msg=path)
