@@ -64,7 +64,7 @@ def test_tensorboard_gets_scalars_and_where_the_run_went_on(tmp_path):
 
 
 def test_a_full_disk_under_tensorboard_is_an_error_and_no_hang(tmp_path, monkeypatch):
-    """A queue between the loop and the file would fill up and hold the loop for ever."""
+    """With a queue between the loop and the file, a full queue would hold the loop."""
 
     class Full:
         def write(self, data: bytes):
