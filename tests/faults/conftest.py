@@ -55,7 +55,11 @@ class Attempt:
         return [int(n) for n in _STEP.findall(self.text())]
 
     def wait(self) -> int:
-        return self.process.wait(timeout=PATIENCE)
+        try:
+            return self.process.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"no end in {PATIENCE} s:\n{self.text()}") from None
 
     def until(self, happened: Callable[[], bool]) -> bool:
         """Waits for something; False if the process ends before it."""
