@@ -281,7 +281,11 @@ def run(
     with guard, hosts.stop_signals() as asked:
         try:
             return _train(config, workdir, asked, label=label, profile=profile)
-        except OSError as e:  # of metrics, cards, run.json, TensorBoard's file
+        except UserError:
+            raise
+        except Exception as e:
+            # Metrics, cards, run.json, TensorBoard's file: whatever hit the full disk
+            # first, closing the others fails after it, each with errors of its own.
             if not checkpoint.no_room(e):
                 raise
             raise checkpoint.failure(e, workdir) from e
