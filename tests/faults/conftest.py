@@ -75,10 +75,15 @@ class Attempt:
         return True
 
 
+def kept(workdir: pathlib.Path) -> list[int]:
+    """The steps whose checkpoints are whole: only those have a plain number."""
+    names = [p.name for p in (workdir / "checkpoints").glob("[0-9]*")]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
 def saved(workdir: pathlib.Path) -> int:
     """The newest step whose checkpoint is whole; 0 where there is none."""
-    names = [p.name for p in (workdir / "checkpoints").glob("[0-9]*")]
-    return max((int(name) for name in names if name.isdigit()), default=0)
+    return max(kept(workdir), default=0)
 
 
 def saving(workdir: pathlib.Path) -> bool:
@@ -111,7 +116,8 @@ class Lab:
 
     # Test files cannot import a conftest: they find these here.
     root, seed = ROOT, SEED
-    saved, saving, kill, leaves = map(staticmethod, (saved, saving, kill, leaves))
+    kept, saved, saving = map(staticmethod, (kept, saved, saving))
+    kill, leaves = map(staticmethod, (kill, leaves))
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
