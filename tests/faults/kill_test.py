@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-LONG = 160  # steps: more than all the attempts below do together
+LONG = 120  # steps: more than all the attempts below do together
 KILLS = ("starting", "step", "save")
 
 

@@ -71,7 +71,7 @@ def test_a_clock_set_back_and_forth_in_this_process(lab, tmp_path, monkeypatch):
         looks[0] += 1
         return real() - 86400 * looks[0]
 
-    monkeypatch.setattr(time, "time", jumping)
+    monkeypatch.setattr(time, "time", jumping)  # backwards; forwards is above
     overrides = ["--config.steps=5", "--config.checkpoint.every=1"]
     made = config.load("configs/clip.py:tiny", [*overrides, "--config.optim.warmup=1"])
     made.evals = type(made.evals)()
