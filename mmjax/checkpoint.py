@@ -97,15 +97,23 @@ def no_room(error: BaseException) -> bool:
     return False
 
 
-def failure(error: BaseException, workdir: epath.PathLike) -> UserError:
-    """What to tell the user of a write below the workdir that failed."""
+def failure(
+    error: BaseException,
+    place: epath.PathLike,
+    *,
+    home: epath.PathLike | None = None,
+) -> UserError:
+    """What to tell the user of a write below `place` that failed.
+
+    home: where the checkpoints are, unless they are there too.
+    """
     # The newest step that is whole on disk: only those have a plain number.
-    names = [p.name for p in (epath.Path(workdir) / FOLDER).glob("[0-9]*")]
+    names = [p.name for p in (epath.Path(home or place) / FOLDER).glob("[0-9]*")]
     kept = max((int(name) for name in names if name.isdigit()), default=None)
     full, what = no_room(error), f"{type(error).__name__}: {error}"
     last = "no checkpoint was saved yet" if kept is None else f"step {kept} is intact"
     return UserError(
-        f"writing to {workdir} failed: {'the disk is full' if full else what}. {last}; "
+        f"writing to {place} failed: {'the disk is full' if full else what}. {last}; "
         f"{'make room' if full else 'put that right'} and run the same command to go "
         "on from there"
     )
@@ -323,9 +331,9 @@ class Checkpointer:
         want = {p: tuple(x.shape) for p, x in tree.flatten(wanted).items()}
         # Parameters first: where they differ, optimizer slots do too. Keys are stored
         # as the words they are made of.
-        paths = have.keys() | want.keys() - {"rng"}
+        paths = (have.keys() | want.keys()) - {"rng"}
         for path in sorted(paths, key=lambda p: (not p.startswith("vars/params"), p)):
-            if have.get(path) == want.get(path) or path == "rng":
+            if have.get(path) == want.get(path):
                 continue
             what, key = next(v for k, v in _KINDS.items() if path.startswith(k))
             raise UserError(

@@ -174,6 +174,9 @@ def session(args: argparse.Namespace) -> Iterator[None]:
 def _say(error: BaseException, place: Place) -> int:
     """Prints what ended a process, and gives its exit code."""
     if isinstance(error, SystemExit):
+        if isinstance(error.code, str):  # as Python itself does
+            print(error.code, file=sys.stderr)
+            return 1
         return int(error.code or 0)
     if isinstance(error, KeyboardInterrupt):
         print("mmjax: interrupted", file=sys.stderr)

@@ -98,6 +98,20 @@ def stop_signals() -> Iterator[Callable[[], int]]:
             signal.signal(signum, previous)
 
 
+def of_writer(value: Any) -> Any:
+    """Process 0's value of what can be JSON, on all processes."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    text_n = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
+    size = np.array(text_n.size, np.int32)
+    size = int(multihost_utils.broadcast_one_to_all(size))
+    held_n = text_n if writer() else np.zeros(size, np.int32)
+    sent_n = np.asarray(multihost_utils.broadcast_one_to_all(held_n))
+    return json.loads(sent_n.astype(np.uint8).tobytes())
+
+
 def require_same(facts: Mapping[str, Any]) -> None:
     """Raises UserError, on all processes, unless all hold the same JSON-able facts."""
     if jax.process_count() == 1:

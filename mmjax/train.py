@@ -143,7 +143,8 @@ class _Run:
             parts_lib.check_resume(parts, checkpoint.read_run(self.saved.home))
             self.state, position = self.saved.restore(parts_lib.abstract(parts, init))
             self.data.set_state(position)
-            self.last = metrics.evaluations(workdir, until=int(self.state.step))
+            known = metrics.evaluations(workdir, until=int(self.state.step))
+            self.last = hosts.of_writer(known)  # whose workdir it is
         else:
             key = jax.random.key(cfg.seed)
             self.state = parts.layout.init(init, key, parts.example())
@@ -279,8 +280,9 @@ def run(
     workdir = pathlib.Path(workdir)
     guard = checkpoint.lock(workdir) if hosts.writer() else contextlib.nullcontext()
     with guard, hosts.stop_signals() as asked:
+        parts = parts_lib.reopen(config, workdir)
         try:
-            return _train(config, workdir, asked, label=label, profile=profile)
+            return _train(parts, workdir, asked, label=label, profile=profile)
         except UserError:
             raise
         except Exception as e:
@@ -288,13 +290,14 @@ def run(
             # first, closing the others fails after it, each with errors of its own.
             if not checkpoint.no_room(e):
                 raise
-            raise checkpoint.failure(e, workdir) from e
+            home = parts.cfg.checkpoint.folder or workdir
+            raise checkpoint.failure(e, workdir, home=home) from e
 
 
 def _train(
-    config: ConfigDict, workdir: pathlib.Path, asked: Callable[[], int], **options: Any
+    parts: Parts, workdir: pathlib.Path, asked: Callable[[], int], **options: Any
 ) -> dict[str, float]:
-    this = _Run(parts_lib.reopen(config, workdir), workdir, **options)
+    this = _Run(parts, workdir, **options)
     try:
         return this.loop(asked)
     finally:

@@ -60,4 +60,4 @@ def test_experiments_name_configs_that_exist():
         module = importlib.util.module_from_spec(scope)
         scope.loader.exec_module(module)
         for _, spec in module.RUNS:
-            config_lib.load(f"{ROOT}/{spec}", [])
+            assert config_lib.load(f"{ROOT}/{spec}", []).task.name

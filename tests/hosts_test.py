@@ -145,6 +145,7 @@ out = dict(
     shared=refused(lambda: hosts.require_shared(epath.Path({tmp!r}))),
     alone=refused(lambda: hosts.require_shared(epath.Path({tmp!r}) / "{i}", wait=0.1)),
     pmap=refused(lambda: parallel.Layout(dict(mode="pmap"))),
+    told=hosts.of_writer({{"val/top1": 0.5}} if {i} == 0 else {{}}),
 )
 shares, sums = [], []
 for mesh in (dict(), dict(fsdp=8), dict(tensor=2), dict(data=2, tensor=4),
@@ -186,6 +187,7 @@ def test_two_processes_agree_or_say_why_not(tmp_path: pathlib.Path):
         assert "processes 0 and 1 differ in config" in seen["differ"]
         assert "process 1 of 2 does not see what process 0 wrote" in seen["alone"]
         assert "mode=pmap runs in one process, and 2 run" in seen["pmap"]
+        assert seen["told"] == {"val/top1": 0.5}
         # The last mesh has one row group over both processes: both read every row.
         assert seen["shares"] == [[i, 2], [i, 2], [i, 2], [i, 2], [0, 1]]
         assert seen["sums"] == [float((np.arange(16) ** 2).sum())] * 5

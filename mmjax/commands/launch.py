@@ -145,7 +145,7 @@ def _streams(children: Sequence[subprocess.Popen]) -> list[threading.Thread]:
 
 def _wait(children: Sequence[subprocess.Popen], received: list[int]) -> int | None:
     """Waits for all; stops the rest once one has failed, and gives its number."""
-    first, deadline, told = None, float("inf"), False
+    first, deadline = None, float("inf")
     while any(child.poll() is None for child in children):
         failed = [i for i, c in enumerate(children) if c.poll() not in (None, 0)]
         if failed and first is None:
@@ -154,9 +154,8 @@ def _wait(children: Sequence[subprocess.Popen], received: list[int]) -> int | No
             if code not in _STOPPED:  # those saved and ended together
                 _note(f"process {first} ended with status {code}: stopping the rest")
                 _end(children, signal.SIGTERM)
-                told = True
         if time.monotonic() > deadline:
-            _note(f"processes still run {GRACE} s later: {'killing' if told else ''}")
+            _note(f"some processes still run {GRACE} s later: killing them")
             _end(children, signal.SIGKILL)
             deadline = float("inf")
         time.sleep(0.05)
