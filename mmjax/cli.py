@@ -98,13 +98,17 @@ def _hush_loaders() -> None:
         return
     other, uncaught = sys.unraisablehook, sys.excepthook
 
+    def late(error: BaseException | None) -> bool:
+        return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+
     def unraisable(info: Any) -> None:
         code = getattr(info.object, "cr_code", None)
-        if "orbax" not in getattr(code, "co_filename", ""):
+        from_orbax = "orbax" in getattr(code, "co_filename", "")
+        if not (from_orbax or late(info.exc_value)):
             other(info)
 
     def exception(kind: type, error: BaseException, trace: Any) -> None:
-        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        if not late(error):
             uncaught(kind, error, trace)
 
     unraisable.hushed = True
