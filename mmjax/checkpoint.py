@@ -75,16 +75,6 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def _patience() -> int:
-    """Seconds that a save may take.
-
-    Orbax measures them by the time of day: where that is set forward by more while a
-    save is going on, the save fails. A process on its own waits for nobody but its
-    disk, so ten years do; of several, one that hangs has to be noticed by the others.
-    """
-    return 1200 if jax.process_count() > 1 else 10 * 365 * 86400
-
-
 def no_room(error: BaseException) -> bool:
     """Whether a full disk is at the root; Orbax wraps it, so causes are searched."""
     seen: BaseException | None = error
@@ -170,7 +160,6 @@ class Checkpointer:
             preservation_policy=keep.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=not read_only,
             create=not read_only,
-            async_options=ocp.options.AsyncOptions(timeout_secs=_patience()),
             **best,
         )
         self._manager = ocp.CheckpointManager(

@@ -145,3 +145,25 @@ def test_a_stopped_run_exits_as_its_signal_says(monkeypatch, capsys, tmp_path):
     err = capsys.readouterr().err
     assert "saved step 3" in err and err.count("\n") == 1
     assert cli.main(["demo", "--workdir", str(tmp_path / "demo")]) == 143
+
+
+LATE = """
+import sys, types
+from mmjax import cli
+
+cli.main(["--version"])
+for text in ("Event loop is closed", "a real one"):
+    error = RuntimeError(text)
+    sys.excepthook(RuntimeError, error, None)
+    sys.unraisablehook(types.SimpleNamespace(
+        exc_type=RuntimeError, exc_value=error, exc_traceback=None, err_msg=None,
+        object=None))
+"""
+
+
+def test_a_loaders_late_callbacks_say_nothing_and_others_do():
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True)
+    # the second hook wants its own type from Python: that it was called is enough
+    assert "Event loop is closed" not in done.stderr
+    assert done.stderr.count("RuntimeError: a real one") == 1
+    assert "UnraisableHookArgs" in done.stderr
