@@ -199,6 +199,10 @@ def test_two_processes_agree_or_say_why_not(tmp_path: pathlib.Path):
 def test_a_killed_process_ends_the_other_within_a_minute(victim: int, tmp_path):
     both = _two(tmp_path, devices=1, steps=100_000)
     _wait_for(tmp_path, SAVED + 1, both)
+    # Saves go on beside the steps: wait for one that is whole, by its plain number.
+    while not any(p.name.isdigit() for p in (tmp_path / "checkpoints").iterdir()):
+        assert both[victim].poll() is None
+        time.sleep(0.02)
     begin = time.monotonic()
     both[victim].kill()
     err = both[1 - victim].communicate()[1]
