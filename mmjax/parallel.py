@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -224,6 +225,7 @@ class Layout:
         The state keeps the placement it came with: without saying so, the compiler
         may choose another, and the second step would compile again.
         """
+        step = self._rows_kept(step)
         if self.pmap:
             return jax.pmap(
                 step,
@@ -235,6 +237,34 @@ class Layout:
         placed = jax.tree.map(lambda x: x.sharding, state)
         out = placed, self.replicated  # every process reads all metrics
         return self._in_step(jax.jit(step, donate_argnums=0, out_shardings=out))
+
+    def _rows_kept(self, fn: Callable) -> Callable:
+        """fn, with what every module called in it puts out split by rows.
+
+        Left to itself, the compiler may split a layer's features over fsdp in place of
+        its rows, since its kernel lies so: it then sends activations, which are many
+        times a kernel. All other axes stay the compiler's to split.
+        """
+
+        def keep(x: Any) -> Any:
+            if not isinstance(x, jax.Array) or x.ndim < 2 or x.shape[0] % self.rows:
+                return x  # parameters as such, scalars, means over rows
+            free = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+            spec = PartitionSpec(ROWS, *free)
+            return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
+
+        def call(
+            method: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext
+        ) -> PyTree:
+            out = method(*args, **kwargs)
+            return jax.tree.map(keep, out) if context.method_name == "__call__" else out
+
+        @functools.wraps(fn)
+        def run(*args: PyTree) -> PyTree:
+            with nn.intercept_methods(call):
+                return fn(*args)
+
+        return fn if self.pmap or self.rows == 1 else run
 
     def _in_step(self, compiled: Callable) -> Callable:
         """With several processes: none runs a program before all have compiled it."""
