@@ -254,7 +254,10 @@ class Layout:
             return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
 
         def call(
-            method: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext
+            method: Callable,
+            args: tuple,
+            kwargs: dict,
+            context: nn.module.InterceptorContext,
         ) -> PyTree:
             out = method(*args, **kwargs)
             return jax.tree.map(keep, out) if context.method_name == "__call__" else out
