@@ -100,8 +100,8 @@ def _roofline(program: Program, made: Estimate, hardware: Hardware) -> list[str]
         )
     else:
         lines.append(
-            f"DOES NOT FIT: {_bytes(made.needed)} where {_bytes(made.usable)} are to be "
-            f"had ({100 * USABLE:.0f} % of the memory)"
+            f"DOES NOT FIT: {_bytes(made.needed)} where {_bytes(made.usable)} are "
+            f"({100 * USABLE:.0f} % of the memory)"
         )
         lines += [f"  - {line}" for line in advice(program, made)]
     return lines
