@@ -20,6 +20,7 @@ from mmjax.errors import UserError
 VERBS = {
     "demo": "train on embedded shapes in minutes and show zero-shot results",
     "train": "train a config in a workdir, or go on where it stopped",
+    "plan": "what a run needs of devices it has not got: memory, messages, time",
     "launch": "train or evaluate as several processes on this machine",
     "eval": "run a trained model's evaluators",
     "inspect": "show a run: parameter table, config, last metrics",

@@ -28,6 +28,7 @@ class Product(NamedTuple):
     dtype: str  # of its operands
     flops: float
     again: bool  # whether it is recomputed for the backward pass
+    moved: float  # bytes of its operands and its result
 
 
 class Flops(NamedTuple):
@@ -36,6 +37,7 @@ class Flops(NamedTuple):
     model: float  # what the mathematics asks for
     again: float  # what rematerialisation adds
     by_dtype: Mapping[str, float]  # of operands; model and again together
+    moved: float  # bytes that the products read and write, model and again together
     open_loops: int  # loops whose length is known only at run time, counted as one turn
 
 
@@ -56,7 +58,7 @@ def step_flops(fn: Callable, *args: PyTree) -> float:
 
 def total(jaxpr: core.ClosedJaxpr) -> Flops:
     """As `count`, of what `jax.make_jaxpr` gave."""
-    model = again = 0.0
+    model = again = moved = 0.0
     by_dtype: dict[str, float] = {}
     for product in products(jaxpr.jaxpr):
         if product.again:
@@ -64,7 +66,8 @@ def total(jaxpr: core.ClosedJaxpr) -> Flops:
         else:
             model += product.flops
         by_dtype[product.dtype] = by_dtype.get(product.dtype, 0.0) + product.flops
-    return Flops(model, again, by_dtype, _open_loops(jaxpr.jaxpr))
+        moved += product.moved
+    return Flops(model, again, by_dtype, moved, _open_loops(jaxpr.jaxpr))
 
 
 def products(
@@ -82,7 +85,8 @@ def products(
         second = again or _AGAIN in own
         if eqn.primitive.name in _COUNTED:
             flops = runs * _COUNTED[eqn.primitive.name](eqn)
-            yield Product(where, str(eqn.invars[0].aval.dtype), flops, second)
+            moved = runs * sum(_bytes(v.aval) for v in (*eqn.invars, *eqn.outvars))
+            yield Product(where, str(eqn.invars[0].aval.dtype), flops, second, moved)
             continue
         inside = [
             list(products(sub, runs=runs * _runs(eqn), path=where, again=second))
@@ -92,6 +96,10 @@ def products(
             inside = [max(inside, key=lambda found: sum(p.flops for p in found))]
         for found in inside:
             yield from found
+
+
+def _bytes(aval: Any) -> float:
+    return float(aval.size * aval.dtype.itemsize)
 
 
 def _inner(eqn: core.JaxprEqn) -> list[core.Jaxpr]:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -62,11 +63,28 @@ def _mesh_shape(cfg: MeshConfig, devices: int) -> tuple[int, int, int]:
     known = math.prod(s for s in sizes if s != -1)
     if devices % known or (-1 not in sizes and known != devices):
         raise UserError(
-            f"config.parallel.mesh {dict(zip(AXES, sizes, strict=True))} does not "
-            f"multiply to the {devices} devices here: use data={devices // known or 1} "
-            f"or -1, or set the number of devices"
+            f"config.parallel.mesh {dict(zip(AXES, sizes, strict=True))} is a mesh of "
+            f"{known}{' x n' if -1 in sizes else ''} devices and {devices} are here: "
+            f"{_fitting(sizes, devices)}, or run with another number of devices"
         )
     return tuple(devices // known if s == -1 else s for s in sizes)
+
+
+def _fitting(sizes: list[int], devices: int) -> str:
+    """Meshes near the one asked for that have so many devices."""
+    data, fsdp, tensor = (max(s, 1) for s in sizes)
+    if devices % (fsdp * tensor) == 0:
+        return f"use data={devices // (fsdp * tensor)}"
+    near = [
+        (abs(f - fsdp) + abs(t - tensor), f, t)
+        for f in range(1, devices + 1)
+        for t in range(1, devices // f + 1)
+        if devices % (f * t) == 0
+        and (f == 1) == (fsdp == 1)
+        and (t > 1) <= (tensor > 1)
+    ]
+    _, f, t = min(near, default=(0, 1, 1))
+    return f"use data={devices // (f * t)}, fsdp={f}, tensor={t}"
 
 
 class Layout:
@@ -103,6 +121,7 @@ class Layout:
         self.shape = dict(zip(AXES, shape, strict=True))
         self.rows = shape[0] * shape[1]
         self._unsplit: set[str] = set()
+        self._met: dict[str, set[int]] = {axis: set() for axis in AXES}
 
     @property
     def pmap(self) -> bool:
@@ -142,6 +161,8 @@ class Layout:
         placed = []
         for size, axis in zip(shape, full, strict=True):
             splits = axis is not None and self.shape[axis] > 1
+            if axis is not None:
+                self._met[axis].add(size)
             if splits and size % self.shape[axis]:
                 self._unsplit.add(f"{path} {size} over {axis}={self.shape[axis]}")
                 splits = False
@@ -149,10 +170,17 @@ class Layout:
         return PartitionSpec(*placed)
 
     def shardings(self, abstract: PyTree) -> PyTree:
-        """A NamedSharding for every leaf of a tree of arrays or their shapes."""
+        """A NamedSharding for every leaf of a tree of arrays or their shapes.
+
+        Raises:
+          UserError: an axis of the mesh splits none of them: its devices would all
+            hold and compute the same.
+        """
         found = tree.map_with_path(
             lambda path, x: NamedSharding(self.mesh, self.spec(path, x.shape)), abstract
         )
+        for axis in ("fsdp", "tensor"):
+            self._require_use(axis, found)
         if self._unsplit:
             _log.warning(
                 "%d dimensions do not divide and stay replicated, the first: %s",
@@ -161,6 +189,23 @@ class Layout:
             )
             self._unsplit.clear()
         return found
+
+    def _require_use(self, axis: str, found: PyTree) -> None:
+        size = self.shape[axis]
+        leaves = jax.tree.leaves(found)
+        if size == 1 or any(axis in s.spec for s in leaves) or not self._met[axis]:
+            return
+        met, devices = sorted(self._met[axis]), len(self.devices)
+        legal = [
+            n
+            for n in range(2, devices + 1)
+            if devices % n == 0 and any(width % n == 0 for width in met)
+        ]
+        fix = f"use {', '.join(map(str, legal))} or 1" if legal else "use 1"
+        raise UserError(
+            f"config.parallel.mesh.{axis}={size} divides no parameter, their sizes "
+            f"along it are {', '.join(map(str, met[:8]))}: {fix}"
+        )
 
     def abstract(self, shapes: PyTree) -> PyTree:
         """Shapes with shardings: what a checkpoint is restored onto."""
@@ -224,6 +269,7 @@ class Layout:
         The state keeps the placement it came with: without saying so, the compiler
         may choose another, and the second step would compile again.
         """
+        step = self._rows_kept(step)
         if self.pmap:
             return jax.pmap(
                 step,
@@ -235,6 +281,37 @@ class Layout:
         placed = jax.tree.map(lambda x: x.sharding, state)
         out = placed, self.replicated  # every process reads all metrics
         return self._in_step(jax.jit(step, donate_argnums=0, out_shardings=out))
+
+    def _rows_kept(self, fn: Callable) -> Callable:
+        """fn, with what every module called in it puts out split by rows.
+
+        Left to itself, the compiler may split a layer's features over fsdp in place of
+        its rows, since its kernel lies so: it then sends activations, which are many
+        times a kernel. All other axes stay the compiler's to split.
+        """
+
+        def keep(x: Any) -> Any:
+            if not isinstance(x, jax.Array) or x.ndim < 2 or x.shape[0] % self.rows:
+                return x  # parameters as such, scalars, means over rows
+            free = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+            spec = PartitionSpec(ROWS, *free)
+            return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
+
+        def call(
+            method: Callable,
+            args: tuple,
+            kwargs: dict,
+            context: nn.module.InterceptorContext,
+        ) -> PyTree:
+            out = method(*args, **kwargs)
+            return jax.tree.map(keep, out) if context.method_name == "__call__" else out
+
+        @functools.wraps(fn)
+        def run(*args: PyTree) -> PyTree:
+            with nn.intercept_methods(call):
+                return fn(*args)
+
+        return fn if self.pmap or self.rows == 1 else run
 
     def _in_step(self, compiled: Callable) -> Callable:
         """With several processes: none runs a program before all have compiled it."""

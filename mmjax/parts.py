@@ -160,11 +160,11 @@ def optimizer(parts: Parts) -> tuple:
     return shapes, *made
 
 
-def fresh(parts: Parts, tx: Any, ema: bool) -> Any:
+def fresh(task: base.Task, tx: Any, ema: bool) -> Any:
     """key -> TrainState at step 0."""
 
     def init(key: jax.Array, batch: PyTree) -> TrainState:
-        variables = parts.task.init(jax.random.fold_in(key, 0), batch)
+        variables = task.init(jax.random.fold_in(key, 0), batch)
         average = jax.tree.map(lambda p: p + 0, variables.params) if ema else None
         return TrainState(
             step=jnp.zeros((), jnp.int32),
@@ -229,7 +229,7 @@ def restore(workdir: pathlib.Path, step: int | None = None) -> tuple[Parts, Trai
         if saved.latest() is None:
             raise UserError(f"{workdir} holds no checkpoint yet: train it first")
         state, _ = saved.restore(
-            abstract(parts, fresh(parts, tx, optim_cfg.ema > 0)), step
+            abstract(parts, fresh(parts.task, tx, optim_cfg.ema > 0)), step
         )
     finally:
         saved.close()

@@ -138,7 +138,7 @@ class _Run:
             max_broken=cfg.data.max_broken,
             dropout=parts.dropout,
         )
-        init = parts_lib.fresh(parts, tx, optim_cfg.ema > 0)
+        init = parts_lib.fresh(parts.task, tx, optim_cfg.ema > 0)
         if self.saved.latest() is not None:
             parts_lib.check_resume(parts, checkpoint.read_run(self.saved.home))
             self.state, position = self.saved.restore(parts_lib.abstract(parts, init))

@@ -148,7 +148,11 @@ def test_batch_that_does_not_divide_names_the_fix():
 @pytest.mark.parametrize(
     ("mesh", "what"),
     [
-        ({"mode": "jit", "mesh": {"data": 3}}, "does not multiply to the 4 devices"),
+        (
+            {"mode": "jit", "mesh": {"data": 3}},
+            "of 3 devices and 4 are here: use data=4",
+        ),
+        ({"mesh": {"fsdp": 3}}, "of 3 x n devices and 4 are here: use data=2, fsdp=2"),
         ({"mode": "pmap", "mesh": {"fsdp": 2}}, "data-parallel only"),
         ({"mode": "xmap"}, "use jit or pmap"),
     ],

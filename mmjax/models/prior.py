@@ -126,10 +126,9 @@ class Prior(nn.Module):
             ]
         self.norm_post = LayerNorm(dtype=self.dtype)
         pads = self.context if self.text_pads == "predicted" else 0
-        self.text_head = Dense(
-            self.vocab_size + pads, False, normal(STD), dtype=self.dtype
-        )
-        self.image_head = Dense(self.image_vocab, False, normal(STD), dtype=self.dtype)
+        logits = {"dtype": self.dtype, "out_dtype": "float32"}
+        self.text_head = Dense(self.vocab_size + pads, False, normal(STD), **logits)
+        self.image_head = Dense(self.image_vocab, False, normal(STD), **logits)
 
     @property
     def tokens(self) -> int:
@@ -216,8 +215,8 @@ class Prior(nn.Module):
         image_nw = self.norm_post(x_btw[:, context - 1 : -1].reshape(-1, self.width))
         text_nv, image_nv = self.text_head(text_nw), self.image_head(image_nw)
         return (
-            text_nv.reshape(b, context - 1, -1).astype(jnp.float32),
-            image_nv.reshape(b, self.tokens, -1).astype(jnp.float32),
+            text_nv.reshape(b, context - 1, -1),
+            image_nv.reshape(b, self.tokens, -1),
         )
 
     def prefill(
@@ -248,7 +247,7 @@ class Prior(nn.Module):
                 cached_attention.image_memory(memory, context, plan, candidates)
             )
         last_pw = self.norm_post(x_zw.reshape(p, t, -1)[:, -1])
-        logits_pv = self.image_head(last_pw).astype(jnp.float32)
+        logits_pv = self.image_head(last_pw)
         ids_pn = jnp.pad(image_pm, ((0, 0), (0, self.tokens - m)))
         ids_bn = jnp.repeat(ids_pn, candidates, axis=0)
         return logits_pv, Cache(tuple(text), tuple(image), ids_bn)
@@ -329,8 +328,8 @@ def step(
             block, x_wb, text, own, plan, index, heads=model.heads, act=model.act
         )
         image.append(own)
-    logits_bv = weights.head(cached_attention.normalize(x_wb)).T
-    return logits_bv.astype(jnp.float32), cache._replace(image=tuple(image), ids=ids_bn)
+    logits_bv = weights.head(cached_attention.normalize(x_wb), "float32").T
+    return logits_bv, cache._replace(image=tuple(image), ids=ids_bn)
 
 
 def _check(model: Prior) -> None:

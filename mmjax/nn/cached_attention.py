@@ -108,8 +108,10 @@ class Affine(NamedTuple):
     kernel: jax.Array  # (out, in)
     bias: jax.Array  # (out, 1), float32
 
-    def __call__(self, x_wb: jax.Array) -> jax.Array:
-        return self.kernel @ x_wb + self.bias.astype(x_wb.dtype)
+    def __call__(self, x_wb: jax.Array, dtype: str | None = None) -> jax.Array:
+        """In the type of x, or summed and given in `dtype`."""
+        y = jnp.matmul(self.kernel, x_wb, preferred_element_type=dtype)
+        return y + self.bias.astype(y.dtype)
 
 
 def affine(

@@ -1,0 +1,90 @@
+"""Says what a run will need before anyone pays for it, on this machine's CPU.
+
+The training step is compiled over as many virtual devices as the mesh has; no array is
+made and no data are read. Printed: parameters, operations, memory, messages, the time
+of a step at best on a make of devices, and whether it fits.
+"""
+
+import argparse
+import json
+import math
+
+from mmjax import runtime
+from mmjax.errors import UserError
+
+EXAMPLE = """examples:
+  mmjax plan --config configs/prior.py:dalle_12b --mesh data=16,fsdp=16
+  mmjax plan --config configs/clip.py:vit_l14 --mesh data=256 --hardware v5p --json
+  mmjax plan --config configs/clip.py:vit_l14 --mesh data=32,fsdp=8 \\
+      --config.task.loss_impl=ring --config.batch_size=65536
+"""
+_AXES = ("data", "fsdp", "tensor")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE.py:ARG",
+        help="a config file and the preset in it, such as configs/clip.py:vit_l14",
+    )
+    parser.add_argument(
+        "--mesh",
+        required=True,
+        metavar="data=N,fsdp=N,tensor=N",
+        help="devices along each axis; an axis left out has one",
+    )
+    parser.add_argument(
+        "--hardware", default="h100", metavar="NAME", help="h200, h100, a100, v5e, v5p"
+    )
+    parser.add_argument("--json", action="store_true", help="print flat JSON")
+    parser.add_argument("--full", action="store_true", help="list every parameter")
+    parser.set_defaults(overrides=[])
+
+
+def run(args: argparse.Namespace) -> int:
+    from mmjax import config
+    from mmjax.planning import hardware
+
+    device = hardware.find(args.hardware)
+    sizes = mesh_of(args.mesh)
+    made = config.load(args.config, args.overrides)
+    mode = made.parallel.mode if "mode" in made.parallel else "jit"
+    if mode == "pmap":
+        raise UserError(
+            "config.parallel.mode is 'pmap', whose programs cannot be compiled without "
+            "their devices: plan it with --config.parallel.mode=jit, which computes "
+            "the same"
+        )
+    with made.unlocked():
+        made.parallel = {"mode": mode, "mesh": sizes}
+    runtime.configure(devices=math.prod(sizes.values()))
+    from mmjax.planning import estimate, program, report
+
+    built = program.build(made)
+    found = estimate.estimate(built, device)
+    if args.json:
+        print(json.dumps(report.flat(built, found, device), indent=1))
+    else:
+        print(report.text(built, found, device, full=args.full))
+    return 0
+
+
+def mesh_of(text: str) -> dict[str, int]:
+    """The sizes of `data=16,fsdp=16`.
+
+    Raises:
+      UserError: another axis, one given twice, or a size that is no positive number.
+    """
+    sizes = dict.fromkeys(_AXES, 1)
+    seen = set()
+    for part in text.split(","):
+        axis, _, size = part.strip().partition("=")
+        if axis not in _AXES or axis in seen or not size.isdecimal() or not int(size):
+            raise UserError(
+                f"--mesh {text}: {part.strip()!r} is not AXIS=N with an axis of "
+                f"{', '.join(_AXES)}, each at most once, and N from 1 on"
+            )
+        seen.add(axis)
+        sizes[axis] = int(size)
+    return sizes

@@ -1,0 +1,1 @@
+"""A training step looked at without the devices it is meant for: `mmjax plan`."""

@@ -1,0 +1,166 @@
+"""The training step of a config, lowered and compiled without its devices or its data.
+
+Arrays are shapes with shardings, devices are virtual ones of this machine's CPU, and
+the step is the one that `mmjax train` compiles.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from mmjax import flops, optim, parallel, schema, tree
+from mmjax import parts as parts_lib
+from mmjax import step as step_lib
+from mmjax.data import text
+from mmjax.errors import UserError
+from mmjax.planning import hlo
+from mmjax.state import TrainState
+from mmjax.tasks import base
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What is known of a step.
+
+    mesh: sizes of its axes. batch_size: rows a step. rows: of the parameter table.
+    sizes: bytes on a device of params, frozen, optimizer and other state; batch; temp,
+      what the compiler needs besides; out, results that are not written over the state.
+    params, frozen: numbers in all. flops: see mmjax.flops. collectives: of the compiled
+      program. remat: the config's.
+    """
+
+    mesh: Mapping[str, int]
+    batch_size: int
+    rows: list[tree.Row]
+    sizes: Mapping[str, int]
+    params: int
+    frozen: int
+    flops: flops.Flops
+    collectives: list[hlo.Collective]
+    remat: str
+
+    @property
+    def devices(self) -> int:
+        n = 1
+        for size in self.mesh.values():
+            n *= size
+        return n
+
+    @property
+    def bytes_per_device(self) -> int:
+        return sum(self.sizes.values())
+
+
+def batch_of(cfg: parts_lib.RunConfig, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of `rows` rows: a picture, a label, and tokens where there is text."""
+    size = cfg.data.image.size
+    shapes = {
+        "image": jax.ShapeDtypeStruct((rows, size, size, 3), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((rows,), jnp.int32),
+    }
+    words = schema.from_mapping(
+        text.TokenizerConfig, cfg.data.tokenizer, "config.data.tokenizer"
+    )
+    if words.kind != "none":
+        context = words.context or text.CONTEXT
+        shapes["tokens"] = jax.ShapeDtypeStruct((rows, context), jnp.int32)
+        shapes["token_mask"] = jax.ShapeDtypeStruct((rows, context), jnp.bool_)
+    return shapes
+
+
+def build(config: ConfigDict) -> Program:
+    """Traces, lowers and compiles the step of a config over its whole mesh.
+
+    This process must show as many devices as `config.parallel.mesh` has.
+
+    Raises:
+      UserError: the config is wrong in itself, does not fit its mesh, or asks for pmap.
+    """
+    cfg = schema.from_mapping(parts_lib.RunConfig, config, "config")
+    layout = parallel.Layout(cfg.parallel)
+    if layout.pmap:
+        raise UserError(
+            "config.parallel.mode is 'pmap', whose programs cannot be compiled without "
+            "their devices: plan it as jit, which computes the same, with "
+            f"--mesh data={len(layout.devices)}"
+        )
+    task = base.build(cfg.task)
+    key = jax.random.key(cfg.seed)
+    shapes = jax.eval_shape(task.init, key, batch_of(cfg, 2))
+    couples = task.couples_rows and not hasattr(task, "embed")
+    tx, _, optim_cfg = optim.make(
+        cfg.optim, cfg.steps, shapes.params, couples_rows=couples
+    )
+    layout.check_batch(cfg.batch_size, accum=optim_cfg.accum)
+    init = parts_lib.fresh(task, tx, optim_cfg.ema > 0)
+    state = layout.abstract(jax.eval_shape(init, key, batch_of(cfg, 2)))
+    batch = {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.batch_sharding)
+        for name, x in batch_of(cfg, cfg.batch_size).items()
+    }
+    step = functools.partial(
+        step_lib.train_step,
+        task,
+        tx,
+        axis=layout.axis,
+        rows=layout.row_sharding,
+        accum=optim_cfg.accum,
+        ema_decay=optim_cfg.ema,
+    )
+    compiled = layout.compile_step(step, state).lower(state, batch).compile()
+    remat = cfg.task["remat"] if "remat" in cfg.task else ""
+    return Program(
+        mesh=layout.shape,
+        batch_size=cfg.batch_size,
+        rows=tree.rows(state.vars.params, stats=False),
+        sizes=_sizes(state, batch, compiled.memory_analysis()),
+        params=_count(state.vars.params),
+        frozen=_count(state.vars.frozen),
+        flops=flops.count(step, state, batch),
+        collectives=hlo.collectives(compiled.as_text()),
+        remat=remat,
+    )
+
+
+def _count(arrays: PyTree) -> int:
+    return sum(x.size for x in jax.tree.leaves(arrays))
+
+
+def _sizes(state: TrainState, batch: PyTree, memory: Any) -> dict[str, int]:
+    """Bytes on one device, by what they are for."""
+    sizes = {
+        "params": shard_bytes(state.vars.params),
+        "frozen": shard_bytes(state.vars.frozen),
+        "optimizer": shard_bytes(state.opt_state),
+        "average": shard_bytes(state.ema),
+        "batch": shard_bytes(batch),
+    }
+    known = sum(sizes.values())
+    everything = shard_bytes((state, batch))
+    return sizes | {
+        "other": everything - known,
+        "activations": memory.temp_size_in_bytes,
+        "results": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+    }
+
+
+def shard_bytes(arrays: PyTree) -> int:
+    """Bytes that one device holds of a tree of shapes with shardings."""
+    total = 0
+    for x in jax.tree.leaves(arrays):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x = jax.eval_shape(jax.random.key_data, x)
+            total += x.size * x.dtype.itemsize
+            continue
+        shape, count = x.sharding.shard_shape(x.shape), 1
+        for n in shape:
+            count *= n
+        total += count * x.dtype.itemsize
+    return total
