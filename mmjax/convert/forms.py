@@ -69,13 +69,23 @@ def squeezed(axes: int) -> Form:
     )
 
 
-def joined(count: int, each: Form = SAME) -> Form:
-    """`count` arrays of one shape, each through `each`, side by side on the last axis.
+def joined(parts: int | Sequence[int], each: Form = SAME) -> Form:
+    """Several arrays, each through `each`, side by side on the last axis.
 
-    The fused query, key and value kernel is `joined(3, DENSE)`; its bias `joined(3)`.
+    parts: how many, of one size; or their sizes, as multiples of a common one. The
+    fused query, key and value kernel is `joined(3, DENSE)`; its bias `joined(3)`.
     """
+    sizes = (1,) * parts if isinstance(parts, int) else tuple(parts)
+
+    def load(arrays: Arrays) -> np.ndarray:
+        made = [each.load([a]) for a in arrays]
+        unit = made[0].shape[-1] // sizes[0]
+        if [m.shape[-1] for m in made] != [unit * size for size in sizes]:
+            raise ValueError(f"sizes are not as {sizes}")
+        return np.concatenate(made, -1)
 
     def save(ours: np.ndarray) -> list[np.ndarray]:
-        return [each.save(part)[0] for part in np.split(ours, count, axis=-1)]
+        cuts = np.cumsum(sizes)[:-1] * (ours.shape[-1] // sum(sizes))
+        return [each.save(part)[0] for part in np.split(ours, cuts, axis=-1)]
 
-    return Form(lambda parts: np.concatenate([each.load([p]) for p in parts], -1), save)
+    return Form(load, save)

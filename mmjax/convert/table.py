@@ -75,7 +75,7 @@ class Rule:
     def __init__(self, theirs: str | Sequence[str], ours: str, form: Form = SAME):
         self.names = (theirs,) if isinstance(theirs, str) else tuple(theirs)
         self.theirs = [_Pattern(name) for name in self.names]
-        self.ours, self.form = _Pattern(ours), form
+        self.ours_text, self.ours, self.form = ours, _Pattern(ours), form
 
 
 @dataclasses.dataclass(frozen=True)
