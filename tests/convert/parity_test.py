@@ -23,6 +23,8 @@ TEXT = {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 2, "lay
 VIT = {"layers": 2, "width": 64, "head_width": 32, "patch_size": 16, "image_size": 64}
 RESNET = {"layers": [1, 2, 1, 1], "width": 16, "image_size": 64, "patch_size": None}
 SIGLIP_TEXT = TEXT | {
+    "hf_tokenizer_name": "timm/ViT-B-16-SigLIP",
+    "tokenizer_kwargs": {"clean": "canonicalize"},
     "vocab_size": 400,
     "no_causal_mask": True,
     "proj_bias": True,

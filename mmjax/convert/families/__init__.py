@@ -111,12 +111,16 @@ def detect(source: Source) -> str:
 
 
 # -- what the source's numbers were ----------------------------------------------
-def widened(tensors: Arrays) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def widened(
+    tensors: Arrays, where: str
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """float32 arrays, and the dtypes of those that were not: exact both ways."""
     dtypes = {k: str(v.dtype) for k, v in tensors.items() if v.dtype != np.float32}
     for key, kind in dtypes.items():
         if kind not in ("float16", "bfloat16"):
-            raise UserError(f"{key} is {kind}: only float16, bfloat16 and float32 fit")
+            raise UserError(
+                f"{where}: {key} is {kind}: only float16, bfloat16 and float32 fit"
+            )
     return {k: v.astype(np.float32) for k, v in tensors.items()}, dtypes
 
 
@@ -141,7 +145,9 @@ def loaded(
     }
     for note in kept.values():
         note["shape"], note["values"] = list(note["shape"]), note["values"].tolist()
-    wide, dtypes = widened({k: v for k, v in rest.items() if k not in skipped})
+    wide, dtypes = widened(
+        {k: v for k, v in rest.items() if k not in skipped}, source.place
+    )
     arrays = table.load(wide, source.place)
     return arrays, {"dtypes": dtypes, "carried": kept}
 

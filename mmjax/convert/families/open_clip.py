@@ -14,11 +14,19 @@ from typing import Any
 import numpy as np
 
 from mmjax.convert import families
-from mmjax.convert.families import _clip, _originals, _timm, _words, openai_clip
+from mmjax.convert.families import (
+    _clip,
+    _originals,
+    _pieces,
+    _timm,
+    _words,
+    openai_clip,
+)
 from mmjax.convert.families._rules import dense
 from mmjax.convert.forms import VECTOR
 from mmjax.convert.read import Source
 from mmjax.convert.table import Rule, Table
+from mmjax.data import pieces
 from mmjax.errors import UserError
 from mmjax.models.dual_encoder import DualEncoder
 from mmjax.models.resnet import ResNet
@@ -228,7 +236,6 @@ def to_mmjax(source: Source) -> families.Model:
     modes = {"shortest": "crop", "squash": "squash"}
     siglip = bool(model_cfg["vision_cfg"].get("timm_model_name"))
     mode = preprocess.get("resize_mode", "squash" if siglip else "shortest")
-    words = _words.of_folder(source, task["context"], task["vocab_size"])
     return families.Model(
         task=task,
         image={
@@ -236,13 +243,23 @@ def to_mmjax(source: Source) -> families.Model:
             "mode": _clip.activation(mode, modes, "open_clip's resize_mode"),
             "method": f"pil_{preprocess.get('interpolation', 'bicubic')}",
         },
-        tokenizer=words or _clip_words(source, task),
+        tokenizer=_tokenizer(source, task, model_cfg["text_cfg"]),
         arrays=arrays,
         kept=kept | {"config": {"model_cfg": model_cfg, "preprocess_cfg": preprocess}},
     )
 
 
-def _clip_words(source: Source, task: Mapping[str, Any]) -> str:
+def _tokenizer(
+    source: Source, task: Mapping[str, Any], text_cfg: Mapping[str, Any]
+) -> str:
+    """The tokenizer that the text config names, from the files beside the weights."""
+    sizes = task["context"], task["vocab_size"]
+    if text_cfg.get("hf_tokenizer_name"):
+        options = text_cfg.get("tokenizer_kwargs") or {}
+        return _pieces.of_folder(source, *sizes, clean=options.get("clean", ""))
+    found = _words.of_folder(source, *sizes)
+    if found is not None:
+        return found
     built = _words.clip(task["context"], source)
     if _words.opened(built).vocab_size > task["vocab_size"]:
         raise UserError(
@@ -267,6 +284,8 @@ def from_mmjax(model: families.Model) -> families.Export:
     names = table(keys, nonscalar=bool(theirs.get("nonscalar_logit_scale")))
     tensors = families.saved(names, model)
     files = {CONFIG: json.dumps(config, indent=2), **_words.bpe_file(model.tokenizer)}
+    if theirs["text_cfg"].get("hf_tokenizer_name"):
+        files |= _pieces.hugging_face_files(model.tokenizer)[0]
     return families.Export({"open_clip_model.safetensors": tensors}, files)
 
 
@@ -299,6 +318,8 @@ def _config(dual: DualEncoder, model: families.Model) -> dict[str, Any]:
         "proj_bias": text.project_bias,
         **_options(text),
     }
+    if isinstance(_words.opened(model.tokenizer), pieces.PieceTokenizer):
+        words["hf_tokenizer_name"] = "."  # the folder's own; open_clip takes a path
     made = {"embed_dim": dual.embed_dim, "vision_cfg": vision, "text_cfg": words}
     made |= {"quick_gelu": quick}
     if dual.init_bias is not None or text.project_bias or not text.causal:
