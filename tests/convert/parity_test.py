@@ -256,6 +256,65 @@ def test_every_named_size_has_a_place(name):
     table.fit(ours, {k: v.shape for k, v in flat.items()}, name)
 
 
+NAMED = ["ViT-B-32-quickgelu", "ViT-B-16", "ViT-L-14", "ViT-L-14-336", "RN50", "RN101"]
+NAMED += ["RN50x4", "RN50x16", "RN50x64", "ViT-B-16-SigLIP", "ViT-SO400M-14-SigLIP-384"]
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", NAMED)
+def test_named_size(name):
+    """Outputs of a whole model. One model's weights at a time, twice at the most."""
+    import jax
+    import jax.numpy as jnp
+
+    from mmjax import tree
+    from mmjax.convert.families import _clip
+    from mmjax.convert.families import open_clip as family
+
+    config = open_clip.get_model_config(name)
+    task = family.task_of(config, {})
+    free = int(open("/proc/meminfo").read().split("MemAvailable:")[1].split()[0]) >> 20
+    model = built(config)
+    sizes = sum(p.numel() for p in model.parameters()) * 4 / 2**30
+    if free < 3 * sizes:
+        pytest.skip(
+            f"{sizes:.1f} GiB of weights need three times that, {free} are free"
+        )
+    rng = np.random.default_rng(0)
+    size, context, vocab = (task[k] for k in ("image_size", "context", "vocab_size"))
+    pixels = rng.normal(size=(1, size, size, 3)).astype(np.float32)
+    tokens = np.zeros((2, context), np.int32)
+    tokens[:, :9] = rng.integers(1, vocab - 2, (2, 9))
+    tokens[:, 9] = vocab - 1
+    with torch.no_grad():
+        image = model.encode_image(torch.from_numpy(pixels).permute(0, 3, 1, 2)).numpy()
+        words = model.encode_text(torch.from_numpy(tokens).long()).numpy()
+    state = {k: v.numpy() for k, v in model.state_dict().items()}
+    scale = float(np.exp(state["logit_scale"]))
+    del model
+    ours = family.table(state).load(state, name)
+    del state
+    for path in list(ours):
+        ours[path] = jnp.asarray(ours[path])
+    made = _clip.dual({"preset": "", **task})
+    apply = jax.jit(made.apply, static_argnames="method")
+    variables = tree.unflatten(ours)
+    got_image = np.asarray(apply(variables, pixels, method="encode_image"))
+    got_words = np.asarray(apply(variables, tokens, method="encode_text"))
+    far = [
+        np.abs(a - b).max() / np.abs(b).max()
+        for a, b in ((got_image, image), (got_words, words))
+    ]
+
+    def logits(a, b):
+        a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
+        return scale * a @ b.T
+
+    logit = np.abs(logits(got_image, got_words) - logits(image, words)).max()
+    print(f"\n{name}: image {far[0]:.1e} text {far[1]:.1e} logits {logit:.1e}")
+    assert max(far) < 1e-4 and logit < 1e-3
+
+
 def test_a_model_trained_here_is_the_same_elsewhere(tiny_run, tmp_path):
     from PIL import Image
 

@@ -8,6 +8,7 @@ A module has:
     known(keys)    -> int: how many of these keys its tables have a place for
     to_mmjax(source) -> Model
     from_mmjax(model) -> Export
+ADVICE, a sentence, is what to do where all keys have a place and no config is there;
 and, where the original can be built from what `from_mmjax` wrote (for `--check`):
     reference(folder, batch) -> dict of arrays by the names of our predict functions
 """
@@ -102,10 +103,11 @@ def detect(source: Source) -> str:
             keys,
         )
     unknown = [key for key in keys if not find(closest).known([key])]
-    what = f"no place for {listed(unknown)}" if unknown else "no config that fits"
+    what = f"no place for {listed(unknown)}" if unknown else "no config beside them"
+    advice = getattr(find(closest), "ADVICE", "")
     raise UnknownLayout(
         f"{source.place}: unknown layout; {closest} is the closest, with a place for "
-        f"{count} of {len(keys)} keys and {what}",
+        f"{count} of {len(keys)} keys and {what}{advice and ': '}{advice}",
         unknown,
     )
 

@@ -34,6 +34,10 @@ from mmjax.models.resnet import ResNet
 ABOUT = "open_clip: weights with open_clip_config.json, or with --json MODEL.json"
 TASK = "clip"
 CONFIG = "open_clip_config.json"
+ADVICE = (
+    "give --json MODEL.json, open_clip's config of this model, which tells GELU from "
+    "QuickGELU, or --from openai_clip where the weights are OpenAI's"
+)
 # What open_clip's config classes have where the JSON leaves a key out. Keys that are
 # neither here nor in _FREE have to keep these values: ours has no such part.
 _VISION = {
@@ -226,8 +230,7 @@ def to_mmjax(source: Source) -> families.Model:
     found = config_of(source)
     if found is None:
         raise UserError(
-            f"{source.place}: open_clip's JSON model config is not beside it, and the "
-            "arrays do not tell GELU from QuickGELU: give --json MODEL.json"
+            f"{source.place}: open_clip's JSON model config is not beside it: {ADVICE}"
         )
     model_cfg, preprocess = found
     task = task_of(model_cfg, preprocess)
@@ -271,7 +274,9 @@ def _tokenizer(
 
 def from_mmjax(model: families.Model) -> families.Export:
     dual = _clip.dual(model.task)
-    config = model.kept.get("config") or _config(dual, model)
+    config = model.kept.get("config")
+    if config is None or not _describes(config, model.task):
+        config = _config(dual, model)
     theirs = config["model_cfg"]
     keys = ["text.token_embedding.weight"] if theirs.get("custom_text") else []
     prefix = "text." if keys else ""
@@ -286,7 +291,19 @@ def from_mmjax(model: families.Model) -> families.Export:
     files = {CONFIG: json.dumps(config, indent=2), **_words.bpe_file(model.tokenizer)}
     if theirs["text_cfg"].get("hf_tokenizer_name"):
         files |= _pieces.hugging_face_files(model.tokenizer)[0]
-    return families.Export({"open_clip_model.safetensors": tensors}, files)
+    notes = ()
+    if _words.OWN in files:
+        notes = (f"its tokenizer is SimpleTokenizer(bpe_path=FOLDER/{_words.OWN})",)
+    elif _words.opened(model.tokenizer).kind in ("bpe", "bytes"):
+        notes = ("open_clip has no tokenizer with these ids: none is written",)
+    return families.Export({"open_clip_model.safetensors": tensors}, files, notes)
+
+
+def _describes(config: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
+    """Whether open_clip's JSON is still that of this model: a run can be overridden."""
+    found = task_of(config["model_cfg"], config["preprocess_cfg"])
+    plain = json.loads(json.dumps([found, {key: task.get(key) for key in found}]))
+    return plain[0] | {"name": ""} == plain[1] | {"name": ""}
 
 
 def _config(dual: DualEncoder, model: families.Model) -> dict[str, Any]:
