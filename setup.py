@@ -28,6 +28,7 @@ INSTALL = [
     "pillow",  # image decoding, and CLIP's own bicubic
     "opencv-python-headless",  # decode and resize at twice Pillow's rate
     "tokenizers>=0.22",  # byte-pair encoding: training, and words not seen before
+    "safetensors>=0.4",  # public weights, in and out; nothing in it can run
     "ftfy>=6.1.1",  # CLIP's text cleaning; its ids depend on it
     "tqdm",  # the progress bar
     "tensorboardX>=2.6",  # TensorBoard files without TensorFlow
@@ -43,11 +44,10 @@ EXTRAS = {
     "tfds": ["tensorflow-datasets>=4.9.9", "pandas", "pydub"],
     # for its builders, file formats and archives that do need TensorFlow
     "tf": ["tensorflow>=2.20"],
-    # public weights: their file format, and fetching them
-    "convert": ["safetensors", "huggingface_hub"],
+    "convert": ["huggingface_hub"],  # fetching public weights, `hf://org/name`
     # the peers: DataLoader and transforms, GPT-2 with its cache
     "bench": [*TORCH, "torchvision", "transformers"],
-    "parity": TORCH,  # tests against the original implementations
+    "parity": [*TORCH, "transformers"],  # tests against the original implementations
     "notebook": ["nbclient", "nbformat", "ipykernel"],
     "dev": [
         "pytest",

@@ -28,6 +28,7 @@ VERBS = {
     "zeroshot": "classify images by label names",
     "sample": "draw images for prompts, best first by a CLIP",
     "complete": "complete an image from its top rows and a prompt",
+    "convert": "bring public weights in, or write a run out for other libraries",
     "data": "check a source, train a BPE on its captions, build data sets",
 }
 

@@ -121,7 +121,9 @@ def build(config: ConfigDict, *, tokenizer: text.Tokenizer | None = None) -> Par
             raise UserError(f"config.{key} is {getattr(cfg, key)}: it must be positive")
     layout = parallel.Layout(cfg.parallel)
     task = base.build(cfg.task)
-    if tokenizer is None:
+    spec = cfg.data.tokenizer
+    wordless = "kind" in spec and spec["kind"] == "none"
+    if tokenizer is None and not wordless:  # else the data need not be here
         texts = _open_train(cfg.data).texts()
         tokenizer = text.build(cfg.data.tokenizer, texts=texts)
     facts = {"image_size": cfg.data.image.size}

@@ -227,7 +227,8 @@ class TokenizerConfig:
     """What `build` accepts. None: the file's value where there is one, else as noted.
 
     kind: `clip` (its vocabulary file at `path`), `bpe` (the JSON file at `path`, or
-      without `path` trained on the run's captions), `bytes`, or `none`: no text.
+      without `path` trained on the run's captions), `bytes`, `pieces` (the tokenizer of
+      imported weights, at `path`), or `none`: no text.
     vocab_size: for a BPE the most ids it may have, 8192; elsewhere fixed by the kind.
     context: tokens in a row, marks included, 77.
     lower: whether captions are lower-cased, True.
@@ -236,7 +237,7 @@ class TokenizerConfig:
       iterator takes it.
     """
 
-    kind: Literal["clip", "bpe", "bytes", "none"] = "clip"
+    kind: Literal["clip", "bpe", "bytes", "pieces", "none"] = "clip"
     path: str | None = None
     vocab_size: int | None = None
     context: int | None = None
@@ -268,10 +269,13 @@ def build(
     lower = True if config.lower is None else config.lower
     if config.kind == "bpe":
         return _build_bpe(config, context, lower, texts)
-    if config.kind == "bytes":
+    built: Tokenizer
+    if config.kind == "pieces":
+        built = load(config.path or "")
+    elif config.kind == "bytes":
         if config.path:
             raise UserError(f"tokenizer: kind 'bytes' reads no file: {config.path!r}")
-        built: Tokenizer = ByteTokenizer(context=context, lower=lower)
+        built = ByteTokenizer(context=context, lower=lower)
     elif not config.path:
         raise UserError(
             "tokenizer: kind 'clip' needs tokenizer.path, the file "
@@ -353,6 +357,10 @@ def from_json(text: str) -> Tokenizer:
         values = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"tokenizer: not JSON: {error}") from error
+    if isinstance(values, dict) and values.get("kind") == "pieces":
+        from mmjax.data import pieces  # which imports this module
+
+        return pieces.from_values(values)
     saved = schema.from_mapping(_Saved, values, "tokenizer JSON")
     if saved.kind == "bytes":
         return ByteTokenizer(context=saved.context, lower=saved.lower)

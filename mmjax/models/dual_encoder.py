@@ -12,7 +12,8 @@ from mmjax.nn.clamp import clamp
 from mmjax.nn.dense import Dense
 from mmjax.nn.init import normal
 
-LOG_SCALE_MAX = math.log(100.0)
+SCALE_MAX = 100.0
+LOG_SCALE_MAX = math.log(SCALE_MAX)
 
 
 class DualOutput(NamedTuple):
@@ -20,7 +21,7 @@ class DualOutput(NamedTuple):
 
     image: jax.Array  # (b, d) float32
     text: jax.Array  # (b, d) float32
-    scale: jax.Array  # () float32, exp of the clamped log scale: at most 100
+    scale: jax.Array  # () float32, exp of the log scale: from 1 to `max_scale`
     bias: jax.Array  # () float32, 0 where the model has no logit bias
 
 
@@ -28,19 +29,22 @@ class DualEncoder(nn.Module):
     """Image and text tower, joint projections N(0, 1/features), temperature.
 
     Parameters: `image/...`, `text/...`, `image_proj/kernel` (and `bias` under a
-    ResNet, whose attention pool ends in it), `text_proj/kernel`, `logit_scale` and,
-    where `init_bias` is a number, `logit_bias`. A ResNet adds `batch_stats`: call it
-    in training with `mutable=["batch_stats"]`.
+    ResNet, whose attention pool ends in it; none where the tower's own head ends in
+    the joint space), `text_proj/kernel` (and `bias`, where the tower asks for it),
+    `logit_scale` and, where `init_bias` is a number, `logit_bias`. A ResNet adds
+    `batch_stats`: call it in training with `mutable=["batch_stats"]`.
 
     Build one by `models.presets.build(...)`.
 
     Fields:
-      image: tower with `features`, `image_size` and `project_bias`; called
+      image: tower with `features`, `image_size`, `project` and `project_bias`; called
         `(images, train=, axis=)`.
-      text: tower with `features`; called `(tokens, mask)`.
+      text: tower with `features` and `project_bias`; called `(tokens, mask)`.
       embed_dim: width d of the joint space.
       init_scale: initial log scale; log(1/0.07) in CLIP, log(10) in SigLIP.
       init_bias: initial logit bias (-10 in SigLIP), or None for a model without.
+      max_scale: the scale is clamped from 1 to it, 100 in CLIP; 0: not clamped, as in
+        SigLIP, whose released models are above.
     """
 
     image: nn.Module
@@ -48,6 +52,7 @@ class DualEncoder(nn.Module):
     embed_dim: int
     init_scale: float = math.log(1 / 0.07)
     init_bias: float | None = None
+    max_scale: float = SCALE_MAX
     dtype: str = "float32"
 
     def setup(self) -> None:
@@ -55,8 +60,14 @@ class DualEncoder(nn.Module):
             init = normal(features**-0.5)
             return Dense(self.embed_dim, use_bias, init, dtype=self.dtype)
 
-        self.image_proj = project(self.image.features, self.image.project_bias)
-        self.text_proj = project(self.text.features, False)
+        if self.image.project:
+            self.image_proj = project(self.image.features, self.image.project_bias)
+        elif self.image.features != self.embed_dim:
+            raise UserError(
+                f"embed_dim {self.embed_dim} and image width {self.image.features}: "
+                "without a projection they are the same"
+            )
+        self.text_proj = project(self.text.features, self.text.project_bias)
         self.logit_scale = self.param(
             "logit_scale", nn.initializers.constant(self.init_scale), (), jnp.float32
         )
@@ -88,7 +99,7 @@ class DualEncoder(nn.Module):
     ) -> jax.Array:
         """Image embeddings (b, d) float32, not normalised."""
         x_bf = self.image_features(images, train=train, axis=axis)
-        return self.image_proj(x_bf).astype(jnp.float32)
+        return self.image_proj(x_bf).astype(jnp.float32) if self.image.project else x_bf
 
     def encode_text(
         self, tokens: jax.Array, mask: jax.Array | None = None
@@ -98,7 +109,10 @@ class DualEncoder(nn.Module):
 
     def temperature(self) -> tuple[jax.Array, jax.Array]:
         """(scale, bias): similarity logits are `scale * cosine + bias`."""
-        scale = jnp.exp(clamp(self.logit_scale, 0.0, LOG_SCALE_MAX))
+        log_scale = self.logit_scale
+        if self.max_scale:
+            log_scale = clamp(log_scale, 0.0, math.log(self.max_scale))
+        scale = jnp.exp(log_scale)
         bias = jnp.float32(0.0) if self.init_bias is None else self.logit_bias
         return scale, bias
 

@@ -22,7 +22,7 @@ from typing import Any
 import flax.linen as nn
 
 from mmjax.errors import UserError
-from mmjax.models.dual_encoder import DualEncoder
+from mmjax.models.dual_encoder import SCALE_MAX, DualEncoder
 from mmjax.models.resnet import ConvTower, ResNet
 from mmjax.models.text import CBOW, TextTransformer
 from mmjax.models.vit import ViT
@@ -153,6 +153,7 @@ def build(
     dtype: str = "float32",
     init_scale: float = math.log(1 / 0.07),
     init_bias: float | None = None,
+    max_scale: float = SCALE_MAX,
 ) -> DualEncoder:
     """A dual encoder: a preset, changed where an argument is given, or from parts.
 
@@ -167,7 +168,7 @@ def build(
         on CPU).
       remat: "none", "full", "dots", "dots_no_batch".
       dtype: compute dtype; parameters, softmax, norms and logits stay float32.
-      init_scale, init_bias: see `DualEncoder`; SigLIP has log(10) and -10.
+      init_scale, init_bias, max_scale: see `DualEncoder`; SigLIP has log(10), -10, 0.
 
     `act`, `scan`, `remat` and `dtype` go to every tower with such a field that does
     not set its own. Unknown keys raise `UnknownKeyError`, a TypeError, naming the
@@ -197,5 +198,6 @@ def build(
         embed_dim=sizes["embed_dim"],
         init_scale=init_scale,
         init_bias=init_bias,
+        max_scale=max_scale,
         dtype=dtype,
     )

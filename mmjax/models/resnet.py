@@ -59,7 +59,7 @@ class ResNet(nn.Module):
     remat: str = "none"
     dtype: str = "float32"
 
-    project_bias = True
+    project, project_bias = True, True
 
     @property
     def features(self) -> int:
@@ -128,7 +128,7 @@ class ConvTower(nn.Module):
     remat: str = "none"
     dtype: str = "float32"
 
-    project_bias = False
+    project, project_bias = True, False
 
     @property
     def features(self) -> int:

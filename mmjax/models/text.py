@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.errors import UserError
 from mmjax.nn.init import normal
 from mmjax.nn.norm import LayerNorm
 from mmjax.nn.transformer import Transformer
@@ -21,6 +22,10 @@ class TextTransformer(nn.Module):
     is padding, which causality hides. Sequences may be shorter than `context`.
     Initialised as the paper's code: token embedding N(0, .02^2), positions
     N(0, .01^2), blocks as in `nn.transformer.Block`. `heads` 0 means width / 64.
+
+    SigLIP's tower differs by `causal` False, `pool` "last" (the token at the last
+    position, padding or not: its sequences are always full), `project_bias` True (the
+    projection into the joint space has a bias) and `eps` 1e-6.
     """
 
     width: int = 512
@@ -30,6 +35,10 @@ class TextTransformer(nn.Module):
     context: int = 77
     mlp_ratio: float = 4.0
     act: str = "gelu"
+    causal: bool = True
+    pool: str = "end"
+    project_bias: bool = False
+    eps: float = 1e-5
     scan: bool = False
     remat: str = "none"
     dtype: str = "float32"
@@ -39,6 +48,13 @@ class TextTransformer(nn.Module):
         return self.width
 
     def setup(self) -> None:
+        if self.pool not in ("end", "last"):
+            raise UserError(f"pool is {self.pool!r}: use end or last")
+        if not self.causal and self.pool == "end":
+            raise UserError(
+                "pool 'end' needs causal attention, which hides the padding after the "
+                "end: use pool last, or causal True"
+            )
         width = self.width
         self.token_embedding = self.param(
             "token_embedding", normal(0.02), (self.vocab_size, width), jnp.float32
@@ -51,13 +67,14 @@ class TextTransformer(nn.Module):
             self.heads or max(1, width // 64),
             mlp_ratio=self.mlp_ratio,
             act=self.act,
-            causal=True,
+            causal=self.causal,
             init_depth=self.depth,
             scan=self.scan,
             remat=self.remat,
             dtype=self.dtype,
+            eps=self.eps,
         )
-        self.norm_post = LayerNorm(dtype=self.dtype)
+        self.norm_post = LayerNorm(self.eps, self.dtype)
 
     def _embed(self, tokens_bl: jax.Array) -> jax.Array:
         x_blw = (
@@ -69,10 +86,12 @@ class TextTransformer(nn.Module):
     def __call__(
         self, tokens_bl: jax.Array, mask_bl: jax.Array | None = None
     ) -> jax.Array:
-        """Features (b, width): the normalised end-of-text token."""
-        del mask_bl  # causality hides the padding
-        end_b = jnp.argmax(tokens_bl, axis=-1)
-        return self.norm_post(self.transformer(self._embed(tokens_bl), end_b))
+        """Features (b, width): the normalised end-of-text token, or the last one."""
+        del mask_bl  # causality hides the padding; without it padding is read
+        token = tokens_bl.shape[1] - 1
+        if self.pool == "end":
+            token = jnp.argmax(tokens_bl, axis=-1)
+        return self.norm_post(self.transformer(self._embed(tokens_bl), token))
 
     def sequence(self, tokens_bl: jax.Array) -> jax.Array:
         """All output tokens, normalised, (b, l, width)."""
@@ -84,6 +103,8 @@ class CBOW(nn.Module):
 
     width: int = 512
     vocab_size: int = 49408
+
+    project_bias = False
 
     @property
     def features(self) -> int:

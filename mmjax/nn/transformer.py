@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mmjax.errors import UserError
 from mmjax.nn.activation import activation
-from mmjax.nn.attention import SelfAttention, pick
+from mmjax.nn.attention import SelfAttention, attend_one, pick
 from mmjax.nn.dense import Dense
 from mmjax.nn.init import normal, uniform
 from mmjax.nn.norm import LayerNorm
@@ -71,12 +71,17 @@ class Block(nn.Module):
     causal: bool = False
     init_depth: int = 0
     dtype: str = "float32"
+    eps: float = 1e-5
 
     @nn.compact
     def __call__(
         self, x_nw: jax.Array, t: int, token: int | jax.Array | None = None
     ) -> jax.Array:
         width = x_nw.shape[-1]
+
+        def norm(x: jax.Array, name: str) -> jax.Array:
+            return LayerNorm(self.eps, self.dtype, name=name)(x)
+
         qkv_init, out_init = uniform((1.5 / width) ** 0.5), None
         if self.init_depth:
             qkv_init = normal(width**-0.5)
@@ -84,13 +89,13 @@ class Block(nn.Module):
         attention = SelfAttention(
             self.heads, self.causal, qkv_init, out_init, self.dtype, name="attn"
         )
-        y = attention(LayerNorm(dtype=self.dtype, name="norm_1")(x_nw), t, token)
+        y = attention(norm(x_nw, "norm_1"), t, token)
         if token is not None:
             x_nw = pick(x_nw.reshape(-1, t, width), token)
         x = x_nw + y
         hidden = int(self.mlp_ratio * width)
         mlp = Mlp(hidden, self.act, self.init_depth, self.dtype, name="mlp")
-        return x + mlp(LayerNorm(dtype=self.dtype, name="norm_2")(x))
+        return x + mlp(norm(x, "norm_2"))
 
 
 class Transformer(nn.Module):
@@ -110,6 +115,7 @@ class Transformer(nn.Module):
     scan: bool = False
     remat: str = "none"
     dtype: str = "float32"
+    eps: float = 1e-5
 
     @nn.compact
     def __call__(
@@ -128,6 +134,7 @@ class Transformer(nn.Module):
             self.causal,
             self.init_depth,
             self.dtype,
+            self.eps,
         )
         inner = remat(Block, self.remat, prevent_cse=not self.scan, static_argnums=(2,))
         x_nw = x_btw.reshape(-1, width)
@@ -144,6 +151,34 @@ class Transformer(nn.Module):
                 x_nw = inner(*fields, name=f"block_{i}")(x_nw, t)
         x = Block(*fields, name=f"block_{self.depth - 1}")(x_nw, t, token)
         return x if token is not None else x.reshape(x_btw.shape)
+
+
+class LatentPool(nn.Module):
+    """A learned query asks all tokens, then an MLP: SigLIP's head, (b, w).
+
+    `y = attention(probe, x); y + mlp(norm(y))` (Zhai et al. 2022, "MAP"; the query has
+    no skip connection). The norm is LayerNorm of `eps`.
+    """
+
+    heads: int
+    mlp_ratio: float = 4.0
+    act: str = "gelu"
+    dtype: str = "float32"
+    eps: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x_btw: jax.Array) -> jax.Array:
+        b, _, w = x_btw.shape
+        init, zeros = uniform((1.5 / w) ** 0.5), nn.initializers.zeros
+        probe_w = self.param("probe", normal(w**-0.5), (w,), jnp.float32)
+        qkv = Dense(3 * w, True, init, zeros, self.dtype, name="qkv")
+        kernel, bias = qkv.weights(w)
+        query_w = probe_w.astype(self.dtype) @ kernel[:, :w] + bias[:w]
+        query_bw = jnp.broadcast_to(query_w, (b, w))
+        y = attend_one(query_bw, x_btw, (kernel[:, w:], bias[w:]), self.heads)
+        y = Dense(w, True, None, zeros, self.dtype, name="out")(y)
+        mlp = Mlp(int(self.mlp_ratio * w), self.act, 0, self.dtype, name="mlp")
+        return y + mlp(LayerNorm(self.eps, self.dtype, name="norm")(y))
 
 
 def stack_blocks(params: dict, depth: int) -> dict:

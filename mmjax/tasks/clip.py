@@ -42,6 +42,7 @@ class Task:
     loss_name: str = "info_nce"  # info_nce | sigmoid
     loss_impl: str = "dense"  # dense | chunked | ring: see losses/contrastive_tiles
     loss_block: int = 1024  # columns of a tile, where the loss is chunked or a ring
+    max_scale: float = 100.0  # of the logits; 0: no limit, as SigLIP's released models
     equal_captions: str = "negative"  # negative (the paper) | positive
     mean: tuple[float, ...] = CLIP_MEAN
     std: tuple[float, ...] = CLIP_STD
@@ -77,6 +78,7 @@ class Task:
             dtype=self.dtype,
             init_scale=math.log(10.0) if sigmoid else math.log(1 / 0.07),
             init_bias=-10.0 if sigmoid else None,
+            max_scale=self.max_scale,
         )
 
     def check(self, data: Mapping[str, int]) -> None:

@@ -1,0 +1,82 @@
+"""Public weights to a run of ours, and runs to public weights.
+
+FROM is a file (safetensors, .pt, .bin), a folder as Hugging Face keeps them, hf://ORG/NAME
+or a workdir. A workdir is written out, in the format of --to (by default the one it
+came from); anything else becomes a workdir TO, which zeroshot, embed, eval and
+notebook.load_run open. Nothing in a file is run, and every array has to find its place.
+"""
+
+import argparse
+import pathlib
+
+from mmjax import runtime
+from mmjax.errors import UserError
+
+EXAMPLE = """examples:
+  mmjax convert hf://openai/clip-vit-base-patch32 runs/b32 --check
+  mmjax convert ViT-B-32.pt runs/b32
+  mmjax convert open_clip_model.safetensors runs/b32 --json ViT-B-32-quickgelu.json
+  mmjax convert runs/b32 exported/ --to hf_clip --step 1000
+  mmjax convert --list
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="FROM", nargs="?")
+    parser.add_argument("target", metavar="TO", nargs="?", type=pathlib.Path)
+    parser.add_argument("--to", metavar="FORMAT", help="what to write a workdir as")
+    parser.add_argument(
+        "--from", dest="family", metavar="FORMAT", help="what to read FROM as"
+    )
+    parser.add_argument(
+        "--json",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="the model config of weights that come without one",
+    )
+    parser.add_argument("--step", type=int, help="a saved step (default: the newest)")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="compare outputs with the original library's, which has to be installed",
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="show the formats there are"
+    )
+    parser.set_defaults(overrides=[])
+
+
+def run(args: argparse.Namespace) -> int:
+    runtime.configure()
+    from mmjax import transfer
+    from mmjax.convert import families
+
+    if args.list:
+        for name in families.names():
+            print(f"  {name:<14} {families.find(name).ABOUT}")
+        return 0
+    if args.source is None or args.target is None:
+        raise UserError("give FROM and TO; see mmjax convert --help")
+    if transfer.is_run(args.source):
+        if args.overrides or args.family or args.json:
+            raise UserError(f"{args.source} is a run: --to FORMAT and --step alone fit")
+        done = transfer.write_out(args.source, args.target, args.to, args.step)
+    else:
+        if args.to or args.step is not None:
+            raise UserError(
+                f"{args.source} is not a run, and becomes one: --to and --step are for "
+                "writing a run out"
+            )
+        done = transfer.bring_in(
+            args.source,
+            args.target,
+            family=args.family,
+            config=args.json,
+            overrides=args.overrides,
+        )
+    print("\n".join(done.lines))
+    if args.check:
+        print("outputs against the original's, on a few random rows")
+        for name, (far, relative) in transfer.check(done).items():
+            print(f"  {name:<12} max abs {far:.2e}   max rel {relative:.2e}")
+    return 0

@@ -1,0 +1,142 @@
+"""CLIP's tokenizer in the files that public models keep it in."""
+
+import gzip
+import importlib.util
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmjax.convert.read import Source
+from mmjax.data import bpe, text
+from mmjax.errors import UserError
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+OWN = "bpe.txt.gz"  # merges of a tokenizer that is not CLIP's, in the form of its file
+_MERGES_HEAD = "#version: 0.2"
+
+
+def clip(context: int, source: Source) -> str:
+    """The tokenizer of weights that come with none but CLIP's, as our JSON.
+
+    OWN beside the weights, or CLIP's file: looked for there, below $MMJAX_DATA, and in
+    an open_clip that is installed (which is not imported).
+    """
+    if (source.folder / OWN).is_file():
+        try:
+            raw = gzip.decompress((source.folder / OWN).read_bytes()).decode("utf-8")
+        except (OSError, EOFError, ValueError) as e:
+            raise UserError(f"{source.folder / OWN}: damaged ({e})") from e
+        merges = [tuple(line.split()) for line in raw.split("\n")[1:]]
+        return from_merges(merges, context).to_json()
+    folders = [source.folder]
+    if "MMJAX_DATA" in os.environ:
+        folders.append(pathlib.Path(os.environ["MMJAX_DATA"], "reference/openai_clip"))
+    try:
+        found = importlib.util.find_spec("open_clip")
+    except ValueError:  # a stand-in without a spec
+        found = None
+    if found and found.origin:
+        folders.append(pathlib.Path(found.origin).parent)
+    for folder in folders:
+        if (folder / bpe.CLIP_FILE).is_file():
+            spec = {"kind": "clip", "path": str(folder / bpe.CLIP_FILE)}
+            return text.build(spec | {"context": context}).to_json()
+    raise UserError(
+        f"{source.place}: CLIP's tokenizer is not in it: put {bpe.CLIP_FILE} of "
+        f"github.com/openai/CLIP into {source.folder}, or set MMJAX_DATA"
+    )
+
+
+def of_folder(source: Source, context: int, vocab_size: int) -> str | None:
+    """The byte-pair tokenizer of a Hugging Face folder as our JSON, or None.
+
+    Raises UserError where the folder's tokenizer is of another kind, or its ids are
+    not in the order that follows from its merges.
+    """
+    words = source.files.get("tokenizer.json")
+    merges_file = source.folder / "merges.txt"
+    if words is not None:
+        model = words.get("model", {})
+        if model.get("type") != "BPE" or model.get("end_of_word_suffix") != bpe.END:
+            raise UserError(
+                f"{source.place}: tokenizer.json is a {model.get('type')}, not CLIP's "
+                "byte-pair encoding: this model's text cannot be read here"
+            )
+        pairs, ids = model["merges"], model["vocab"]
+        merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in pairs]
+    elif merges_file.is_file():
+        lines = merges_file.read_text(encoding="utf-8").split("\n")
+        merges = [tuple(line.split()) for line in lines[1:] if line.strip()]
+        ids = source.files.get("vocab.json")
+    else:
+        return None
+    built = from_merges(merges, context)
+    known = (*bpe.vocabulary(merges), START, END)
+    if built.vocab_size != vocab_size or (
+        ids is not None and any(ids.get(word) != i for i, word in enumerate(known))
+    ):
+        raise UserError(
+            f"{source.place}: the tokenizer beside the weights has {built.vocab_size} "
+            f"ids, the model {vocab_size}, or they are in another order than CLIP's"
+        )
+    return built.to_json()
+
+
+def from_merges(merges: Sequence[tuple[str, str]], context: int) -> text.Tokenizer:
+    """A lower-casing tokenizer; of kind `clip` where it is as large as CLIP's."""
+    kind = "clip" if len(merges) == bpe.CLIP_VOCAB - bpe.BASE - bpe.SPECIALS else "bpe"
+    return text.BpeTokenizer(kind, tuple(merges), context=context, lower=True)
+
+
+def opened(tokenizer: str | None) -> text.Tokenizer | None:
+    """The tokenizer of our JSON."""
+    return None if tokenizer is None else text.from_json(tokenizer)
+
+
+def hugging_face_files(tokenizer: str | None) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Files that transformers.CLIPTokenizer reads, and notes."""
+    words = opened(tokenizer)
+    if words is None or not words.merges:
+        return {}, ("the tokenizer is not a byte-pair encoding: it is not written",)
+    known = (*bpe.vocabulary(words.merges), START, END)
+    vocab = {word: i for i, word in enumerate(known)}
+    lines = [_MERGES_HEAD, *(" ".join(merge) for merge in words.merges), ""]
+    config = {
+        "tokenizer_class": "CLIPTokenizer",
+        "bos_token": START,
+        "eos_token": END,
+        "unk_token": END,
+        "pad_token": END,
+        "model_max_length": words.context,
+        "do_lower_case": words.lower,
+    }
+    special = {k: v for k, v in config.items() if k.endswith("_token")}
+    notes = () if words.lower else ("CLIPTokenizer lower-cases, this model does not",)
+    return {
+        "vocab.json": json.dumps(vocab, ensure_ascii=False),
+        "merges.txt": "\n".join(lines),
+        "tokenizer_config.json": json.dumps(config, indent=2),
+        "special_tokens_map.json": json.dumps(special, indent=2),
+    }, notes
+
+
+def bpe_file(tokenizer: str | None) -> dict[str, bytes]:
+    """What open_clip's SimpleTokenizer and OpenAI's take as `bpe_path`, unless both
+    have it: they come with CLIP's."""
+    words = opened(tokenizer)
+    if words is None or not words.merges or words.kind == "clip":
+        return {}
+    if len(set(map("".join, words.merges))) < len(words.merges):
+        return {}  # there, two merges of one spelling have two ids
+    # Both skip the first line, and take what follows up to CLIP's number of merges.
+    lines = ["bpe_simple_vocab", *(" ".join(merge) for merge in words.merges)]
+    raw = gzip.compress("\n".join(lines).encode("utf-8"), mtime=0)
+    return {OWN: raw}
+
+
+def end_id(task: Mapping[str, Any], tokenizer: str | None) -> int:
+    """The id that ends a text: the largest."""
+    words = opened(tokenizer)
+    return (words.vocab_size if words else task["vocab_size"]) - 1

@@ -1,0 +1,174 @@
+"""OpenAI's CLIP: the released `.pt` (TorchScript) or its state dict.
+
+Sizes are not in the file: they follow from the arrays' shapes, as in the original's
+`build_model`. The activation is QuickGELU in all of them.
+"""
+
+import pathlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from mmjax.convert import families
+from mmjax.convert.families import _clip, _originals, _words
+from mmjax.convert.families._rules import OPEN_CLIP, blocks, dense, norm, patches
+from mmjax.convert.families._rules import resnet as resnet_rules
+from mmjax.convert.read import Source
+from mmjax.convert.table import Rule, Table
+from mmjax.errors import UserError
+from mmjax.models.resnet import ResNet
+
+ABOUT = "OpenAI CLIP: ViT-*.pt and RN*.pt, state dicts"
+TASK = "clip"
+_FACTS = ("input_resolution", "context_length", "vocab_size")
+
+
+def image_rules() -> list[Rule]:
+    """`visual.*` of OpenAI and open_clip: both kinds of tower."""
+    return [
+        *patches("visual.conv1", "params/image/patches"),
+        Rule("visual.class_embedding", "params/image/class_token"),
+        Rule("visual.positional_embedding", "params/image/position_embedding"),
+        *norm("visual.ln_pre", "params/image/norm_pre"),
+        *blocks("visual.transformer.resblocks", "params/image/transformer", OPEN_CLIP),
+        *norm("visual.ln_post", "params/image/norm_post"),
+        Rule("visual.proj", "params/image_proj/kernel"),
+        *resnet_rules("visual", "params/image", "batch_stats/image"),
+        *dense("visual.attnpool.c_proj", "params/image_proj"),
+    ]
+
+
+def text_rules(prefix: str = "") -> list[Rule]:
+    """The text tower and the temperature of OpenAI and open_clip."""
+    return [
+        Rule(f"{prefix}token_embedding.weight", "params/text/token_embedding"),
+        Rule(f"{prefix}positional_embedding", "params/text/position_embedding"),
+        *blocks(f"{prefix}transformer.resblocks", "params/text/transformer", OPEN_CLIP),
+        *norm(f"{prefix}ln_final", "params/text/norm_post"),
+        Rule("logit_scale", "params/logit_scale"),
+        Rule("logit_bias", "params/logit_bias"),
+    ]
+
+
+PROJECTION = Rule("text_projection", "params/text_proj/kernel")
+COUNTERS = "*.num_batches_tracked"  # a batch norm's, which nothing reads
+BOTH = [*image_rules(), *text_rules(), PROJECTION]
+
+
+def table(resnet: bool) -> Table:
+    """The names; a ViT's and a ResNet's projections go to the same paths."""
+    other = "visual.proj" if resnet else "visual.attnpool.c_proj.weight"
+    rules = [rule for rule in BOTH if rule.names[0] != other]
+    return Table(*rules, skip=(COUNTERS, *_FACTS))
+
+
+def is_resnet(keys: Iterable[str]) -> bool:
+    """Whether these are the keys of a model with a ResNet."""
+    return "visual.attnpool.c_proj.weight" in keys
+
+
+def detect(source: Source) -> bool:
+    """The facts that TorchScript archives carry tell them from open_clip's."""
+    return {*_FACTS, "visual.conv1.weight", "text_projection"} <= set(source.tensors)
+
+
+def known(keys: Iterable[str]) -> int:
+    keys = list(keys)
+    return table(is_resnet(keys)).known(keys)
+
+
+def count(keys: Iterable[str], pattern: str) -> int:
+    """One more than the largest number that a pattern's group finds in the keys."""
+    found = [int(hit[1]) for key in keys if (hit := re.match(pattern, key))]
+    return max(found, default=-1) + 1
+
+
+def _image(source: Source) -> tuple[dict[str, Any], int]:
+    """The image tower's fields and its image size, from shapes."""
+    arrays = source.tensors
+    if is_resnet(arrays):
+        width = arrays["visual.layer1.0.conv1.weight"].shape[0]
+        depths = [count(arrays, rf"visual\.layer{i}\.(\d+)\.") for i in (1, 2, 3, 4)]
+        cells = arrays["visual.attnpool.positional_embedding"].shape[0] - 1
+        size = round(cells**0.5) * 32
+        return {"kind": "resnet", "depths": tuple(depths), "width": width}, size
+    width, _, patch, _ = arrays["visual.conv1.weight"].shape
+    depth = count(arrays, r"visual\.transformer\.resblocks\.(\d+)\.")
+    cells = arrays["visual.positional_embedding"].shape[0] - 1
+    tower = {"kind": "vit", "width": width, "depth": depth, "patch": patch}
+    return tower, round(cells**0.5) * patch
+
+
+def to_mmjax(source: Source) -> families.Model:
+    names = table(is_resnet(source.tensors))
+    arrays, kept = families.loaded(names, source)
+    need = {"params/text/token_embedding", "params/text/position_embedding"}
+    need |= {"params/text_proj/kernel"}
+    if need - arrays.keys():
+        raise UserError(
+            f"{source.place}: has no text tower: {min(need - arrays.keys())}"
+        )
+    vocab_size, width = arrays["params/text/token_embedding"].shape
+    context = arrays["params/text/position_embedding"].shape[0]
+    image, size = _image(source)
+    depth = count(source.tensors, r"transformer\.resblocks\.(\d+)\.")
+    task = _clip.task(
+        image,
+        {"kind": "transformer", "width": width, "depth": depth},
+        embed_dim=arrays["params/text_proj/kernel"].shape[1],
+        vocab_size=vocab_size,
+        context=context,
+        image_size=size,
+        act="quick_gelu",
+    )
+    return families.Model(
+        task=task,
+        image={"size": size, "mode": "crop", "method": "pil_bicubic"},
+        tokenizer=_words.clip(context, source),
+        arrays=arrays,
+        kept=kept,
+    )
+
+
+def from_mmjax(model: families.Model) -> families.Export:
+    dual, task = _clip.dual(model.task), model.task
+    fields = {
+        "image heads": (_clip.heads(dual.image), dual.image.features // 64),
+        "text heads": (_clip.heads(dual.text), dual.text.width // 64),
+        "text pool": (dual.text.pool, "end"),
+        "text projection bias": (dual.text.project_bias, False),
+        "logit bias": (dual.init_bias, None),
+    }
+    for tower in (dual.image, dual.text):
+        if not isinstance(tower, ResNet):
+            fields |= {"act": (tower.act, "quick_gelu"), "eps": (tower.eps, 1e-5)}
+            fields |= {"mlp_ratio": (tower.mlp_ratio, 4.0)}
+    fields |= {"image pool": (getattr(dual.image, "pool", "token"), "token")}
+    for what, (have, legal) in fields.items():
+        if have != legal:
+            raise UserError(
+                f"{what} is {have}: OpenAI's code knows {legal} alone; use --to "
+                "open_clip or hf_clip"
+            )
+    notes = []
+    if tuple(task["mean"]) != _clip.CLIP_MEAN or tuple(task["std"]) != _clip.CLIP_STD:
+        notes.append("its code normalises by CLIP's mean and std, this model by others")
+    tensors = families.saved(table(isinstance(dual.image, ResNet)), model)
+    return families.Export(
+        {"model.pt": tensors}, _words.bpe_file(model.tokenizer), tuple(notes)
+    )
+
+
+def reference(folder: pathlib.Path, batch: Mapping[str, np.ndarray]) -> dict:
+    """Outputs of OpenAI's model, as open_clip builds it from the state dict."""
+    import open_clip
+    import torch
+
+    state = torch.load(folder / "model.pt", weights_only=True)
+    build = open_clip.openai.build_model_from_openai_state_dict
+    model = build(dict(state), quick_gelu=True).float().eval()
+    # It rounds to half precision as it builds: the same weights again, unrounded.
+    model.load_state_dict({k: v for k, v in state.items() if k not in _FACTS})
+    return _originals.open_clip(model, (_clip.CLIP_MEAN, _clip.CLIP_STD), batch)

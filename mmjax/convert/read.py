@@ -1,0 +1,220 @@
+"""Opens public weights: a file, a folder as Hugging Face keeps them, or `hf://org/name`.
+
+safetensors are read by their library. Torch's zip archives are read as data, without
+torch (`mmjax.convert.archive`); its older format by `torch.load(weights_only=True)`.
+Nothing is ever unpickled or run.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (numpy learns the name bfloat16)
+import numpy as np
+import safetensors
+
+from mmjax.convert import archive
+from mmjax.errors import UserError
+
+HUB = "hf://"
+TORCH = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
+# What folders call their weights, the safest first; sharded ones have an index.
+_STEMS = (
+    *("model", "open_clip_model", "diffusion_pytorch_model"),
+    *("pytorch_model", "open_clip_pytorch_model"),
+)
+_SIDE = 64 << 20  # bytes of a JSON beside the weights; a large tokenizer has 34 MB
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a place held.
+
+    place: as messages name it. tensors: arrays by key, in the dtypes they were saved
+    in. files: JSON files beside the weights, parsed, by name (`config.json`). folder:
+    where these lie.
+    """
+
+    place: str
+    tensors: Mapping[str, np.ndarray]
+    files: Mapping[str, Any]
+    folder: pathlib.Path
+
+
+def read(place: str | pathlib.Path) -> Source:
+    """Opens `place`; a file's folder is searched for its JSON files as well.
+
+    Raises:
+      UserError: nothing is there, no weights are in it, they are damaged or hold code,
+        or a package or the network that is needed is missing.
+    """
+    path = fetch(str(place)) if str(place).startswith(HUB) else pathlib.Path(place)
+    if not path.exists():
+        raise UserError(
+            f"{place}: no such file or folder; public models: {HUB}ORG/NAME"
+        )
+    weights = _weights(path) if path.is_dir() else [path]
+    tensors: dict[str, np.ndarray] = {}
+    for file in weights:
+        for key, value in _tensors(file):
+            if key in tensors:
+                raise UserError(f"{file}: {key} is in another shard as well")
+            tensors[key] = value
+    if not tensors:
+        raise UserError(f"{place}: holds no tensors")
+    folder = path if path.is_dir() else path.parent
+    return Source(str(place), _plain(tensors), _side_files(folder), folder)
+
+
+def fetch(place: str) -> pathlib.Path:
+    """The local snapshot of `hf://org/name` or `hf://org/name@revision`."""
+    name, _, revision = place.removeprefix(HUB).partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise UserError(f"{place}: write {HUB}ORG/NAME, such as {HUB}openai/clip-vit")
+    try:
+        import huggingface_hub as hub
+    except ImportError as e:
+        raise UserError(
+            f"{place} needs huggingface_hub: pip install 'mmjax[convert]', or fetch "
+            "the files another way and give their folder"
+        ) from e
+    wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
+    try:
+        found = pathlib.Path(
+            hub.snapshot_download(
+                name, revision=revision or None, allow_patterns=wanted
+            )
+        )
+        if not any(found.glob("*.safetensors")):
+            more = ["*.bin", "*.pt"]
+            hub.snapshot_download(name, revision=revision or None, allow_patterns=more)
+    except Exception as e:  # of the client, its transport or the server
+        what = " ".join(str(e).split())[:200]
+        raise UserError(
+            f"{place} could not be fetched ({type(e).__name__}: {what}): where there "
+            "is no network, give the folder of a snapshot"
+        ) from e
+    return found
+
+
+def _weights(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The files of weights in a folder: one, or the shards of an index."""
+    for suffix in (".safetensors", ".bin"):
+        for stem in _STEMS:
+            file, index = (
+                folder / (stem + suffix),
+                folder / f"{stem}{suffix}.index.json",
+            )
+            if file.is_file():
+                return [file]
+            if index.is_file():
+                return _shards(index)
+    found = [
+        p for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", *TORCH)
+    ]
+    if len(found) == 1:
+        return found
+    what = ", ".join(p.name for p in found) or "no weights"
+    raise UserError(f"{folder} holds {what}: name the file to read")
+
+
+def _shards(index: pathlib.Path) -> list[pathlib.Path]:
+    found = _json(index)
+    names = sorted(set(found.get("weight_map", {}).values()))
+    if not names or any(pathlib.PurePath(n).name != n for n in names):
+        raise UserError(f"{index}: not an index of shards beside it")
+    missing = [n for n in names if not (index.parent / n).is_file()]
+    if missing:
+        raise UserError(f"{index}: {missing[0]} is missing; {len(names)} are named")
+    return [index.parent / n for n in names]
+
+
+def _tensors(file: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
+    if file.suffix == ".safetensors":
+        yield from _safetensors(file)
+    elif file.suffix in TORCH:
+        yield from _torch(file).items()
+    else:
+        legal = ", ".join((".safetensors", *TORCH))
+        raise UserError(f"{file}: {file.suffix or 'no suffix'} is not among {legal}")
+
+
+def _safetensors(file: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
+    try:
+        with safetensors.safe_open(file, framework="numpy") as opened:
+            for key in opened.keys():
+                yield key, opened.get_tensor(key)
+    except (safetensors.SafetensorError, OSError) as e:
+        raise UserError(
+            f"{file}: not a whole safetensors file ({e}): fetch it again"
+        ) from e
+
+
+def _torch(file: pathlib.Path) -> dict[str, np.ndarray]:
+    if zipfile.is_zipfile(file):
+        found = archive.read(file)
+    else:
+        found = _legacy(file)
+    for name in ("state_dict", "model", "model_state_dict"):
+        if isinstance(found, dict) and isinstance(found.get(name), dict):
+            found = found[name]
+    return archive.tensors(found)
+
+
+def _legacy(file: pathlib.Path) -> Any:
+    """What torch's format before 1.6 holds, as arrays."""
+    with file.open("rb") as opened:
+        if opened.read(2) in (b"PK", b"") or file.stat().st_size < 64:
+            raise UserError(f"{file}: damaged or cut short: fetch it again")
+    try:
+        import torch
+    except ImportError as e:
+        raise UserError(
+            f"{file} is in torch's format of before 2020, which needs torch to read: "
+            "pip install torch"
+        ) from e
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as e:  # a foreign file can raise anything
+        raise UserError(
+            f"{file}: refused, not tensors alone ({' '.join(str(e).split())[:160]}); "
+            "ask its author for a safetensors file"
+        ) from e
+
+    def arrays(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {k: arrays(v) for k, v in value.items()}
+        if not isinstance(value, torch.Tensor):
+            return value
+        if value.dtype == torch.bfloat16:
+            raw = value.detach().contiguous().view(torch.int16).numpy()
+            return raw.view(ml_dtypes.bfloat16)
+        return value.detach().contiguous().numpy()
+
+    return arrays(found)
+
+
+def _plain(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Without the prefix that a data-parallel wrapper puts before every key."""
+    if all(key.startswith("module.") for key in tensors):
+        return {key.removeprefix("module."): value for key, value in tensors.items()}
+    return dict(tensors)
+
+
+def _side_files(folder: pathlib.Path) -> dict[str, Any]:
+    return {
+        path.name: _json(path)
+        for path in sorted(folder.glob("*.json"))
+        if not path.name.endswith(".index.json") and path.stat().st_size <= _SIDE
+    }
+
+
+def _json(path: pathlib.Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{path}: not JSON ({e})") from e

@@ -1,0 +1,304 @@
+"""Public weights to a run, and a run to public weights: what `mmjax convert` calls."""
+
+import dataclasses
+import json
+import pathlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from etils import epath
+from ml_collections import ConfigDict
+
+from mmjax import checkpoint, tree
+from mmjax import config as config_lib
+from mmjax import parts as parts_lib
+from mmjax.data import text
+from mmjax.errors import UserError
+from mmjax.state import TrainState, Vars
+
+NOTE = "convert.json"  # in the workdir: the format it came from, and what that carries
+# No data: training on these weights takes a config of its own and config.graft.params.
+_NO_DATA = "none:the weights were imported, config.data.train has to name a source"
+_ROWS, _SENTENCES = 4, ("a photo of a dog", "two red circles", "it's raining!", "a")
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """What was converted. workdir: the run. lines: to print."""
+
+    workdir: pathlib.Path
+    family: str
+    step: int | None
+    lines: tuple[str, ...]
+
+
+def is_run(place: str | pathlib.Path) -> bool:
+    """Whether a place is a workdir."""
+    return (pathlib.Path(place) / checkpoint.RUN).is_file()
+
+
+def bring_in(
+    place: str,
+    workdir: pathlib.Path,
+    *,
+    family: str | None = None,
+    config: pathlib.Path | None = None,
+    overrides: Sequence[str] = (),
+) -> Done:
+    """Makes a workdir of public weights.
+
+    Args:
+      place: what `mmjax.convert.read.read` opens.
+      family: a format's name, where it cannot be told from the files.
+      config: a JSON model config for weights that come without one.
+      overrides: `--config.KEY=VALUE`, such as `--config.task.scan=true`.
+
+    Raises:
+      UserError: the place cannot be read or is of an unknown layout, an array has no
+        place or another shape, or the workdir is not empty.
+    """
+    from mmjax.convert import families, read, table
+
+    workdir = pathlib.Path(workdir)
+    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise UserError(f"{workdir} is not an empty folder: give another")
+    source = read.read(place)
+    if config is not None:
+        source = dataclasses.replace(source, files=_with_config(source, config))
+    name = family or families.detect(source)
+    model = families.find(name).to_mmjax(source)
+    made = _config(model).lock()
+    parts = parts_lib.build(
+        config_lib.override(made, overrides),
+        tokenizer=None if model.tokenizer is None else text.from_json(model.tokenizer),
+    )
+    scanned = getattr(parts.task, "scan", False)
+    arrays = table.stacked(model.arrays) if scanned else dict(model.arrays)
+    shapes, tx, _, _ = parts_lib.optimizer(parts)
+    want = {
+        path: leaf.shape
+        for path, leaf in tree.flatten(
+            {"params": shapes.params, **shapes.extra}
+        ).items()
+    }
+    table.fit(arrays, want, str(place))
+    _save(parts, tree.unflatten(arrays), tx, workdir)
+    note = {"family": name, "kept": model.kept}
+    (workdir / NOTE).write_text(json.dumps(note))
+    if model.tokenizer is not None:
+        (workdir / "tokenizer.json").write_text(model.tokenizer, encoding="utf-8")
+    count = sum(int(np.prod(shape)) for shape in want.values())
+    line = f"{workdir}: {count:,} numbers in {len(want)} arrays from {place} ({name})"
+    return Done(workdir, name, None, (line,))
+
+
+def _with_config(source: Any, path: pathlib.Path) -> dict[str, Any]:
+    """A source's JSON files, with the one at `path` in front."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise UserError(f"--json {path}: cannot be read as JSON ({e})") from e
+    rest = {k: v for k, v in source.files.items() if k != path.name}
+    return {path.name: found, **rest}
+
+
+def _config(model: Any) -> ConfigDict:
+    """The config of a run that was never trained."""
+    words: dict[str, Any] = {"kind": "none"}
+    if model.tokenizer is not None:
+        built = text.from_json(model.tokenizer)
+        words = {"kind": built.kind, "context": built.context}
+    image = dict(model.image)
+    return ConfigDict(
+        {
+            "seed": 0,
+            "steps": 1,
+            "batch_size": 32,  # images in a call when embedding
+            "task": _plain(model.task),
+            "data": {"train": _NO_DATA, "tokenizer": words, "image": image},
+            # without momentum: no optimizer slots to save
+            "optim": {"name": "sgd", "momentum": 0.0, "schedule": "constant"},
+            "checkpoint": {"keep": 1},
+            "evals": {},
+            "parallel": {},
+        }
+    )
+
+
+def _plain(task: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's values, as a config can hold them."""
+    return {
+        key: _plain(value) if isinstance(value, Mapping) else value
+        for key, value in task.items()
+    }
+
+
+def _save(parts: Any, variables: Any, tx: Any, workdir: pathlib.Path) -> None:
+    """Writes a workdir as training does, at step 0."""
+    params = variables.pop("params")
+    params, extra = jax.tree.map(jnp.asarray, (params, variables))
+    key = jax.random.key(parts.cfg.seed)
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        vars=Vars(params=params, extra=extra),
+        opt_state=tx.init(params),
+        ema=None,
+        rng=jax.random.fold_in(key, 1),
+    )
+    workdir.mkdir(parents=True, exist_ok=True)
+    saved = checkpoint.Checkpointer(workdir, parts.cfg.checkpoint)
+    try:
+        saved.save(state, {}, {})
+        saved.wait()
+    finally:
+        saved.close()
+    checkpoint.write_run(epath.Path(workdir.absolute()), parts_lib.about(parts))
+
+
+def write_out(
+    workdir: str | pathlib.Path,
+    folder: pathlib.Path,
+    family: str | None = None,
+    step: int | None = None,
+) -> Done:
+    """Writes a run's weights (averaged where it keeps an average) as public ones.
+
+    Args:
+      family: a format's name; by default the one that the run was imported from.
+
+    Raises:
+      UserError: no such format, one of another task, or the model has parts that it
+        has no place for; the folder is not empty.
+    """
+    workdir, folder = pathlib.Path(workdir), pathlib.Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is not an empty folder: give another")
+    parts, state = parts_lib.restore(workdir, step)
+    name = family or _noted(workdir).get("family")
+    files, notes = _write(workdir, parts, state.eval_vars(), name, folder)
+    lines = [f"{folder}: {', '.join(sorted(files))} ({name}, step {int(state.step)})"]
+    return Done(workdir, name, step, (*lines, *(f"note: {note}" for note in notes)))
+
+
+def _noted(workdir: pathlib.Path) -> dict[str, Any]:
+    path = workdir / NOTE
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _write(
+    workdir: pathlib.Path,
+    parts: Any,
+    variables: Vars,
+    name: str | None,
+    folder: pathlib.Path,
+) -> tuple[list[str], tuple[str, ...]]:
+    """(names of the files written, notes)."""
+    from mmjax.convert import families, table
+
+    task = parts.config.task.name
+    legal = [n for n in families.names() if families.find(n).TASK == task]
+    if name is None or name not in legal:
+        what = f"--to {name}" if name else "--to is missing"
+        raise UserError(
+            f"{what}: a run of task {task} can be written as "
+            f"{', '.join(legal) or 'no public format'}"
+        )
+    note = _noted(workdir)
+    flat = tree.flatten({"params": variables.params, **variables.extra})
+    arrays = {path: np.asarray(leaf) for path, leaf in flat.items()}
+    model = families.Model(
+        task=dataclasses.asdict(parts.task),
+        image=dataclasses.asdict(parts.image_cfg),
+        tokenizer=parts.tokenizer and parts.tokenizer.to_json(),
+        arrays=table.unstacked(arrays),
+        kept=note["kept"] if note.get("family") == name else {},
+    )
+    export = families.find(name).from_mmjax(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, tensors in export.tensors.items():
+        _write_tensors(folder / file, tensors)
+    for file, content in export.texts.items():
+        raw = content if isinstance(content, bytes) else content.encode("utf-8")
+        (folder / file).write_bytes(raw)
+    return [*export.tensors, *export.texts], export.notes
+
+
+def _write_tensors(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
+    if path.suffix == ".safetensors":
+        safetensors.numpy.save_file(dict(tensors), path, metadata={"format": "pt"})
+        return
+    try:
+        import torch
+    except ImportError as e:
+        raise UserError(
+            f"{path.name} is in torch's format, which needs torch to write: pip "
+            "install torch, or choose a format in safetensors (open_clip, hf_clip)"
+        ) from e
+
+    def tensor(array: np.ndarray) -> Any:
+        if array.dtype.name == "bfloat16":
+            return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+        return torch.from_numpy(array.copy())
+
+    torch.save({key: tensor(value) for key, value in tensors.items()}, path)
+
+
+# -- the check -------------------------------------------------------------------
+def check(done: Done) -> dict[str, tuple[float, float]]:
+    """How far outputs are from the original library's: {name: (absolute, relative)}.
+
+    Both are maxima over a fixed batch of random images and a few sentences; the
+    relative one is over the largest value.
+
+    The run is written out once more, to a temporary folder, and opened there by the
+    library: both directions are part of what is checked.
+
+    Raises:
+      UserError: the library is not installed, or the format has no reference.
+    """
+    from mmjax.convert import families
+
+    parts, state = parts_lib.restore(done.workdir, done.step)
+    variables, family = state.eval_vars(), families.find(done.family)
+    if not hasattr(family, "reference"):
+        raise UserError(f"--check: {done.family} has no reference to compare with")
+    rng = np.random.default_rng(0)
+    size = parts.image_cfg.size
+    batch = {"image": rng.integers(0, 256, (_ROWS, size, size, 3), np.uint8)}
+    if parts.tokenizer is not None:
+        tokens = parts.tokenizer.encode(list(_SENTENCES))
+        batch["tokens"], batch["token_mask"] = tokens
+    with tempfile.TemporaryDirectory() as place:
+        folder = pathlib.Path(place) / "export"
+        _write(done.workdir, parts, variables, done.family, folder)
+        try:
+            want = family.reference(folder, batch)
+        except ImportError as e:
+            raise UserError(
+                f"--check needs {e.name or 'the original library'}: pip install "
+                "'mmjax[parity]'"
+            ) from e
+    found = {}
+    for name, reference in want.items():
+        got = _output(parts, variables, name, batch)
+        far = float(np.abs(got - reference).max())
+        found[name] = far, far / max(float(np.abs(reference).max()), 1e-30)
+    return found
+
+
+def _output(parts: Any, variables: Vars, name: str, batch: Mapping) -> np.ndarray:
+    """What our predict function of that name gives; `logits` of two towers is made."""
+    if name != "logits" or name in parts.predict:
+        return np.asarray(parts.predict[name](variables, batch), np.float32)
+    image, words = (
+        parts.predict[f"embed_{x}"](variables, batch) for x in ("image", "text")
+    )
+    scale, bias = parts.predict["scale"](variables, batch)
+    return np.asarray(scale) * (np.asarray(image) @ np.asarray(words).T) + np.asarray(
+        bias
+    )
