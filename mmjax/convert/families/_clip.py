@@ -123,7 +123,7 @@ def same(what: str, *values: Any) -> Any:
     """The one value that a format has room for; UserError where they differ."""
     if len(set(values)) > 1:
         raise UserError(
-            f"{what} is {' and '.join(map(str, values))} in the two towers: this format "
-            "has room for one"
+            f"{what} is {' and '.join(map(str, values))} in the two towers: this "
+            "format has room for one"
         )
     return values[0]

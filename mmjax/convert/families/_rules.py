@@ -31,7 +31,7 @@ def fused(theirs: list[str], ours: str, form: Form | None = None) -> list[Rule]:
     ]
 
 
-# What a block's parts are called: norm_1, qkv (one name or three), out, norm_2, fc, proj
+# What a block's parts are called; queries, keys and values have one name or three.
 OPEN_CLIP = {
     "norm_1": "ln_1",
     "norm_2": "ln_2",

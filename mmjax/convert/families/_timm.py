@@ -47,8 +47,8 @@ def tower(name: str) -> dict[str, Any]:
     hit = re.fullmatch(r"vit_(\w+?)_patch(\d+)_siglip_\d+(\.\w+)?", name)
     if hit is None or hit[1] not in _SIZES:
         raise UserError(
-            f"open_clip's vision_cfg.timm_model_name is {name!r}: of timm's towers only "
-            f"SigLIP's fit (vit_SIZE_patchN_siglip_PX, SIZE {', '.join(_SIZES)})"
+            f"open_clip's vision_cfg.timm_model_name is {name!r}: of timm's towers "
+            f"only SigLIP's fit (vit_SIZE_patchN_siglip_PX, SIZE {', '.join(_SIZES)})"
         )
     width, depth, heads, mlp_ratio, act, _ = _SIZES[hit[1]]
     return {

@@ -7,6 +7,8 @@ import json
 import pathlib
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from mmjax.convert import families
 from mmjax.convert.families import _clip, _originals, _pieces, hf_clip
 from mmjax.convert.families._rules import (

@@ -1,8 +1,8 @@
 """open_clip: safetensors or .bin with its JSON model config, as it saves them.
 
 ViT and ResNet towers that are open_clip's own, and timm's SigLIP towers; text towers
-that are open_clip's own. The JSON decides activation, pooling and preprocessing: weights
-without it are refused, since the arrays are the same for GELU and QuickGELU.
+that are open_clip's own. The JSON decides activation, pooling and preprocessing:
+weights without it are refused, since the arrays are the same for GELU and QuickGELU.
 """
 
 import json
