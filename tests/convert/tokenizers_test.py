@@ -9,6 +9,7 @@ import safetensors.numpy
 
 from mmjax import tree
 from mmjax.convert import families, read
+from mmjax.convert.families import _vqgan
 from mmjax.convert.table import UnknownLayout
 from mmjax.errors import UserError
 from mmjax.tasks import base
@@ -83,7 +84,6 @@ def numbers(task):
 @pytest.mark.parametrize("name", CASES)
 def test_round_trip_is_bit_equal(name, tmp_path):
     family, task = families.find(name), CASES[name]
-    # An attention level needs a config that says so: taming's net has all by default.
     model = model_of(task)
     source = write(family.from_mmjax(model), tmp_path / "out")
     assert families.detect(source) == name
@@ -107,9 +107,7 @@ def test_old_names_of_attentions_come_back(tmp_path):
     family, model = families.find("diffusers_kl"), model_of(CASES["diffusers_kl"])
     export = family.from_mmjax(model)
     (file,) = export.tensors
-    names = zip(
-        ("to_q", "to_k", "to_v", "to_out.0"), ("query", "key", "value", "proj_attn")
-    )
+    names = zip(_vqgan.DIFFUSERS[1:], _vqgan.DIFFUSERS_OLD[1:], strict=True)
     tensors = dict(export.tensors[file])
     for new, old in names:
         tensors = {k.replace(f".{new}.", f".{old}."): v for k, v in tensors.items()}

@@ -64,7 +64,7 @@ def from_mmjax(model: families.Model) -> families.Export:
     made = diffusers_vq.table(len(net.mult), names)
     tensors = families.saved(made, model)
     config: dict[str, Any] = {
-        **diffusers_vq.numbers(vars(net), CLASS),
+        **diffusers_vq.numbers(net, CLASS),
         "sample_size": spec.image_size,
         "scaling_factor": spec.scale,
         "shift_factor": spec.shift or None,

@@ -13,6 +13,7 @@ from mmjax.convert.families.taming_vqgan import fits, picture
 from mmjax.convert.read import Source
 from mmjax.convert.table import Rule, Table
 from mmjax.errors import UserError
+from mmjax.models.vqgan import VqganNet
 
 ABOUT = "diffusers' VQModel: a folder with config.json"
 TASK = "vqvae"
@@ -97,12 +98,13 @@ def to_mmjax(source: Source) -> families.Model:
 def from_mmjax(model: families.Model) -> families.Export:
     fits(model, ema=False, groups=None)
     spec = model.task["tokenizer"]
+    net = VqganNet(**spec["net"])
     arrays = {k: v for k, v in model.arrays.items() if k != "likelihood/variance"}
     names = _vqgan.DIFFUSERS_OLD if model.kept.get("old_names") else _vqgan.DIFFUSERS
-    made = table(len(spec["net"]["mult"]), names, Rule(CODES, "params/codebook"))
+    made = table(len(net.mult), names, Rule(CODES, "params/codebook"))
     tensors = families.saved(made, families.replaced(model, arrays))
     config = {
-        **numbers(spec["net"], CLASS),
+        **numbers(net, CLASS),
         "num_vq_embeddings": spec["vocab_size"],
         "vq_embed_dim": spec["code_dim"],
         "sample_size": spec["image_size"],
@@ -117,10 +119,10 @@ def export(tensors: Mapping[str, np.ndarray], config: Mapping) -> families.Expor
     )
 
 
-def numbers(net: Mapping[str, Any], kind: str) -> dict[str, Any]:
+def numbers(net: VqganNet, kind: str) -> dict[str, Any]:
     """config.json of the networks' fields."""
-    levels = range(len(net["mult"]))
-    attended = [level in net["attention"] for level in levels]
+    levels = range(len(net.mult))
+    attended = [level in net.attention for level in levels]
     down = ["AttnDownEncoderBlock2D" if a else "DownEncoderBlock2D" for a in attended]
     up = ["AttnUpDecoderBlock2D" if a else "UpDecoderBlock2D" for a in attended[::-1]]
     return {
@@ -128,11 +130,11 @@ def numbers(net: Mapping[str, Any], kind: str) -> dict[str, Any]:
         "in_channels": 3,
         "out_channels": 3,
         "act_fn": "silu",
-        "block_out_channels": [net["width"] * mult for mult in net["mult"]],
-        "layers_per_block": net["depth"],
-        "latent_channels": net["hidden"],
-        "norm_num_groups": net["groups"],
-        "mid_block_add_attention": net["middle"],
+        "block_out_channels": [net.width * mult for mult in net.mult],
+        "layers_per_block": net.depth,
+        "latent_channels": net.hidden,
+        "norm_num_groups": net.groups,
+        "mid_block_add_attention": net.middle,
         "down_block_types": down,
         "up_block_types": up,
     }
