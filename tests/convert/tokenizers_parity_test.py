@@ -78,6 +78,8 @@ def test_taming(name, tmp_path):
         whole.quantize = quantize.GumbelQuantize(256, 256, codes)
     else:
         whole.quantize = quantize.VectorQuantizer2(codes, 256, beta=0.25)
+        # As far apart as trained codes: at the start all are equally near.
+        torch.nn.init.normal_(whole.quantize.embedding.weight)
     whole.quant_conv = torch.nn.Conv2d(256, 256, 1)
     whole.post_quant_conv = torch.nn.Conv2d(256, 256, 1)
     torch.manual_seed(0)
@@ -179,6 +181,7 @@ def test_diffusers_vq_model(more, tmp_path):
     diffusers = pytest.importorskip("diffusers")
     torch.manual_seed(0)
     model = spread(diffusers.VQModel(**more))
+    torch.nn.init.normal_(model.quantize.embedding.weight)  # apart, as trained ones
     model.save_pretrained(tmp_path / "hf")
     image = pictures(more["sample_size"])
     with torch.no_grad():
@@ -187,7 +190,6 @@ def test_diffusers_vq_model(more, tmp_path):
         table = model.quantize.embedding.weight
         flat = z.permute(0, 2, 3, 1).reshape(-1, table.shape[1])
         two = (-torch.cdist(flat, table)).topk(2, 1).values
-        want = shown(model.decode(z).sample)
         rows = model.quantize.embedding(ids).reshape(1, *z.shape[2:], -1)
         want = shown(model.decode(rows.permute(0, 3, 1, 2)).sample)
     predict = opened(tmp_path / "hf", tmp_path / "run", "diffusers_vq")
