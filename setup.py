@@ -47,7 +47,7 @@ EXTRAS = {
     "convert": ["huggingface_hub"],  # fetching public weights, `hf://org/name`
     # the peers: DataLoader and transforms, GPT-2 with its cache
     "bench": [*TORCH, "torchvision", "transformers"],
-    "parity": TORCH,  # tests against the original implementations
+    "parity": [*TORCH, "transformers"],  # tests against the original implementations
     "notebook": ["nbclient", "nbformat", "ipykernel"],
     "dev": [
         "pytest",

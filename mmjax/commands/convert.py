@@ -76,5 +76,7 @@ def run(args: argparse.Namespace) -> int:
         )
     print("\n".join(done.lines))
     if args.check:
-        print("\n".join(transfer.check(done)))
+        print("outputs against the original's, on a few random rows")
+        for name, (far, relative) in transfer.check(done).items():
+            print(f"  {name:<12} max abs {far:.2e}   max rel {relative:.2e}")
     return 0

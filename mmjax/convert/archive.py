@@ -73,7 +73,7 @@ def read(path: pathlib.Path) -> Any:
             ):
                 raise UserError(f"{path}: big-endian tensors are not read")
             storages = _Storages(archive, f"{home}data/")
-            return _Machine(storages.of).run(archive.read(inner[0]))
+            return _Machine(storages.of).run(_member(archive, inner[0]))
     except Refused as e:
         raise UserError(
             f"{path}: refused, its pickle {e}; only tensors in dicts and modules are "
@@ -81,6 +81,13 @@ def read(path: pathlib.Path) -> Any:
         ) from e
     except (zipfile.BadZipFile, EOFError, KeyError, IndexError, ValueError) as e:
         raise UserError(f"{path}: damaged or cut short ({e}): fetch it again") from e
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A member as torch writes it: stored, so that it cannot unfold to more."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    return archive.read(name)
 
 
 class _Storages:
@@ -97,7 +104,9 @@ class _Storages:
         if tag != "storage" or name not in _DTYPES:
             raise Refused(f"names a storage of type {name or kind!r}")
         if key not in self._kept:
-            raw = np.frombuffer(self._archive.read(self._folder + key), _DTYPES[name])
+            raw = np.frombuffer(
+                _member(self._archive, self._folder + key), _DTYPES[name]
+            )
             if raw.size < size:
                 raise ValueError(f"storage {key} holds {raw.size} of {size} numbers")
             self._kept[key] = raw

@@ -1,57 +1,44 @@
 """Tokenizers of public models that are no byte-pair encoding of CLIP's kind: SigLIP's.
 
-Rows are `ids EOT pad pad ...`, without a mark at the start.
+Rows are what the tokenizer's own file makes of a text, its marks included, and padding.
 """
 
 import dataclasses
 import json
-import string
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import tokenizers
+from tokenizers import normalizers, processors
 
 from mmjax import schema
 from mmjax.data import text
 from mmjax.errors import UserError
 
-CLEANING = ("none", "canonical")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+# Python's string.punctuation, as SigLIP's canonical text is without it.
+_PUNCTUATION = r"[!-/:-@\[-`{-~]"
 
 
 class PieceTokenizer(text.Tokenizer):
     """A `tokenizer.json` (of the library `tokenizers`) that pads to its context.
 
-    clean: `canonical` is SigLIP's: lower case, no ASCII punctuation, single spaces
-    (big_vision's canonicalize_text); `none` leaves all to the file.
+    words: the file's text. end: the id that ends a text. pad: the id of padding.
+    Which marks a text gets, and how it is cleaned, is said in the file.
     """
 
-    def __init__(self, words: str, *, context: int, end: int, pad: int, clean: str):
-        if clean not in CLEANING:
-            raise UserError(f"tokenizer: clean {clean!r}: use {' or '.join(CLEANING)}")
-        try:
-            self._engine = tokenizers.Tokenizer.from_str(words)
-        except Exception as e:  # the library raises nothing narrower
-            raise UserError(f"tokenizer: not a tokenizer.json ({e})") from e
-        self._engine.no_padding()
-        self._engine.no_truncation()
+    def __init__(self, words: str, *, context: int, end: int, pad: int):
+        self._engine = opened(words)
         size = self._engine.get_vocab_size(with_added_tokens=True)
-        super().__init__("pieces", vocab_size=size, context=context, lower=True)
+        super().__init__("pieces", vocab_size=size, context=context, lower=False)
         for name, number in (("end", end), ("pad", pad)):
             if not 0 <= number < size:
                 raise UserError(f"tokenizer: {name} is {number}, of {size} ids")
-        self._words, self._clean = words, clean
-        self.sot, self.eot, self.pad = -1, end, pad  # there is no mark at the start
-
-    def _cleaned(self, caption: str) -> str:
-        if self._clean == "none":
-            return caption
-        return " ".join(caption.lower().translate(_PUNCTUATION).split())
+        self.words = words
+        self.sot, self.eot, self.pad = -1, end, pad  # no mark of ours at the start
 
     def _ids(self, caption: str) -> list[int]:
-        cleaned = self._cleaned(caption)
-        return self._engine.encode(cleaned, add_special_tokens=False).ids
+        return self._engine.encode(caption).ids
 
     def _spell(self, ids: Sequence[int]) -> bytes:
         return self._engine.decode(list(ids)).encode("utf-8")
@@ -63,32 +50,66 @@ class PieceTokenizer(text.Tokenizer):
         dropout: float = 0.0,
         rng: np.random.Generator | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """See `text.Tokenizer.encode`; a text that is too long keeps its EOT."""
+        """See `text.Tokenizer.encode`; a text that is too long keeps its end."""
         if isinstance(texts, str):
             raise UserError(f"tokenizer: encode takes a list, write [{texts!r}]")
         if dropout:
-            raise UserError("tokenizer: kind 'pieces' has no merges: use dropout 0")
+            raise UserError("tokenizer: kind 'pieces' has no dropout: use 0")
         tokens_bl = np.full((len(texts), self.context), self.pad, np.int32)
         lengths_b1 = np.empty((len(texts), 1), np.int32)
         for row, caption in enumerate(texts):
-            ids = self._ids(caption)[: self.context - 1]
-            lengths_b1[row] = size = len(ids) + 1
-            tokens_bl[row, :size] = (*ids, self.eot)
+            ids = self._ids(caption)
+            if len(ids) > self.context:
+                tail = ids[-1:] if ids[-1] == self.eot else []
+                ids = ids[: self.context - len(tail)] + tail
+            lengths_b1[row] = len(ids)
+            tokens_bl[row, : len(ids)] = ids
         return tokens_bl, np.arange(self.context) < lengths_b1
 
-    def count(self, caption: str) -> int:
-        """Tokens of a text with its EOT, before any is cut off."""
-        return len(self._ids(caption)) + 1
-
-    @property
-    def words(self) -> str:
-        """The `tokenizer.json`."""
-        return self._words
+    def count(self, text: str) -> int:
+        """Tokens of a text with its marks, before any is cut off."""
+        return len(self._ids(text))
 
     def to_json(self) -> str:
         values = {"format": text.FORMAT, "kind": self.kind, "context": self.context}
-        values |= {"end": self.eot, "pad": self.pad, "clean": self._clean}
-        return json.dumps(values | {"words": self._words}, separators=(",", ":"))
+        values |= {"end": self.eot, "pad": self.pad, "words": self.words}
+        return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+
+
+def opened(words: str) -> tokenizers.Tokenizer:
+    """The library's tokenizer of a file's text, without padding and truncation."""
+    try:
+        engine = tokenizers.Tokenizer.from_str(words)
+    except Exception as e:  # the library raises nothing narrower
+        raise UserError(f"tokenizer: not a tokenizer.json ({e})") from e
+    engine.no_padding()
+    engine.no_truncation()
+    return engine
+
+
+def completed(words: str, *, end: str, clean: str = "") -> str:
+    """A file's text in which all is said that a library does in code.
+
+    A mark `end` is added to texts where the file adds none. clean: `canonical` is
+    SigLIP's cleaning before all else, lower case without ASCII punctuation;
+    `canonical_` is open_clip's form of it, where `_` becomes a space.
+    """
+    engine = opened(words)
+    if engine.post_processor is None:
+        engine.post_processor = processors.TemplateProcessing(
+            single=f"$A {end}", special_tokens=[(end, engine.token_to_id(end))]
+        )
+    if clean:
+        steps = [
+            normalizers.Replace("_", " " if clean == "canonical_" else ""),
+            normalizers.Lowercase(),
+            normalizers.Replace(tokenizers.Regex(_PUNCTUATION), ""),
+            normalizers.Replace(tokenizers.Regex(r"\s+"), " "),
+            normalizers.Strip(),
+        ]
+        own = [] if engine.normalizer is None else [engine.normalizer]
+        engine.normalizer = normalizers.Sequence([*steps, *own])
+    return engine.to_str()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +119,6 @@ class _Saved:
     context: int
     end: int
     pad: int
-    clean: str
     words: str
 
 
@@ -106,4 +126,4 @@ def from_values(values: Mapping[str, Any]) -> PieceTokenizer:
     """The tokenizer whose `to_json` gave these values; UserError where none did."""
     saved = schema.from_mapping(_Saved, values, "tokenizer JSON")
     fields = {"context": saved.context, "end": saved.end, "pad": saved.pad}
-    return PieceTokenizer(saved.words, clean=saved.clean, **fields)
+    return PieceTokenizer(saved.words, **fields)

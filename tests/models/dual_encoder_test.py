@@ -66,6 +66,20 @@ def test_siglip_adds_a_bias():
     variables = init(siglip)
     scale, bias = siglip.apply(variables, method="temperature")
     assert (float(scale), float(bias)) == (pytest.approx(10.0), -10.0)
+    free = presets.build(image=CONV, text=CBOW, init_scale=5.0, max_scale=0, **SIZES)
+    scale, _ = free.apply(init(free), method="temperature")
+    assert float(scale) == pytest.approx(math.exp(5.0))
+
+
+def test_without_a_projection_the_widths_are_the_same():
+    image = {"kind": "vit", "width": 16, "depth": 1, "patch": 8, "pool": "map"}
+    sizes = SIZES | {"embed_dim": 16}
+    assert (
+        "image_proj"
+        not in init(presets.build(image=image, text=CBOW, **sizes))["params"]
+    )
+    with pytest.raises(UserError, match="embed_dim 17 and image width 16"):
+        init(presets.build(image=image, text=CBOW, **sizes | {"embed_dim": 17}))
 
 
 def test_projection_follows_the_features():

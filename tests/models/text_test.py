@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from mmjax.errors import UserError
 from mmjax.models.text import CBOW, TextTransformer
 
 VOCAB, CONTEXT = 30, 8
@@ -48,3 +50,28 @@ def test_bag_of_words_is_the_mean_of_unmasked_embeddings():
     np.testing.assert_allclose(module.apply(variables, swapped, mask), want, atol=1e-6)
     empty = module.apply(variables, tokens, jnp.zeros_like(mask))
     np.testing.assert_array_equal(empty, 0)
+
+
+def test_siglips_tower_reads_both_ways_and_pools_at_the_last_position():
+    module = TextTransformer(
+        width=16,
+        depth=2,
+        heads=2,
+        vocab_size=VOCAB,
+        context=CONTEXT,
+        causal=False,
+        pool="last",
+    )
+    tokens = tokens_bl()
+    variables = module.init(jax.random.key(0), tokens)
+    want = module.apply(variables, tokens)
+    sequence = module.apply(variables, tokens, method="sequence")
+    np.testing.assert_allclose(want, sequence[:, -1], atol=1e-5)
+    changed = module.apply(variables, tokens.at[:, 1].set(2), method="sequence")
+    assert (np.abs(changed[:, 0] - sequence[:, 0]).max(-1) > 1e-5).all()
+
+
+def test_pooling_at_the_end_needs_causality():
+    module = TextTransformer(vocab_size=VOCAB, context=CONTEXT, causal=False)
+    with pytest.raises(UserError, match="use pool last"):
+        module.init(jax.random.key(0), tokens_bl())

@@ -8,6 +8,7 @@ A module has:
     known(keys)    -> int: how many of these keys its tables have a place for
     to_mmjax(source) -> Model
     from_mmjax(model) -> Export
+ADVICE, a sentence, is what to do where all keys have a place and no config is there;
 and, where the original can be built from what `from_mmjax` wrote (for `--check`):
     reference(folder, batch) -> dict of arrays by the names of our predict functions
 """
@@ -102,21 +103,26 @@ def detect(source: Source) -> str:
             keys,
         )
     unknown = [key for key in keys if not find(closest).known([key])]
-    what = f"no place for {listed(unknown)}" if unknown else "no config that fits"
+    what = f"no place for {listed(unknown)}" if unknown else "no config beside them"
+    advice = getattr(find(closest), "ADVICE", "")
     raise UnknownLayout(
         f"{source.place}: unknown layout; {closest} is the closest, with a place for "
-        f"{count} of {len(keys)} keys and {what}",
+        f"{count} of {len(keys)} keys and {what}{advice and ': '}{advice}",
         unknown,
     )
 
 
 # -- what the source's numbers were ----------------------------------------------
-def widened(tensors: Arrays) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def widened(
+    tensors: Arrays, where: str
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """float32 arrays, and the dtypes of those that were not: exact both ways."""
     dtypes = {k: str(v.dtype) for k, v in tensors.items() if v.dtype != np.float32}
     for key, kind in dtypes.items():
         if kind not in ("float16", "bfloat16"):
-            raise UserError(f"{key} is {kind}: only float16, bfloat16 and float32 fit")
+            raise UserError(
+                f"{where}: {key} is {kind}: only float16, bfloat16 and float32 fit"
+            )
     return {k: v.astype(np.float32) for k, v in tensors.items()}, dtypes
 
 
@@ -141,7 +147,9 @@ def loaded(
     }
     for note in kept.values():
         note["shape"], note["values"] = list(note["shape"]), note["values"].tolist()
-    wide, dtypes = widened({k: v for k, v in rest.items() if k not in skipped})
+    wide, dtypes = widened(
+        {k: v for k, v in rest.items() if k not in skipped}, source.place
+    )
     arrays = table.load(wide, source.place)
     return arrays, {"dtypes": dtypes, "carried": kept}
 

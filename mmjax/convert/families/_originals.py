@@ -14,12 +14,12 @@ def outputs(
     stats: tuple[Any, Any],
     encode_image: Callable[[Any], Any],
     encode_text: Callable[[Any], Any],
-    temperature: tuple[float, float],
+    numbers: tuple[float, float],
 ) -> Outputs:
     """Unit embeddings and logits of a batch of uint8 images and tokens.
 
-    stats: mean and std of the pixels. encode_*: torch to torch. temperature: (scale,
-    bias) of the logits.
+    stats: mean and std of the pixels. encode_*: torch to torch. numbers: (scale, bias)
+    of the logits.
     """
     import torch
 
@@ -29,7 +29,7 @@ def outputs(
         image = encode_image(torch.from_numpy(pixels).permute(0, 3, 1, 2).float())
         words = encode_text(torch.from_numpy(batch["tokens"]).long())
         image, words = (x / x.norm(dim=-1, keepdim=True) for x in (image, words))
-        scale, bias = temperature
+        scale, bias = numbers
         logits = scale * image @ words.T + bias
     found = {"embed_image": image, "embed_text": words, "logits": logits}
     return {name: value.numpy() for name, value in found.items()}
@@ -45,7 +45,6 @@ def hugging_face(
 
     model = getattr(transformers, kind).from_pretrained(folder).eval()
     found = json.loads((folder / "preprocessor_config.json").read_text())
-    bias = getattr(model, "logit_bias", None)
 
     def pooled(value: Any) -> Any:  # transformers 5 wraps it, 4 did not
         return value if hasattr(value, "norm") else value.pooler_output
@@ -55,17 +54,18 @@ def hugging_face(
         (found["image_mean"], found["image_std"]),
         lambda x: pooled(model.get_image_features(pixel_values=x)),
         lambda x: pooled(model.get_text_features(input_ids=x)),
-        (float(model.logit_scale.exp()), 0.0 if bias is None else float(bias)),
+        temperature(model),
     )
+
+
+def temperature(model: Any) -> tuple[float, float]:
+    """(scale, bias) of a torch model's logits."""
+    bias = getattr(model, "logit_bias", None)
+    scale = model.logit_scale.detach().exp().item()
+    return scale, 0.0 if bias is None else bias.item()
 
 
 def open_clip(model: Any, stats: tuple, batch: Mapping[str, np.ndarray]) -> Outputs:
     """A model of open_clip."""
-    bias = getattr(model, "logit_bias", None)
-    return outputs(
-        batch,
-        stats,
-        model.encode_image,
-        model.encode_text,
-        (float(model.logit_scale.exp()), 0.0 if bias is None else float(bias)),
-    )
+    encode = model.encode_image, model.encode_text
+    return outputs(batch, stats, *encode, temperature(model))

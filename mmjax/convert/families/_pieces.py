@@ -9,8 +9,10 @@ from mmjax.data import pieces
 from mmjax.errors import UserError
 
 
-def of_folder(source: Source, context: int, vocab_size: int) -> str:
+def of_folder(source: Source, context: int, vocab_size: int, clean: str = "") -> str:
     """The tokenizer beside the weights as our JSON.
+
+    clean: open_clip's name of the cleaning that it does in code.
 
     Raises UserError where there is only a sentencepiece model, or its ids are more
     than the model has.
@@ -18,18 +20,26 @@ def of_folder(source: Source, context: int, vocab_size: int) -> str:
     path = source.folder / "tokenizer.json"
     if not path.is_file():
         raise UserError(
-            f"{source.place}: has no tokenizer.json, and sentencepiece models are not "
-            "read: transformers writes one, AutoTokenizer.from_pretrained(X, "
-            "use_fast=True).save_pretrained(FOLDER)"
+            f"{source.place}: has no tokenizer.json beside it, and sentencepiece "
+            "models are not read; the tokenizers of SigLIP on the Hub have one"
         )
     config = source.files.get("tokenizer_config.json", {})
     words = path.read_text(encoding="utf-8")
-    ids = _ids(source.files["tokenizer.json"])
-    end, pad = (_special(config, ids, name) for name in ("eos_token", "pad_token"))
-    # SiglipTokenizer removes punctuation in code, not in its file.
+    end, pad = (_token(config, name) for name in ("eos_token", "pad_token"))
+    engine = pieces.opened(words)
+    ids = {token: engine.token_to_id(token) for token in (end, pad)}
+    for token, number in ids.items():
+        if number is None:
+            raise UserError(f"{path}: tokenizer_config.json's {token!r} is no token")
+    # SiglipTokenizer cleans in code as well.
     siglip = str(config.get("tokenizer_class", "")).startswith("SiglipTokenizer")
-    clean = "canonical" if siglip else "none"
-    built = pieces.PieceTokenizer(words, context=context, end=end, pad=pad, clean=clean)
+    clean = "canonical_" if clean == "canonicalize" else "canonical" if siglip else ""
+    built = pieces.PieceTokenizer(
+        pieces.completed(words, end=end, clean=clean),
+        context=context,
+        end=ids[end],
+        pad=ids[pad],
+    )
     if built.vocab_size > vocab_size:
         raise UserError(
             f"{source.place}: tokenizer.json has {built.vocab_size} ids, the model "
@@ -38,20 +48,9 @@ def of_folder(source: Source, context: int, vocab_size: int) -> str:
     return built.to_json()
 
 
-def _ids(words: dict[str, Any]) -> dict[str, int]:
-    """Token to id, of a tokenizer.json: BPE keeps a mapping, Unigram a list."""
-    vocab = words.get("model", {}).get("vocab", {})
-    if isinstance(vocab, list):
-        vocab = {entry[0]: i for i, entry in enumerate(vocab)}
-    return vocab | {t["content"]: t["id"] for t in words.get("added_tokens", [])}
-
-
-def _special(config: dict[str, Any], ids: dict[str, int], name: str) -> int:
+def _token(config: dict[str, Any], name: str) -> str:
     found = config.get(name, "</s>")
-    found = found["content"] if isinstance(found, dict) else found
-    if found not in ids:
-        raise UserError(f"tokenizer_config.json: {name} {found!r} is no token")
-    return ids[found]
+    return found["content"] if isinstance(found, dict) else found
 
 
 def hugging_face_files(tokenizer: str | None) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -59,15 +58,13 @@ def hugging_face_files(tokenizer: str | None) -> tuple[dict[str, str], tuple[str
     words = _words.opened(tokenizer)
     if not isinstance(words, pieces.PieceTokenizer):
         return {}, ("the tokenizer is not one of SigLIP's kind: it is not written",)
-    tokens = {i: token for token, i in _ids(json.loads(words.words)).items()}
-    canonical = json.loads(words.to_json())["clean"] == "canonical"
+    engine = pieces.opened(words.words)
     config = {
-        "tokenizer_class": "SiglipTokenizer"
-        if canonical
-        else "PreTrainedTokenizerFast",
-        "eos_token": tokens[words.eot],
-        "pad_token": tokens[words.pad],
+        "tokenizer_class": "PreTrainedTokenizerFast",  # its cleaning is in the file
+        "eos_token": engine.id_to_token(words.eot),
+        "pad_token": engine.id_to_token(words.pad),
         "model_max_length": words.context,
+        "model_input_names": ["input_ids"],
     }
     return {
         "tokenizer.json": words.words,

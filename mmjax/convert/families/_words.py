@@ -128,6 +128,8 @@ def bpe_file(tokenizer: str | None) -> dict[str, bytes]:
     words = opened(tokenizer)
     if words is None or not words.merges or words.kind == "clip":
         return {}
+    if len(set(map("".join, words.merges))) < len(words.merges):
+        return {}  # there, two merges of one spelling have two ids
     # Both skip the first line, and take what follows up to CLIP's number of merges.
     lines = ["bpe_simple_vocab", *(" ".join(merge) for merge in words.merges)]
     raw = gzip.compress("\n".join(lines).encode("utf-8"), mtime=0)

@@ -14,11 +14,19 @@ from typing import Any
 import numpy as np
 
 from mmjax.convert import families
-from mmjax.convert.families import _clip, _originals, _timm, _words, openai_clip
+from mmjax.convert.families import (
+    _clip,
+    _originals,
+    _pieces,
+    _timm,
+    _words,
+    openai_clip,
+)
 from mmjax.convert.families._rules import dense
 from mmjax.convert.forms import VECTOR
 from mmjax.convert.read import Source
 from mmjax.convert.table import Rule, Table
+from mmjax.data import pieces
 from mmjax.errors import UserError
 from mmjax.models.dual_encoder import DualEncoder
 from mmjax.models.resnet import ResNet
@@ -26,6 +34,10 @@ from mmjax.models.resnet import ResNet
 ABOUT = "open_clip: weights with open_clip_config.json, or with --json MODEL.json"
 TASK = "clip"
 CONFIG = "open_clip_config.json"
+ADVICE = (
+    "give --json MODEL.json, open_clip's config of this model, which tells GELU from "
+    "QuickGELU, or --from openai_clip where the weights are OpenAI's"
+)
 # What open_clip's config classes have where the JSON leaves a key out. Keys that are
 # neither here nor in _FREE have to keep these values: ours has no such part.
 _VISION = {
@@ -218,8 +230,7 @@ def to_mmjax(source: Source) -> families.Model:
     found = config_of(source)
     if found is None:
         raise UserError(
-            f"{source.place}: open_clip's JSON model config is not beside it, and the "
-            "arrays do not tell GELU from QuickGELU: give --json MODEL.json"
+            f"{source.place}: open_clip's JSON model config is not beside it: {ADVICE}"
         )
     model_cfg, preprocess = found
     task = task_of(model_cfg, preprocess)
@@ -228,7 +239,6 @@ def to_mmjax(source: Source) -> families.Model:
     modes = {"shortest": "crop", "squash": "squash"}
     siglip = bool(model_cfg["vision_cfg"].get("timm_model_name"))
     mode = preprocess.get("resize_mode", "squash" if siglip else "shortest")
-    words = _words.of_folder(source, task["context"], task["vocab_size"])
     return families.Model(
         task=task,
         image={
@@ -236,13 +246,23 @@ def to_mmjax(source: Source) -> families.Model:
             "mode": _clip.activation(mode, modes, "open_clip's resize_mode"),
             "method": f"pil_{preprocess.get('interpolation', 'bicubic')}",
         },
-        tokenizer=words or _clip_words(source, task),
+        tokenizer=_tokenizer(source, task, model_cfg["text_cfg"]),
         arrays=arrays,
         kept=kept | {"config": {"model_cfg": model_cfg, "preprocess_cfg": preprocess}},
     )
 
 
-def _clip_words(source: Source, task: Mapping[str, Any]) -> str:
+def _tokenizer(
+    source: Source, task: Mapping[str, Any], text_cfg: Mapping[str, Any]
+) -> str:
+    """The tokenizer that the text config names, from the files beside the weights."""
+    sizes = task["context"], task["vocab_size"]
+    if text_cfg.get("hf_tokenizer_name"):
+        options = text_cfg.get("tokenizer_kwargs") or {}
+        return _pieces.of_folder(source, *sizes, clean=options.get("clean", ""))
+    found = _words.of_folder(source, *sizes)
+    if found is not None:
+        return found
     built = _words.clip(task["context"], source)
     if _words.opened(built).vocab_size > task["vocab_size"]:
         raise UserError(
@@ -254,7 +274,9 @@ def _clip_words(source: Source, task: Mapping[str, Any]) -> str:
 
 def from_mmjax(model: families.Model) -> families.Export:
     dual = _clip.dual(model.task)
-    config = model.kept.get("config") or _config(dual, model)
+    config = model.kept.get("config")
+    if config is None or not _describes(config, model.task):
+        config = _config(dual, model)
     theirs = config["model_cfg"]
     keys = ["text.token_embedding.weight"] if theirs.get("custom_text") else []
     prefix = "text." if keys else ""
@@ -267,7 +289,21 @@ def from_mmjax(model: families.Model) -> families.Export:
     names = table(keys, nonscalar=bool(theirs.get("nonscalar_logit_scale")))
     tensors = families.saved(names, model)
     files = {CONFIG: json.dumps(config, indent=2), **_words.bpe_file(model.tokenizer)}
-    return families.Export({"open_clip_model.safetensors": tensors}, files)
+    if theirs["text_cfg"].get("hf_tokenizer_name"):
+        files |= _pieces.hugging_face_files(model.tokenizer)[0]
+    notes = ()
+    if _words.OWN in files:
+        notes = (f"its tokenizer is SimpleTokenizer(bpe_path=FOLDER/{_words.OWN})",)
+    elif _words.opened(model.tokenizer).kind in ("bpe", "bytes"):
+        notes = ("open_clip has no tokenizer with these ids: none is written",)
+    return families.Export({"open_clip_model.safetensors": tensors}, files, notes)
+
+
+def _describes(config: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
+    """Whether open_clip's JSON is still that of this model: a run can be overridden."""
+    found = task_of(config["model_cfg"], config["preprocess_cfg"])
+    plain = json.loads(json.dumps([found, {key: task.get(key) for key in found}]))
+    return plain[0] | {"name": ""} == plain[1] | {"name": ""}
 
 
 def _config(dual: DualEncoder, model: families.Model) -> dict[str, Any]:
@@ -299,6 +335,8 @@ def _config(dual: DualEncoder, model: families.Model) -> dict[str, Any]:
         "proj_bias": text.project_bias,
         **_options(text),
     }
+    if isinstance(_words.opened(model.tokenizer), pieces.PieceTokenizer):
+        words["hf_tokenizer_name"] = "."  # the folder's own; open_clip takes a path
     made = {"embed_dim": dual.embed_dim, "vision_cfg": vision, "text_cfg": words}
     made |= {"quick_gelu": quick}
     if dual.init_bias is not None or text.project_bias or not text.causal:

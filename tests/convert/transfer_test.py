@@ -1,0 +1,188 @@
+"""Public weights to a workdir and back, without torch."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from mmjax import cli, notebook, transfer
+from mmjax.convert import families
+from mmjax.errors import UserError
+
+
+def load(folder, name="model.safetensors"):
+    return safetensors.numpy.load_file(folder / name)
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        assert a[key].dtype == b[key].dtype and a[key].shape == b[key].shape, key
+        assert a[key].tobytes() == b[key].tobytes(), key
+
+
+def test_in_and_out_again(hf_clip, tmp_path, capsys):
+    run, out = tmp_path / "run", tmp_path / "out"
+    assert cli.main(["convert", str(hf_clip), str(run)]) == 0
+    assert "(hf_clip)" in capsys.readouterr().out
+    assert cli.main(["convert", str(run), str(out)]) == 0
+    assert_equal(load(hf_clip), load(out))
+    again = families.find("hf_clip").to_mmjax(transfer_source(out))
+    first = families.find("hf_clip").to_mmjax(transfer_source(hf_clip))
+    assert again.task == first.task and again.image == first.image
+    assert again.tokenizer == first.tokenizer
+
+
+def transfer_source(folder):
+    from mmjax.convert import read
+
+    return read.read(folder)
+
+
+def test_a_run_like_any_other(hf_clip, tmp_path, capsys):
+    run = tmp_path / "run"
+    transfer.bring_in(str(hf_clip), run)
+    seen = notebook.load_run(run)
+    assert seen.task.act == "gelu"
+    assert seen.parts.image_cfg.method == "pil_bicubic"
+    images = np.random.default_rng(0).integers(0, 256, (3, 9, 11, 3)).astype(np.uint8)
+    found = seen.embed_images(list(images))
+    assert found.shape == (3, 8)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    assert seen.classify(list(images), ["dog", "the cat"]).shape == (3, 2)
+    assert cli.main(["inspect", str(run)]) == 0
+    assert "task clip  step 0" in capsys.readouterr().out
+
+
+def test_scanned_blocks_hold_the_same_numbers(hf_clip, tmp_path):
+    transfer.bring_in(str(hf_clip), tmp_path / "a")
+    scan = ["--config.task.scan=true"]
+    transfer.bring_in(str(hf_clip), tmp_path / "b", overrides=scan)
+    images = list(np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8))
+    a, b = (notebook.load_run(tmp_path / x) for x in "ab")
+    assert any("/blocks/" in path for path in b.params)
+    np.testing.assert_allclose(
+        a.embed_images(images), b.embed_images(images), atol=1e-5
+    )
+    transfer.write_out(tmp_path / "b", tmp_path / "out")
+    assert_equal(load(hf_clip), load(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_half_precision_comes_back(kind, hf_clip, tmp_path):
+    import ml_dtypes
+
+    dtype = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[kind]
+    arrays = load(hf_clip)
+    arrays = {k: v.astype(dtype) if v.ndim > 1 else v for k, v in arrays.items()}
+    position_ids = np.arange(12)[None]
+    arrays["text_model.embeddings.position_ids"] = position_ids
+    safetensors.numpy.save_file(arrays, hf_clip / "model.safetensors")
+    transfer.bring_in(str(hf_clip), tmp_path / "run")
+    params = notebook.load_run(tmp_path / "run").params
+    assert {str(p.dtype) for p in params.values()} == {"float32"}
+    transfer.write_out(tmp_path / "run", tmp_path / "out")
+    raw = [(p / "model.safetensors").read_bytes() for p in (hf_clip, tmp_path / "out")]
+    assert len(raw[0]) == pytest.approx(len(raw[1]), abs=200)  # its header may differ
+
+
+def change(folder, **arrays):
+    kept = {k: v for k, v in (load(folder) | arrays).items() if v is not None}
+    safetensors.numpy.save_file(kept, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "part"),
+    [
+        ({"text_model.extra": np.ones(2, np.float32)}, "no rule for text_model.extra"),
+        ({"logit_scale": None}, "nothing for params/logit_scale"),
+        (
+            {"visual_projection.weight": np.ones((9, 16), np.float32)},
+            "image_proj/kernel is (16, 9), and (16, 8)",
+        ),
+        ({"logit_scale": np.ones((), np.int64)}, "logit_scale is int64"),
+    ],
+)
+def test_what_does_not_fit_is_named(arrays, part, hf_clip, tmp_path):
+    change(hf_clip, **arrays)
+    with pytest.raises(UserError) as error:
+        transfer.bring_in(str(hf_clip), tmp_path / "run")
+    assert part in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_layouts(hf_clip, tmp_path, capsys):
+    (hf_clip / "config.json").unlink()
+    change(hf_clip, odd=np.ones(1, np.float32))
+    assert cli.main(["convert", str(hf_clip), str(tmp_path / "run")]) == 2
+    err = capsys.readouterr().err
+    assert "hf_clip is the closest" in err and "odd" in err and err.count("\n") == 1
+    safetensors.numpy.save_file({"a.b": np.ones(1)}, tmp_path / "x.safetensors")
+    assert cli.main(["convert", f"{tmp_path}/x.safetensors", f"{tmp_path}/run"]) == 2
+    assert "keys begin with a.b" in capsys.readouterr().err
+
+
+def test_a_tokenizer_of_another_model(hf_clip, tmp_path):
+    merges = (hf_clip / "merges.txt").read_text()
+    (hf_clip / "merges.txt").write_text(merges + "c a\n")
+    with pytest.raises(UserError, match="has 519 ids, the model 518"):
+        transfer.bring_in(str(hf_clip), tmp_path / "run")
+
+
+def test_a_model_that_was_trained_here(tiny_run, tmp_path, capsys):
+    out, back = tmp_path / "out", tmp_path / "back"
+    assert cli.main(["convert", str(tiny_run), str(out)]) == 2
+    assert "--to is missing: a run of task clip" in capsys.readouterr().err
+    assert cli.main(["convert", str(tiny_run), str(out), "--to", "open_clip"]) == 0
+    transfer.bring_in(str(out), back)
+    a, b = notebook.load_run(tiny_run), notebook.load_run(back)
+    assert_equal(a.params, b.params)
+    texts = ["a red circle", "two blue stars"]
+    np.testing.assert_array_equal(a.embed_texts(texts), b.embed_texts(texts))
+    assert (a.task.mean, a.task.act) == (b.task.mean, b.task.act)
+    assert b.parts.image_cfg.mode == a.parts.image_cfg.mode == "squash"
+
+
+@pytest.mark.parametrize(
+    ("argv", "part"),
+    [
+        (["--to", "hf_clap"], "did you mean"),
+        (["--to", "hf_siglip"], "SiglipModel has a pooled ViT"),
+        (["--to", "hf_clip", "--json", "x.json"], "is a run"),
+        (["--to", "hf_clip", "--step", "9"], "step 9"),
+    ],
+)
+def test_writing_out_refuses(argv, part, tiny_run, tmp_path, capsys):
+    assert cli.main(["convert", str(tiny_run), str(tmp_path / "out"), *argv]) == 2
+    err = capsys.readouterr().err
+    assert part in err and err.count("\n") == 1
+
+
+def test_folders_that_are_not_empty(hf_clip, tiny_run, tmp_path):
+    with pytest.raises(UserError, match="not an empty folder"):
+        transfer.bring_in(str(hf_clip), hf_clip)
+    with pytest.raises(UserError, match="not an empty folder"):
+        transfer.write_out(tiny_run, hf_clip, "hf_clip")
+
+
+def test_formats(capsys):
+    assert cli.main(["convert", "--list"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("openai_clip", "open_clip", "hf_siglip"))
+    for name in families.names():
+        family = families.find(name)
+        assert family.ABOUT and family.TASK and family.known([]) == 0
+
+
+def test_preprocessing_that_ours_has_not(hf_clip, tmp_path):
+    for found, part in (
+        ({"size": {"shortest_edge": 9}}, "for a model of 8 px"),
+        ({"size": 8, "do_center_crop": False}, "not cropped"),
+        ({"resample": 17}, "resample 17"),
+    ):
+        (hf_clip / "preprocessor_config.json").write_text(json.dumps(found))
+        with pytest.raises(UserError, match=part):
+            transfer.bring_in(str(hf_clip), tmp_path / "run")
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
