@@ -14,8 +14,7 @@ import jax.numpy as jnp
 from mmjax.losses import categorical, quantize
 from mmjax.models.gumbel_vq import GumbelVq
 from mmjax.state import Ctx, Vars
-from mmjax.tasks.base import Stage1, pixels
-from mmjax.tasks.dvae import cosine
+from mmjax.tasks.base import Stage1, cosine, pixels
 
 PyTree = Any
 Metrics = dict[str, jax.Array]

@@ -162,3 +162,22 @@ def test_models_that_a_format_has_no_place_for():
     averaged["tokenizer"] = {**averaged["tokenizer"], "ema": True}
     with pytest.raises(UserError, match="moving averages"):
         families.find("diffusers_vq").from_mmjax(model_of(averaged))
+
+
+def test_priors_that_do_not_fit_say_why(tmp_path):
+    names = ("tok_emb_img", "tok_emb_txt", "pos_emb_txt", "head_img")
+    tensors = {f"stage2.{n}.weight": np.zeros((4, 3), np.float32) for n in names}
+    tensors["stage2.pos_emb_img.weight"] = np.zeros((256, 3), np.float32)
+    source = write(families.Export({"m.safetensors": tensors}), tmp_path / "a")
+    assert families.detect(source) == "mindalle"
+    with pytest.raises(UserError, match="256 free vectors .* one of 16 rows"):
+        families.find("mindalle").to_mmjax(source)
+    config = {"model_type": "dallebart", "encoder_layers": 12, "decoder_layers": 12}
+    tensors = {"model.encoder.layers.a": np.zeros(3, np.float32)}
+    export = families.Export(
+        {"m.safetensors": tensors}, {"config.json": json.dumps(config)}
+    )
+    source = write(export, tmp_path / "b")
+    assert families.detect(source) == "dalle_mini"
+    with pytest.raises(UserError, match="encoder of 12 layers .* cross-attention"):
+        families.find("dalle_mini").to_mmjax(source)

@@ -20,8 +20,8 @@ _ANY = 8  # levels, for counting keys
 
 
 def detect(source: Source) -> bool:
-    config = source.files.get("config.json", {})
-    return isinstance(config, Mapping) and config.get("_class_name") == CLASS
+    theirs = source.files.get("config.json", {})
+    return isinstance(theirs, Mapping) and theirs.get("_class_name") == CLASS
 
 
 def known(keys: Iterable[str]) -> int:
@@ -29,15 +29,15 @@ def known(keys: Iterable[str]) -> int:
 
 
 def to_mmjax(source: Source) -> families.Model:
-    config = source.files["config.json"]
-    maps = [config.get(f"use_{name}conv", True) for name in ("quant_", "post_quant_")]
+    theirs = source.files["config.json"]
+    maps = [theirs.get(f"use_{name}conv", True) for name in ("quant_", "post_quant_")]
     if len(set(maps)) > 1:
         raise UserError(
             f"{source.place}: use_quant_conv is {maps[0]} and use_post_quant_conv "
             f"{maps[1]}: both or neither fit"
         )
     arrays, kept, net = diffusers_vq.networks(source)
-    size = int(config.get("sample_size", 256))
+    size = int(theirs.get("sample_size", 256))
     model = {
         "image_size": size,
         # with points their map decides; without them hidden is a latent's width
@@ -45,8 +45,8 @@ def to_mmjax(source: Source) -> families.Model:
         if net["points"]
         else net["hidden"],
         "net": net,
-        "scale": float(config.get("scaling_factor", 0.18215)),
-        "shift": float(config.get("shift_factor") or 0.0),
+        "scale": float(theirs.get("scaling_factor", 0.18215)),
+        "shift": float(theirs.get("shift_factor") or 0.0),
     }
     task = {"name": TASK, "model": model}
     return families.Model(task, picture(size), None, arrays, kept)

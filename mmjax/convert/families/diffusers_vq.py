@@ -54,7 +54,7 @@ def networks(
 
     Raises UserError for parts that ours have not.
     """
-    config = _config(source)
+    theirs = _config(source)
     wanted = {
         "in_channels": 3,
         "out_channels": 3,
@@ -64,17 +64,17 @@ def networks(
         "latents_std": None,
     }
     for key, value in wanted.items():
-        if config.get(key, value) != value:
+        if theirs.get(key, value) != value:
             raise UserError(
-                f"{source.place}: {key} is {config[key]!r}: only {value!r} fits"
+                f"{source.place}: {key} is {theirs[key]!r}: only {value!r} fits"
             )
-    levels = len(config.get("block_out_channels", (64,)))
+    levels = len(theirs.get("block_out_channels", (64,)))
     made = table(levels, naming(source), *more)
     arrays, kept = families.loaded(made, source)
     net = _vqgan.numbers(arrays, source.place)
-    net["groups"] = config.get("norm_num_groups", 32)
+    net["groups"] = theirs.get("norm_num_groups", 32)
     kept["old_names"] = naming(source) is _vqgan.DIFFUSERS_OLD
-    kept["config"] = dict(config)
+    kept["config"] = dict(theirs)
     return arrays, kept, net
 
 
