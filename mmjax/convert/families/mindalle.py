@@ -27,7 +27,8 @@ def to_mmjax(source: Source) -> families.Model:
         f"{source.place}: minDALL-E's prior does not fit mmjax's: an image token's "
         f"place is one of {place[0]} free vectors (pos_emb_img), here the sum of one "
         f"of {side} rows and one of {side} columns; padding is read as the token 0, "
-        "here as a vector of its position; its BPE is in no file of the checkpoint. Blocks, "
+        "here as a vector of its position; its BPE is in no file of the checkpoint. "
+        "Blocks, "
         "norms and heads are the same (configs/prior.py:mindalle_1_3b trains one). Its "
         "image tokenizer has VQGAN's layout and converts: --from taming_vqgan"
     )
