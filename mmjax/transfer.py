@@ -292,9 +292,14 @@ def check(done: Done) -> dict[str, tuple[float, float]]:
 
 
 def _output(parts: Any, variables: Vars, name: str, batch: Mapping) -> np.ndarray:
-    """What our predict function of that name gives; `logits` of two towers is made."""
+    """What our predict function of that name gives; `logits` of two towers is made.
+
+    `NAME/KEY` is the array KEY of a function that gives several.
+    """
     if name != "logits" or name in parts.predict:
-        return np.asarray(parts.predict[name](variables, batch), np.float32)
+        name, _, key = name.partition("/")
+        found = parts.predict[name](variables, batch)
+        return np.asarray(found[key] if key else found, np.float32)
     image, words = (
         parts.predict[f"embed_{x}"](variables, batch) for x in ("image", "text")
     )

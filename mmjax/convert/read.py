@@ -27,6 +27,8 @@ _STEMS = (
     *("model", "open_clip_model", "diffusion_pytorch_model"),
     *("pytorch_model", "open_clip_pytorch_model"),
 )
+# Two networks in a file each: keys are then led by the file's name and a dot.
+_HALVES = ("encoder", "decoder")
 _SIDE = 64 << 20  # bytes of a JSON beside the weights; a large tokenizer has 34 MB
 
 
@@ -60,7 +62,9 @@ def read(place: str | pathlib.Path) -> Source:
     weights = _weights(path) if path.is_dir() else [path]
     tensors: dict[str, np.ndarray] = {}
     for file in weights:
-        for key, value in _tensors(file):
+        head = f"{file.stem}." if file.stem in _HALVES and len(weights) == 2 else ""
+        for name, value in _tensors(file):
+            key = head + name
             if key in tensors:
                 raise UserError(f"{file}: {key} is in another shard as well")
             tensors[key] = value
@@ -116,7 +120,7 @@ def _weights(folder: pathlib.Path) -> list[pathlib.Path]:
     found = [
         p for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", *TORCH)
     ]
-    if len(found) == 1:
+    if len(found) == 1 or sorted(p.stem for p in found) == sorted(_HALVES):
         return found
     what = ", ".join(p.name for p in found) or "no weights"
     raise UserError(f"{folder} holds {what}: name the file to read")

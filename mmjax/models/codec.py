@@ -18,6 +18,7 @@ from mmjax import schema
 from mmjax.errors import UserError
 from mmjax.models import dvae
 from mmjax.models.resnet import ResidualConv
+from mmjax.models.vqgan import VqganNet
 from mmjax.nn.activation import activation
 from mmjax.nn.attention import SelfAttention
 from mmjax.nn.conv import Conv, space_to_depth
@@ -219,10 +220,10 @@ class OpenAiNet:
         )
 
 
-NETS = {"conv": ConvNet, "openai": OpenAiNet}
+NETS = {"conv": ConvNet, "openai": OpenAiNet, "vqgan": VqganNet}
 
 
-def build(spec: Mapping[str, Any], where: str) -> ConvNet | OpenAiNet:
+def build(spec: Mapping[str, Any], where: str) -> ConvNet | OpenAiNet | VqganNet:
     """The numbers of a pair, with `factor`, `encoder(...)` and `decoder(...)`.
 
     Raises:

@@ -8,27 +8,30 @@ from mmjax.nn.init import torch_default
 
 
 class Conv(nn.Module):
-    """Square convolution, zero padding `kernel // 2`, kernel (k, k, in, out).
+    """Square convolution, kernel (k, k, in, out), torch's default initialisation.
 
-    1x1 convolutions are `Dense`. Torch's default initialisation.
+    padding: zeros before and after, on both axes; None is `kernel // 2`. 1x1
+    convolutions are `Dense`.
     """
 
     features: int
     kernel: int = 3
     stride: int = 1
     use_bias: bool = False
+    padding: tuple[int, int] | None = None
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x_bhwc: jax.Array) -> jax.Array:
         size, channels = self.kernel, x_bhwc.shape[-1]
+        padding = self.padding or (size // 2, size // 2)
         init = torch_default(size * size * channels)
         kernel = self.param("kernel", init, (size, size, channels, self.features))
         y = jax.lax.conv_general_dilated(
             x_bhwc.astype(self.dtype),
             kernel.astype(self.dtype),
             (self.stride, self.stride),
-            [(size // 2, size // 2)] * 2,
+            [padding] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
         if self.use_bias:

@@ -112,6 +112,14 @@ def pixels(batch: Batch) -> jax.Array:
     return batch["image"].astype(jnp.float32) / 255.0
 
 
+def cosine(step: jax.Array, start: float, end: float, steps: int) -> jax.Array:
+    """From `start` at step 0 to `end` at `steps` along half a cosine, then constant."""
+    if steps == 0:
+        return jnp.asarray(end, jnp.float32)
+    done = jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0.0, 1.0)
+    return end + (start - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
+
+
 def build(config: Mapping) -> Task:
     """The task of `config.task`; unknown names and keys raise UserError."""
     fields = {key: config[key] for key in config if key != "name"}

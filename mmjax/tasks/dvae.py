@@ -15,7 +15,7 @@ from mmjax.losses import categorical, quantize
 from mmjax.models.dvae import DVae
 from mmjax.nn import logit_laplace
 from mmjax.state import Ctx, Vars
-from mmjax.tasks.base import Stage1, pixels
+from mmjax.tasks.base import Stage1, cosine, pixels
 
 PyTree = Any
 Metrics = dict[str, jax.Array]
@@ -202,11 +202,3 @@ class Task(Stage1):
             "reconstruct": reconstruct,
             "elbo_terms": elbo_terms,
         }
-
-
-def cosine(step: jax.Array, start: float, end: float, steps: int) -> jax.Array:
-    """From `start` at step 0 to `end` at `steps` along half a cosine, then constant."""
-    if steps == 0:
-        return jnp.asarray(end, jnp.float32)
-    done = jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0.0, 1.0)
-    return end + (start - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * done))

@@ -13,7 +13,7 @@ from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.losses import categorical
 from mmjax.state import Ctx, TrainState, Vars
-from mmjax.tasks import base, dvae
+from mmjax.tasks import base
 
 SPEC = {
     "kind": "dvae",
@@ -119,7 +119,7 @@ def test_gradients_reach_everything(variables):
 
 def test_schedules():
     def at(step, start, end, steps):
-        return float(dvae.cosine(jnp.asarray(step), start, end, steps))
+        return float(base.cosine(jnp.asarray(step), start, end, steps))
 
     assert at(0, 0.0, 6.6, 5000) == 0
     assert at(2500, 0.0, 6.6, 5000) == pytest.approx(3.3)

@@ -168,3 +168,13 @@ def read_file(folder: pathlib.Path, name: str) -> str | None:
     """A text file beside the weights, or None where there is none."""
     path = folder / name
     return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def unit() -> np.ndarray:
+    """1.0, for variables that a format does not carry."""
+    return np.ones((), np.float32)
+
+
+def replaced(model: Model, arrays: Arrays) -> Model:
+    """A model with other arrays."""
+    return dataclasses.replace(model, arrays=arrays)

@@ -1,0 +1,58 @@
+"""Autoencoders with continuous latents: stage 1 of latent diffusion.
+
+| preset | data | latents | cost | expect |
+|---|---|---|---|---|
+| kl_f8 (default) | your web shards | 32 x 32 x 4 at 256 px | a pod | see below |
+| tiny | shapes | 8 x 8 x 4 at 16 px | seconds | nothing: it is for tests |
+
+`kl_f8` has the layers of Stable Diffusion's autoencoder. It is trained with neither a
+discriminator nor a perceptual loss, so its pictures are softer than the released ones;
+those weights come in by `mmjax convert`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def kl_f8() -> ConfigDict:
+    """Rombach et al. 2022, table 8, f = 8 with 4 channels, without its GAN."""
+    config = common.run(steps=500_000, batch_size=96)
+    net = dict(width=128, mult=(1, 2, 4, 4), attention=(), hidden=4)
+    model = dict(image_size=256, code_dim=4, net=net, scale=0.18215)
+    config.task = ConfigDict(dict(name="autoencoder_kl", model=model))
+    config.data.train = "webdataset:SHARDS-*.tar"
+    config.data.tokenizer = dict(kind="none")
+    config.data.image = dict(size=256, mode="crop", train_scale=(0.8, 1.0), flip=True)
+    config.data.workers = 16
+    config.optim.b1, config.optim.b2, config.optim.eps = 0.5, 0.9, 1e-8
+    config.optim.lr, config.optim.warmup = 4.5e-6 * 96, 5000
+    config.optim.weight_decay = 0.0
+    config.checkpoint.every = 5000
+    return config
+
+
+def tiny() -> ConfigDict:
+    """Seconds on a CPU; every part of a real run, none of its size."""
+    config = kl_f8()
+    config.steps, config.batch_size, config.log_every = 4, 16, 1
+    config.task.model.net = dict(
+        width=16, mult=(1, 2), depth=1, attention=(1,), hidden=4, groups=8
+    )
+    config.task.model.update(image_size=16, scale=1.0)
+    config.data.train = "shapes:train?size=16&count=256"
+    config.data.image = dict(size=16, mode="squash", train_scale=(1.0, 1.0))
+    config.data.workers = 0
+    config.optim.lr, config.optim.warmup = 2e-3, 1
+    config.checkpoint.every = 2
+    source = "shapes:val?size=16&count=32"
+    config.evals.val = dict(type="reconstruction", every=4, source=source)
+    return config
+
+
+PRESETS = {f.__name__: f for f in (kl_f8, tiny)}
+
+
+def get_config(arg: str = "kl_f8") -> ConfigDict:
+    """The preset `arg`."""
+    return common.choose(arg, PRESETS, "kl_f8")

@@ -1,0 +1,61 @@
+"""VQGAN with a Gumbel bottleneck, as taming-transformers released it at f = 8.
+
+| preset | data | codes | cost | expect |
+|---|---|---|---|---|
+| f8 (default) | your web shards | 32 x 32 of 8192 at 256 px | a pod | see below |
+| tiny | shapes | 8 x 8 of 16 at 16 px | seconds | nothing: it is for tests |
+
+`f8` has the layers of the released model. It is trained on squared errors alone, so
+its pictures are softer; the released weights come in by `mmjax convert`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def f8() -> ConfigDict:
+    """32 x 32 codes of a 256 px picture (Esser et al. 2021), without its GAN."""
+    config = common.run(steps=500_000, batch_size=96)
+    net = dict(kind="vqgan", mult=(1, 1, 2, 4), attention=(3,))
+    spec = dict(kind="gumbel_vq", image_size=256, vocab_size=8192, net=net)
+    config.task = ConfigDict(dict(name="gumbel_vq", tokenizer=spec))
+    config.data.train = "webdataset:SHARDS-*.tar"
+    config.data.tokenizer = dict(kind="none")
+    config.data.image = dict(size=256, mode="crop", train_scale=(0.8, 1.0), flip=True)
+    config.data.workers = 16
+    config.optim.b1, config.optim.b2, config.optim.eps = 0.5, 0.9, 1e-8
+    config.optim.lr, config.optim.warmup = 4.5e-6 * 96, 5000
+    config.optim.weight_decay = 0.0
+    config.checkpoint.every = 5000
+    return config
+
+
+def tiny() -> ConfigDict:
+    """Seconds on a CPU; every part of a real run, none of its size."""
+    config = f8()
+    config.steps, config.batch_size, config.log_every = 4, 16, 1
+    net = dict(kind="vqgan", width=16, mult=(1, 2), depth=1, attention=(1,))
+    config.task.tokenizer = dict(
+        kind="gumbel_vq",
+        image_size=16,
+        vocab_size=16,
+        code_dim=8,
+        net=dict(net, hidden=8, groups=8),
+    )
+    config.data.train = "shapes:train?size=16&count=256"
+    config.data.image = dict(size=16, mode="squash", train_scale=(1.0, 1.0))
+    config.data.workers = 0
+    config.optim.lr, config.optim.warmup = 2e-3, 1
+    config.checkpoint.every = 2
+    source = "shapes:val?size=16&count=32"
+    config.evals.val = dict(type="reconstruction", every=4, source=source)
+    return config
+
+
+PRESETS = {f.__name__: f for f in (f8, tiny)}
+
+
+def get_config(arg: str = "f8") -> ConfigDict:
+    """The preset `arg`."""
+    return common.choose(arg, PRESETS, "f8")

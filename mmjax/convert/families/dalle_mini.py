@@ -1,0 +1,38 @@
+"""dalle-mini's and DALL-E mega's BART: recognised, and why it does not fit."""
+
+from collections.abc import Iterable, Mapping
+
+from mmjax.convert import families
+from mmjax.convert.read import Source
+from mmjax.errors import UserError
+
+ABOUT = "dalle-mini's prior: says what of it has no place here"
+TASK = ""  # nothing of ours is written so
+
+
+def detect(source: Source) -> bool:
+    theirs = source.files.get("config.json", {})
+    return isinstance(theirs, Mapping) and theirs.get("model_type") == "dallebart"
+
+
+def known(keys: Iterable[str]) -> int:
+    return sum(
+        key.startswith(("model.encoder.", "model.decoder.", "model/decoder"))
+        for key in keys
+    )
+
+
+def to_mmjax(source: Source) -> families.Model:
+    theirs = source.files["config.json"]
+    layers = theirs.get("encoder_layers", "?"), theirs.get("decoder_layers", "?")
+    raise UserError(
+        f"{source.place}: dalle-mini's prior does not fit mmjax's, which is one "
+        f"decoder over text and image: it has an encoder of {layers[0]} layers for "
+        f"the text and a decoder of {layers[1]} with cross-attention, gated "
+        "feed-forwards (GLU), NormFormer's extra norms and no biases. Its image "
+        "tokenizer is VQGAN f16-16384, which converts: --from taming_vqgan"
+    )
+
+
+def from_mmjax(model: families.Model) -> families.Export:
+    raise UserError("dalle-mini's prior is an encoder and a decoder: none is written")

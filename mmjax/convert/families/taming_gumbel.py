@@ -1,0 +1,48 @@
+"""taming-transformers' VQGAN with a Gumbel bottleneck (f = 8, 8192 codes)."""
+
+from collections.abc import Iterable
+
+from mmjax.convert import families
+from mmjax.convert.families import _vqgan
+from mmjax.convert.families._vqgan import conv
+from mmjax.convert.families.taming_vqgan import SIZE, TRAINING, fits, networks, picture
+from mmjax.convert.forms import POINT
+from mmjax.convert.read import Source
+from mmjax.convert.table import Rule, Table
+
+ABOUT = "taming-transformers' GumbelVQ: a checkpoint or state dict"
+TASK = "gumbel_vq"
+CODES = "quantize.embed.weight"
+TABLE = Table(
+    *_vqgan.taming(),
+    Rule(CODES, "params/codebook"),
+    *conv("quantize.proj", "params/logits_of", POINT),
+)
+
+
+def detect(source: Source) -> bool:
+    keys = source.tensors
+    return CODES in keys and "encoder.down.0.block.0.conv1.weight" in keys
+
+
+def known(keys: Iterable[str]) -> int:
+    return TABLE.known(keys)
+
+
+def to_mmjax(source: Source) -> families.Model:
+    arrays, kept = families.loaded(TABLE, networks(source, TRAINING))
+    vocab_size, code_dim = arrays["params/codebook"].shape
+    spec = {
+        "kind": TASK,
+        "image_size": SIZE,
+        "vocab_size": vocab_size,
+        "code_dim": code_dim,
+        "net": {"kind": "vqgan", **_vqgan.numbers(arrays, source.place)},
+    }
+    task = {"name": TASK, "tokenizer": spec}
+    return families.Model(task, picture(SIZE), None, arrays, kept)
+
+
+def from_mmjax(model: families.Model) -> families.Export:
+    fits(model, ema=False)
+    return families.Export({"model.safetensors": families.saved(TABLE, model)})

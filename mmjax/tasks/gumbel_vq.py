@@ -1,0 +1,107 @@
+"""VQGAN's tokenizer with a Gumbel-softmax bottleneck, trained on squared errors.
+
+taming-transformers' GumbelVQ without its discriminator and its perceptual loss.
+Legend: b rows, h w pixels, n tokens of a picture, d width of a code, v codes.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mmjax.losses import categorical, quantize
+from mmjax.models.gumbel_vq import GumbelVq
+from mmjax.state import Ctx, Vars
+from mmjax.tasks.base import Stage1, cosine, pixels
+
+PyTree = Any
+Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(Stage1):
+    """Fields are `config.task`. Defaults are those of the released f = 8 model.
+
+    tokenizer: what `mmjax.models.image_tokenizer.build` takes, of kind "gumbel_vq".
+    kl_weight: of the KL to even use of the codes, nats a token.
+    temperature_start, temperature, temperature_steps: of the relaxation, along a
+      cosine.
+    """
+
+    tokenizer: dict
+    kl_weight: float = 1e-8
+    temperature_start: float = 1.0
+    temperature: float = 1 / 16
+    temperature_steps: int = 150_000
+
+    def __post_init__(self) -> None:
+        for name in ("temperature_start", "temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: use more than 0")
+        for name in ("kl_weight", "temperature_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: use 0 or more")
+        self._require(GumbelVq, "gumbel_vq")
+
+    def loss(
+        self, variables: Vars, batch: Mapping[str, jax.Array], ctx: Ctx
+    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        """Mean square of pixels in [-1, 1] under relaxed codes + kl_weight KL.
+
+        Metrics: `reconstruction`; `kl`, nats a token, 0 to ln v; `psnr`, dB; `used` and
+        `perplexity` of the batch's likeliest tokens.
+        """
+        x_bhw3, v = pixels(batch), self.model.vocab_size
+        temperature = cosine(
+            ctx.step, self.temperature_start, self.temperature, self.temperature_steps
+        )
+        logits_bnv = self._apply(variables, "logits", x_bhw3)
+        noise_bnv = categorical.gumbel(
+            ctx.example_keys(len(x_bhw3)), logits_bnv.shape[1:]
+        )
+        soft_bnv = categorical.gumbel_softmax(logits_bnv, noise_bnv, temperature)
+        code_bnd = soft_bnv @ self._apply(variables, "codes")
+        y_bhw3 = self._apply(variables, "decode", code_bnd)
+        reconstruction = jnp.square(y_bhw3 - (2.0 * x_bhw3 - 1.0)).mean()
+        kl = categorical.kl_to_uniform(logits_bnv).mean()
+        ids_m = ctx.gather(jnp.argmax(logits_bnv, axis=-1)).reshape(-1)
+        count_v = jax.ops.segment_sum(jnp.ones_like(ids_m, jnp.float32), ids_m, v)
+        shown_bhw3 = jnp.clip(0.5 * jax.lax.stop_gradient(y_bhw3) + 0.5, 0.0, 1.0)
+        metrics = {
+            "reconstruction": reconstruction,
+            "kl": kl,
+            "psnr": quantize.psnr(ctx.mean(jnp.square(shown_bhw3 - x_bhw3).mean())),
+            "used": quantize.used(count_v),
+            "perplexity": quantize.perplexity(count_v),
+            "temperature": temperature,
+        }
+        return reconstruction + self.kl_weight * kl, (variables.extra, metrics)
+
+    def predict(self) -> Mapping[str, Any]:
+        """loss, encode, decode, reconstruct."""
+
+        def loss(variables: Vars, batch: Mapping, ctx: Ctx) -> Metrics:
+            value, (_, metrics) = self.loss(variables, batch, ctx)
+            return {"loss": value, **metrics}
+
+        def encode(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
+            ids_bn = self._apply(variables, "encode_tokens", pixels(batch))
+            return {"image_tokens": ids_bn}
+
+        def decode(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
+            ids_bn = batch["image_tokens"]
+            return {"image": self._apply(variables, "decode_tokens", ids_bn)}
+
+        def reconstruct(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
+            tokens = encode(variables, batch, ctx)
+            codes = jnp.asarray(self.model.vocab_size, jnp.int32)
+            return decode(variables, tokens, ctx) | tokens | {"vocab_size": codes}
+
+        return {
+            "loss": loss,
+            "encode": encode,
+            "decode": decode,
+            "reconstruct": reconstruct,
+        }

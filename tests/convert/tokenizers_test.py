@@ -1,0 +1,183 @@
+"""Image tokenizers' formats: round trips to the last bit, and what does not fit."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from mmjax import tree
+from mmjax.convert import families, read
+from mmjax.convert.families import _vqgan
+from mmjax.convert.table import UnknownLayout
+from mmjax.errors import UserError
+from mmjax.tasks import base
+
+NET = {"width": 32, "mult": (1, 2), "depth": 1, "hidden": 8}
+VQ = {"kind": "vqvae", "image_size": 256, "vocab_size": 16, "code_dim": 6}
+GUMBEL = {"kind": "gumbel_vq", "image_size": 256, "vocab_size": 16, "code_dim": 6}
+DVAE = {"kind": "dvae", "image_size": 256, "vocab_size": 32, "hidden": 8}
+KL = {"image_size": 64, "code_dim": 8, "scale": 0.3, "shift": 0.1}
+NO_MEANS = {"kmeans": 0, "revive_below": 0.0}
+
+
+def vq(**net):
+    made = {"kind": "vqgan", **NET, **net}
+    return {"name": "vqvae", **NO_MEANS, "tokenizer": {**VQ, "ema": False, "net": made}}
+
+
+def kl(**net):
+    return {"name": "autoencoder_kl", "model": {**KL, "net": {**NET, **net}}}
+
+
+CASES = {
+    "taming_vqgan": vq(attention=(1,)),
+    "taming_gumbel": {
+        "name": "gumbel_vq",
+        "tokenizer": {
+            **GUMBEL,
+            "net": {"kind": "vqgan", **NET, "attention": (0, 1), "middle": True},
+        },
+    },
+    "diffusers_vq": vq(attention=(1,), groups=16),
+    "diffusers_kl": kl(attention=()),
+    "openai_dvae": {
+        "name": "dvae",
+        "tokenizer": {**DVAE, "groups": 2, "blocks_per_group": 2, "init_width": 12},
+    },
+}
+
+
+def model_of(task):
+    """A model with random arrays, and what a family is given."""
+    built = base.build(task)
+    shape = built.module if task["name"] == "autoencoder_kl" else built.model
+    batch = {"image": np.zeros((1, shape.image_size, shape.image_size, 3), np.uint8)}
+    shapes = jax.eval_shape(built.init, jax.random.key(0), batch)
+    rng = np.random.default_rng(0)
+    arrays = {
+        path: rng.normal(size=leaf.shape).astype(np.float32)
+        for path, leaf in tree.flatten(
+            {"params": shapes.params, **shapes.extra}
+        ).items()
+    }
+    image = {"size": 256, "mode": "crop", "method": "bilinear"}
+    return families.Model(task, image, None, arrays)
+
+
+def write(export, folder):
+    folder.mkdir()
+    for name, tensors in export.tensors.items():
+        safetensors.numpy.save_file(dict(tensors), folder / name)
+    for name, text in export.texts.items():
+        (folder / name).write_text(text)
+    return read.read(folder)
+
+
+def numbers(task):
+    """What decides the networks, with the defaults filled in."""
+    built = base.build(task)
+    return repr(built.module if task["name"] == "autoencoder_kl" else built.model)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_round_trip_is_bit_equal(name, tmp_path):
+    family, task = families.find(name), CASES[name]
+    model = model_of(task)
+    source = write(family.from_mmjax(model), tmp_path / "out")
+    assert families.detect(source) == name
+    assert family.known(source.tensors) == len(source.tensors)
+    back = family.to_mmjax(source)
+    assert numbers(dict(back.task)) == numbers(task)
+    carried = {k for k in model.arrays if k.startswith("params/")}
+    assert {k for k in back.arrays if k.startswith("params/")} == carried
+    for path in carried:
+        np.testing.assert_array_equal(back.arrays[path], model.arrays[path], path)
+    again = family.from_mmjax(back)
+    for file, tensors in family.from_mmjax(model).tensors.items():
+        assert again.tensors[file].keys() == tensors.keys()
+        for key, value in tensors.items():
+            np.testing.assert_array_equal(again.tensors[file][key], value, key)
+    if "config.json" in again.texts:
+        assert json.loads(again.texts["config.json"]) == source.files["config.json"]
+
+
+def test_old_names_of_attentions_come_back(tmp_path):
+    family, model = families.find("diffusers_kl"), model_of(CASES["diffusers_kl"])
+    export = family.from_mmjax(model)
+    (file,) = export.tensors
+    names = zip(_vqgan.DIFFUSERS[1:], _vqgan.DIFFUSERS_OLD[1:], strict=True)
+    tensors = dict(export.tensors[file])
+    for new, old in names:
+        tensors = {k.replace(f".{new}.", f".{old}."): v for k, v in tensors.items()}
+    assert "encoder.mid_block.attentions.0.query.weight" in tensors
+    source = write(families.Export({file: tensors}, export.texts), tmp_path / "old")
+    back = family.to_mmjax(source)
+    for path, value in model.arrays.items():
+        np.testing.assert_array_equal(back.arrays[path], value, path)
+    assert family.from_mmjax(back).tensors[file].keys() == tensors.keys()
+
+
+def test_training_parts_of_vqgan_are_left_out_and_others_are_not(tmp_path):
+    family = families.find("taming_vqgan")
+    export = family.from_mmjax(model_of(CASES["taming_vqgan"]))
+    tensors = dict(export.tensors["model.safetensors"])
+    tensors["loss.discriminator.main.0.weight"] = np.zeros((2, 3), np.float32)
+    source = write(families.Export({"m.safetensors": tensors}), tmp_path / "a")
+    assert families.detect(source) == "taming_vqgan"
+    family.to_mmjax(source)
+    tensors["decoder.extra.weight"] = np.zeros(2, np.float32)
+    source = write(families.Export({"m.safetensors": tensors}), tmp_path / "b")
+    with pytest.raises(UnknownLayout, match="no rule for decoder.extra.weight"):
+        family.to_mmjax(source)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"act_fn": "relu"}, "act_fn is 'relu': only 'silu' fits"),
+        ({"in_channels": 4}, "in_channels is 4: only 3 fits"),
+        ({"use_quant_conv": False}, "both or neither fit"),
+        ({"latents_mean": [0.1]}, "latents_mean"),
+    ],
+)
+def test_configs_that_do_not_fit(change, words, tmp_path):
+    family = families.find("diffusers_kl")
+    export = family.from_mmjax(model_of(CASES["diffusers_kl"]))
+    config = {**json.loads(export.texts["config.json"]), **change}
+    export = families.Export(export.tensors, {"config.json": json.dumps(config)})
+    source = write(export, tmp_path / "out")
+    with pytest.raises(UserError, match=words):
+        family.to_mmjax(source)
+
+
+def test_models_that_a_format_has_no_place_for():
+    conv = {"name": "vqvae", "tokenizer": {**VQ, "net": {"kind": "conv"}}}
+    with pytest.raises(UserError, match="of kind 'conv': only 'vqgan' fits"):
+        families.find("taming_vqgan").from_mmjax(model_of(conv))
+    with pytest.raises(UserError, match="16 groups in a norm: this format has 32"):
+        families.find("taming_vqgan").from_mmjax(model_of(vq(attention=(), groups=16)))
+    averaged = vq(attention=())
+    averaged["tokenizer"] = {**averaged["tokenizer"], "ema": True}
+    with pytest.raises(UserError, match="moving averages"):
+        families.find("diffusers_vq").from_mmjax(model_of(averaged))
+
+
+def test_priors_that_do_not_fit_say_why(tmp_path):
+    names = ("tok_emb_img", "tok_emb_txt", "pos_emb_txt", "head_img")
+    tensors = {f"stage2.{n}.weight": np.zeros((4, 3), np.float32) for n in names}
+    tensors["stage2.pos_emb_img.weight"] = np.zeros((256, 3), np.float32)
+    source = write(families.Export({"m.safetensors": tensors}), tmp_path / "a")
+    assert families.detect(source) == "mindalle"
+    with pytest.raises(UserError, match="256 free vectors .* one of 16 rows"):
+        families.find("mindalle").to_mmjax(source)
+    config = {"model_type": "dallebart", "encoder_layers": 12, "decoder_layers": 12}
+    tensors = {"model.encoder.layers.a": np.zeros(3, np.float32)}
+    export = families.Export(
+        {"m.safetensors": tensors}, {"config.json": json.dumps(config)}
+    )
+    source = write(export, tmp_path / "b")
+    assert families.detect(source) == "dalle_mini"
+    with pytest.raises(UserError, match="encoder of 12 layers .* cross-attention"):
+        families.find("dalle_mini").to_mmjax(source)
