@@ -23,16 +23,16 @@ def of_folder(source: Source, context: int, vocab_size: int, clean: str = "") ->
             f"{source.place}: has no tokenizer.json beside it, and sentencepiece "
             "models are not read; the tokenizers of SigLIP on the Hub have one"
         )
-    config = source.files.get("tokenizer_config.json", {})
+    theirs = source.files.get("tokenizer_config.json", {})
     words = path.read_text(encoding="utf-8")
-    end, pad = (_token(config, name) for name in ("eos_token", "pad_token"))
+    end, pad = (_token(theirs, name) for name in ("eos_token", "pad_token"))
     engine = pieces.opened(words)
     ids = {token: engine.token_to_id(token) for token in (end, pad)}
     for token, number in ids.items():
         if number is None:
             raise UserError(f"{path}: tokenizer_config.json's {token!r} is no token")
     # SiglipTokenizer cleans in code as well.
-    siglip = str(config.get("tokenizer_class", "")).startswith("SiglipTokenizer")
+    siglip = str(theirs.get("tokenizer_class", "")).startswith("SiglipTokenizer")
     clean = "canonical_" if clean == "canonicalize" else "canonical" if siglip else ""
     built = pieces.PieceTokenizer(
         pieces.completed(words, end=end, clean=clean),
@@ -48,8 +48,8 @@ def of_folder(source: Source, context: int, vocab_size: int, clean: str = "") ->
     return built.to_json()
 
 
-def _token(config: dict[str, Any], name: str) -> str:
-    found = config.get(name, "</s>")
+def _token(theirs: dict[str, Any], name: str) -> str:
+    found = theirs.get(name, "</s>")
     return found["content"] if isinstance(found, dict) else found
 
 

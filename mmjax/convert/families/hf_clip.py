@@ -77,7 +77,7 @@ def _config(source: Source) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def merged(config: Mapping[str, Any], key: str, defaults: Mapping[str, Any]) -> dict:
+def merged(theirs: Mapping[str, Any], key: str, defaults: Mapping[str, Any]) -> dict:
     """A tower's config with the defaults of its class.
 
     `text_config_dict`, which old files hold beside `text_config`, goes before it, as
@@ -85,7 +85,7 @@ def merged(config: Mapping[str, Any], key: str, defaults: Mapping[str, Any]) -> 
     """
     found = dict(defaults)
     for name in (key, f"{key}_dict"):
-        found |= {k: v for k, v in (config.get(name) or {}).items() if k in defaults}
+        found |= {k: v for k, v in (theirs.get(name) or {}).items() if k in defaults}
     return found
 
 
@@ -102,10 +102,10 @@ def tower(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_mmjax(source: Source) -> families.Model:
-    config = _config(source)
+    theirs = _config(source)
     text, vision = (
-        merged(config, "text_config", _TEXT),
-        merged(config, "vision_config", _VISION),
+        merged(theirs, "text_config", _TEXT),
+        merged(theirs, "vision_config", _VISION),
     )
     if vision["num_channels"] != 3:
         raise UserError(f"{source.place}: {vision['num_channels']} channels: 3 fit")
@@ -116,7 +116,7 @@ def to_mmjax(source: Source) -> families.Model:
     task = _clip.task(
         {"kind": "vit", "patch": vision["patch_size"], **tower(vision)},
         {"kind": "transformer", **tower(text)},
-        embed_dim=config.get("projection_dim", 512),
+        embed_dim=theirs.get("projection_dim", 512),
         vocab_size=text["vocab_size"],
         context=context,
         image_size=vision["image_size"],
