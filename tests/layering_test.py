@@ -27,6 +27,7 @@ ALLOWED = {
     "clock": "flops",
     "nn": "nn tree",
     "losses": "losses",
+    "probe": "probe",
     "sampling": "sampling",
     "models": "models nn schema",
     "parallel": "hosts tree state schema",
@@ -36,7 +37,9 @@ ALLOWED = {
     "step": "state tree",
     "tasks": "tasks.base models nn losses sampling state schema",
     "data": "data schema cache",
-    "evaluators": "evaluators metrics data parallel state schema sampling.rerank",
+    "evaluators": (
+        "evaluators metrics data parallel state schema sampling.rerank probe"
+    ),
     "convert": "convert models tree schema",
 }
 # These put the parts together: they may import all but the members of a family.
