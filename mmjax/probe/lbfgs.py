@@ -24,7 +24,9 @@ class Round(NamedTuple):
     """How far some iterations came.
 
     weights_rlc; objective_l; gap_l: estimate of the decrease still to come, as a share
-    of the objective; iterations_l; done_l: whether the gap is below the tolerance.
+    of the objective; iterations_l; done_l: whether the gap is below the tolerance. One
+    that is not done and has iterations left had no step down: rounding, or curvature
+    that changed; a new round may go on from there.
     """
 
     weights_rlc: jax.Array
@@ -38,6 +40,7 @@ class _State(NamedTuple):
     scaled_rlc: jax.Array  # weights over `scale_rlc`: what L-BFGS moves
     logits_nlc: jax.Array
     gradient_rlc: jax.Array  # with respect to scaled_rlc
+    value_l: jax.Array
     memory: optax.ScaleByLBFGSState
     gap_l: jax.Array
     done_l: jax.Array
@@ -52,7 +55,7 @@ def objective(
     weights_rlc: jax.Array,
 ) -> jax.Array:
     """(l,): mean cross-entropy + sum over coordinates of penalty / 2 x weight^2."""
-    logits_nlc = _logits(features_nr, weights_rlc)
+    logits_nlc = _logits(features_nr, labels_n, weights_rlc)
     return _value(logits_nlc, labels_n, penalty_rl, weights_rlc)
 
 
@@ -84,25 +87,30 @@ def minimize(
         return (state.count < iterations) & ~state.done_l.all()
 
     def step(state: _State) -> _State:
-        weights = scale_rlc * state.scaled_rlc
+        weights, value_l = scale_rlc * state.scaled_rlc, state.value_l
         move, memory = update(state.gradient_rlc, state.memory, state.scaled_rlc)
         slope_l = -(state.gradient_rlc * move).sum((0, 2))
-        value_l = _value(state.logits_nlc, labels_n, penalty_rl, weights)
         gap_l = -0.5 * slope_l / value_l
         # a direction that climbs: nothing but rounding is left of the gradient
         done_l = state.done_l | (slope_l >= 0) | (gap_l <= tolerance)
         direction = -scale_rlc * move
-        change_nlc = _logits(features_nr, direction)
+        change_nlc = _logits(features_nr, labels_n, direction)
         line = state.logits_nlc, change_nlc, weights, direction
-        length_l = _line_search(*line, labels_n, penalty_rl, slope_l, done_l)
-        length_l1 = length_l[:, None]
-        scaled = state.scaled_rlc - length_l1 * move
-        logits = state.logits_nlc + length_l1 * change_nlc
+        length_l = _line_search(*line, penalty_rl, slope_l, done_l)
+        scaled = state.scaled_rlc - length_l[:, None] * move
+        logits = state.logits_nlc + length_l[:, None] * change_nlc
+        next_l = _value(logits, labels_n, penalty_rl, scale_rlc * scaled)
+        # more than rounding, or NaN: the step is not taken
+        done_l |= ~(next_l <= value_l * (1 + 1e-5))
+        stay_l1 = done_l[:, None]
+        scaled = jnp.where(stay_l1, state.scaled_rlc, scaled)
+        logits = jnp.where(stay_l1, state.logits_nlc, logits)
         gradient = scale_rlc * _gradient(*args, logits, scale_rlc * scaled)
         return _State(
             scaled,
             logits,
-            jnp.where(done_l[:, None], state.gradient_rlc, gradient),
+            gradient,
+            jnp.where(done_l, value_l, next_l),
             memory,
             jnp.where(state.done_l, state.gap_l, gap_l),
             done_l,
@@ -110,11 +118,12 @@ def minimize(
             state.count + 1,
         )
 
-    scaled, logits = weights_rlc / scale_rlc, _logits(features_nr, weights_rlc)
+    scaled, logits = weights_rlc / scale_rlc, _logits(*args[:2], weights_rlc)
     start = _State(
         scaled,
         logits,
         scale_rlc * _gradient(*args, logits, weights_rlc),
+        _value(logits, labels_n, penalty_rl, weights_rlc),
         jax.vmap(rule.init, in_axes=1)(scaled),
         jnp.full(shape_l, jnp.inf),
         jnp.zeros(shape_l, bool),
@@ -124,14 +133,23 @@ def minimize(
     end = jax.lax.while_loop(go_on, step, start)
     found = scale_rlc * end.scaled_rlc
     value_l = objective(features_nr, labels_n, penalty_rl, found)  # logits anew
-    return Round(found, value_l, end.gap_l, end.iterations_l, end.done_l)
+    small_l = jnp.abs(end.gap_l) <= tolerance
+    return Round(found, value_l, end.gap_l, end.iterations_l, small_l)
 
 
-def _logits(features_nr: jax.Array, weights_rlc: jax.Array) -> jax.Array:
+def _logits(
+    features_nr: jax.Array, labels_n: jax.Array, weights_rlc: jax.Array
+) -> jax.Array:
+    """Logits less that of the row's own class, (n, l, c).
+
+    So the chance of being wrong keeps its digits where it is small, which is all that
+    is left to fit once a weak penalty lets the classes come apart.
+    """
     r, many, c = weights_rlc.shape
     flat = weights_rlc.reshape(r, many * c)
-    product = jnp.matmul(features_nr, flat, precision="highest")
-    return product.reshape(-1, many, c)
+    product = jnp.matmul(features_nr, flat, precision="highest").reshape(-1, many, c)
+    own_nl1 = jnp.take_along_axis(product, labels_n[:, None, None], -1)
+    return product - own_nl1
 
 
 def _back(features_nr: jax.Array, rows_nlc: jax.Array) -> jax.Array:
@@ -147,14 +165,14 @@ def _value(
     penalty_rl: jax.Array,
     weights_rlc: jax.Array,
 ) -> jax.Array:
-    right_nl = _of_label(logits_nlc, labels_n)
-    fit_l = (jax.nn.logsumexp(logits_nlc, -1) - right_nl).mean(0)
+    others_nlc = jnp.where(_own(logits_nlc, labels_n), -jnp.inf, logits_nlc)
+    fit_l = jax.nn.softplus(jax.nn.logsumexp(others_nlc, -1)).mean(0)
     return fit_l + 0.5 * (penalty_rl[..., None] * weights_rlc**2).sum((0, 2))
 
 
-def _of_label(rows_nlc: jax.Array, labels_n: jax.Array) -> jax.Array:
-    """The entry of each row's own class, (n, l)."""
-    return jnp.take_along_axis(rows_nlc, labels_n[:, None, None], -1)[..., 0]
+def _own(logits_nlc: jax.Array, labels_n: jax.Array) -> jax.Array:
+    """bool (n, 1, c): the class of each row."""
+    return labels_n[:, None, None] == jnp.arange(logits_nlc.shape[-1])
 
 
 def _gradient(
@@ -164,9 +182,11 @@ def _gradient(
     logits_nlc: jax.Array,
     weights_rlc: jax.Array,
 ) -> jax.Array:
-    hot_n1c = jax.nn.one_hot(labels_n, logits_nlc.shape[-1])[:, None]
-    rest_nlc = (jax.nn.softmax(logits_nlc, -1) - hot_n1c) / len(labels_n)
-    return _back(features_nr, rest_nlc) + penalty_rl[..., None] * weights_rlc
+    own_n1c = _own(logits_nlc, labels_n)
+    wrong_nlc = jnp.where(own_n1c, 0, jax.nn.softmax(logits_nlc, -1))
+    rest_nlc = jnp.where(own_n1c, -wrong_nlc.sum(-1, keepdims=True), wrong_nlc)
+    fit_rlc = _back(features_nr, rest_nlc / len(labels_n))
+    return fit_rlc + penalty_rl[..., None] * weights_rlc
 
 
 def _scale(
@@ -176,7 +196,8 @@ def _scale(
     weights_rlc: jax.Array,
 ) -> jax.Array:
     """One over the root of the Hessian's diagonal."""
-    chance_nlc = jax.nn.softmax(_logits(features_nr, weights_rlc), -1)
+    logits_nlc = _logits(features_nr, labels_n, weights_rlc)
+    chance_nlc = jax.nn.softmax(logits_nlc, -1)
     spread_nlc = chance_nlc * (1 - chance_nlc) / len(labels_n)
     curve_rlc = _back(jnp.square(features_nr), spread_nlc) + penalty_rl[..., None]
     # no smaller than rounding lets it be: the intercept has no penalty
@@ -188,7 +209,6 @@ def _line_search(
     change_nlc: jax.Array,
     weights_rlc: jax.Array,
     direction_rlc: jax.Array,
-    labels_n: jax.Array,
     penalty_rl: jax.Array,
     slope_l: jax.Array,
     done_l: jax.Array,
@@ -200,7 +220,6 @@ def _line_search(
     which float32 cannot tell apart near the end, are not compared.
     """
     penalty_rl1 = penalty_rl[..., None]
-    right_l = _of_label(change_nlc, labels_n).mean(0)
 
     def at(length_l: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Slope and curvature."""
@@ -208,7 +227,7 @@ def _line_search(
         mean_nl = (chance_nlc * change_nlc).sum(-1)
         square_nl = (chance_nlc * change_nlc**2).sum(-1)
         moved_rlc = weights_rlc + length_l[:, None] * direction_rlc
-        slope = mean_nl.mean(0) - right_l
+        slope = mean_nl.mean(0)  # of the row's own class the change is 0
         slope += (penalty_rl1 * moved_rlc * direction_rlc).sum((0, 2))
         curve = (square_nl - mean_nl**2).mean(0)
         return slope, curve + (penalty_rl1 * direction_rlc**2).sum((0, 2))

@@ -113,11 +113,11 @@ def test_the_same_optimum_as_scikit_learn(classes, n):
     linear = pytest.importorskip("sklearn.linear_model")
     features_nd, labels_n = data(n=n, d=60, classes=classes)
     features_nd /= features_nd.std(0)
-    strengths = [1e-4, 1e-2, 1.0, 1e2, 1e4]
+    strengths = [1e-3, 1e-2, 1.0, 1e2, 1e4]
     probes = logistic.Problem(features_nd, labels_n).path(strengths)
     for probe in probes:
         peer = linear.LogisticRegression(
-            C=1 / probe.strength, tol=1e-10, max_iter=20_000
+            C=1 / probe.strength, tol=1e-14, max_iter=50_000
         ).fit(features_nd.astype(np.float64), labels_n)
         ours_dc = probe.weights_dc - probe.weights_dc.mean(1, keepdims=True)
         theirs_dc = peer.coef_.T - peer.coef_.T.mean(1, keepdims=True)
