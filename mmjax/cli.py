@@ -25,6 +25,7 @@ VERBS = {
     "inspect": "show a run: parameter table, config, last metrics",
     "embed": "write embeddings of images and texts to an npz file",
     "zeroshot": "classify images by label names",
+    "probe": "zero-shot, linear probe and few shots on labelled data sets",
     "sample": "draw images for prompts, best first by a CLIP",
     "complete": "complete an image from its top rows and a prompt",
     "data": "check a source, train a BPE on its captions, build data sets",

@@ -90,12 +90,9 @@ class Evaluator:
         top1 (repeats, shots), index, label and, with zero-shot, zero_shot_hit.
         """
         cfg = self.config
-        found = {
-            split: labelled.extract(
-                self._env, vars, view, cfg.features, self._size, self._where
-            )
-            for split, view in self._views.items()
-        }
+        found = labelled.extract_all(
+            self._env, vars, self._views, self.config, self._size, self._where
+        )
         test, train = found["test"], found["train"]
         zero_hit_n = self._zero_shot_hits(vars)
         hits_srn, unconverged = self._hits(found)
@@ -158,7 +155,6 @@ class Evaluator:
 
     def _card(self, counts: dict, found: dict, draw: dict) -> dict[str, Any]:
         cfg = self.config
-        others = [split for split in found if split != "test"]
         name = cfg.templates if isinstance(cfg.templates, str) else None
         prompts = None
         if self._zero_shot is not None:
@@ -184,9 +180,7 @@ class Evaluator:
                 "iterations": cfg.iterations,
                 "shots": list(cfg.shots),
                 "repeats": cfg.repeats,
-                "splits": {
-                    s: labelled.split_card(self._views[s], found[s]) for s in others
-                },
+                "splits": labelled.splits_card(self._views, found, cfg),
             },
             text=self._zero_shot is not None,
         )

@@ -36,7 +36,7 @@ def open_splits(
     views = {
         split: open_view(spec, limits.get(split), env.open_source)
         for split, spec in specs.items()
-        if spec is not None
+        if spec is not None and not isinstance(spec, float)
     }
     names = zero_shot.checked_names((), views["test"], f"{where}.source")
     for split, view in views.items():
@@ -111,11 +111,56 @@ def extract(
     return found
 
 
-def split_card(view: View, found: Labelled) -> dict[str, Any]:
-    """A split other than the test split, for the card."""
-    return {
-        "name": view.name,
-        "fingerprint": view.fingerprint(),
-        "records": len(view),
-        "broken": found.broken,
+def extract_all(
+    env: Env,
+    vars: PyTree,
+    views: Mapping[str, View],
+    config: Any,
+    size: int,
+    where: str,
+) -> dict[str, Labelled]:
+    """`extract` of every split; a `val` that is a share is taken out of train."""
+    name = config.features
+    found = {s: extract(env, vars, v, name, size, where) for s, v in views.items()}
+    if isinstance(config.val, float):
+        train = found["train"]
+        taken = held_out(train.label_n, config.val, seed=config.seed)
+        if not taken.any():
+            raise UserError(
+                f"{where}.val: a share of {config.val} of {len(taken)} training "
+                "images is none of any class: give a larger share"
+            )
+        for split, rows in (("train", ~taken), ("val", taken)):
+            arrays = (array[rows] for array in train[:3])
+            found[split] = Labelled(*arrays, train.broken)
+    return found
+
+
+def held_out(label_n: np.ndarray, share: float, *, seed: int) -> np.ndarray:
+    """bool (n,): that share of every class, rounded down, the same for a seed."""
+    taken = np.zeros(len(label_n), bool)
+    for label in np.unique(label_n):
+        own = np.random.default_rng([seed, int(label)]).permutation(
+            np.flatnonzero(label_n == label)
+        )
+        taken[own[: int(share * len(own))]] = True
+    return taken
+
+
+def splits_card(
+    views: Mapping[str, View], found: Mapping[str, Labelled], config: Any
+) -> dict[str, Any]:
+    """The splits other than test, for the card."""
+    card = {
+        split: {
+            "name": view.name,
+            "fingerprint": view.fingerprint(),
+            "records": len(view),
+            "broken": found[split].broken,
+        }
+        for split, view in views.items()
+        if split != "test"
     }
+    if isinstance(config.val, float):
+        card["val"] = {"share_of_train": config.val, "seed": config.seed}
+    return card

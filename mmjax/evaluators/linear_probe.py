@@ -20,7 +20,8 @@ from mmjax.probe import logistic, search
 
 @dataclass(frozen=True)
 class Config(EvalConfig):
-    """source: the test split. train, val: specs of the other two.
+    """source: the test split. train, val: specs of the other two; val may be a share
+      between 0 and 1 of every class of train, taken out of it.
 
     features: the predict function whose rows are classified: `features` are those
       before the projection to the joint space, `projected` those after it (CLIP's own
@@ -72,12 +73,9 @@ class Evaluator:
         `arrays` holds index, label and prediction per test example, and of every
         strength tried (rising) its val_accuracy and iterations.
         """
-        found = {
-            split: labelled.extract(
-                self._env, vars, view, self.config.features, self._size, self._where
-            )
-            for split, view in self._views.items()
-        }
+        found = labelled.extract_all(
+            self._env, vars, self._views, self.config, self._size, self._where
+        )
         probe, path = self._fit(found)
         test = found["test"]
         prediction_n = probe.predict(test.features_nd)
@@ -124,7 +122,6 @@ class Evaluator:
 
     def _card(self, counts: dict, found: dict, draw: dict) -> dict[str, Any]:
         cfg = self.config
-        others = [split for split in found if split != "test"]
         return card.write(
             cfg,
             self._env,
@@ -143,9 +140,7 @@ class Evaluator:
                 "search": cfg.search if cfg.strength is None else cfg.strength,
                 "refit": cfg.refit,
                 "iterations": cfg.iterations,
-                "splits": {
-                    s: labelled.split_card(self._views[s], found[s]) for s in others
-                },
+                "splits": labelled.splits_card(self._views, found, cfg),
             },
             text=False,
         )
@@ -158,9 +153,10 @@ def need_splits(config: Any, where: str) -> None:
     if config.val is None and config.strength is None:
         raise UserError(
             f"{where}: 'val' is missing, by which the strength is chosen: give the "
-            "validation split's spec (a set without one: part=train for train and "
-            "part=held_out for val), or fix strength"
+            "validation split's spec, or a share of train such as 0.2, or fix strength"
         )
+    if isinstance(config.val, float) and not 0 < config.val < 1:
+        raise UserError(f"{where}: val {config.val} must lie between 0 and 1")
 
 
 def accuracies(

@@ -1,0 +1,150 @@
+"""Zero-shot, linear probe and few shots of trained runs on labelled data sets.
+
+The data sets are a JSON file, {name: {"train": SPEC, "test": SPEC, "templates": NAME}},
+with "val" (a SPEC or a share of train, else 0.2) and "shots" if they are
+to differ. Writes results.json (values and cards), and per run WORKDIR_bars.png and
+WORKDIR_few_shot.png, into --out.
+"""
+
+import argparse
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from mmjax import runtime, schema
+from mmjax.errors import UserError
+
+EXAMPLE = """examples:
+  mmjax probe runs/flickr8k runs/emoji --sets experiments/clip_probes/sets.json \\
+      --out runs/probes
+"""
+KEYS = ("train", "test", "templates")
+MORE = {"val": 0.2, "shots": (1, 2, 4, 8, 16)}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("workdirs", nargs="+", type=pathlib.Path, metavar="WORKDIR")
+    parser.add_argument("--sets", type=pathlib.Path, required=True, metavar="JSON")
+    parser.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR")
+    parser.add_argument("--only", metavar="A,B", help="some of the data sets")
+    parser.add_argument(
+        "--features",
+        default="features",
+        help="features (before the projection) or projected (after it)",
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="draws of few shots")
+
+
+def run(args: argparse.Namespace) -> int:
+    sets = read_sets(args.sets, args.only)
+    runtime.configure()
+    from mmjax.commands.eval import lines
+
+    results: dict[str, Any] = {}
+    for workdir in args.workdirs:
+        name = workdir.resolve().name
+        if name in results:
+            raise UserError(f"two workdirs are called {name!r}: rename one")
+        results[name] = _measure(workdir, sets, args.features, args.repeats)
+        for data, by in results[name].items():
+            for protocol, result in by.items():
+                print("\n".join(["", f"{name}, {data}: {protocol}"]))
+                print("\n".join(lines(result["values"])))
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    for name, by_data in results.items():
+        _draw(args.out, name, by_data)
+    print(f"\nwritten: {args.out}")
+    return 0
+
+
+def read_sets(path: pathlib.Path, only: str | None) -> dict[str, dict[str, Any]]:
+    """{name: specs}; `$MMJAX_DATA` in a spec is that variable, or ../shared/data.
+
+    Raises:
+      UserError: the file is missing or no such JSON, a key is unknown or missing, or
+        `only` names a set that is not there.
+    """
+    import os
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as e:
+        raise UserError(f"cannot read {path}: {e.strerror}") from e
+    root = os.environ.get("MMJAX_DATA", "../shared/data")
+    try:
+        found = json.loads(text.replace("$MMJAX_DATA", root))
+    except json.JSONDecodeError as e:
+        raise UserError(f"{path}: not JSON ({e})") from e
+    for name, specs in found.items():
+        for key in specs:
+            if key not in (*KEYS, *MORE):
+                hint = schema.suggest(key, (*KEYS, *MORE))
+                raise UserError(f"{path}: {name} has {key!r}{hint}")
+        for key in KEYS:
+            if key not in specs:
+                raise UserError(f"{path}: {name} has no {key!r}")
+    chosen = only.split(",") if only else list(found)
+    for name in chosen:
+        if name not in found:
+            raise UserError(f"no data set {name!r}{schema.suggest(name, found)}")
+    return {name: MORE | found[name] for name in chosen}
+
+
+def _measure(
+    workdir: pathlib.Path, sets: Mapping[str, Mapping], features: str, repeats: int
+) -> dict[str, Any]:
+    """{data set: {protocol: values and card}} of the run's newest checkpoint."""
+    import dataclasses
+
+    from mmjax import notebook
+    from mmjax import parts as parts_lib
+
+    seen = notebook.load_run(workdir)
+    found: dict[str, Any] = {}
+    for name, specs in sets.items():
+        splits = {"source": specs["test"], "train": specs["train"], "val": specs["val"]}
+        probe = splits | {"features": features}
+        words = {"templates": specs["templates"]}
+        few = {"repeats": repeats, "shots": specs["shots"]}
+        evals = {
+            "zero_shot": {"type": "zero_shot", "source": specs["test"]} | words,
+            "linear_probe": {"type": "linear_probe"} | probe,
+            "few_shot": {"type": "few_shot"} | few | probe | words,
+        }
+        cfg = dataclasses.replace(seen.parts.cfg, evals=evals)
+        parts = dataclasses.replace(seen.parts, cfg=cfg)
+        results = parts_lib.evaluate(parts, seen.state.eval_vars())
+        found[name] = {
+            protocol: {"step": seen.step, "values": r.values, "card": r.card}
+            for protocol, r in results.items()
+        }
+        shots = float(results["few_shot"].arrays["shots"][-1])
+        found[name]["few_shot"]["values"]["shots_full"] = shots
+        count = results["zero_shot"].card["class_names"]["count"]
+        found[name]["zero_shot"]["values"]["chance"] = 1 / count
+    return found
+
+
+def _draw(out: pathlib.Path, name: str, by_data: Mapping[str, Mapping]) -> None:
+    from mmjax.evaluators import plots
+
+    both = {
+        data: {
+            title: by[key]["values"]
+            for key, title in (
+                ("zero_shot", "zero-shot"),
+                ("linear_probe", "linear probe"),
+            )
+        }
+        for data, by in by_data.items()
+    }
+    chance = {d: by["zero_shot"]["values"]["chance"] for d, by in by_data.items()}
+    title = f"{name}: 95 % intervals, dotted is chance"
+    figure = plots.bars(both, chance=chance, title=title)
+    figure.savefig(out / f"{name}_bars.png", dpi=plots.DPI)
+    curves = {data: by["few_shot"]["values"] for data, by in by_data.items()}
+    plots.few_shot(curves, title=name).savefig(
+        out / f"{name}_few_shot.png", dpi=plots.DPI
+    )
