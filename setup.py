@@ -35,6 +35,7 @@ INSTALL = [
 ]
 
 TORCH = ["torch>=2.4", "open_clip_torch>=3.2"]  # the peer, and its tokenizer
+SKLEARN = ["scikit-learn>=1.6"]  # the linear probe's peer
 EXTRAS = {
     "cuda12": ["jax[cuda12]"],
     "cuda13": ["jax[cuda13]"],
@@ -46,8 +47,8 @@ EXTRAS = {
     # public weights: their file format, and fetching them
     "convert": ["safetensors", "huggingface_hub"],
     # the peers: DataLoader and transforms, GPT-2 with its cache
-    "bench": [*TORCH, "torchvision", "transformers"],
-    "parity": TORCH,  # tests against the original implementations
+    "bench": [*TORCH, *SKLEARN, "torchvision", "transformers"],
+    "parity": [*TORCH, *SKLEARN],  # tests against the original implementations
     "notebook": ["nbclient", "nbformat", "ipykernel"],
     "dev": [
         "pytest",

@@ -4,14 +4,17 @@
 
 Strengths are those of CLIP's linear probes (Radford et al. 2021, A.3), 1e-6 to 1e6.
 scikit-learn's LogisticRegression (lbfgs, at most 1,000 iterations, its own tolerance
-and threads) is fitted for each from nothing, as CLIP's code does, and
-as `sklearn_warm` from the neighbour's solution, strongest first. Both read float32
-features. The sides live in processes of their own and take turns; mmjax's time has the
-centring and turning of features in it, and no compilation (`first_s` has).
+and threads) is fitted for each from nothing, as CLIP's code does. Where the penalty is
+weak its tolerance stops it far from the optimum, so there is also `sklearn_tight`, with
+`--tight` for a tolerance and every fit from its neighbour's solution, strongest first.
+All read the same float32 features. The sides live in processes of their own and take
+turns; mmjax's time has the centring and turning of features in it, and no compilation
+(`first_s` has).
 
 How good the solutions are is told too: each side's objective in float64 over the best
-of all, the worst of the path. Where other work shares the machine, take `--cores 1` and
-the ratio of CPU times. Needs scikit-learn (extra `bench`), here or for `--peer-python`.
+of all, the worst of the path and at how many strengths it is within 1e-4. Where other
+work shares the machine, take `--cores 1` and the ratio of CPU times. Needs scikit-learn
+(extra `bench`), here or for `--peer-python`.
 """
 
 import argparse
@@ -25,7 +28,7 @@ import sides
 import turns
 
 RESULT = sides.RESULTS / "linear_probe.json"
-SIDES = ("mmjax", "sklearn", "sklearn_warm")
+SIDES = ("mmjax", "sklearn", "sklearn_tight")
 
 
 def make_data(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
@@ -38,7 +41,7 @@ def make_data(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     n, d, c = args.rows, args.features, args.classes
     latent_nd = rng.normal(size=(n, d)) * np.arange(1, d + 1) ** -0.5
     mixed_nd = latent_nd @ np.linalg.qr(rng.normal(size=(d, d)))[0]
-    logits_nc = latent_nd @ rng.normal(size=(d, c)) * 2
+    logits_nc = latent_nd @ rng.normal(size=(d, c)) * 0.5
     labels_n = (logits_nc + rng.gumbel(size=(n, c))).argmax(1)
     return np.maximum(mixed_nd + 0.1, 0).astype(np.float32), labels_n
 
@@ -89,7 +92,7 @@ def theirs(
     features_nd: np.ndarray,
     labels_n: np.ndarray,
     *,
-    warm: bool,
+    tight: bool,
 ):
     """The same by scikit-learn."""
     import sklearn
@@ -98,7 +101,8 @@ def theirs(
     warnings.filterwarnings("ignore")  # of those that stop at the most iterations
 
     def solve() -> list:
-        model = LogisticRegression(max_iter=args.iterations, warm_start=warm)
+        how = {"tol": args.tight, "warm_start": True} if tight else {}
+        model = LogisticRegression(max_iter=args.iterations, **how)
         found, solve.iterations = [], []
         for strength in strengths(args)[::-1]:
             model.set_params(C=1 / strength).fit(features_nd, labels_n)
@@ -117,7 +121,7 @@ def worker(side: str, args: argparse.Namespace) -> None:
     if side == "mmjax":
         solve, facts = ours(args, *data)
     else:
-        solve, facts = theirs(args, *data, warm=side == "sklearn_warm")
+        solve, facts = theirs(args, *data, warm=side == "sklearn_tight")
     held: dict[str, list] = {}
 
     def once() -> turns.Numbers:
@@ -136,6 +140,7 @@ def summarize(facts: dict, rounds: dict) -> dict:
         out[side] = {key: turns.median(found, key) for key in ("s", "cpu_s")}
         excess = np.asarray(found[0]["objectives"]) / best - 1
         out[side]["worst_excess"] = float(excess.max())
+        out[side]["within_1e-4"] = int((excess <= 1e-4).sum())
         out[side]["iterations"] = int(np.sum(found[0]["iterations"]))
         if side != "mmjax":
             for key, name in (("s", "ratio"), ("cpu_s", "ratio_cpu")):
@@ -149,12 +154,14 @@ def summarize(facts: dict, rounds: dict) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=5000)
+    parser.add_argument("--rows", type=int, default=6000)
     parser.add_argument("--features", type=int, default=512)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--every", type=int, default=1, help="1 is the whole path")
     parser.add_argument("--iterations", type=int, default=1000)
+    parser.add_argument("--tight", type=float, default=1e-8)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sides", default=",".join(SIDES), help="mmjax among them")
     parser.add_argument("--cores", type=int, default=0, help="0 is all there are")
     parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--out", type=pathlib.Path, default=RESULT)
@@ -163,20 +170,21 @@ def main() -> None:
     if args.worker:
         worker(args.worker, args)
         return
-    commands = {}
-    for side in SIDES:
+    commands, chosen = {}, args.sides.split(",")
+    for side in chosen:
         python = sys.executable if side == "mmjax" else args.peer_python
         commands[side] = [python, __file__, "--worker", side, *sys.argv[1:]]
     result = summarize(*turns.take(commands, args.rounds))
-    for side in SIDES:
+    for side in chosen:
         took = result[side]
         line = f"{side}: {took['s']:.1f} s a path ({took['cpu_s']:.1f} s of CPU), "
-        line += f"worst objective {took['worst_excess']:.1e} over the best"
+        line += f"worst objective {took['worst_excess']:.1e} over the best, "
+        line += f"{took['within_1e-4']} of {len(strengths(args))} within 1e-4"
         if "ratio" in took:
             line += f"; {took['ratio']:.1f} times mmjax's time (CPU time "
             line += f"{took['ratio_cpu']:.1f})"
         print(line)
-    sizes = ("rows", "features", "classes", "every", "iterations", "cores")
+    sizes = ("rows", "features", "classes", "every", "iterations", "tight", "cores")
     about = {key: getattr(args, key) for key in sizes} | {"dtype": "float32"}
     turns.save(args.out, about | {"machine": turns.machine()} | result)
 

@@ -33,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="features",
         help="features (before the projection) or projected (after it)",
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="only compare the fits on train with scikit-learn's",
+    )
     parser.add_argument("--repeats", type=int, default=5, help="draws of few shots")
 
 
@@ -41,6 +46,10 @@ def run(args: argparse.Namespace) -> int:
     runtime.configure()
     from mmjax.commands.eval import lines
 
+    if args.check:
+        for workdir in args.workdirs:
+            _check(workdir, sets, args.features)
+        return 0
     results: dict[str, Any] = {}
     for workdir in args.workdirs:
         name = workdir.resolve().name
@@ -92,29 +101,94 @@ def read_sets(path: pathlib.Path, only: str | None) -> dict[str, dict[str, Any]]
     return {name: MORE | found[name] for name in chosen}
 
 
+def _check(workdir: pathlib.Path, sets: Mapping[str, Mapping], features: str) -> None:
+    """Prints, for seven strengths, both objectives and how far the weights are apart.
+
+    scikit-learn runs in float64: L-BFGS at its defaults for the objective, Newton-CG,
+    the more exact of its solvers, for the weights.
+    """
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as e:
+        raise UserError("--check needs scikit-learn: pip install scikit-learn") from e
+    import numpy as np
+
+    from mmjax import notebook
+    from mmjax import parts as parts_lib
+    from mmjax.probe import logistic, search
+
+    seen = notebook.load_run(workdir)
+    print(f"{workdir.name}, mean objective f, largest weight w; share of each")
+    for name, specs in sets.items():
+        parts = _with_evals(seen.parts, {"probe": _probe(specs, features)})
+        evaluator = parts_lib.make_evaluators(parts)["probe"][1]
+        train = evaluator.splits(seen.state.eval_vars())["train"]
+        wide_nd = train.features_nd.astype(np.float64)
+        strengths = search.grid()[:: search.COARSE]
+        problem = logistic.Problem(train.features_nd, train.label_n)
+        for probe in problem.path(strengths):
+            exact = LogisticRegression(
+                C=1 / probe.strength, tol=1e-12, solver="newton-cg", max_iter=300
+            ).fit(wide_nd, train.label_n)
+            usual = LogisticRegression(C=1 / probe.strength, max_iter=1000).fit(
+                wide_nd, train.label_n
+            )
+            ours = probe.weights_dc - probe.weights_dc.mean(1, keepdims=True)
+            apart = np.abs(ours - exact.coef_.T).max() / np.abs(exact.coef_).max()
+            fitted = [(probe.weights_dc, probe.bias_c)]
+            fitted += [(m.coef_.T, m.intercept_) for m in (exact, usual)]
+            f = [_objective(wide_nd, train.label_n, probe.strength, *w) for w in fitted]
+            print(
+                f"  {name} lambda {probe.strength:.0e}: ours {f[0] / f[1] - 1:+.1e} f, "
+                f"{apart:.1e} w from newton-cg's; lbfgs {f[2] / f[1] - 1:+.1e} f",
+                flush=True,
+            )
+
+
+def _objective(
+    wide_nd: Any, labels_n: Any, strength: float, weights_dc: Any, bias_c: Any
+) -> float:
+    """The objective over the number of rows, in float64, of three classes or more."""
+    import numpy as np
+
+    logits_nc = wide_nd @ weights_dc.astype(np.float64) + bias_c
+    _, own_n = np.unique(labels_n, return_inverse=True)
+    logits_nc -= logits_nc[np.arange(len(own_n)), own_n][:, None]
+    penalty = strength / 2 / len(own_n) * np.square(weights_dc, dtype=np.float64).sum()
+    return float(np.logaddexp.reduce(logits_nc, 1).mean() + penalty)
+
+
+def _probe(specs: Mapping[str, Any], features: str) -> dict[str, Any]:
+    splits = {"source": specs["test"], "train": specs["train"], "val": specs["val"]}
+    return {"type": "linear_probe", "features": features} | splits
+
+
+def _with_evals(parts: Any, evals: Mapping[str, Any]) -> Any:
+    import dataclasses
+
+    cfg = dataclasses.replace(parts.cfg, evals=evals)
+    return dataclasses.replace(parts, cfg=cfg)
+
+
 def _measure(
     workdir: pathlib.Path, sets: Mapping[str, Mapping], features: str, repeats: int
 ) -> dict[str, Any]:
     """{data set: {protocol: values and card}} of the run's newest checkpoint."""
-    import dataclasses
-
     from mmjax import notebook
     from mmjax import parts as parts_lib
 
     seen = notebook.load_run(workdir)
     found: dict[str, Any] = {}
     for name, specs in sets.items():
-        splits = {"source": specs["test"], "train": specs["train"], "val": specs["val"]}
-        probe = splits | {"features": features}
+        probe = _probe(specs, features)
         words = {"templates": specs["templates"]}
         few = {"repeats": repeats, "shots": specs["shots"]}
         evals = {
             "zero_shot": {"type": "zero_shot", "source": specs["test"]} | words,
-            "linear_probe": {"type": "linear_probe"} | probe,
-            "few_shot": {"type": "few_shot"} | few | probe | words,
+            "linear_probe": probe,
+            "few_shot": probe | {"type": "few_shot"} | few | words,
         }
-        cfg = dataclasses.replace(seen.parts.cfg, evals=evals)
-        parts = dataclasses.replace(seen.parts, cfg=cfg)
+        parts = _with_evals(seen.parts, evals)
         results = parts_lib.evaluate(parts, seen.state.eval_vars())
         found[name] = {
             protocol: {"step": seen.step, "values": r.values, "card": r.card}

@@ -73,9 +73,7 @@ class Evaluator:
         `arrays` holds index, label and prediction per test example, and of every
         strength tried (rising) its val_accuracy and iterations.
         """
-        found = labelled.extract_all(
-            self._env, vars, self._views, self.config, self._size, self._where
-        )
+        found = self.splits(vars)
         probe, path = self._fit(found)
         test = found["test"]
         prediction_n = probe.predict(test.features_nd)
@@ -103,6 +101,12 @@ class Evaluator:
                 "iterations": path.iterations_t,
             }
         return Result(values, self._card(counts, found, draw), arrays)
+
+    def splits(self, vars: PyTree) -> dict[str, labelled.Labelled]:
+        """Features and labels of train, val (where there is one) and test."""
+        return labelled.extract_all(
+            self._env, vars, self._views, self.config, self._size, self._where
+        )
 
     def _fit(self, found: dict) -> tuple[logistic.Probe, search.Chosen | None]:
         cfg, train = self.config, found["train"]
