@@ -121,7 +121,7 @@ def worker(side: str, args: argparse.Namespace) -> None:
     if side == "mmjax":
         solve, facts = ours(args, *data)
     else:
-        solve, facts = theirs(args, *data, warm=side == "sklearn_tight")
+        solve, facts = theirs(args, *data, tight=side == "sklearn_tight")
     held: dict[str, list] = {}
 
     def once() -> turns.Numbers:

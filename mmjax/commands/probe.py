@@ -9,7 +9,7 @@ WORKDIR_few_shot.png, into --out.
 import argparse
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmjax import runtime, schema
@@ -55,11 +55,12 @@ def run(args: argparse.Namespace) -> int:
         name = workdir.resolve().name
         if name in results:
             raise UserError(f"two workdirs are called {name!r}: rename one")
-        results[name] = _measure(workdir, sets, args.features, args.repeats)
-        for data, by in results[name].items():
-            for protocol, result in by.items():
-                print("\n".join(["", f"{name}, {data}: {protocol}"]))
-                print("\n".join(lines(result["values"])))
+        results[name] = {}
+        measured = _measure(workdir, sets, args.features, args.repeats)
+        for data, protocol, result in measured:
+            results[name].setdefault(data, {})[protocol] = result
+            shown = lines(result["values"])
+            print("\n".join([f"{name}, {data}: {protocol}", *shown]), flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     for name, by_data in results.items():
@@ -172,33 +173,30 @@ def _with_evals(parts: Any, evals: Mapping[str, Any]) -> Any:
 
 def _measure(
     workdir: pathlib.Path, sets: Mapping[str, Mapping], features: str, repeats: int
-) -> dict[str, Any]:
-    """{data set: {protocol: values and card}} of the run's newest checkpoint."""
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(data set, protocol, values and card) of the run's newest checkpoint."""
     from mmjax import notebook
     from mmjax import parts as parts_lib
 
     seen = notebook.load_run(workdir)
-    found: dict[str, Any] = {}
     for name, specs in sets.items():
         probe = _probe(specs, features)
         words = {"templates": specs["templates"]}
         few = {"repeats": repeats, "shots": specs["shots"]}
-        evals = {
-            "zero_shot": {"type": "zero_shot", "source": specs["test"]} | words,
-            "linear_probe": probe,
-            "few_shot": probe | {"type": "few_shot"} | few | words,
-        }
+        zero = {"type": "zero_shot", "source": specs["test"]} | words
+        evals = {"zero_shot": zero, "linear_probe": probe}
+        evals["few_shot"] = probe | {"type": "few_shot"} | few | words
         parts = _with_evals(seen.parts, evals)
-        results = parts_lib.evaluate(parts, seen.state.eval_vars())
-        found[name] = {
-            protocol: {"step": seen.step, "values": r.values, "card": r.card}
-            for protocol, r in results.items()
-        }
-        shots = float(results["few_shot"].arrays["shots"][-1])
-        found[name]["few_shot"]["values"]["shots_full"] = shots
-        count = results["zero_shot"].card["class_names"]["count"]
-        found[name]["zero_shot"]["values"]["chance"] = 1 / count
-    return found
+        made = parts_lib.make_evaluators(parts)
+        for protocol in evals:
+            result = made[protocol][1].run(seen.state.eval_vars())
+            values = dict(result.values)
+            if protocol == "few_shot":
+                values["shots_full"] = float(result.arrays["shots"][-1])
+            if protocol == "zero_shot":
+                values["chance"] = 1 / result.card["class_names"]["count"]
+            shown = {"step": seen.step, "values": values, "card": result.card}
+            yield name, protocol, shown
 
 
 def _draw(out: pathlib.Path, name: str, by_data: Mapping[str, Mapping]) -> None:
