@@ -29,6 +29,7 @@ TOLERANCE = 1e-10  # of the objective still to go: 1e-5 of the weights
 _ROUND = 100  # iterations between two looks at the Hessian's diagonal
 _SIDE_BY_SIDE = 8  # strengths: neighbours need about as many iterations
 _CELLS = 1 << 24  # logits held at a time, float32
+_SMALL = 1 << 17  # fewer logits cost less than compiling another shape does
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,9 +139,11 @@ class Problem:
         self, strength_l: np.ndarray, near_rc: np.ndarray, iterations: int, tol: float
     ) -> list[Probe]:
         count = len(strength_l)
-        # a power of two side by side, so that few shapes are compiled
-        wide_l = np.pad(strength_l, (0, -count % _power(count)), mode="edge")
         rows, (r, c) = len(self._labels_n), near_rc.shape
+        # few numbers side by side, so that few shapes are compiled
+        small = rows * c * _SIDE_BY_SIDE <= _SMALL
+        wide = _SIDE_BY_SIDE if small else 1 << (count - 1).bit_length()
+        wide_l = np.pad(strength_l, (0, wide - count), mode="edge")
         own_l = wide_l * (2 if c == 2 else 1) / rows
         penalty_rl = np.tile(own_l.astype(np.float32), (r, 1))
         penalty_rl[-1] = 0
@@ -219,8 +222,3 @@ def _axes(centred_nd: np.ndarray) -> np.ndarray:
         rows = centred_nd.astype(np.float64)
         return np.linalg.svd(rows, full_matrices=False)[2].T
     return np.linalg.eigh((centred_nd.T @ centred_nd).astype(np.float64))[1]
-
-
-def _power(count: int) -> int:
-    """The least power of two that is no less."""
-    return 1 << (count - 1).bit_length()
