@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
             _check(workdir, sets, args.features)
         return 0
     results: dict[str, Any] = {}
+    args.out.mkdir(parents=True, exist_ok=True)
     for workdir in args.workdirs:
         name = workdir.resolve().name
         if name in results:
@@ -61,8 +62,9 @@ def run(args: argparse.Namespace) -> int:
             results[name].setdefault(data, {})[protocol] = result
             shown = lines(result["values"])
             print("\n".join([f"{name}, {data}: {protocol}", *shown]), flush=True)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+            # after each: a later set that fails costs nothing of these
+            text = json.dumps(results, indent=1) + "\n"
+            (args.out / "results.json").write_text(text)
     for name, by_data in results.items():
         _draw(args.out, name, by_data)
     print(f"\nwritten: {args.out}")

@@ -122,7 +122,9 @@ class Evaluator:
         parts = [train] + ([found["val"]] if "val" in found and cfg.refit else [])
         features_nd = np.concatenate([part.features_nd for part in parts])
         labels_n = np.concatenate([part.label_n for part in parts])
-        return logistic.fit(features_nd, labels_n, strength=strength, **how), path
+        problem = logistic.Problem(features_nd, labels_n)
+        start = path and path.probe
+        return problem.path([strength], start=start, **how)[0], path
 
     def _card(self, counts: dict, found: dict, draw: dict) -> dict[str, Any]:
         cfg = self.config

@@ -51,7 +51,6 @@ class Probe:
     gap: float
     iterations: int
     converged: bool
-    rotated_rc: np.ndarray = dataclasses.field(repr=False)  # where the next one starts
 
     def scores(self, features_nd: np.ndarray) -> np.ndarray:
         """Logits float32 (n, c), columns as `classes_c`."""
@@ -114,7 +113,8 @@ class Problem:
         """A classifier for every strength, in the order given.
 
         They are solved from the largest strength to the smallest, some side by side,
-        each group from where the one before it ended, the first from `start`.
+        each group from where the one before it ended, the first from `start`, which
+        may be of other rows, such as these without the validation data.
 
         Raises:
           UserError: a strength is not positive and finite.
@@ -125,15 +125,24 @@ class Problem:
         rows, classes = len(self._labels_n), len(self.classes_c)
         width = max(1, min(_SIDE_BY_SIDE, _CELLS // (rows * classes)))
         order = np.argsort(-asked_l, kind="stable")
-        shape = self._features_nr.shape[1], classes
-        near_rc = np.zeros(shape, np.float32) if start is None else start.rotated_rc
+        near_rc = self._rotated(start)
         found: dict[int, Probe] = {}
         for first in range(0, len(order), width):
             chosen = order[first : first + width]
             made = self._group(asked_l[chosen], near_rc, iterations, tolerance)
             found |= dict(zip(chosen.tolist(), made, strict=True))
-            near_rc = made[-1].rotated_rc
+            near_rc = self._rotated(made[-1])
         return [found[i] for i in range(len(order))]
+
+    def _rotated(self, start: Probe | None) -> np.ndarray:
+        """A classifier in the coordinates of this problem; 0 where it has none."""
+        shape = self._features_nr.shape[1], len(self.classes_c)
+        if start is None or not np.array_equal(start.classes_c, self.classes_c):
+            return np.zeros(shape, np.float32)
+        weights_dc = start.weights_dc.astype(np.float64)
+        bias_1c = (start.bias_c + self._mean_d @ weights_dc)[None]
+        rotated_rc = np.concatenate([self._axes_dr.T @ weights_dc, bias_1c])
+        return rotated_rc.astype(np.float32)
 
     def _group(
         self, strength_l: np.ndarray, near_rc: np.ndarray, iterations: int, tol: float
@@ -187,7 +196,6 @@ class Problem:
             float(gap),
             int(iterations),
             bool(converged),
-            rotated_rc,
         )
 
 

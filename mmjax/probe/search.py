@@ -16,6 +16,7 @@ from mmjax.probe.logistic import ITERATIONS, Probe, Problem
 PER_DECADE, LOW, HIGH = 8, -6, 6
 STEPS = (HIGH - LOW) * PER_DECADE  # 96 steps between 97 strengths
 COARSE = 2 * PER_DECADE  # 1e-6, 1e-4, ... 1e6
+ROUGH = 1e-6  # of the objective still to go, while strengths are compared
 METHODS = ("coarse_to_fine", "full")
 
 
@@ -23,7 +24,8 @@ METHODS = ("coarse_to_fine", "full")
 class Chosen:
     """The best strength on validation data and what was tried, strengths rising.
 
-    probe: the classifier of the best strength, fitted on the training data alone.
+    probe: the classifier of the best strength, fitted on the training data alone, to
+      the end; those that were compared were stopped at `ROUGH`.
     """
 
     probe: Probe
@@ -66,7 +68,8 @@ def choose(
         above = [k for k in probes if k > max(places)]
         start = probes[min(above)] if above else None
         asked = strengths[list(places)]
-        made = problem.path(asked, start=start, iterations=iterations)
+        how = {"iterations": iterations, "tolerance": ROUGH}
+        made = problem.path(asked, start=start, **how)
         probes.update(zip(places, made, strict=True))
         return [float((p.predict(val_md) == val_labels_m).mean()) for p in made]
 
@@ -76,8 +79,10 @@ def choose(
     else:
         scores = coarse_to_fine(accuracies)
     best, tried = peak(scores), sorted(scores)
+    chosen = strengths[[best]]
+    exact = problem.path(chosen, start=probes[best], iterations=iterations)[0]
     return Chosen(
-        probes[best],
+        exact,
         strengths[tried],
         np.asarray([scores[k] for k in tried]),
         np.asarray([probes[k].iterations for k in tried]),

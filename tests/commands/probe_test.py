@@ -24,7 +24,7 @@ def test_sets_of_the_experiment_are_read(monkeypatch):
     sets = probe.read_sets(ROOT / "experiments/clip_probes/sets.json", "GTSRB,CIFAR-10")
     assert list(sets) == ["GTSRB", "CIFAR-10"]
     assert sets["CIFAR-10"]["train"].startswith("packed:/d/cifar10/")
-    assert (sets["CIFAR-10"]["val"], sets["GTSRB"]["shots"]) == (0.2, [1, 2, 4, 8])
+    assert (sets["CIFAR-10"]["val"], sets["GTSRB"]["shots"]) == (0.2, [1, 2, 4])
 
 
 @pytest.mark.parametrize(

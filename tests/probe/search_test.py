@@ -50,9 +50,10 @@ def test_the_search_is_as_good_as_the_whole_grid():
     assert quick.accuracy_t.max() >= whole.accuracy_t.max() - 1 / 120
     for chosen in found.values():
         accuracy = (chosen.probe.predict(val[0]) == val[1]).mean()
-        assert accuracy == chosen.accuracy_t.max() and not chosen.unconverged
+        assert abs(accuracy - chosen.accuracy_t.max()) < 2.5 / 120  # it was fitted on
+        assert chosen.probe.gap < 1e-10 and not chosen.unconverged
         at = chosen.strengths_t == chosen.strength
-        assert chosen.accuracy_t[at] == accuracy
+        assert chosen.accuracy_t[at] == chosen.accuracy_t.max()
 
 
 def test_refuses():
