@@ -25,6 +25,7 @@ INSTALL = [
     "etils[epath]",  # orbax' own paths: a folder or a bucket
     "absl-py",  # the flags that ml-collections and grain parse
     "numpy>=2.0",  # host arrays; batches are numpy until they are placed
+    "scipy",  # filters of pictures, one-dimensional fits; jax brings it too
     "pillow",  # image decoding, and CLIP's own bicubic
     "opencv-python-headless",  # decode and resize at twice Pillow's rate
     "tokenizers>=0.22",  # byte-pair encoding: training, and words not seen before

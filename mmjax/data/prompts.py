@@ -37,7 +37,8 @@ def load(templates: str | Sequence[str]) -> tuple[str, ...]:
     """Templates from a set's name, a file, one sentence with `{}`, or a list.
 
     A file is `.txt` (a template a line) or `.json` (a list; or a mapping of named
-    lists, of which `prompts.json#name` takes one).
+    lists, of which `prompts.json#name` takes one), with `{}` or `{c}` in each: so the
+    files of LAION's CLIP benchmark, one a language, can be given as they are.
 
     Raises:
       UserError: no such set (names the nearest) or file; a template without `{}`;
@@ -48,7 +49,7 @@ def load(templates: str | Sequence[str]) -> tuple[str, ...]:
     if templates in sets():
         return sets()[templates]
     if _is_file(templates):
-        return _checked(read_list(templates), templates)
+        return _checked(_slots(read_list(templates)), templates)
     if SLOT in templates:
         return (templates,)
     hint = schema.suggest(templates, sets())
@@ -86,6 +87,11 @@ def read_list(place: str) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(t, str) for t in found):
         raise UserError(f"{place}: expected a list of strings")
     return tuple(found)
+
+
+def _slots(templates: Iterable[str]) -> tuple[str, ...]:
+    """CLIP benchmark's files mark the class name by {c}."""
+    return tuple(t if SLOT in t else t.replace("{c}", SLOT) for t in templates)
 
 
 def fill(templates: Sequence[str], names: Iterable[str]) -> list[str]:

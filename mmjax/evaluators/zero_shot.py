@@ -35,8 +35,10 @@ class Config(EvalConfig):
 class Evaluator:
     """Calls predict "embed_image" and "embed_text"; the source needs labels."""
 
+    config_class: type[Config] = Config
+
     def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = "zero_shot"):
-        self.config = schema.from_mapping(Config, cfg, where)
+        self.config = schema.from_mapping(self.config_class, cfg, where)
         self._env, self._where = env, where
         self._size = self.config.batch_size or env.batch_size
         self._source = open_view(self.config.source, self.config.limit, env.open_source)
@@ -61,7 +63,7 @@ class Evaluator:
         `arrays` holds, per example: index, label, prediction and rank of the label.
         """
         classes_cd = self.class_embeddings(vars)
-        arrays, broken = self._rank_images(vars, classes_cd)
+        arrays, broken = self.rank_images(vars, classes_cd, self._source)
         label_n, rank_n = arrays["label"], arrays["rank"]
         if not label_n.size:
             raise UserError(f"{self._where}: {broken} records, all of them broken")
@@ -102,14 +104,13 @@ class Evaluator:
             done += len(rows_bd)
         return calls.unit(total_cd / count, "embed_text", self._where)
 
-    def _rank_images(
-        self, vars: PyTree, classes_cd: np.ndarray
+    def rank_images(
+        self, vars: PyTree, classes_cd: np.ndarray, source: Any
     ) -> tuple[dict[str, np.ndarray], int]:
+        """The arrays of `run` for the records of a source, and how many are broken."""
         env, broken = self._env, 0
         parts = collections.defaultdict(list)
-        batches = env.eval_batches(
-            self._source, None, env.image_cfg, batch_size=self._size
-        )
+        batches = env.eval_batches(source, None, env.image_cfg, batch_size=self._size)
         for batch in batches:
             valid_b = calls.valid_rows(batch)
             broken += calls.broken_rows(batch)
@@ -118,7 +119,7 @@ class Evaluator:
             rows_bd = calls.unit(rows_bd, "embed_image", self._where)
             label_b = np.asarray(batch["label"])[valid_b]
             index_b = np.asarray(batch["_index"])[valid_b]
-            self._check_labels(label_b, index_b)
+            self.check_labels(label_b, index_b)
             order_b = np.arange(len(label_b))
             parts["index"].append(index_b)
             parts["label"].append(label_b)
@@ -126,7 +127,8 @@ class Evaluator:
             parts["rank"].append(ranking.ranks(rows_bd, classes_cd, order_b, label_b))
         return {name: np.concatenate(rows) for name, rows in parts.items()}, broken
 
-    def _check_labels(self, label_b: np.ndarray, index_b: np.ndarray) -> None:
+    def check_labels(self, label_b: np.ndarray, index_b: np.ndarray) -> None:
+        """Raises UserError where a label has no class name."""
         count = len(self.class_names)
         wrong = np.flatnonzero((label_b < 0) | (label_b >= count))
         if wrong.size:
