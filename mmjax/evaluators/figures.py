@@ -18,6 +18,18 @@ def one(title: str, *, width: float, height: float) -> tuple[Any, Any]:
     return made, axes
 
 
+def grid(panels: int, *, width: float, height: float) -> tuple[Any, list[Any]]:
+    """(figure, axes below one another), inches a panel."""
+    from matplotlib import figure as figure_lib
+
+    size = width, height * panels
+    made = figure_lib.Figure(figsize=size, layout="constrained", dpi=110)
+    axes = list(made.subplots(panels, 1, squeeze=False)[:, 0])
+    for one_axes in axes:
+        one_axes.spines[["top", "right"]].set_visible(False)
+    return made, axes
+
+
 def line(
     axes: Any,
     xs: Sequence[float],

@@ -98,7 +98,7 @@ class Cell:
 
 
 def cells(config: Any) -> list[Cell]:
-    """Every data set with every protocol that it takes, in the config's order.
+    """Every data set, by name, with every protocol that it takes.
 
     Args:
       config: a ConfigDict or mapping; see Suite.

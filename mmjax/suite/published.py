@@ -133,7 +133,10 @@ def _number(path: pathlib.Path, line: int, column: str, text: str) -> float:
 
 
 def choose(
-    table: Table, measures: Sequence[Measure], models: Sequence[str] = (), count: int = 5
+    table: Table,
+    measures: Sequence[Measure],
+    models: Sequence[str] = (),
+    count: int = 5,
 ) -> list[str]:
     """Models to show, best first by the mean over `measures`.
 

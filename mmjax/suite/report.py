@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmjax import evaluators
+from mmjax.errors import UserError
 from mmjax.evaluators import figures
 from mmjax.suite import published, runner
 from mmjax.suite.runner import Outcome
@@ -210,7 +211,7 @@ def _draw(out: pathlib.Path, outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def bars(outcomes: Sequence[Outcome]) -> Any:
-    """A panel a shown number, a group a data set, a bar a protocol with its interval."""
+    """A panel a shown number, a group a data set, a bar a protocol, with intervals."""
     names = list(dict.fromkeys(n for o in outcomes for n in o.shown))
     made, grid = figures.grid(len(names), width=6, height=2.6)
     for axes, name in zip(grid, names, strict=True):

@@ -45,9 +45,9 @@ class Outcome:
     @property
     def shown(self) -> tuple[str, ...]:
         """The numbers of its place in the table."""
-        return tuple(n for n in self.show if n in self.values) or numbers(self.values)[
-            :1
-        ]
+        return (
+            tuple(n for n in self.show if n in self.values) or numbers(self.values)[:1]
+        )
 
 
 def numbers(values: Mapping[str, float]) -> tuple[str, ...]:
