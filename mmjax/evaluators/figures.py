@@ -19,15 +19,19 @@ def one(title: str, *, width: float, height: float) -> tuple[Any, Any]:
 
 
 def grid(panels: int, *, width: float, height: float) -> tuple[Any, list[Any]]:
-    """(figure, axes below one another), inches a panel."""
+    """(figure, its panels' axes), at most three side by side, inches a panel."""
     from matplotlib import figure as figure_lib
 
-    size = width, height * panels
+    columns = min(panels, 3)
+    rows = -(-panels // columns)
+    size = width * columns, height * rows
     made = figure_lib.Figure(figsize=size, layout="constrained", dpi=110)
-    axes = list(made.subplots(panels, 1, squeeze=False)[:, 0])
-    for one_axes in axes:
-        one_axes.spines[["top", "right"]].set_visible(False)
-    return made, axes
+    axes = list(made.subplots(rows, columns, squeeze=False).flat)
+    for used in axes[:panels]:
+        used.spines[["top", "right"]].set_visible(False)
+    for spare in axes[panels:]:
+        spare.axis("off")
+    return made, axes[:panels]
 
 
 def line(

@@ -92,7 +92,7 @@ class Cell:
                 cfg[name] = open_source(cfg[name]).fingerprint()
         if "templates" in cfg:
             cfg["templates"] = prompts.load(cfg["templates"])
-        if isinstance(cfg.get("class_names"), str):
+        if "class_names" in cfg and isinstance(cfg["class_names"], str):
             cfg["class_names"] = prompts.read_list(cfg["class_names"])
         return digest(dict(model), cfg)
 

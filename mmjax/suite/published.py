@@ -47,7 +47,7 @@ def read(path: str | pathlib.Path) -> Table:
 
     Raises:
       UserError: no such file; columns of neither shape (names those that are missing);
-        a cell that is no number (names its line and column); no number at all.
+        a cell that is no share of 1 (names its line and column); no number at all.
     """
     path = pathlib.Path(path).expanduser()
     try:
@@ -92,6 +92,8 @@ def _long(
     for line, row in enumerate(rows, 2):
         fullname = row["model_fullname"] if "model_fullname" in row else ""
         model = fullname or f"{row['model']} {row['pretrained']}"
+        if not row[dataset]:
+            raise UserError(f"{path}, line {line}: the column {dataset!r} is empty")
         for column in numbers:
             kind, number = _LONG[column]
             # a linear probe's acc1 is not zero-shot's
@@ -125,11 +127,14 @@ def _wide(
 
 def _number(path: pathlib.Path, line: int, column: str, text: str) -> float:
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
         raise UserError(
-            f"{path}, line {line}, column {column!r}: {text!r} is no number"
-        ) from None
+            f"{path}, line {line}, column {column!r}: {text!r} is no share of 1"
+        )
+    return value
 
 
 def choose(

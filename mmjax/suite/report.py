@@ -213,7 +213,7 @@ def _draw(out: pathlib.Path, outcomes: Sequence[Outcome]) -> list[str]:
 def bars(outcomes: Sequence[Outcome]) -> Any:
     """A panel a shown number, a group a data set, a bar a protocol, with intervals."""
     names = list(dict.fromkeys(n for o in outcomes for n in o.shown))
-    made, grid = figures.grid(len(names), width=6, height=2.6)
+    made, grid = figures.grid(len(names), width=3.6, height=2.4)
     for axes, name in zip(grid, names, strict=True):
         having = [o for o in outcomes if name in o.shown]
         datasets = list(dict.fromkeys(o.dataset for o in having))
@@ -227,10 +227,12 @@ def bars(outcomes: Sequence[Outcome]) -> Any:
             axes.bar(xs, ys, wide * 0.92, label=protocol)
             low, high = zip(*ends, strict=True)
             axes.errorbar(xs, ys, (low, high), fmt="none", ecolor=figures.INK, lw=1)
-        axes.set_xticks(range(len(datasets)), datasets, fontsize=8)
-        axes.set_ylabel(name)
+        axes.set_xticks(range(len(datasets)), datasets, fontsize=7)
+        axes.set_title(
+            f"{protocols[0]}: {name}" if len(protocols) == 1 else name, fontsize=8
+        )
         if len(protocols) > 1:
-            axes.legend(fontsize=7)
+            axes.legend(fontsize=6)
     return made
 
 

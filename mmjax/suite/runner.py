@@ -100,7 +100,7 @@ def run(
             waiting[key].check(shapes)
     done = len(cells) - len(waiting)
     progress = metrics.Progress(
-        len(cells), done, 1, label="cells", active=hosts.writer()
+        len(cells), done, 1, label="suite", active=hosts.writer()
     )
     if done:
         progress.note(f"{done} of {len(cells)} are in {out} already")
