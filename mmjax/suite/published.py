@@ -75,8 +75,11 @@ def _cells(
     numbers = [c for c in _LONG if c in columns]
     if dataset and named and numbers:
         return _long(path, dataset, numbers, rows)
+    listed = ", ".join(columns[:8]) or "of an empty file"
+    if len(columns) > 8:
+        listed += f" and {len(columns) - 8} more"
     raise UserError(
-        f"{path} has the columns {', '.join(columns) or 'of an empty file'}: a table "
+        f"{path} has the columns {listed}: a table "
         "has either name, pretrained and a column for each data set, or dataset (or "
         "downstream_dataset), model_fullname (or model and pretrained) and some of "
         f"{', '.join(_LONG)}"
@@ -137,6 +140,15 @@ def _number(path: pathlib.Path, line: int, column: str, text: str) -> float:
     return value
 
 
+def check_models(tables: Sequence[Table], models: Sequence[str]) -> None:
+    """Raises UserError for a model that none of the tables has."""
+    known = {name for table in tables for name in table.results}
+    for name in models:
+        if name not in known:
+            hint = schema.suggest(name, known)
+            raise UserError(f"no table has a model {name!r}{hint}")
+
+
 def choose(
     table: Table,
     measures: Sequence[Measure],
@@ -145,23 +157,17 @@ def choose(
 ) -> list[str]:
     """Models to show, best first by the mean over `measures`.
 
-    Those named; or `count` of those that have every measure (or else any), evenly
-    spaced from the best to the worst.
-
-    Raises:
-      UserError: a name that the table does not have.
+    Those of `models` that the table has; or else `count` of those that have every
+    measure (or any, where none has all), evenly spaced from the best to the worst.
     """
-    for name in models:
-        if name not in table.results:
-            hint = schema.suggest(name, list(table.results))
-            raise UserError(f"{table.path} has no model {name!r}{hint}")
 
     def mean(model: str) -> float:
         found = [table.results[model][m] for m in measures if m in table.results[model]]
         return sum(found) / len(found) if found else -1.0
 
-    if models:
-        return sorted(models, key=mean, reverse=True)
+    named = [model for model in models if model in table.results]
+    if named:
+        return sorted(named, key=mean, reverse=True)
     having = [m for m in table.results if set(measures) <= set(table.results[m])]
     having = having or [m for m in table.results if mean(m) >= 0]
     ranked = sorted(having, key=mean, reverse=True)

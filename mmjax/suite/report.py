@@ -38,6 +38,7 @@ def write(
         "cells": [_entry(o) for o in outcomes],
         "published": [],
     }
+    published.check_models(references, models)
     beside = {table.path: compare(outcomes, table, models) for table in references}
     for path, rows in beside.items():
         found["published"].append({"file": path, "rows": rows})
@@ -97,7 +98,7 @@ def compare(
     """Ours first, then published models, over the numbers that both have.
 
     Raises:
-      UserError: there is no such number, or no such model.
+      UserError: there is no such number.
     """
     ours: dict[published.Measure, tuple[Outcome, str]] = {}
     for o in outcomes:
