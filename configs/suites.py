@@ -38,6 +38,10 @@ def _protocols() -> dict:
         ),
         modality_gap=dict(type="modality_gap", on="captions"),
         retrieval=dict(type="retrieval", on="captions", show=("i2t_r1", "t2i_r1")),
+        linear_probe=dict(type="linear_probe", needs=("train", "val")),
+        few_shot=dict(
+            type="few_shot", needs=("train", "val"), show=("shot_16", "zero_shot_worth")
+        ),
     )
 
 
@@ -50,20 +54,24 @@ def _packed(path: str, **parts: str) -> dict:
     sentence = "template=a photo of a {}."
     joint = "&" if "?" in specs["source"] else "?"
     specs["captions"] = f"{specs['source']}{joint}{sentence}"
-    return specs | {"protocols": _LABELLED}
+    probed = ("linear_probe", "few_shot") if "train" in parts else ()
+    return specs | {"protocols": (*_LABELLED, *probed)}
 
 
 def tiny() -> ConfigDict:
-    """Every kind of protocol, on a few pictures."""
+    """Every kind of protocol but few_shot, on a few pictures."""
     one = "size=16&objects=1"
     pairs = dict(
         source=f"shapes:val?{one}&count=24",
-        val=f"shapes:train?{one}&count=24",
+        train=f"shapes:train?{one}&count=160",
+        val=f"shapes:val?{one}&count=24&seed=7",
         captions="shapes:val?size=16&objects=2&count=24",
         templates="shapes",
     )
     protocols = _protocols()
     protocols["robustness"] |= dict(shifts=("noise", "gray"), severities=(1, 5))
+    protocols["linear_probe"] |= dict(strength=1.0, iterations=20)
+    del protocols["few_shot"]  # there are pairs that no training scene shows
     for protocol in protocols.values():
         protocol["resamples"] = 50
     return _suite(dict(shapes=pairs), protocols)
@@ -72,17 +80,23 @@ def tiny() -> ConfigDict:
 def shapes() -> ConfigDict:
     """Single objects, of pairs of colour and shape seen in training and unseen."""
     one = "size=32&objects=1"
-    shared = dict(val=f"shapes:train?{one}&count=1000&seed=7", templates="shapes")
+    # other scenes than those judged and than those trained on
+    shared = dict(val=f"shapes:val?{one}&count=1000&seed=7", templates="shapes")
     shared |= dict(captions="shapes:val?size=32&objects=2&count=1000")
-    labelled = _LABELLED[:-1]
     return _suite(
         dict(
-            seen=dict(shared, source=f"shapes:val?{one}&count=1000"),
+            seen=dict(
+                shared,
+                source=f"shapes:val?{one}&count=1000",
+                protocols=(*_LABELLED, "retrieval"),
+            ),
             unseen=dict(
-                shared, source=f"shapes:unseen?{one}&count=1000", protocols=labelled
+                shared,
+                source=f"shapes:unseen?{one}&count=1000",
+                protocols=_LABELLED[:-1],
             ),
         ),
-        _protocols(),
+        {k: v for k, v in _protocols().items() if k in (*_LABELLED, "retrieval")},
     )
 
 
@@ -94,7 +108,8 @@ def bundle() -> ConfigDict:
         train="train-6k.npz?part=train",
         val="train-6k.npz?part=held_out",
     )
-    # frames of one track stay together; the set's own test images are not at hand
+    # Frames of one track stay together; the set's own test images are not at hand, and
+    # what is left makes one part that a temperature can be fitted to, not two.
     gtsrb = _packed(
         "gtsrb/gtsrb-train.npz?group=_&part=",
         source="held_out",

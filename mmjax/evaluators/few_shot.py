@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmjax import schema
-from mmjax.evaluators import bootstrap, card, labelled, zero_shot
+from mmjax.evaluators import bootstrap, card, labelled, plots, zero_shot
 from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
 from mmjax.evaluators.labelled import Labelled
 from mmjax.evaluators.linear_probe import need_splits
@@ -232,3 +232,9 @@ def summary(
         side = shots_lib.worth(shots_s, curve, values["zero_shot"])[1]
         values["zero_shot_worth_bound"] = float(side)
     return values
+
+
+def figure(values: Mapping[str, float], arrays: Mapping, title: str) -> Any:
+    """The curve over shots with the line of zero-shot."""
+    full = {"shots_full": float(arrays["shots"][-1])} if "shot_full" in values else {}
+    return plots.few_shot({title: {**values, **full}})

@@ -33,6 +33,7 @@ def test_a_suite_writes_cards_tables_and_figures(results):
         "calibration",
         "modality_gap",
         "retrieval",
+        "linear_probe",
     }
     card = json.loads((results / "cards/shapes.zero_shot.top1.json").read_text())
     assert card["value"] == card["value"] and card["low"] <= card["value"]
@@ -51,7 +52,7 @@ def test_nothing_is_run_again(results, tiny_run, capsys):
     assert cli.main([*argv, "--json"]) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out)["suite"] == "tiny"
-    assert "6 of 6 are in" in shown.err
+    assert "7 of 7 are in" in shown.err
     assert {p: p.stat().st_mtime_ns for p in (results / "cells").iterdir()} == cells
 
 
