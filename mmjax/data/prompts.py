@@ -18,6 +18,7 @@ from mmjax import schema
 from mmjax.errors import UserError
 
 SLOT = "{}"
+_CLIP_BENCHMARK = "{c}"  # its files' slot
 _BUILT_IN = {
     "plain": (SLOT,),
     "photo": (f"a photo of a {SLOT}.",),
@@ -38,7 +39,8 @@ def load(templates: str | Sequence[str]) -> tuple[str, ...]:
 
     A file is `.txt` (a template a line) or `.json` (a list; or a mapping of named
     lists, of which `prompts.json#name` takes one), with `{}` or `{c}` in each: so the
-    files of LAION's CLIP benchmark, one a language, can be given as they are.
+    files of LAION's CLIP benchmark, one a language, can be given as they are. Those
+    with `{c}` may hold a template twice, which then counts twice, as it does there.
 
     Raises:
       UserError: no such set (names the nearest) or file; a template without `{}`;
@@ -49,7 +51,7 @@ def load(templates: str | Sequence[str]) -> tuple[str, ...]:
     if templates in sets():
         return sets()[templates]
     if _is_file(templates):
-        return _checked(_slots(read_list(templates)), templates)
+        return _of_file(read_list(templates), templates)
     if SLOT in templates:
         return (templates,)
     hint = schema.suggest(templates, sets())
@@ -89,11 +91,6 @@ def read_list(place: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _slots(templates: Iterable[str]) -> tuple[str, ...]:
-    """CLIP benchmark's files mark the class name by {c}."""
-    return tuple(t if SLOT in t else t.replace("{c}", SLOT) for t in templates)
-
-
 def fill(templates: Sequence[str], names: Iterable[str]) -> list[str]:
     """Every template with every name, all the sentences of one name side by side."""
     # not str.format: a name or a template may hold braces of its own
@@ -108,6 +105,14 @@ def sha256(texts: Sequence[str]) -> str:
 
 def _is_file(text: str) -> bool:
     return text.partition("#")[0].endswith((".txt", ".json"))
+
+
+def _of_file(templates: tuple[str, ...], where: str) -> tuple[str, ...]:
+    if not any(_CLIP_BENCHMARK in t for t in templates):
+        return _checked(templates, where)
+    filled = tuple(t.replace(_CLIP_BENCHMARK, SLOT) for t in templates)
+    _checked(tuple(dict.fromkeys(filled)), where)
+    return filled
 
 
 def _checked(templates: tuple[str, ...], where: str) -> tuple[str, ...]:

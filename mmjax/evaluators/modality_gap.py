@@ -138,7 +138,7 @@ def figure(values: Mapping[str, float], arrays: Mapping, title: str) -> Any:
     """Images and texts on their plane, pairs joined."""
     made, axes = figures.one(title, width=5, height=4)
     image_xy, text_xy = arrays["image_xy"], arrays["text_xy"]
-    shown = np.linspace(0, len(image_xy) - 1, min(len(image_xy), 500)).astype(int)
+    shown = np.linspace(0, len(image_xy) - 1, min(len(image_xy), 250)).astype(int)
     for i in shown:
         axes.plot(
             *np.stack((image_xy[i], text_xy[i])).T, color="#bbbbbb", lw=0.3, zorder=1

@@ -26,10 +26,14 @@ class Config(EvalConfig):
 
     class_names: names in place of the source's own, one per label, or a .txt or
     .json file of them; empty takes the source's.
+
+    repeated_names: whether two labels may have one name, as two pairs of CLIP's 1,000
+    ImageNet names do. They tie, and a tie is an error: neither is ever right.
     """
 
     templates: str | tuple[str, ...] = "photo"
     class_names: str | tuple[str, ...] = ()
+    repeated_names: bool = False
 
 
 class Evaluator:
@@ -45,7 +49,9 @@ class Evaluator:
         self.templates = prompts.load(self.config.templates)
         given = self.config.class_names
         names = prompts.read_list(given) if isinstance(given, str) else given
-        self.class_names = checked_names(names, self._source, where)
+        self.class_names = checked_names(
+            names, self._source, where, repeated=self.config.repeated_names
+        )
         sentences = prompts.fill(self.templates, self.class_names)
         self._encoded = calls.encode(env, sentences, where)
 
@@ -178,12 +184,15 @@ def mean_per_class(
     return float((right_c[present_c] / total_c[present_c]).mean())
 
 
-def checked_names(names: Sequence[str], source: Any, where: str) -> tuple[str, ...]:
+def checked_names(
+    names: Sequence[str], source: Any, where: str, *, repeated: bool = False
+) -> tuple[str, ...]:
     """The given names, or else the source's own.
 
     Raises:
       UserError: there are none, a name is empty or comes twice (the two classes could
-        not be told apart), or their number is not the source's.
+        not be told apart) and may not be `repeated`, or their number is not the
+        source's.
     """
     own = source.class_names
     chosen = tuple(names) or own
@@ -200,7 +209,7 @@ def checked_names(names: Sequence[str], source: Any, where: str) -> tuple[str, .
     for label, name in enumerate(chosen):
         if not name.strip():
             raise UserError(f"{where}: the class name of label {label} is empty")
-        if name in first:
+        if name in first and not repeated:
             raise UserError(
                 f"{where}: labels {first[name]} and {label} are both called {name!r}; "
                 "give class_names that differ"
