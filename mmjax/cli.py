@@ -21,7 +21,7 @@ VERBS = {
     "demo": "train on embedded shapes in minutes and show zero-shot results",
     "train": "train a config in a workdir, or go on where it stopped",
     "launch": "train or evaluate as several processes on this machine",
-    "eval": "run a trained model's evaluators",
+    "eval": "run a trained model's evaluators, or a suite of evaluations",
     "inspect": "show a run: parameter table, config, last metrics",
     "embed": "write embeddings of images and texts to an npz file",
     "zeroshot": "classify images by label names",

@@ -20,6 +20,7 @@ import numpy as np
 from mmjax import evaluators, hosts, metrics, notebook
 from mmjax import parts as parts_lib
 from mmjax.data import token_cache
+from mmjax.errors import UserError
 from mmjax.evaluators import card
 from mmjax.suite import plan
 
@@ -45,9 +46,8 @@ class Outcome:
     @property
     def shown(self) -> tuple[str, ...]:
         """The numbers of its place in the table."""
-        return (
-            tuple(n for n in self.show if n in self.values) or numbers(self.values)[:1]
-        )
+        asked = tuple(name for name in self.show if name in self.values)
+        return asked or numbers(self.values)[:1]
 
 
 def numbers(values: Mapping[str, float]) -> tuple[str, ...]:
@@ -152,8 +152,16 @@ def _run(
 
 
 def read(out: pathlib.Path, cell: plan.Cell, key: str) -> Outcome:
-    """A finished cell's outcome, under the cell's names of today."""
-    saved = json.loads(_file(out, key).read_text())
+    """A finished cell's outcome, under the cell's names of today.
+
+    Raises:
+      UserError: its file is no JSON.
+    """
+    path = _file(out, key)
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): delete it, run again") from error
     values = {k: math.nan if v is None else v for k, v in saved["values"].items()}
     named = {
         name: getattr(cell, name)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mmjax import evaluators, notebook
+from mmjax.errors import UserError
 from mmjax.evaluators import Result
 from mmjax.suite import plan, runner
 
@@ -86,6 +87,9 @@ def test_a_cell_killed_before_its_last_write_is_run_again(go, tmp_path):
     again = Counted()
     go(again)
     assert again.ran == ["first.zero"]
+    (tmp_path / "cells" / f"{outcomes[2].key}.json").write_text('{"dataset": "th')
+    with pytest.raises(UserError, match="is damaged.*delete it"):
+        go(Counted())
 
 
 def test_one_card_a_number(go, tmp_path, model):
