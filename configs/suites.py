@@ -3,8 +3,8 @@
 | suite | data | cost of a small tower on 2 CPU cores |
 |---|---|---|
 | tiny (default) | shapes | seconds: it is for tests |
-| shapes | shapes, seen and unseen pairs | 2 minutes |
-| bundle | parts of CIFAR-10, GTSRB, clothing, Tiny-ImageNet, Flickr8k | 15 minutes |
+| shapes | shapes, seen and unseen pairs | 3 minutes |
+| bundle | parts of CIFAR-10, GTSRB, clothing, Tiny-ImageNet, Flickr8k | 6 minutes, and 20 for its probes |
 
 A data set is its parts and its names (mmjax.suite.plan.Dataset), a protocol an
 evaluator and its keys (mmjax.suite.plan.Protocol). Real data are read below
