@@ -4,7 +4,7 @@
 |---|---|---|
 | tiny (default) | shapes | seconds: it is for tests |
 | shapes | shapes, seen and unseen pairs | 3 minutes |
-| bundle | parts of CIFAR-10, GTSRB, clothing, Tiny-ImageNet, Flickr8k | 6 minutes, and 20 for its probes |
+| bundle | parts of the five sets it names | 6 minutes, and 20 for its probes |
 
 A data set is its parts and its names (mmjax.suite.plan.Dataset), a protocol an
 evaluator and its keys (mmjax.suite.plan.Protocol). Real data are read below
