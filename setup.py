@@ -25,6 +25,7 @@ INSTALL = [
     "etils[epath]",  # orbax' own paths: a folder or a bucket
     "absl-py",  # the flags that ml-collections and grain parse
     "numpy>=2.0",  # host arrays; batches are numpy until they are placed
+    "scipy",  # filters of pictures, one-dimensional fits; jax brings it too
     "pillow",  # image decoding, and CLIP's own bicubic
     "opencv-python-headless",  # decode and resize at twice Pillow's rate
     "tokenizers>=0.22",  # byte-pair encoding: training, and words not seen before
@@ -36,6 +37,7 @@ INSTALL = [
 ]
 
 TORCH = ["torch>=2.4", "open_clip_torch>=3.2"]  # the peer, and its tokenizer
+SKLEARN = ["scikit-learn>=1.6"]  # the linear probe's peer
 EXTRAS = {
     "cuda12": ["jax[cuda12]"],
     "cuda13": ["jax[cuda13]"],
@@ -46,8 +48,9 @@ EXTRAS = {
     "tf": ["tensorflow>=2.20"],
     "convert": ["huggingface_hub"],  # fetching public weights, `hf://org/name`
     # the peers: DataLoader and transforms, GPT-2 with its cache
-    "bench": [*TORCH, "torchvision", "transformers"],
-    "parity": [*TORCH, "transformers"],  # tests against the original implementations
+    "bench": [*TORCH, *SKLEARN, "torchvision", "transformers"],
+    # tests against the original implementations
+    "parity": [*TORCH, *SKLEARN, "transformers", "diffusers"],
     "notebook": ["nbclient", "nbformat", "ipykernel"],
     "dev": [
         "pytest",

@@ -188,6 +188,12 @@ def _labelled(
         source=f"packed:{ROOT}/{test}",
         templates=templates,
     )
+    config.evals.probe = dict(  # every=0: by `mmjax eval` alone
+        type="linear_probe",
+        source=f"packed:{ROOT}/{test}",
+        train=f"packed:{ROOT}/{train}keep=true",
+        val=0.2,
+    )
     return config
 
 

@@ -322,9 +322,9 @@ def open_network(workdir: str) -> evaluators.Network:
     )
 
 
-def make_evaluators(parts: Parts) -> dict[str, tuple[int, Any]]:
-    """name -> (every, evaluator) of `config.evals`."""
-    env = evaluators.Env(
+def env(parts: Parts) -> evaluators.Env:
+    """The run's side of an evaluation."""
+    return evaluators.Env(
         predict=parts.predict,
         raw=parts.raw,
         tokenizer=parts.tokenizer,
@@ -334,9 +334,13 @@ def make_evaluators(parts: Parts) -> dict[str, tuple[int, Any]]:
         eval_batches=pipeline.eval_batches,
         open_run=open_network,
     )
-    made = {}
+
+
+def make_evaluators(parts: Parts) -> dict[str, tuple[int, Any]]:
+    """name -> (every, evaluator) of `config.evals`."""
+    shared, made = env(parts), {}
     for name in sorted(parts.cfg.evals):
-        evaluator = evaluators.build(name, parts.cfg.evals[name], env)
+        evaluator = evaluators.build(name, parts.cfg.evals[name], shared)
         made[name] = (evaluator.config.every, evaluator)
     return made
 

@@ -14,7 +14,9 @@ from mmjax.tasks import base
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FAMILIES = [
-    m.name for m in pkgutil.iter_modules(configs.__path__) if m.name != "common"
+    m.name
+    for m in pkgutil.iter_modules(configs.__path__)
+    if m.name not in ("common", "suites")
 ]
 PRESETS = [
     (family, preset)

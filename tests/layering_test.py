@@ -27,6 +27,7 @@ ALLOWED = {
     "clock": "flops",
     "nn": "nn tree",
     "losses": "losses",
+    "probe": "probe",
     "sampling": "sampling",
     "models": "models nn schema",
     "parallel": "hosts tree state schema",
@@ -36,12 +37,14 @@ ALLOWED = {
     "step": "state tree",
     "tasks": "tasks.base models nn losses sampling state schema",
     "data": "data schema cache",
-    "evaluators": "evaluators metrics data parallel state schema sampling.rerank",
+    "evaluators": (
+        "evaluators metrics data parallel state schema sampling.rerank probe"
+    ),
     "convert": "convert models tree schema data.text data.bpe data.pieces",
 }
 # These put the parts together: they may import all but the members of a family.
 ASSEMBLY = {"train", "parts", "config", "notebook", "generate", "demo", "cli"}
-ASSEMBLY |= {"commands", "planning", "transfer"}
+ASSEMBLY |= {"commands", "planning", "suite", "transfer"}
 FAMILIES = ("nn", "models", "losses", "sampling", "tasks", "convert")
 
 OUTSIDE = {  # part: packages it never imports

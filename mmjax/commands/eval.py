@@ -1,7 +1,13 @@
-"""Runs the evaluators of a trained model's config on one of its checkpoints.
+"""Runs the evaluators of a trained model's config, or a suite, on a checkpoint.
 
-Without --evals all of them run. Numbers come with their 95 % bootstrap interval;
---json prints the cards as well, which say exactly what was measured.
+Of the config all evaluators run, or those of --evals. Numbers come with their 95 %
+bootstrap interval; --json prints the cards as well, which say exactly what was
+measured.
+
+A suite is a config that lists data sets and protocols (configs/suites.py). Its results
+are kept in WORKDIR/evals/SUITE: every card, a summary as JSON, markdown and HTML, and
+figures. What is there already is not run again. `mmjax eval compare FOLDER` writes the
+tables of such a folder anew, beside published ones.
 """
 
 import argparse
@@ -20,14 +26,34 @@ EXAMPLE = """examples:
   mmjax eval runs/demo --evals zero_shot_val --step 1000 --json
   mmjax eval runs/demo --evals zero_shot_val \\
       --source "folder:/photos" --config.evals.zero_shot_val.templates=photo
+  mmjax eval configs/suites.py:bundle runs/flickr8k
+  mmjax eval configs/suites.py:bundle runs/flickr8k/checkpoints/1000
+  mmjax eval compare runs/flickr8k/evals/bundle --reference benchmark.csv \\
+      --models "RN50 openai,ViT-B-32 openai"
 """
+_OF_SUITES = ("out", "reference", "models")
+_OF_CONFIGS = ("evals", "source")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
+    parser.add_argument(
+        "places",
+        nargs="+",
+        metavar="[SUITE] WORKDIR",
+        help="a workdir, or one of its checkpoints; before it, a suite's config",
+    )
     parser.add_argument("--step", type=int, help="a saved step (default: the newest)")
     parser.add_argument("--evals", metavar="A,B", help="names under config.evals")
     parser.add_argument("--source", metavar="SPEC", help="evaluate on other data")
+    parser.add_argument("--out", type=pathlib.Path, help="folder of a suite's results")
+    parser.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="FILE.csv",
+        help="published results to show a suite's beside; may be given again",
+    )
+    parser.add_argument("--models", metavar="A,B", help="which of the published models")
     parser.add_argument("--json", action="store_true", help="print values and cards")
     add_devices(parser)
     cluster.add_arguments(parser)
@@ -35,15 +61,91 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    *suite, place = args.places
+    if len(suite) > 1:
+        raise UserError(f"{' '.join(args.places)}: give [SUITE] WORKDIR")
+    _refuse(args, _OF_CONFIGS if suite else _OF_SUITES, in_suite=bool(suite))
+    if suite == ["compare"]:
+        print(_compare(pathlib.Path(place), args))
+        return 0
     with cluster.session(args):
         from mmjax import hosts
 
-        shown = _evaluate(args)
+        args.workdir, args.step = _checkpoint(pathlib.Path(place), args.step)
+        shown = _suite(suite[0], args) if suite else _evaluate(args)
         if hosts.writer():
             print("\n".join(shown))
         return 0
 
 
+def _refuse(
+    args: argparse.Namespace, names: tuple[str, ...], *, in_suite: bool
+) -> None:
+    for name in names:
+        if getattr(args, name):
+            kind = (
+                "a suite says itself what it runs" if in_suite else "it is for suites"
+            )
+            raise UserError(f"--{name}: {kind}; see mmjax eval --help")
+
+
+def _checkpoint(
+    place: pathlib.Path, step: int | None
+) -> tuple[pathlib.Path, int | None]:
+    """(workdir, step) of a workdir, or of a step's folder in one."""
+    from mmjax import checkpoint
+
+    if place.parent.name != checkpoint.FOLDER or not place.name.isdigit():
+        return place, step
+    if step not in (None, int(place.name)):
+        raise UserError(f"{place} is step {place.name}, and --step says {step}")
+    return place.parent.parent, int(place.name)
+
+
+# -- suites --------------------------------------------------------------------
+def _suite(spec: str, args: argparse.Namespace) -> list[str]:
+    """Runs a suite and returns the lines to print."""
+    from mmjax import config, hosts, notebook
+    from mmjax.suite import plan, published, report, runner
+
+    name = spec.partition(":")[2] or pathlib.Path(spec).stem
+    cells = plan.cells(config.load(spec, args.overrides))
+    references = [published.read(path) for path in args.reference]
+    out = args.out or args.workdir / "evals" / name
+    model = notebook.load_run(args.workdir, args.step)
+    about, outcomes = runner.run(cells, model, out)
+    if not hosts.writer():
+        return []
+    found = report.write(out, name, about, outcomes, references, _models(args))
+    if args.json:
+        return [json.dumps(found, indent=1)]
+    return [(out / "summary.md").read_text(encoding="utf-8"), f"results: {out}"]
+
+
+def _compare(folder: pathlib.Path, args: argparse.Namespace) -> str:
+    """Writes a results folder's tables anew and returns the markdown."""
+    from mmjax.suite import published, report
+
+    path = folder / "summary.json"
+    if not args.reference:
+        raise UserError("mmjax eval compare needs --reference FILE.csv")
+    if not path.is_file():
+        raise UserError(f"{folder} holds no summary.json: run a suite first")
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    outcomes = [report.outcome(entry) for entry in saved["cells"]]
+    references = [published.read(path) for path in args.reference]
+    name, model = saved["suite"], saved["model"]
+    found = report.write(folder, name, model, outcomes, references, _models(args))
+    if args.json:
+        return json.dumps(found["published"], indent=1)
+    return (folder / "summary.md").read_text(encoding="utf-8")
+
+
+def _models(args: argparse.Namespace) -> list[str]:
+    return [name.strip() for name in (args.models or "").split(",") if name.strip()]
+
+
+# -- a run's own evaluators ----------------------------------------------------
 def _evaluate(args: argparse.Namespace) -> list[str]:
     """The lines to print."""
     from mmjax import notebook

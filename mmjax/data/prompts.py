@@ -18,6 +18,7 @@ from mmjax import schema
 from mmjax.errors import UserError
 
 SLOT = "{}"
+_CLIP_BENCHMARK = "{c}"  # its files' slot
 _BUILT_IN = {
     "plain": (SLOT,),
     "photo": (f"a photo of a {SLOT}.",),
@@ -37,7 +38,9 @@ def load(templates: str | Sequence[str]) -> tuple[str, ...]:
     """Templates from a set's name, a file, one sentence with `{}`, or a list.
 
     A file is `.txt` (a template a line) or `.json` (a list; or a mapping of named
-    lists, of which `prompts.json#name` takes one).
+    lists, of which `prompts.json#name` takes one), with `{}` or `{c}` in each: so the
+    files of LAION's CLIP benchmark, one a language, can be given as they are. Those
+    with `{c}` may hold a template twice, which then counts twice, as it does there.
 
     Raises:
       UserError: no such set (names the nearest) or file; a template without `{}`;
@@ -48,7 +51,7 @@ def load(templates: str | Sequence[str]) -> tuple[str, ...]:
     if templates in sets():
         return sets()[templates]
     if _is_file(templates):
-        return _checked(read_list(templates), templates)
+        return _of_file(read_list(templates), templates)
     if SLOT in templates:
         return (templates,)
     hint = schema.suggest(templates, sets())
@@ -102,6 +105,14 @@ def sha256(texts: Sequence[str]) -> str:
 
 def _is_file(text: str) -> bool:
     return text.partition("#")[0].endswith((".txt", ".json"))
+
+
+def _of_file(templates: tuple[str, ...], where: str) -> tuple[str, ...]:
+    if not any(_CLIP_BENCHMARK in t for t in templates):
+        return _checked(templates, where)
+    filled = tuple(t.replace(_CLIP_BENCHMARK, SLOT) for t in templates)
+    _checked(tuple(dict.fromkeys(filled)), where)
+    return filled
 
 
 def _checked(templates: tuple[str, ...], where: str) -> tuple[str, ...]:

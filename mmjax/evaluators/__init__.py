@@ -12,7 +12,9 @@ from mmjax.evaluators.base import Env, EvalConfig, Evaluator, Network, Result
 __all__ = ["Env", "EvalConfig", "Evaluator", "Network", "Result", "build"]
 
 
-def build(name: str, cfg: Mapping[str, Any], env: Env) -> Evaluator:
+def build(
+    name: str, cfg: Mapping[str, Any], env: Env, where: str | None = None
+) -> Evaluator:
     """The evaluator that `cfg["type"]` names, reading errors at `config.evals.<name>`.
 
     The type is a module of this package, or any importable module by its dotted name,
@@ -21,15 +23,19 @@ def build(name: str, cfg: Mapping[str, Any], env: Env) -> Evaluator:
     Raises:
       UserError: no such type (names the nearest), or whatever is wrong with `cfg`.
     """
-    where = f"config.evals.{name}"
+    where = where or f"config.evals.{name}"
     if "type" not in cfg:
         raise UserError(f"{where}: 'type' is missing (legal: {', '.join(_types())})")
-    kind = str(cfg["type"])
+    return find(str(cfg["type"]), where).Evaluator(cfg, env, where)
+
+
+def find(kind: str, where: str) -> Any:
+    """The module of a type of evaluators; UserError where there is none."""
     module = _find(kind)
     if module is None:
         hint = schema.suggest(kind, _types())
         raise UserError(f"{where}: no evaluator is called {kind!r}{hint}")
-    return module.Evaluator(cfg, env, where)
+    return module
 
 
 def _find(kind: str) -> Any:

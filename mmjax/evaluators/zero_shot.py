@@ -26,24 +26,32 @@ class Config(EvalConfig):
 
     class_names: names in place of the source's own, one per label, or a .txt or
     .json file of them; empty takes the source's.
+
+    repeated_names: whether two labels may have one name, as two pairs of CLIP's 1,000
+    ImageNet names do. They tie, and a tie is an error: neither is ever right.
     """
 
     templates: str | tuple[str, ...] = "photo"
     class_names: str | tuple[str, ...] = ()
+    repeated_names: bool = False
 
 
 class Evaluator:
     """Calls predict "embed_image" and "embed_text"; the source needs labels."""
 
+    config_class: type[Config] = Config
+
     def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = "zero_shot"):
-        self.config = schema.from_mapping(Config, cfg, where)
+        self.config = schema.from_mapping(self.config_class, cfg, where)
         self._env, self._where = env, where
         self._size = self.config.batch_size or env.batch_size
         self._source = open_view(self.config.source, self.config.limit, env.open_source)
         self.templates = prompts.load(self.config.templates)
         given = self.config.class_names
         names = prompts.read_list(given) if isinstance(given, str) else given
-        self.class_names = checked_names(names, self._source, where)
+        self.class_names = checked_names(
+            names, self._source, where, repeated=self.config.repeated_names
+        )
         sentences = prompts.fill(self.templates, self.class_names)
         self._encoded = calls.encode(env, sentences, where)
 
@@ -61,7 +69,7 @@ class Evaluator:
         `arrays` holds, per example: index, label, prediction and rank of the label.
         """
         classes_cd = self.class_embeddings(vars)
-        arrays, broken = self._rank_images(vars, classes_cd)
+        arrays, broken = self.rank_images(vars, classes_cd, self._source)
         label_n, rank_n = arrays["label"], arrays["rank"]
         if not label_n.size:
             raise UserError(f"{self._where}: {broken} records, all of them broken")
@@ -102,14 +110,13 @@ class Evaluator:
             done += len(rows_bd)
         return calls.unit(total_cd / count, "embed_text", self._where)
 
-    def _rank_images(
-        self, vars: PyTree, classes_cd: np.ndarray
+    def rank_images(
+        self, vars: PyTree, classes_cd: np.ndarray, source: Any
     ) -> tuple[dict[str, np.ndarray], int]:
+        """The arrays of `run` for the records of a source, and how many are broken."""
         env, broken = self._env, 0
         parts = collections.defaultdict(list)
-        batches = env.eval_batches(
-            self._source, None, env.image_cfg, batch_size=self._size
-        )
+        batches = env.eval_batches(source, None, env.image_cfg, batch_size=self._size)
         for batch in batches:
             valid_b = calls.valid_rows(batch)
             broken += calls.broken_rows(batch)
@@ -118,7 +125,7 @@ class Evaluator:
             rows_bd = calls.unit(rows_bd, "embed_image", self._where)
             label_b = np.asarray(batch["label"])[valid_b]
             index_b = np.asarray(batch["_index"])[valid_b]
-            self._check_labels(label_b, index_b)
+            self.check_labels(label_b, index_b)
             order_b = np.arange(len(label_b))
             parts["index"].append(index_b)
             parts["label"].append(label_b)
@@ -126,7 +133,8 @@ class Evaluator:
             parts["rank"].append(ranking.ranks(rows_bd, classes_cd, order_b, label_b))
         return {name: np.concatenate(rows) for name, rows in parts.items()}, broken
 
-    def _check_labels(self, label_b: np.ndarray, index_b: np.ndarray) -> None:
+    def check_labels(self, label_b: np.ndarray, index_b: np.ndarray) -> None:
+        """Raises UserError where a label has no class name."""
         count = len(self.class_names)
         wrong = np.flatnonzero((label_b < 0) | (label_b >= count))
         if wrong.size:
@@ -176,12 +184,15 @@ def mean_per_class(
     return float((right_c[present_c] / total_c[present_c]).mean())
 
 
-def checked_names(names: Sequence[str], source: Any, where: str) -> tuple[str, ...]:
+def checked_names(
+    names: Sequence[str], source: Any, where: str, *, repeated: bool = False
+) -> tuple[str, ...]:
     """The given names, or else the source's own.
 
     Raises:
       UserError: there are none, a name is empty or comes twice (the two classes could
-        not be told apart), or their number is not the source's.
+        not be told apart) and may not be `repeated`, or their number is not the
+        source's.
     """
     own = source.class_names
     chosen = tuple(names) or own
@@ -198,7 +209,7 @@ def checked_names(names: Sequence[str], source: Any, where: str) -> tuple[str, .
     for label, name in enumerate(chosen):
         if not name.strip():
             raise UserError(f"{where}: the class name of label {label} is empty")
-        if name in first:
+        if name in first and not repeated:
             raise UserError(
                 f"{where}: labels {first[name]} and {label} are both called {name!r}; "
                 "give class_names that differ"

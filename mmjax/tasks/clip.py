@@ -213,6 +213,9 @@ class Task:
         def features(variables: Vars, batch: Mapping, ctx: Ctx) -> jax.Array:
             return apply("image_features", variables, self._pixels(batch))
 
+        def projected(variables: Vars, batch: Mapping, ctx: Ctx) -> jax.Array:
+            return apply("encode_image", variables, self._pixels(batch))
+
         def scale(variables: Vars, batch: Mapping, ctx: Ctx) -> tuple:
             return apply("temperature", variables)
 
@@ -224,6 +227,7 @@ class Task:
             "embed_image": embed_image,
             "embed_text": embed_text,
             "features": features,
+            "projected": projected,
             "scale": scale,
             "loss": loss,
         }

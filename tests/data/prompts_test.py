@@ -68,3 +68,22 @@ def test_refusals(given, words):
 def test_sha256_knows_order_and_boundaries():
     lists = [["a", "b"], ["b", "a"], ["ab"], ["a,b"], ['a","b']]
     assert len({prompts.sha256(x) for x in lists}) == len(lists)
+
+
+def test_clip_benchmarks_files_in_three_languages(bundle):
+    folder = bundle / "reference" / "clip_benchmark"
+    first = {}
+    for code in ("en", "it", "jp"):
+        names = prompts.read_list(f"{folder}/{code}_classnames.json#imagenet1k")
+        place = f"{folder}/{code}_zeroshot_classification_templates.json#imagenet1k"
+        templates = prompts.load(place)
+        assert len(names) == 1000
+        if code == "it":  # as published: three templates come twice
+            assert len(templates) == 49 and len(set(templates)) == 46
+        assert all(prompts.SLOT in t and "{c}" not in t for t in templates)
+        first[code] = prompts.fill(templates[:1], names[:1])[0]
+    assert first["en"] == "a bad photo of a tench."
+    assert first["it"] == "una brutta foto di una tinca"
+    assert len(set(first.values())) == 3
+    with pytest.raises(UserError, match="did you mean 'cifar10'"):
+        prompts.load(f"{folder}/en_zeroshot_classification_templates.json#cifar")

@@ -33,7 +33,7 @@ def test_a_type_by_dotted_name(make_env, monkeypatch):
         ({"type": "zeroshot", "source": "s"}, "did you mean 'zero_shot'"),
         ({"type": "card", "source": "s"}, "no evaluator is called 'card'"),
         ({"type": "no.where", "source": "s"}, "'no.where'"),
-        ({"source": "s"}, "'type' is missing .*mean_loss, .*retrieval, zero_shot"),
+        ({"source": "s"}, "'type' is missing .*mean_loss, .*retrieval, .*zero_shot"),
         ({"type": "retrieval"}, "evals.val: 'source' is missing"),
         ({"type": "retrieval", "source": "s", "limt": 3}, "did you mean 'limit'"),
         ({"type": "retrieval", "source": "s", "limit": 0}, "limit must be at least 1"),

@@ -206,3 +206,13 @@ def test_nan_is_an_error_and_not_a_perfect_score(make_env, make_source):
     vars["image"][0, 0] = np.nan
     with pytest.raises(UserError, match="embed_image gave NaN or Inf in 4 of 4"):
         zero_shot.Evaluator({"source": source}, make_env()).run(vars)
+
+
+def test_names_that_repeat_tie_and_are_never_right(make_env, make_source):
+    source, vars = example(make_source)
+    names = ("a", "a", *NAMES[2:])
+    cfg = {"source": source, "class_names": names, "templates": "plain"}
+    got = zero_shot.Evaluator({**cfg, "repeated_names": True}, make_env()).run(vars)
+    assert got.card["counts"]["classes_alike"] == 2
+    assert (got.arrays["rank"][source.labels < 2] > 0).all()
+    assert (got.arrays["rank"][source.labels >= 2] == 0).any()

@@ -1,0 +1,153 @@
+"""Suites of evaluations: `mmjax eval configs/suites.py:NAME WORKDIR`.
+
+| suite | data | cost of a small tower on 2 CPU cores |
+|---|---|---|
+| tiny (default) | shapes | seconds: it is for tests |
+| shapes | shapes, seen and unseen pairs | 3 minutes |
+| bundle | parts of the five sets it names | 6 minutes, and 20 for its probes |
+
+A data set is its parts and its names (mmjax.suite.plan.Dataset), a protocol an
+evaluator and its keys (mmjax.suite.plan.Protocol). Real data are read below
+$MMJAX_DATA, or ../shared/data where that is not set.
+"""
+
+import os
+
+from ml_collections import ConfigDict, config_dict
+
+from configs import common
+
+ROOT = os.environ.get("MMJAX_DATA", "../shared/data")
+
+
+def _suite(datasets: dict, protocols: dict) -> ConfigDict:
+    config = ConfigDict()
+    config.limit = config_dict.placeholder(int)  # of every data set, at most
+    config.datasets = ConfigDict(datasets)
+    config.protocols = ConfigDict(protocols)
+    return config
+
+
+def _protocols() -> dict:
+    return dict(
+        zero_shot=dict(type="zero_shot"),
+        bare_name=dict(type="zero_shot", templates="plain"),
+        robustness=dict(type="robustness", show=("shifted", "kept")),
+        calibration=dict(
+            type="calibration", needs=("val",), show=("ece", "ece_fitted")
+        ),
+        modality_gap=dict(type="modality_gap", on="captions"),
+        retrieval=dict(type="retrieval", on="captions", show=("i2t_r1", "t2i_r1")),
+        linear_probe=dict(type="linear_probe", needs=("train", "val")),
+        few_shot=dict(
+            type="few_shot", needs=("train", "val"), show=("shot_16", "zero_shot_worth")
+        ),
+    )
+
+
+_LABELLED = ("zero_shot", "bare_name", "robustness", "calibration", "modality_gap")
+
+
+def _packed(path: str, **parts: str) -> dict:
+    """A labelled set from packed files; its captions are its names in a sentence."""
+    specs = {k: f"packed:{ROOT}/{path}{v}" for k, v in parts.items()}
+    sentence = "template=a photo of a {}."
+    joint = "&" if "?" in specs["source"] else "?"
+    specs["captions"] = f"{specs['source']}{joint}{sentence}"
+    probed = ("linear_probe", "few_shot") if "train" in parts else ()
+    return specs | {"protocols": (*_LABELLED, *probed)}
+
+
+def tiny() -> ConfigDict:
+    """Every kind of protocol but few_shot, on a few pictures."""
+    one = "size=16&objects=1"
+    pairs = dict(
+        source=f"shapes:val?{one}&count=24",
+        train=f"shapes:train?{one}&count=160",
+        val=f"shapes:val?{one}&count=24&seed=7",
+        captions="shapes:val?size=16&objects=2&count=24",
+        templates="shapes",
+    )
+    protocols = _protocols()
+    protocols["robustness"] |= dict(shifts=("noise", "gray"), severities=(1, 5))
+    protocols["linear_probe"] |= dict(strength=1.0, iterations=20)
+    del protocols["few_shot"]  # there are pairs that no training scene shows
+    for protocol in protocols.values():
+        protocol["resamples"] = 50
+    return _suite(dict(shapes=pairs), protocols)
+
+
+def shapes() -> ConfigDict:
+    """Single objects, of pairs of colour and shape seen in training and unseen."""
+    one = "size=32&objects=1"
+    # other scenes than those judged and than those trained on
+    shared = dict(val=f"shapes:val?{one}&count=1000&seed=7", templates="shapes")
+    shared |= dict(captions="shapes:val?size=32&objects=2&count=1000")
+    return _suite(
+        dict(
+            seen=dict(
+                shared,
+                source=f"shapes:val?{one}&count=1000",
+                protocols=(*_LABELLED, "retrieval"),
+            ),
+            unseen=dict(
+                shared,
+                source=f"shapes:unseen?{one}&count=1000",
+                protocols=_LABELLED[:-1],
+            ),
+        ),
+        {k: v for k, v in _protocols().items() if k in (*_LABELLED, "retrieval")},
+    )
+
+
+def bundle() -> ConfigDict:
+    """Small parts of public sets: near the published numbers, not in their place."""
+    cifar10 = _packed(
+        "cifar10/cifar10-",
+        source="test-2k.npz",
+        train="train-6k.npz?part=train",
+        val="train-6k.npz?part=held_out",
+    )
+    # Frames of one track stay together; the set's own test images are not at hand, and
+    # what is left makes one part that a temperature can be fitted to, not two.
+    gtsrb = _packed(
+        "gtsrb/gtsrb-train.npz?group=_&part=",
+        source="held_out",
+        val="train",
+    )
+    clothing = _packed(
+        "clothing/clothing10-",
+        source="validation-128.npz",
+        train="train-128.npz?part=train",
+        val="train-128.npz?part=held_out",
+    )
+    words = _packed(
+        "tiny_imagenet/tin100-",
+        source="val-2k.npz",
+        train="train-3k.npz?part=train",
+        val="train-3k.npz?part=held_out",
+    )
+    dev = f"webdataset:{ROOT}/flickr8k/flickr8k-dev-128-00000.tar"
+    photos = dict(
+        source=dev,
+        captions=dev,
+        protocols=("retrieval", "modality_gap"),
+    )
+    return _suite(
+        dict(
+            cifar10=dict(cifar10, templates="cifar10"),
+            gtsrb=dict(gtsrb, templates="gtsrb"),
+            clothing=dict(clothing, templates=("a photo of a {}.", "a {}.", "my {}.")),
+            tiny_imagenet=dict(words, templates="clip80"),
+            flickr8k=photos,
+        ),
+        _protocols(),
+    )
+
+
+PRESETS = {f.__name__: f for f in (tiny, shapes, bundle)}
+
+
+def get_config(arg: str = "tiny") -> ConfigDict:
+    """The suite `arg`."""
+    return common.choose(arg, PRESETS, "tiny")

@@ -1,0 +1,226 @@
+"""Whether a zero-shot classifier is right as often as it is sure.
+
+Guo et al. 2017: confidence is the largest probability, the expected calibration error
+is the mean gap of accuracy and confidence over bins of confidence, and one temperature,
+fitted to other examples, mends most of it. Legend: n examples, c classes, d embedding,
+m bins.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import optimize, special
+
+from mmjax.errors import UserError
+from mmjax.evaluators import bootstrap, calls, card, figures, zero_shot
+from mmjax.evaluators.base import Env, PyTree, Result
+from mmjax.evaluators.view import open_view
+
+
+@dataclass(frozen=True)
+class Config(zero_shot.Config):
+    """val: labelled examples to fit a temperature to; none: the model's own is judged.
+
+    bins: of equal width, from 0 to 1.
+    """
+
+    val: Any = None
+    bins: int = 15
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.bins < 1:
+            raise ValueError(f"bins must be at least 1, got {self.bins}")
+
+
+class Evaluator(zero_shot.Evaluator):
+    """Calls predict "embed_image", "embed_text" and "scale"; sources need labels."""
+
+    config_class = Config
+
+    def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = "calibration"):
+        super().__init__(cfg, env, where)
+        self._val = None
+        if self.config.val is not None:
+            limit = self.config.limit
+            self._val = open_view(self.config.val, limit, env.open_source)
+            if self._val.class_names != self._source.class_names:
+                raise UserError(
+                    f"{where}: val has {len(self._val.class_names)} classes and the "
+                    f"source {len(self._source.class_names)}, or other ones: give "
+                    "parts of one set"
+                )
+
+    def check(self, vars_abstract: PyTree) -> None:
+        """See Evaluator.check of the base."""
+        super().check(vars_abstract)
+        texts = calls.text_abstract(self._env, 1)
+        calls.output_shape(self._env, "scale", vars_abstract, texts, self._where)
+
+    def run(self, vars: PyTree) -> Result:
+        """top1, confidence (its mean), ece, nll; with val temperature, ece_fitted,
+        nll_fitted too: logits are divided by the temperature.
+
+        `arrays` holds, per example, label, prediction, confidence; per bin, its
+        confidence, accuracy and count.
+        """
+        classes_cd = self.class_embeddings(vars)
+        logits_nc, label_n, broken = self._logits(vars, classes_cd, self._source)
+        temperature = 1.0
+        if self._val is not None:
+            temperature = fit_temperature(
+                *self._logits(vars, classes_cd, self._val)[:2]
+            )
+        names = ["top1", "confidence", "ece", "nll"]
+        scores = [_scores(logits_nc, label_n)]
+        if self._val is not None:
+            names += ["ece_fitted", "nll_fitted"]
+            scores.append(_scores(logits_nc / temperature, label_n))
+
+        def statistics(weight_n):
+            found = [_summary(*s, weight_n, self.config.bins) for s in scores]
+            return np.array([*found[0], *(f for more in found[1:] for f in more[2:])])
+
+        draw = {"resamples": self.config.resamples, "seed": self.config.seed}
+        values = bootstrap.with_interval(names, statistics, label_n.size, **draw)
+        if self._val is not None:
+            values["temperature"] = temperature
+        hit_n, confidence_n, _ = scores[0]
+        arrays = {
+            "label": label_n,
+            "prediction": logits_nc.argmax(1),
+            "confidence": confidence_n,
+            **reliability(hit_n, confidence_n, np.ones(len(hit_n)), self.config.bins),
+        }
+        counts = {"examples": int(label_n.size), "broken": broken}
+        return Result(values, self._note(counts, draw), arrays)
+
+    def _logits(
+        self, vars: PyTree, classes_cd: np.ndarray, source: Any
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """(n, c) cosines at the model's temperature, (n,) labels, broken records."""
+        env, broken, rows, labels = self._env, 0, [], []
+        one = {k: v[:1] for k, v in self._encoded.items()}
+        scale = float(np.asarray(env.predict["scale"](vars, one)[0]))
+        for batch in env.eval_batches(
+            source, None, env.image_cfg, batch_size=self._size
+        ):
+            valid_b = calls.valid_rows(batch)
+            broken += calls.broken_rows(batch)
+            images = calls.image_batch(batch)
+            rows_bd = np.asarray(env.predict["embed_image"](vars, images))[valid_b]
+            label_b = np.asarray(batch["label"])[valid_b]
+            self.check_labels(label_b, np.asarray(batch["_index"])[valid_b])
+            rows.append(calls.unit(rows_bd, "embed_image", self._where))
+            labels.append(label_b)
+        label_n = np.concatenate(labels)
+        if not label_n.size:
+            raise UserError(f"{self._where}: {broken} records, all of them broken")
+        return scale * np.concatenate(rows) @ classes_cd.T, label_n, broken
+
+    def _note(self, counts: dict, draw: dict) -> dict[str, Any]:
+        given = self.config.templates
+        metrics = {
+            "top1": "label is the best class",
+            "confidence": "mean of the largest probability",
+            "ece": f"expected calibration error, {self.config.bins} equal bins",
+            "nll": "mean negative log probability of the label, nats",
+        }
+        task: dict[str, Any] = {
+            "class_names": card.listing(self.class_names),
+            "templates": card.listing(
+                self.templates, given if isinstance(given, str) else None
+            ),
+            "bins": self.config.bins,
+        }
+        if self._val is not None:
+            metrics["temperature"] = "divides logits; least nll on val"
+            metrics["ece_fitted"] = metrics["nll_fitted"] = "the same, so divided"
+            task["val"] = self._val.fingerprint()
+        return card.write(
+            self.config,
+            self._env,
+            self._source,
+            kind="calibration",
+            counts=counts,
+            interval=bootstrap.describe("examples", **draw),
+            metrics=metrics,
+            task=task,
+            text=True,
+        )
+
+
+def fit_temperature(logits_nc: np.ndarray, label_n: np.ndarray) -> float:
+    """The divisor of logits with the least negative log-likelihood, in 1e-3 .. 1e3."""
+
+    def loss(log_temperature: float) -> float:
+        scaled_nc = logits_nc / np.exp(log_temperature)
+        return -float(_log_chance(scaled_nc, label_n).mean())
+
+    found = optimize.minimize_scalar(loss, bounds=np.log((1e-3, 1e3)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def reliability(
+    hit_n: np.ndarray, confidence_n: np.ndarray, weight_n: np.ndarray, bins: int
+) -> dict[str, np.ndarray]:
+    """Mean confidence, accuracy and weight of each bin (m,); NaN in empty ones."""
+    bin_n = np.clip(np.ceil(confidence_n * bins).astype(int) - 1, 0, bins - 1)
+    count_m = np.bincount(bin_n, weight_n, bins)
+    sure_m = np.bincount(bin_n, weight_n * confidence_n, bins)
+    right_m = np.bincount(bin_n, weight_n * hit_n, bins)
+    with np.errstate(invalid="ignore"):
+        return {
+            "bin_confidence": sure_m / count_m,
+            "bin_accuracy": right_m / count_m,
+            "bin_count": count_m,
+        }
+
+
+def ece(
+    hit_n: np.ndarray, confidence_n: np.ndarray, weight_n: np.ndarray, bins: int
+) -> float:
+    """Expected calibration error (Guo et al. 2017, equation 3)."""
+    found = reliability(hit_n, confidence_n, weight_n, bins)
+    gap_m = np.abs(found["bin_accuracy"] - found["bin_confidence"])
+    return float(np.nansum(gap_m * found["bin_count"]) / weight_n.sum())
+
+
+def _scores(logits_nc: np.ndarray, label_n: np.ndarray) -> tuple:
+    """Per example: whether it is right, how sure, its label's log probability."""
+    confidence_n = np.exp(_log_chance(logits_nc, logits_nc.argmax(1)))
+    hit_n = logits_nc.argmax(1) == label_n
+    return hit_n, confidence_n, _log_chance(logits_nc, label_n)
+
+
+def _summary(hit_n, confidence_n, log_chance_n, weight_n, bins: int) -> tuple:
+    """Weighted top1, confidence, ece, nll."""
+    total = weight_n.sum()
+    error = ece(hit_n, confidence_n, weight_n, bins)
+    means = (weight_n @ x / total for x in (hit_n, confidence_n, -log_chance_n))
+    right, sure, nll = means
+    return right, sure, error, nll
+
+
+def _log_chance(logits_nc: np.ndarray, class_n: np.ndarray) -> np.ndarray:
+    chosen_n = logits_nc[np.arange(len(class_n)), class_n]
+    return chosen_n - special.logsumexp(logits_nc, axis=1)
+
+
+def figure(values: Mapping[str, float], arrays: Mapping, title: str) -> Any:
+    """Accuracy over confidence, a bar a bin; the diagonal is calibrated."""
+    made, axes = figures.one(title, width=4.2, height=3.8)
+    bins = len(arrays["bin_count"])
+    left_m = np.arange(bins) / bins
+    axes.bar(left_m, np.nan_to_num(arrays["bin_accuracy"]), 1 / bins, align="edge")
+    axes.plot((0, 1), (0, 1), color=figures.INK, linewidth=0.8, linestyle="--")
+    said = f"ECE {values['ece']:.3f}"
+    if "ece_fitted" in values:
+        said += (
+            f", {values['ece_fitted']:.3f} at temperature x{values['temperature']:.2f}"
+        )
+    axes.text(0.03, 0.95, said, transform=axes.transAxes, fontsize=8, va="top")
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    return made

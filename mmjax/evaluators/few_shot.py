@@ -1,0 +1,240 @@
+"""Few-shot linear probes, and how many examples a class zero-shot is worth.
+
+Radford et al. 2021, section 3.1.5, figures 6 and 7. Legend: n test examples, r
+repeats, s numbers of shots.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mmjax import schema
+from mmjax.evaluators import bootstrap, card, labelled, plots, zero_shot
+from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
+from mmjax.evaluators.labelled import Labelled
+from mmjax.evaluators.linear_probe import need_splits
+from mmjax.probe import logistic, search
+from mmjax.probe import shots as shots_lib
+
+
+@dataclass(frozen=True)
+class Config(EvalConfig):
+    """source: the test split; train, val, features, strength as in linear_probe.
+
+    shots: examples a class, rising. repeats: draws of them, seeded `seed`, `seed` + 1
+      and so on. The strength is chosen on the whole of val for each draw (the paper
+      does not say how it did), unless it is fixed.
+    full: also a fit on all of train, as many shots as it has images a class on average.
+    zero_shot: whether the same model's zero-shot accuracy on the same examples is
+      measured, with `templates`.
+    """
+
+    train: Any = None
+    val: Any = None
+    features: str = "features"
+    strength: float | None = None
+    iterations: int = logistic.ITERATIONS
+    shots: tuple[int, ...] = (1, 2, 4, 8, 16)
+    repeats: int = 5
+    full: bool = True
+    zero_shot: bool = True
+    templates: str | tuple[str, ...] = "photo"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.repeats < 1 or self.iterations < 1:
+            got = f"{self.repeats} and {self.iterations}"
+            raise ValueError(f"repeats and iterations must be at least 1, got {got}")
+        rising = all(a < b for a, b in zip(self.shots, self.shots[1:], strict=False))
+        if not self.shots or self.shots[0] < 1 or not rising:
+            raise ValueError(f"shots {self.shots} must be positive and rising")
+        if self.strength is not None and not self.strength > 0:
+            raise ValueError(f"strength must be positive, got {self.strength}")
+
+
+class Evaluator:
+    """Calls the predict function of `features`, and what zero_shot calls."""
+
+    def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = "few_shot"):
+        self.config = schema.from_mapping(Config, cfg, where)
+        self._env, self._where = env, where
+        self._size = self.config.batch_size or env.batch_size
+        need_splits(self.config, where)
+        specs = {"test": self.config.source}
+        specs |= {"train": self.config.train, "val": self.config.val}
+        self._views = labelled.open_splits(specs, self.config.limit, env, where)
+        self.class_names = self._views["test"].class_names
+        self._zero_shot = None
+        if self.config.zero_shot:
+            shared = ("source", "limit", "batch_size", "resamples", "seed", "templates")
+            same = {key: getattr(self.config, key) for key in shared}
+            self._zero_shot = zero_shot.Evaluator(same, env, where)
+
+    def check(self, vars_abstract: PyTree) -> None:
+        """See Evaluator.check of the base."""
+        name, size = self.config.features, self._size
+        for split, view in self._views.items():
+            place = f"{self._where}.{split}"
+            labelled.check(self._env, view, name, size, vars_abstract, place)
+        if self._zero_shot is not None:
+            self._zero_shot.check(vars_abstract)
+
+    def run(self, vars: PyTree) -> Result:
+        """shot_1, shot_2 ... shot_full: mean top1 over repeats, with intervals.
+
+        With zero-shot also `zero_shot` and `zero_shot_worth`, examples a class within
+        what was tried; `zero_shot_worth_bound` is 0, -1 where the truth is no more (the
+        fewest shots do better) and 1 where it is no less. `arrays` holds shots,
+        top1 (repeats, shots), index, label and, with zero-shot, zero_shot_hit.
+        """
+        cfg = self.config
+        found = labelled.extract_all(
+            self._env, vars, self._views, self.config, self._size, self._where
+        )
+        test, train = found["test"], found["train"]
+        zero_hit_n = self._zero_shot_hits(vars)
+        hits_srn, unconverged = self._hits(found)
+        shots_s = list(map(float, cfg.shots))
+        if cfg.full:
+            shots_s.append(len(train.label_n) / len(np.unique(train.label_n)))
+        draw = {"resamples": cfg.resamples, "seed": cfg.seed}
+        values = summary(self._names(), shots_s, hits_srn, zero_hit_n, **draw)
+        arrays = {"index": test.index_n, "label": test.label_n}
+        arrays["shots"] = np.asarray(shots_s)
+        # the fit on all of train has no repeats: its accuracy fills its column
+        arrays["top1"] = np.stack(
+            [np.broadcast_to(h.mean(1), cfg.repeats) for h in hits_srn], 1
+        )
+        if zero_hit_n is not None:
+            arrays["zero_shot_hit"] = zero_hit_n
+        counts = {"examples": len(test.label_n), "broken": test.broken}
+        counts |= {"unconverged": unconverged, "features": test.features_nd.shape[1]}
+        return Result(values, self._card(counts, found, draw), arrays)
+
+    def _names(self) -> list[str]:
+        names = [f"shot_{k}" for k in self.config.shots]
+        return [*names, "shot_full"] if self.config.full else names
+
+    def _zero_shot_hits(self, vars: PyTree) -> np.ndarray | None:
+        if self._zero_shot is None:
+            return None
+        arrays = self._zero_shot.run(vars).arrays
+        # by rank and not by prediction: a tie is no hit
+        return (arrays["rank"] == 0).astype(np.float64)
+
+    def _hits(self, found: dict[str, Labelled]) -> tuple[list[np.ndarray], int]:
+        """Per number of shots float (r, n), whether a repeat is right; unconverged."""
+        cfg, train, test = self.config, found["train"], found["test"]
+        hits, unconverged = [], 0
+        everything = np.arange(len(train.label_n))
+        for shots in [*cfg.shots, *([None] if cfg.full else [])]:
+            rows = []
+            for repeat in range(1 if shots is None else cfg.repeats):
+                chosen = everything
+                if shots is not None:
+                    seed, names = cfg.seed + repeat, self.class_names
+                    drawn = {"seed": seed, "names": names}
+                    chosen = shots_lib.draw(train.label_n, shots, **drawn)
+                probe = self._fit(train, chosen, found)
+                unconverged += not probe.converged
+                rows.append(probe.predict(test.features_nd) == test.label_n)
+            hits.append(np.asarray(rows, np.float64))
+        return hits, unconverged
+
+    def _fit(
+        self, train: Labelled, chosen: np.ndarray, found: dict[str, Labelled]
+    ) -> logistic.Probe:
+        how = {"iterations": self.config.iterations}
+        problem = logistic.Problem(train.features_nd[chosen], train.label_n[chosen])
+        if self.config.strength is not None:
+            return problem.path([self.config.strength], **how)[0]
+        val = found["val"]
+        return search.choose(problem, val.features_nd, val.label_n, **how).probe
+
+    def _card(self, counts: dict, found: dict, draw: dict) -> dict[str, Any]:
+        cfg = self.config
+        name = cfg.templates if isinstance(cfg.templates, str) else None
+        prompts = None
+        if self._zero_shot is not None:
+            prompts = card.listing(self._zero_shot.templates, name)
+        return card.write(
+            cfg,
+            self._env,
+            self._views["test"],
+            kind="few_shot",
+            counts=counts,
+            interval=bootstrap.describe("repeats and test examples", **draw),
+            metrics={
+                "shot_k": "mean over repeats of top1 after k examples a class",
+                "shot_full": "top1 after all training examples",
+                "zero_shot_worth": "shots where the curve, straight in log(shots) "
+                "between neighbours, first reaches zero_shot",
+            },
+            task={
+                "class_names": card.listing(self.class_names),
+                "features": cfg.features,
+                "templates": prompts,
+                "search": "coarse_to_fine" if cfg.strength is None else cfg.strength,
+                "iterations": cfg.iterations,
+                "shots": list(cfg.shots),
+                "repeats": cfg.repeats,
+                "splits": labelled.splits_card(self._views, found, cfg),
+            },
+            text=self._zero_shot is not None,
+        )
+
+
+def summary(
+    names: list[str],
+    shots_s: list[float],
+    hits_srn: list[np.ndarray],
+    zero_hit_n: np.ndarray | None,
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, float]:
+    """Accuracies and what zero-shot is worth, with intervals.
+
+    Repeats and test examples are both drawn anew: a draw of the shots and a draw of
+    the test set both would have come out otherwise.
+    """
+    rng = np.random.default_rng([seed, 1])
+    fresh = False
+
+    def statistic(weight_n: np.ndarray) -> np.ndarray:
+        row = []
+        for hits_rn in hits_srn:
+            repeats = len(hits_rn)
+            weight_r = np.ones(repeats)
+            if fresh:
+                drawn = rng.integers(0, repeats, repeats)
+                weight_r = np.bincount(drawn, minlength=repeats)
+            row.append(weight_r @ hits_rn @ weight_n / weight_r.sum() / weight_n.sum())
+        if zero_hit_n is not None:
+            goal = zero_hit_n @ weight_n / weight_n.sum()
+            row += [goal, shots_lib.worth(shots_s, row, goal)[0]]
+        return np.asarray(row)
+
+    count = hits_srn[0].shape[1]
+    if zero_hit_n is not None:
+        names = [*names, "zero_shot", "zero_shot_worth"]
+    points = statistic(np.ones(count))
+    values = dict(zip(names, map(float, points), strict=True))
+    fresh = True
+    bounds = bootstrap.interval(statistic, count, resamples=resamples, seed=seed)
+    for suffix, bound_k in zip(("lo", "hi"), bounds, strict=True):
+        pairs = zip(names, bound_k, strict=True)
+        values |= {f"{name}_{suffix}": float(v) for name, v in pairs}
+    if zero_hit_n is not None:
+        curve = points[: len(shots_s)]
+        side = shots_lib.worth(shots_s, curve, values["zero_shot"])[1]
+        values["zero_shot_worth_bound"] = float(side)
+    return values
+
+
+def figure(values: Mapping[str, float], arrays: Mapping, title: str) -> Any:
+    """The curve over shots with the line of zero-shot."""
+    full = {"shots_full": float(arrays["shots"][-1])} if "shot_full" in values else {}
+    return plots.few_shot({title: {**values, **full}})

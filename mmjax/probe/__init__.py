@@ -1,0 +1,1 @@
+"""Linear classifiers on frozen features: solver, choice of strength, few shots."""

@@ -1,0 +1,113 @@
+"""Which strength: the grid and the search of CLIP's linear probes.
+
+Radford et al. 2021, appendix A.3: lambda between 1e-6 and 1e6 in 96 logarithmic steps;
+to save compute, a search that starts from seven values and halves the interval around
+the best until eight steps a decade are reached.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mmjax.errors import UserError
+from mmjax.probe.logistic import ITERATIONS, Probe, Problem
+
+PER_DECADE, LOW, HIGH = 8, -6, 6
+STEPS = (HIGH - LOW) * PER_DECADE  # 96 steps between 97 strengths
+COARSE = 2 * PER_DECADE  # 1e-6, 1e-4, ... 1e6
+ROUGH = 1e-6  # of the objective still to go, while strengths are compared
+METHODS = ("coarse_to_fine", "full")
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """The best strength on validation data and what was tried, strengths rising.
+
+    probe: the classifier of the best strength, fitted on the training data alone, to
+      the end; those that were compared were stopped at `ROUGH`.
+    """
+
+    probe: Probe
+    strengths_t: np.ndarray
+    accuracy_t: np.ndarray
+    iterations_t: np.ndarray
+    unconverged: int
+
+    @property
+    def strength(self) -> float:
+        return self.probe.strength
+
+
+def grid() -> np.ndarray:
+    """(97,) strengths from 1e-6 to 1e6, eight steps a decade."""
+    return 10.0 ** (LOW + np.arange(STEPS + 1) / PER_DECADE)
+
+
+def choose(
+    problem: Problem,
+    val_md: np.ndarray,
+    val_labels_m: np.ndarray,
+    *,
+    method: str = "coarse_to_fine",
+    iterations: int = ITERATIONS,
+) -> Chosen:
+    """The strength with the best validation accuracy; of equals the largest.
+
+    Raises:
+      UserError: an unknown method, or no validation data.
+    """
+    if method not in METHODS:
+        raise UserError(f"search {method!r}: use {' or '.join(METHODS)}")
+    if not len(val_labels_m):
+        raise UserError("no validation data to choose a strength by")
+    strengths, probes = grid(), {}
+
+    def accuracies(places: Sequence[int]) -> list[float]:
+        # from the nearest stronger one: there the problem is easier
+        above = [k for k in probes if k > max(places)]
+        start = probes[min(above)] if above else None
+        asked = strengths[list(places)]
+        how = {"iterations": iterations, "tolerance": ROUGH}
+        made = problem.path(asked, start=start, **how)
+        probes.update(zip(places, made, strict=True))
+        return [float((p.predict(val_md) == val_labels_m).mean()) for p in made]
+
+    if method == "full":
+        places = list(range(STEPS + 1))
+        scores = dict(zip(places, accuracies(places), strict=True))
+    else:
+        scores = coarse_to_fine(accuracies)
+    best, tried = peak(scores), sorted(scores)
+    chosen = strengths[[best]]
+    exact = problem.path(chosen, start=probes[best], iterations=iterations)[0]
+    return Chosen(
+        exact,
+        strengths[tried],
+        np.asarray([scores[k] for k in tried]),
+        np.asarray([probes[k].iterations for k in tried]),
+        sum(not probes[k].converged for k in tried),
+    )
+
+
+def coarse_to_fine(
+    accuracies: Callable[[Sequence[int]], Sequence[float]],
+) -> dict[int, float]:
+    """{place on the grid: accuracy} of all that the search looks at.
+
+    accuracies: of places on the grid, several in a call.
+    """
+    places = list(range(0, STEPS + 1, COARSE))
+    scores = dict(zip(places, accuracies(places), strict=True))
+    step = COARSE
+    while step > 1:
+        step //= 2
+        best = peak(scores)
+        sides = [k for k in (best - step, best + step) if 0 <= k <= STEPS]
+        scores |= dict(zip(sides, accuracies(sides), strict=True))
+    return scores
+
+
+def peak(scores: dict[int, float]) -> int:
+    """The place of the best score; of equals the largest place."""
+    return max(scores, key=lambda k: (scores[k], k))

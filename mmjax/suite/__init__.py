@@ -1,0 +1,1 @@
+"""Evaluation suites: data sets times protocols, run once each, reported together."""

@@ -1,0 +1,246 @@
+"""A suite's results for people: summary.json, summary.md, index.html, figures/*.png."""
+
+import html
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmjax import evaluators
+from mmjax.errors import UserError
+from mmjax.evaluators import figures
+from mmjax.suite import published, runner
+from mmjax.suite.runner import Outcome
+
+Table = list[list[str]]  # rows of texts, the first one heads
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;"
+    "padding:0 1rem;color:#222}table{border-collapse:collapse;margin:1rem 0}"
+    "th,td{padding:.3rem .7rem;border-bottom:1px solid #ddd;text-align:left;"
+    "font-variant-numeric:tabular-nums}img{max-width:100%;margin:.5rem 1rem .5rem 0}"
+    "@media(prefers-color-scheme:dark){body{background:#161616;color:#ddd}"
+    "th,td{border-color:#444}}"
+)
+
+
+def write(
+    out: pathlib.Path,
+    name: str,
+    model: Mapping[str, Any],
+    outcomes: Sequence[Outcome],
+    references: Sequence[published.Table] = (),
+    models: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Writes all files but the cells' own; returns what summary.json holds."""
+    found: dict[str, Any] = {
+        "suite": name,
+        "model": dict(model),
+        "cells": [_entry(o) for o in outcomes],
+        "published": [],
+    }
+    published.check_models(references, models)
+    beside = {table.path: compare(outcomes, table, models) for table in references}
+    for path, rows in beside.items():
+        found["published"].append({"file": path, "rows": rows})
+    pictures = _draw(out, outcomes)
+    runner.write(out / "summary.json", found)
+    tables = {"": overview(outcomes)}
+    for path, rows in beside.items():
+        tables[f"Beside {pathlib.Path(path).name}"] = rows
+    title = f"{name} on {model['workdir']}, step {model['step']}"
+    notes = _notes(model, bool(references))
+    runner.write(out / "summary.md", markdown(title, notes, tables, pictures))
+    runner.write(out / "index.html", page(title, notes, tables, pictures, outcomes))
+    return found
+
+
+def _entry(outcome: Outcome) -> dict[str, Any]:
+    kept = ("dataset", "protocol", "type", "published", "key", "seconds")
+    entry: dict[str, Any] = {name: getattr(outcome, name) for name in kept}
+    entry |= {"show": list(outcome.show), "values": runner.plain(outcome.values)}
+    return entry | {"card": outcome.card}
+
+
+def outcome(entry: Mapping[str, Any]) -> Outcome:
+    """The outcome of an entry of a summary.json's `cells`."""
+    values = {k: math.nan if v is None else v for k, v in entry["values"].items()}
+    return Outcome(**{**entry, "values": values, "show": tuple(entry["show"])})
+
+
+# -- tables --------------------------------------------------------------------
+def overview(outcomes: Sequence[Outcome]) -> Table:
+    """A row a data set, a column a protocol's shown number."""
+    columns: dict[tuple[str, str], None] = {}
+    for o in outcomes:
+        columns |= dict.fromkeys((o.protocol, n) for n in o.shown)
+    rows = [["data set", *(f"{p}: {n}" for p, n in columns)]]
+    for dataset in dict.fromkeys(o.dataset for o in outcomes):
+        here = {o.protocol: o for o in outcomes if o.dataset == dataset}
+        cells = [
+            said(here[p].values, n) if p in here and n in here[p].values else ""
+            for p, n in columns
+        ]
+        rows.append([dataset, *cells])
+    return rows
+
+
+def said(values: Mapping[str, float], name: str) -> str:
+    """A number with its interval, where it has one."""
+    text = f"{values[name]:.3f}"
+    if f"{name}_lo" in values:
+        text += f" ({values[f'{name}_lo']:.3f} to {values[f'{name}_hi']:.3f})"
+    return text
+
+
+def compare(
+    outcomes: Sequence[Outcome], table: published.Table, models: Sequence[str] = ()
+) -> Table:
+    """Ours first, then published models, over the numbers that both have.
+
+    Raises:
+      UserError: there is no such number.
+    """
+    ours: dict[published.Measure, tuple[Outcome, str]] = {}
+    for o in outcomes:
+        for number in runner.numbers(o.values):
+            measure = published.same(o.published), o.type, number
+            # of several protocols of one type the suite's first stands for ours
+            if any(measure in r for r in table.results.values()):
+                ours.setdefault(measure, (o, number))
+    if not ours:
+        have = sorted({m[0] for r in table.results.values() for m in r})
+        mine = sorted({published.same(o.published) for o in outcomes})
+        raise UserError(
+            f"{table.path} has none of the numbers of this suite: it is of "
+            f"{', '.join(have)}, and the suite of {', '.join(mine)}; "
+            "config.datasets.NAME.published gives a data set's name there"
+        )
+    heads = [f"{o.name}: {number}" for o, number in ours.values()]
+    rows = [["model", *heads]]
+    rows.append(["this run", *(said(o.values, n) for o, n in ours.values())])
+    for model in published.choose(table, list(ours), models):
+        given = table.results[model]
+        cells = [f"{given[m]:.3f}" if m in given else "" for m in ours]
+        rows.append([model, *cells])
+    below = ["published models below this run"]
+    for measure, (o, number) in ours.items():
+        given = [r[measure] for r in table.results.values() if measure in r]
+        below.append(f"{sum(v < o.values[number] for v in given)} of {len(given)}")
+    return [*rows, below]
+
+
+# -- documents -----------------------------------------------------------------
+def _notes(model: Mapping[str, Any], compared: bool) -> list[str]:
+    found = [
+        f"Model: {model['task']}, weights {model['fingerprint']}. In brackets: 95 % "
+        "bootstrap intervals. cards/ says of each number what was measured."
+    ]
+    if compared:
+        found.append(
+            "Published numbers are of the whole test sets; where a suite holds a part "
+            "of one, or other images, the two are no more than neighbours."
+        )
+    return found
+
+
+def markdown(
+    title: str, notes: Sequence[str], tables: Mapping[str, Table], pictures: list[str]
+) -> str:
+    """The report as markdown."""
+    lines = [f"# {title}", "", *notes]
+    for head, rows in tables.items():
+        lines += ["", *([f"## {head}", ""] if head else [])]
+        lines += [_bar(rows[0]), "|" + "---|" * len(rows[0]), *map(_bar, rows[1:])]
+    lines += ["", *(f"![{pathlib.Path(p).stem}]({p})" for p in pictures)]
+    return "\n".join(lines) + "\n"
+
+
+def _bar(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+
+
+def page(
+    title: str,
+    notes: Sequence[str],
+    tables: Mapping[str, Table],
+    pictures: list[str],
+    outcomes: Sequence[Outcome],
+) -> str:
+    """The report as HTML, with every number of every cell."""
+    parts = [f"<h1>{html.escape(title)}</h1>"]
+    parts += [f"<p>{html.escape(note)}</p>" for note in notes]
+    for head, rows in tables.items():
+        parts += [f"<h2>{html.escape(head)}</h2>"] if head else []
+        parts.append(_grid(rows))
+    for p in pictures:
+        stem = html.escape(pathlib.Path(p).stem)
+        parts.append(f'<img src="{html.escape(p)}" alt="{stem}">')
+    for o in outcomes:
+        rows = [["number", "value (interval)"]]
+        rows += [[n, said(o.values, n)] for n in runner.numbers(o.values)]
+        head = f"<summary>{html.escape(o.name)}</summary>"
+        parts.append(f"<details>{head}{_grid(rows)}</details>")
+    body = "\n".join(parts)
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>\n{body}\n</html>\n"
+    )
+
+
+def _grid(rows: Table) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells)
+
+    lines = [line(rows[0], "th"), *(line(row, "td") for row in rows[1:])]
+    inside = "".join(f"<tr>{text}</tr>" for text in lines)
+    return f"<table>{inside}</table>"
+
+
+# -- pictures ------------------------------------------------------------------
+def _draw(out: pathlib.Path, outcomes: Sequence[Outcome]) -> list[str]:
+    """Draws the numbers of the table, and each cell that has a picture of its own."""
+    made = {"overview": bars(outcomes)}
+    for o in outcomes:
+        figure = getattr(evaluators.find(o.type, o.name), "figure", None)
+        if figure:
+            made[o.name] = figure(o.values, runner.arrays(out, o.key), o.name)
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    for name, drawn in made.items():
+        drawn.savefig(out / "figures" / f"{name}.png", facecolor="white")
+    return [f"figures/{name}.png" for name in made]
+
+
+def bars(outcomes: Sequence[Outcome]) -> Any:
+    """A panel a shown number, a group a data set, a bar a protocol, with intervals."""
+    names = list(dict.fromkeys(n for o in outcomes for n in o.shown))
+    made, grid = figures.grid(len(names), width=3.6, height=2.4)
+    for axes, name in zip(grid, names, strict=True):
+        having = [o for o in outcomes if name in o.shown]
+        datasets = list(dict.fromkeys(o.dataset for o in having))
+        protocols = list(dict.fromkeys(o.protocol for o in having))
+        wide = 0.8 / len(protocols)
+        for k, protocol in enumerate(protocols):
+            mine = [o for o in having if o.protocol == protocol]
+            xs = [datasets.index(o.dataset) + (k + 0.5) * wide - 0.4 for o in mine]
+            ys = [o.values[name] for o in mine]
+            ends = [_ends(o.values, name) for o in mine]
+            axes.bar(xs, ys, wide * 0.92, label=protocol)
+            low, high = zip(*ends, strict=True)
+            axes.errorbar(xs, ys, (low, high), fmt="none", ecolor=figures.INK, lw=1)
+        axes.set_xticks(range(len(datasets)), datasets, fontsize=7)
+        axes.set_title(
+            f"{protocols[0]}: {name}" if len(protocols) == 1 else name, fontsize=8
+        )
+        if len(protocols) > 1:
+            axes.legend(fontsize=6)
+    return made
+
+
+def _ends(values: Mapping[str, float], name: str) -> tuple[float, float]:
+    """How far an interval reaches below and above its value; 0 without one."""
+    value = values[name]
+    if f"{name}_lo" not in values:
+        return 0.0, 0.0
+    # a bootstrap interval of a biased statistic need not hold its value
+    return max(value - values[f"{name}_lo"], 0), max(values[f"{name}_hi"] - value, 0)

@@ -1,0 +1,223 @@
+"""Runs a suite's cells on a checkpoint, each once, and keeps every result.
+
+A results folder holds `cells/KEY.json` and `KEY.npz` (numbers, card, arrays) and, per
+number, `cards/DATASET.PROTOCOL.NUMBER.json`; see mmjax.suite.report for the rest. A
+cell's files are whole or absent: a killed suite goes on where it was.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmjax import evaluators, hosts, metrics, notebook
+from mmjax import parts as parts_lib
+from mmjax.data import token_cache
+from mmjax.errors import UserError
+from mmjax.evaluators import card
+from mmjax.suite import plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A cell that has been run."""
+
+    dataset: str
+    protocol: str
+    type: str
+    key: str
+    show: tuple[str, ...]
+    published: str
+    values: dict[str, float]
+    card: dict[str, Any]
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}.{self.protocol}"
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The numbers of its place in the table."""
+        asked = tuple(name for name in self.show if name in self.values)
+        return asked or numbers(self.values)[:1]
+
+
+def numbers(values: Mapping[str, float]) -> tuple[str, ...]:
+    """The names of values that are no end of another's interval."""
+    return tuple(
+        name
+        for name in values
+        if not (name.endswith(("_lo", "_hi")) and name[:-3] in values)
+    )
+
+
+def describe(run: notebook.Run) -> dict[str, Any]:
+    """What identifies the model and how it sees its input."""
+    variables = run.state.eval_vars()
+    fetched = run.parts.layout.fetch({"params": variables.params, **variables.extra})
+    return {
+        "workdir": str(run.workdir),
+        "task": run.config.task.name,
+        "step": run.step,
+        "fingerprint": token_cache.fingerprint(fetched),
+        "preprocessing": card.preprocessing(run.parts.image_cfg),
+        "tokenizer": card.tokenizer(run.parts.tokenizer),
+    }
+
+
+def run(
+    cells: list[plan.Cell], model: notebook.Run, out: pathlib.Path
+) -> tuple[dict[str, Any], list[Outcome]]:
+    """(model, outcomes in the cells' order). Every process of a run calls this.
+
+    Whatever is wrong with a cell's config is said before the first one runs.
+
+    Raises:
+      UserError: see plan.cells and the evaluators.
+    """
+    about = describe(model)
+    identity = {k: v for k, v in about.items() if k != "workdir"}
+    env = parts_lib.env(model.parts)
+    opened = _Opened(env.open_source)
+    env = dataclasses.replace(env, open_source=opened)
+    keys = [cell.key(identity, opened) for cell in cells]
+    # what process 0 finds, for all: they must run the same cells
+    found = hosts.of_writer([(_file(out, key)).is_file() for key in keys])
+    variables = model.state.eval_vars()
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), variables)
+    waiting = {}
+    for cell, key, there in zip(cells, keys, found, strict=True):
+        if not there and key not in waiting:
+            waiting[key] = evaluators.build(cell.name, cell.cfg, env, cell.where)
+            waiting[key].check(shapes)
+    done = len(cells) - len(waiting)
+    progress = metrics.Progress(
+        len(cells), done, 1, label="suite", active=hosts.writer()
+    )
+    if done:
+        progress.note(f"{done} of {len(cells)} are in {out} already")
+    outcomes = []
+    for cell, key in zip(cells, keys, strict=True):
+        if key in waiting:
+            outcome = _run(cell, key, waiting.pop(key), variables, out)
+            done += 1
+            progress.update()
+            shown = {f"{cell.name} {n}": outcome.values[n] for n in outcome.shown}
+            progress.say(done, shown)
+        elif hosts.writer():
+            outcome = read(out, cell, key)
+        else:
+            continue
+        outcomes.append(outcome)
+        if hosts.writer():
+            write_cards(out, outcome, about)
+    progress.close()
+    return about, outcomes
+
+
+def _run(
+    cell: plan.Cell, key: str, evaluator: Any, variables: Any, out: pathlib.Path
+) -> Outcome:
+    begin = time.perf_counter()
+    result = evaluator.run(variables)
+    outcome = Outcome(
+        dataset=cell.dataset,
+        protocol=cell.protocol,
+        type=cell.type,
+        key=key,
+        show=cell.show,
+        published=cell.published,
+        values=dict(result.values),
+        card=dict(result.card),
+        seconds=round(time.perf_counter() - begin, 2),
+    )
+    if hosts.writer():
+        path = _file(out, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = path.with_suffix(".npz")
+        part = arrays.with_name(f"{key}.part.npz")
+        np.savez_compressed(part, **result.arrays)
+        part.replace(arrays)
+        # last: where it is, the cell is done
+        write(path, {**dataclasses.asdict(outcome), "values": plain(outcome.values)})
+    return outcome
+
+
+def read(out: pathlib.Path, cell: plan.Cell, key: str) -> Outcome:
+    """A finished cell's outcome, under the cell's names of today.
+
+    Raises:
+      UserError: its file is no JSON.
+    """
+    path = _file(out, key)
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): delete it, run again") from error
+    values = {k: math.nan if v is None else v for k, v in saved["values"].items()}
+    named = {
+        name: getattr(cell, name)
+        for name in ("dataset", "protocol", "type", "show", "published")
+    }
+    return Outcome(**{**saved, **named, "values": values})
+
+
+def arrays(out: pathlib.Path, key: str) -> dict[str, np.ndarray]:
+    """What a finished cell measured, example by example."""
+    with np.load(_file(out, key).with_suffix(".npz"), allow_pickle=False) as file:
+        return dict(file)
+
+
+def write_cards(out: pathlib.Path, outcome: Outcome, model: Mapping[str, Any]) -> None:
+    """One file a number: its value and interval, of what data, model and protocol."""
+    for name in numbers(outcome.values):
+        values = plain(outcome.values)
+        entry = {
+            "dataset": outcome.dataset,
+            "protocol": outcome.protocol,
+            "number": name,
+            "value": values[name],
+        }
+        if f"{name}_lo" in values:
+            entry["low"], entry["high"] = values[f"{name}_lo"], values[f"{name}_hi"]
+        entry |= {"model": dict(model), "key": outcome.key, **outcome.card}
+        write(out / "cards" / f"{outcome.name}.{name}.json", entry)
+
+
+def plain(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Numbers as JSON has them: null for what is not finite."""
+    return {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
+
+
+def write(path: pathlib.Path, content: Any) -> None:
+    """JSON or text, whole or not at all, whenever the process is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = content if isinstance(content, str) else json.dumps(content, indent=1)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def _file(out: pathlib.Path, key: str) -> pathlib.Path:
+    return out / "cells" / f"{key}.json"
+
+
+class _Opened:
+    """open_source, that opens each spec once: protocols share their data."""
+
+    def __init__(self, open_source: Any):
+        self._open, self._held = open_source, {}
+
+    def __call__(self, spec: Any) -> Any:
+        name = spec if isinstance(spec, str) else json.dumps(spec, sort_keys=True)
+        if name not in self._held:
+            self._held[name] = self._open(spec)
+        return self._held[name]
