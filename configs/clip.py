@@ -37,6 +37,8 @@ def _shapes_evals(every: int, size: int = 32) -> ConfigDict:
                 every=every,
                 source=f"shapes:val?size={size}&objects=2&count=1000",
             ),
+            # Not while it trains: `mmjax eval RUN --evals arithmetic`.
+            arithmetic=dict(type="arithmetic", source=f"shapes:val?{one}&count=2000"),
         )
     )
 

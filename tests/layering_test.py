@@ -36,7 +36,10 @@ ALLOWED = {
     "step": "state tree",
     "tasks": "tasks.base models nn losses sampling state schema",
     "data": "data schema cache",
-    "evaluators": "evaluators metrics data parallel state schema sampling.rerank",
+    "evaluators": "evaluators arithmetic metrics data parallel state schema "
+    "sampling.rerank",
+    "arithmetic": "",
+    "index": "index data parallel schema",
     "convert": "convert models tree schema",
 }
 # These put the parts together: they may import all but the members of a family.

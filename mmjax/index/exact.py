@@ -80,8 +80,9 @@ class Exact:
             for i, part in enumerate(groups):
                 best[i] = _look(self._placed, rows_nd, part, span, *best[i])
         parts = [_merged(*map(np.asarray, pair), k) for pair in best]
-        scores, rows = (np.concatenate(arrays)[:total] for arrays in zip(*parts))
-        return scores, rows.astype(np.int64)
+        scores_qk = np.concatenate([scores for scores, _ in parts])[:total]
+        rows_qk = np.concatenate([rows for _, rows in parts])[:total]
+        return scores_qk, rows_qk.astype(np.int64)
 
 
 def checked(queries_qd: np.ndarray, width: int, k: int) -> np.ndarray:

@@ -122,7 +122,9 @@ class Writer:
                 "earlier checkpoint"
             )
         if self.facts.normalised:
-            rows_nd = rows_nd / np.maximum(np.linalg.norm(rows_nd, axis=1), 1e-12)[:, None]
+            rows_nd = (
+                rows_nd / np.maximum(np.linalg.norm(rows_nd, axis=1), 1e-12)[:, None]
+            )
         self._rows.append(rows_nd.astype(DTYPES[self.facts.dtype]))
         self._items += items
         while len(self._items) >= self.facts.shard_rows:
