@@ -47,6 +47,8 @@ EXTRAS = {
     "convert": ["safetensors", "huggingface_hub"],
     # the peers: DataLoader and transforms, GPT-2 with its cache
     "bench": [*TORCH, "torchvision", "transformers"],
+    # approximate search in an index that is larger than memory
+    "faiss": ["faiss-cpu>=1.9"],
     "parity": TORCH,  # tests against the original implementations
     "notebook": ["nbclient", "nbformat", "ipykernel"],
     "dev": [

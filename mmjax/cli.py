@@ -24,6 +24,8 @@ VERBS = {
     "eval": "run a trained model's evaluators",
     "inspect": "show a run: parameter table, config, last metrics",
     "embed": "write embeddings of images and texts to an npz file",
+    "index": "build an index of images, search it by text or image",
+    "arithmetic": "find the images nearest to image - word + word",
     "zeroshot": "classify images by label names",
     "sample": "draw images for prompts, best first by a CLIP",
     "complete": "complete an image from its top rows and a prompt",

@@ -44,7 +44,7 @@ ALLOWED = {
 }
 # These put the parts together: they may import all but the members of a family.
 ASSEMBLY = {"train", "parts", "config", "notebook", "generate", "demo", "cli"}
-ASSEMBLY |= {"commands"}
+ASSEMBLY |= {"commands", "gallery"}
 FAMILIES = ("nn", "models", "losses", "sampling", "tasks", "convert")
 
 OUTSIDE = {  # part: packages it never imports
