@@ -19,7 +19,7 @@ from mmjax.index import exact, store
 
 FILE, LISTS, FACTS = "faiss.index", "faiss.ivfdata", "faiss.json"
 _PER_LIST = 64  # training rows a list, between FAISS's own 39 and 256
-_BLOCK = 1 << 18  # rows in memory at a time
+_BLOCK = 1 << 16  # rows in memory at a time
 
 
 def _faiss() -> Any:

@@ -100,7 +100,7 @@ def checked(queries_qd: np.ndarray, width: int, k: int) -> np.ndarray:
     return queries_qd
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=(4, 5))
+@functools.partial(jax.jit, static_argnums=0)
 def _look(
     placed: NamedSharding,
     rows_nd: jax.Array,

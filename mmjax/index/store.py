@@ -61,6 +61,9 @@ class Facts:
             raise UserError(f"shard rows {self.shard_rows}: use 1 or more")
 
 
+_FIELDS = tuple(field.name for field in dataclasses.fields(Facts))
+
+
 class Writer:
     """Rows into a new index, or on into an unfinished one of the same facts.
 
@@ -79,7 +82,7 @@ class Writer:
         self._shards: list[dict[str, Any]] = []
         self.next_record = 0
         if (folder / DONE).exists():
-            raise UserError(f"{folder} is a finished index: search it, or give a new")
+            raise UserError(f"{folder} is a finished index: search it, or name another")
         if (folder / UNFINISHED).exists():
             self._resume()
         elif folder.is_dir() and any(folder.iterdir()):
@@ -241,15 +244,8 @@ def open_store(folder: str | pathlib.Path) -> Store:
             )
         raise UserError(f"{folder} is no index: it has no {DONE}")
     found = _read_json(folder / DONE)
-    fields = [field.name for field in dataclasses.fields(Facts)]
-    missing = [n for n in [*fields, "shards", "count"] if n not in found]
-    if missing or found["version"] != VERSION:
-        raise UserError(
-            f"{folder / DONE} is of version {found['version']}, lacks {missing}; this "
-            f"program reads version {VERSION}: build the index again"
-        )
     _check_shards(folder, found)
-    facts = Facts(**{name: found[name] for name in fields})
+    facts = Facts(**{name: found[name] for name in _FIELDS})
     shards = tuple(
         np.load(folder / _names(i)[0], mmap_mode="r", allow_pickle=False).view(
             DTYPES[facts.dtype]
@@ -281,6 +277,13 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {error}") from error
     if not isinstance(found, dict) or "version" not in found:
         raise UserError(f"{path} is no index's: it has no version")
+    missing = [n for n in (*_FIELDS, "shards", "count") if n not in found]
+    if missing or found["version"] != VERSION:
+        lacks = f" and lacks {', '.join(missing)}" if missing else ""
+        raise UserError(
+            f"{path} is of version {found['version']}{lacks}; this program reads "
+            f"version {VERSION}: build the index again"
+        )
     return found
 
 
