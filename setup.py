@@ -49,6 +49,8 @@ EXTRAS = {
     "convert": ["huggingface_hub"],  # fetching public weights, `hf://org/name`
     # the peers: DataLoader and transforms, GPT-2 with its cache
     "bench": [*TORCH, *SKLEARN, "torchvision", "transformers"],
+    # approximate search in an index that is larger than memory
+    "faiss": ["faiss-cpu>=1.9"],
     # tests against the original implementations
     "parity": [*TORCH, *SKLEARN, "transformers", "diffusers"],
     "notebook": ["nbclient", "nbformat", "ipykernel"],

@@ -37,6 +37,8 @@ def _shapes_evals(every: int, size: int = 32) -> ConfigDict:
                 every=every,
                 source=f"shapes:val?size={size}&objects=2&count=1000",
             ),
+            # Not while it trains: `mmjax eval RUN --evals arithmetic`.
+            arithmetic=dict(type="arithmetic", source=f"shapes:val?{one}&count=2000"),
         )
     )
 
@@ -111,6 +113,7 @@ def tiny() -> ConfigDict:
     config.evals = _shapes_evals(every=4, size=16)
     for name in config.evals:
         config.evals[name].limit = 32
+    config.evals.arithmetic.top = 1  # of 32 images a class has one or two
     return config
 
 

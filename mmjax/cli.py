@@ -25,6 +25,8 @@ VERBS = {
     "eval": "run a trained model's evaluators, or a suite of evaluations",
     "inspect": "show a run: parameter table, config, last metrics",
     "embed": "write embeddings of images and texts to an npz file",
+    "index": "build an index of images, search it by text or image",
+    "arithmetic": "find the images nearest to image - word + word",
     "zeroshot": "classify images by label names",
     "probe": "zero-shot, linear probe and few shots on labelled data sets",
     "sample": "draw images for prompts, best first by a CLIP",

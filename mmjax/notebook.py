@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax import checkpoint, metrics, tree
+from mmjax import arithmetic, checkpoint, metrics, tree
 from mmjax import config as config_lib
 from mmjax import parts as parts_lib
 from mmjax.data import image as image_lib
@@ -54,6 +54,11 @@ class Run:
         flat = tree.flatten(self.state.eval_vars().params)
         return {path: np.asarray(leaf) for path, leaf in flat.items()}
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that identify the weights embeddings are made with."""
+        return parts_lib.fingerprint(self.state.eval_vars())
+
     def rows(self) -> list[tree.Row]:
         """The parameter table as data: path, shape, dtype, size, bytes, norm, ..."""
         return tree.rows(self.params)
@@ -89,6 +94,23 @@ class Run:
         """Unit rows (n, d) of sentences."""
         tokens_nl, mask_nl = self.tokenizer.encode(list(texts))
         return self._embed("embed_text", {"tokens": tokens_nl, "token_mask": mask_nl})
+
+    def combine(
+        self,
+        images: Sequence[np.ndarray | str | pathlib.Path] = (),
+        plus: Sequence[str] = (),
+        minus: Sequence[str] = (),
+        *,
+        weight: float = 1.0,
+    ) -> np.ndarray:
+        """(d,) unit sum of images, plus and minus texts: image - "red" + "blue".
+
+        weight: of every text, beside an image's 1. See mmjax.arithmetic.
+        """
+        terms = [(1.0, row) for row in self.embed_images(images)] if images else []
+        for sign, texts in ((weight, plus), (-weight, minus)):
+            terms += [(sign, row) for row in self.embed_texts(texts)] if texts else []
+        return arithmetic.combine(terms)
 
     def logits(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
         """(n, m): cosines of two embeddings at the model's temperature (and bias)."""

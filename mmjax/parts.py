@@ -303,16 +303,21 @@ def check_cache(parts: Parts, state: TrainState) -> None:
         )
 
 
+def fingerprint(variables: Vars) -> str:
+    """16 hex digits of all that a run learned; of the averaged weights, if given."""
+    weights = jax.device_get({"params": variables.params, **variables.extra})
+    return token_cache.fingerprint(weights)
+
+
 def open_network(workdir: str) -> evaluators.Network:
     """A trained run as another run's judge, its averaged weights bound."""
     parts, state = restore(pathlib.Path(workdir))
     variables = state.eval_vars()
-    weights = jax.device_get({"params": variables.params, **variables.extra})
     return evaluators.Network(
         name=str(workdir),
         task=parts.config.task.name,
         step=int(state.step),
-        fingerprint=token_cache.fingerprint(weights),
+        fingerprint=fingerprint(variables),
         predict={
             name: functools.partial(fn, variables) for name, fn in parts.predict.items()
         },

@@ -38,13 +38,15 @@ ALLOWED = {
     "tasks": "tasks.base models nn losses sampling state schema",
     "data": "data schema cache",
     "evaluators": (
-        "evaluators metrics data parallel state schema sampling.rerank probe"
+        "evaluators arithmetic metrics data parallel state schema sampling.rerank probe"
     ),
+    "arithmetic": "",
+    "index": "index data parallel schema",
     "convert": "convert models tree schema data.text data.bpe data.pieces",
 }
 # These put the parts together: they may import all but the members of a family.
 ASSEMBLY = {"train", "parts", "config", "notebook", "generate", "demo", "cli"}
-ASSEMBLY |= {"commands", "planning", "suite", "transfer"}
+ASSEMBLY |= {"commands", "gallery", "planning", "suite", "transfer"}
 FAMILIES = ("nn", "models", "losses", "sampling", "tasks", "convert")
 
 OUTSIDE = {  # part: packages it never imports

@@ -47,6 +47,17 @@ def test_embeddings_do_not_depend_on_their_number(run):
     np.testing.assert_allclose(many[-5:], run.embed_texts(texts), atol=1e-6)
 
 
+def test_combine_is_a_sum_of_unit_rows(run):
+    images = [record["image"] for record in run.records(2)]
+    got = run.combine(images, plus=["blue"], minus=["red"], weight=0.5)
+    red, blue = run.embed_texts(["red", "blue"])
+    want = run.embed_images(images).sum(0) + 0.5 * (blue - red)
+    np.testing.assert_allclose(got, want / np.linalg.norm(want), atol=1e-5)
+    np.testing.assert_allclose(run.combine(plus=["blue"]), blue, atol=1e-5)
+    with pytest.raises(UserError, match="nothing to add up"):
+        run.combine()
+
+
 def test_classify_ensembles_templates(run):
     images = [record["image"] for record in run.records(3)]
     labels = ["red circle", "blue star"]

@@ -1,4 +1,4 @@
-"""A source as an evaluator looks at it: fewer examples, captions kept in passing."""
+"""A source as an evaluator looks at it: fewer examples, words kept in passing."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +23,7 @@ class View:
         self._source = source
         self._positions = np.arange(count) * total // max(count, 1)
         self._captions: dict[int, tuple[str, ...]] = {}
+        self.scenes: dict[int, Any] = {}  # of the drawn records read so far
         self.name: str = source.name
         self.class_names: tuple[str, ...] = tuple(source.class_names)
         self.stage1 = records.stage1(source)
@@ -34,6 +35,8 @@ class View:
     def __getitem__(self, i: int) -> Record:
         record = self._source[int(self._positions[i])]
         self._captions[int(i)] = tuple(record["text"])
+        if "scene" in record:
+            self.scenes[int(i)] = record["scene"]
         return record
 
     def captions(self, i: int) -> tuple[str, ...]:

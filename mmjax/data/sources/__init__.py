@@ -1,8 +1,8 @@
 """One door to every data set: `open_source("kind:path?option=value&option=value")`.
 
 The kind is a module here, `mmjax.data.sources.<kind>`, with a function
-`open(path, **options)`; a new kind is a new file and nothing else. Three options are
-understood by every kind: `template`, `skip` and `limit` (see `views`).
+`open(path, **options)`; a new kind is a new file and nothing else. Some options are
+understood by every kind, such as `names`, `skip` and `limit` (see `views`).
 """
 
 from __future__ import annotations

@@ -17,11 +17,17 @@ def open(path: str, label: str = "") -> Folder:
     """Every picture under `path`, at any depth, sorted by path.
 
     Captions are the lines of the text file of the same name. label=parent: a picture's
-    folder is its class instead, and no captions are looked for.
+    folder is its class instead, and no captions are looked for. label=none: neither
+    is, for an index of bare pictures.
     """
-    if label not in ("", "parent"):
-        raise UserError(f"folder option label={label!r}: use label=parent or leave it")
-    return Folder(encoded.existing(path, "folder"), labelled=bool(label))
+    if label not in ("", "parent", "none"):
+        raise UserError(
+            f"folder option label={label!r}: use label=parent, label=none or leave it"
+        )
+    found = Folder(encoded.existing(path, "folder"), labelled=label == "parent")
+    if label == "none":
+        found.caption_fields = ""
+    return found
 
 
 class Folder(encoded.Encoded):
@@ -60,6 +66,8 @@ class Folder(encoded.Encoded):
         key = os.path.splitext(self.files[i])[0]
         if self.class_names:
             return {"key": key, "label": self.labels[i]}
+        if not self.caption_fields:
+            return {"key": self.files[i]}
         path = self.root / f"{key}.txt"
         if not path.exists():
             raise BrokenRecord(self.place(i), f"no captions: {path.name} is missing")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import pathlib
 import zlib
 from collections.abc import Iterator, Sequence
 
 from mmjax.data import image, records
 from mmjax.data.records import Record, Source
+from mmjax.data.sources import encoded as encoded_lib
 from mmjax.errors import UserError
 
-OPTIONS = ("template", "part", "group", "skip", "limit", "keep")
+OPTIONS = ("template", "names", "part", "group", "skip", "limit", "keep")
 HELD_OUT = 5  # one in so many is held out
 
 
@@ -17,6 +19,7 @@ def apply(
     source: Source,
     *,
     template: str = "",
+    names: str = "",
     part: str = "",
     group: str = "",
     skip: int = 0,
@@ -24,6 +27,10 @@ def apply(
     keep: bool = False,
 ) -> Source:
     """The source seen through the shared options, in this order.
+
+    names: a text file with the name of a record on each line, as published splits are
+    (`Flickr_8k.testImages.txt`): only those, whatever folder and picture suffix either
+    side writes.
 
     part: `train` or `held_out`, for sets that come without a split: one record in
     five, by a hash of its key, is held out. group: keys equal before the last of this
@@ -35,6 +42,9 @@ def apply(
     """
     if group and not part:
         raise UserError(f"group={group!r} says how to split: give part= as well")
+    if names:
+        digest, chosen = _named(source, pathlib.Path(names).expanduser())
+        source = Chosen(source, chosen, ("names", digest))
     if part:
         source = Chosen(source, _members(source, part, group), (part, group))
     if skip or limit is not None:
@@ -47,6 +57,49 @@ def apply(
     if template:
         source = Prompted(source, tuple(template.split("|")))
     return Kept(source) if keep else source
+
+
+def _named(source: Source, path: pathlib.Path) -> tuple[str, list[int]]:
+    """The digest of the names in a file, and the positions of their records."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"names={path} cannot be read: {error}") from None
+    wanted = {_stem(line.strip()): line.strip() for line in lines if line.strip()}
+    found: dict[str, int] = {}
+    for i in range(len(source)):
+        stem = _stem(_key(source, i))
+        if stem in found:
+            raise UserError(
+                f"{source.name}: records {found[stem]} and {i} are both called {stem}, "
+                f"and names={path} means one of them"
+            )
+        if stem in wanted:
+            found[stem] = i
+    missing = [name for stem, name in wanted.items() if stem not in found]
+    if missing or not wanted:
+        raise UserError(
+            f"names={path}: {source.name} holds {len(found)} of its {len(wanted)} "
+            f"names, and not {missing[:3]}"
+        )
+    return records.digest(sorted(wanted)), sorted(found.values())
+
+
+def _stem(name: str) -> str:
+    """A name without its folder and a picture's suffix; other dots are its own."""
+    stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
+    return (
+        stem if dot and suffix.lower() in encoded_lib.SUFFIXES else stem + dot + suffix
+    )
+
+
+def _key(source: Source, i: int) -> str:
+    """The key of record i, without decoding its picture where the source can."""
+    try:
+        fields = getattr(source, "fields", None)
+        return str((fields(i) if fields else source[i])["key"])
+    except records.BrokenRecord:
+        return f"broken {i}"  # nobody's name; `mmjax data check` lists it
 
 
 def _members(source: Source, part: str, group: str) -> list[int]:

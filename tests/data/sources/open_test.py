@@ -12,7 +12,9 @@ SHAPES = "shapes:val?size=16&count=6&objects=1"
 
 
 def test_kinds():
-    expected = "csv folder jsonl mixture packed shapes tfds tokens tsv webdataset"
+    expected = (
+        "csv folder jsonl karpathy mixture packed shapes tfds tokens tsv webdataset"
+    )
     assert kinds() == expected.split()
 
 

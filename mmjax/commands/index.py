@@ -1,0 +1,197 @@
+"""An index of images: built once by a trained model, searched by text or image.
+
+Search is exact, in chunks on the devices, unless --probes asks for FAISS.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmjax import runtime
+from mmjax.errors import UserError
+
+if TYPE_CHECKING:
+    from mmjax.gallery import Gallery, Hit
+
+EXAMPLE = """examples:
+  mmjax index build runs/flickr --source "folder:/photos?label=none" --out photos.idx
+  mmjax index search photos.idx --text "a dog in the snow" --top 8 --out found.png
+  mmjax index search photos.idx --image cat.jpg
+  mmjax index faiss photos.idx --lists 1024 --probes 16   # needs mmjax[faiss]
+  mmjax index search photos.idx --text "a dog" --probes 16
+  mmjax index show photos.idx
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    build = verbs.add_parser(
+        "build",
+        help="embed the images of a source",
+        description="Embeds every image once. Run it again to go on after a stop.",
+    )
+    build.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
+    build.add_argument("--source", required=True, metavar="SPEC")
+    build.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR")
+    build.add_argument("--step", type=int, help="a saved step (default: the newest)")
+    build.add_argument(
+        "--dtype", default="float32", help="of the rows: float32, float16, bfloat16"
+    )
+    build.add_argument("--shard-rows", type=int, default=1 << 16, metavar="N")
+    build.set_defaults(act=_build)
+
+    search = verbs.add_parser("search", help="the nearest images of texts and images")
+    search.add_argument("index", type=pathlib.Path, metavar="DIR")
+    search.add_argument("--text", action="append", default=[], dest="texts")
+    search.add_argument("--image", action="append", default=[], dest="images")
+    add_search(search)
+    search.add_argument("--probes", type=int, metavar="N", help="FAISS: lists to look")
+    search.set_defaults(act=_search)
+
+    faiss = verbs.add_parser(
+        "faiss",
+        help="add an inverted file, and measure its recall",
+        description="Adds FAISS's inverted file and measures the share of the 10 "
+        "nearest that it finds, for 1,000 rows of the index as queries.",
+    )
+    faiss.add_argument("index", type=pathlib.Path, metavar="DIR")
+    faiss.add_argument("--lists", type=int, required=True, metavar="N")
+    faiss.add_argument("--probes", type=int, default=8, metavar="N")
+    faiss.add_argument("--seed", type=int, default=0)
+    faiss.set_defaults(act=_faiss)
+
+    show = verbs.add_parser("show", help="what an index is of; checks every file")
+    show.add_argument("index", type=pathlib.Path, metavar="DIR")
+    show.set_defaults(act=_show)
+
+
+def add_search(parser: argparse.ArgumentParser) -> None:
+    """The options of every verb that searches."""
+    parser.add_argument("--top", type=int, default=10, metavar="N")
+    parser.add_argument("--out", type=pathlib.Path, metavar="FILE.png")
+    parser.add_argument(
+        "--workdir", type=pathlib.Path, help="where the index's model is now, if moved"
+    )
+    parser.add_argument("--step", type=int, help="a saved step of it")
+
+
+def run(args: argparse.Namespace) -> int:
+    return args.act(args)
+
+
+def _build(args: argparse.Namespace) -> int:
+    runtime.configure()
+    from mmjax import gallery, notebook
+
+    made = gallery.build_gallery(
+        notebook.load_run(args.workdir, args.step),
+        args.source,
+        args.out,
+        dtype=args.dtype,
+        shard_rows=args.shard_rows,
+        say=progress,
+    ).store
+    left = made.facts.source["records"] - made.count
+    print(f"{args.out}: {made.count} images, {made.facts.d} numbers each", end="")
+    print(f"; {left} broken records left out" if left else "")
+    return 0
+
+
+def progress(done: int, total: int) -> None:
+    """One line on a terminal, none elsewhere."""
+    if sys.stderr.isatty():
+        end = "\n" if done >= total else ""
+        print(f"\r{done}/{total} images", end=end, file=sys.stderr, flush=True)
+
+
+def _search(args: argparse.Namespace) -> int:
+    if not args.texts and not args.images:
+        raise UserError("nothing to search for: give --text, --image or both")
+    runtime.configure()
+    from mmjax import gallery, notebook
+
+    found = gallery.open_gallery(args.index, args.workdir, args.step)
+    rows, queries = [], [None] * len(args.texts)
+    if args.texts:
+        rows.append(found.run.embed_texts(args.texts))
+    if args.images:
+        queries += [notebook.read_image(path) for path in args.images]
+        rows.append(found.run.embed_images(args.images))
+    hits = found.search(np.concatenate(rows), args.top, probes=args.probes)
+    names = [*args.texts, *args.images]
+    for name, listed in zip(names, hits, strict=True):
+        print(name)
+        print("\n".join(lines(listed)))
+    if args.out:
+        draw(args.out, found, names, queries, hits)
+    return 0
+
+
+def lines(hits: Sequence["Hit"]) -> list[str]:
+    """One line a hit: rank, cosine, key, first caption."""
+    width = max((len(hit.key) for hit in hits), default=0)
+    found = []
+    for rank, hit in enumerate(hits, 1):
+        caption = f"  {hit.text[0]}" if hit.text else ""
+        found.append(f"  {rank:3}  {hit.score:6.3f}  {hit.key:<{width}}{caption}")
+    return found
+
+
+def draw(
+    path: pathlib.Path,
+    found: "Gallery",
+    names: Sequence[str],
+    queries: Sequence[np.ndarray | None],
+    hits: Sequence[Sequence["Hit"]],
+) -> None:
+    """A sheet with a row a query: its own picture, if it has one, then what was found.
+
+    Every row begins with the query's picture where any query has one; a query without
+    leaves it blank.
+    """
+    from mmjax import gallery
+    from mmjax.evaluators import tiles
+
+    pictures = [[found.picture(hit) for hit in listed] for listed in hits]
+    if any(query is not None for query in queries):
+        blank = np.full((8, 8, 3), 255, np.uint8)
+        own = [blank if query is None else query for query in queries]
+        pictures = [[q, *row] for q, row in zip(own, pictures, strict=True)]
+    flat = iter(gallery.tiles([p for row in pictures for p in row]))
+    tiles.draw(path, [[next(flat) for _ in row] for row in pictures], list(names))
+    print(f"picture: {path}")
+
+
+def _faiss(args: argparse.Namespace) -> int:
+    runtime.configure()
+    from mmjax import parallel
+    from mmjax.index import approximate, exact, store
+
+    made = store.open_store(args.index)
+    approximate.build(made, lists=args.lists, seed=args.seed)
+    rng = np.random.default_rng(args.seed)
+    many = min(1000, made.count)
+    rows_qd = made.rows(rng.choice(made.count, many, replace=False))
+    exactly = exact.Exact(made.shards, parallel.Layout().batch_sharding)
+    share = approximate.measure(made, exactly, rows_qd, probes=args.probes)
+    print(
+        f"{args.index}: {args.lists} lists; with {args.probes} probed, recall@10 "
+        f"{share:.4f} over {many} of its own rows as queries"
+    )
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from mmjax.index import store
+
+    made = store.open_store(args.index)
+    made.verify()
+    facts = {**vars(made.facts), "count": made.count, "shards": len(made.shards)}
+    print(json.dumps(facts, indent=1))
+    print("every file has the SHA-256 that was written")
+    return 0

@@ -1,0 +1,291 @@
+"""Vector arithmetic: the nearest images of image - word + word, judged by class.
+
+In a joint space an image of a blue car, less "blue", plus "red", lies near images of
+red cars (Kiros et al. 2014, section 3.3). Class names of two words, such as "red
+circle", make that a measurement: for every image one word of its class is swapped for
+another, and the nearest other images should be of the class with the new word and the
+old other one.
+
+Legend: n images, q queries, c classes, d embedding, k nearest.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from mmjax import arithmetic, schema
+from mmjax.data.prompts import SLOT
+from mmjax.errors import UserError
+from mmjax.evaluators import bootstrap, calls, card
+from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
+from mmjax.evaluators.view import open_view
+
+SWAPS = ("first", "second")  # which word of a class name changes
+_DEFINITION = {
+    "SWAP_pK": "share of the K nearest other images that are of the target class",
+    "SWAP_kept_pK": "share of them that have the word that stays",
+    "SWAP_new_pK": "share of them that have the word that comes",
+    "SWAP_image_pK": "as SWAP_pK, searched by the image alone",
+    "SWAP_text_pK": "as SWAP_pK, searched by the target class's name alone",
+    "SWAP_chance_pK": "as SWAP_pK, of images drawn by lot",
+    "SWAP_ground_pK": "share of them with the query image's background, which no text "
+    "names; for drawn scenes",
+    "SWAP_text_ground_pK": "the same, searched by the target class's name alone",
+}
+
+
+@dataclass(frozen=True)
+class Config(EvalConfig):
+    """weight: of the two texts, beside the image's 1.
+
+    words: the texts that are subtracted and added.
+      bare: the word that leaves and the word that comes, as in image - "red" + "blue".
+      whole: the two class names.
+    template: a sentence around them, and around the name of the text baseline.
+    top: how many nearest images are judged.
+    """
+
+    weight: float = 1.0
+    words: Literal["bare", "whole"] = "bare"
+    template: str = SLOT
+    top: int = 10
+
+    def __post_init__(self):
+        super().__post_init__()
+        if SLOT not in self.template:
+            raise ValueError(f"template {self.template!r} has no {SLOT}")
+        if self.top < 1 or not np.isfinite(self.weight):
+            raise ValueError(
+                f"top must be 1 or more and weight finite, got {self.top} and "
+                f"{self.weight}"
+            )
+
+
+@dataclass(frozen=True)
+class Swap:
+    """One word of every query's class for another; positions of images and classes."""
+
+    word: int  # 0 or 1: which of the two
+    query_q: np.ndarray
+    target_q: np.ndarray
+
+
+class Evaluator:
+    """Calls predict "embed_image" and "embed_text"; the source needs labels.
+
+    Every image is a query twice: its first word swapped, and its second, for one drawn
+    by `seed` among those whose class has `top` images or more, so that 1 can be
+    reached. A query's own image is never among its nearest.
+    """
+
+    def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = "arithmetic"):
+        self.config = schema.from_mapping(Config, cfg, where)
+        self._env, self._where = env, where
+        self._size = self.config.batch_size or env.batch_size
+        self._source = open_view(self.config.source, self.config.limit, env.open_source)
+        calls.require_tokenizer(env, where)
+        self.pairs = word_pairs(self._source.class_names, where)
+
+    def check(self, vars_abstract: PyTree) -> None:
+        """See Evaluator.check of the base."""
+        batch = calls.peek(self._env, self._source, None, self._size, self._where)
+        calls.check_pair(self._env, vars_abstract, batch, self._size, self._where)
+
+    def run(self, vars: PyTree) -> Result:
+        """first_p10, ... (see _DEFINITION), with intervals over images.
+
+        `arrays` holds, per image: index and label; per query: query (position of its
+        image), swap (0 or 1), target (class), and the shares of each metric.
+        """
+        index_n, image_nd, label_n, broken = self._embed_images(vars)
+        ground_n = self._grounds(index_n)
+        names = [" ".join(pair) for pair in self.pairs]
+        classes_cd = self._embed_texts(vars, names)
+        arrays: dict[str, list[np.ndarray]] = {}
+        values: dict[str, float] = {}
+        for word, title in enumerate(SWAPS):
+            swap = draw(self.pairs, label_n, word, self.config, self._where)
+            changes_qd = classes_cd[swap.target_q], classes_cd[label_n[swap.query_q]]
+            if self.config.words == "bare":
+                words_cd = self._embed_texts(vars, [pair[word] for pair in self.pairs])
+                changes_qd = words_cd[swap.target_q], words_cd[label_n[swap.query_q]]
+            asked = self._queries(image_nd[swap.query_q], *changes_qd)
+            asked["text_"] = classes_cd[swap.target_q]
+            shares = self._judge(swap, asked, image_nd, label_n, ground_n)
+            values |= self._values(title, shares, swap, len(label_n))
+            rows = {"query": swap.query_q, "target": swap.target_q}
+            rows["swap"] = np.full_like(swap.query_q, word)
+            for name, array in {**rows, **shares}.items():
+                arrays.setdefault(name or "hit", []).append(array)
+        flat = {name.rstrip("_"): np.concatenate(a) for name, a in arrays.items()}
+        counts = {"images": len(label_n), "queries": len(flat["swap"])}
+        counts |= {"broken": broken, "classes_present": len(np.unique(label_n))}
+        flat |= {"index": index_n, "label": label_n}
+        return Result(values, self._card(counts), flat)
+
+    def _queries(
+        self, image_qd: np.ndarray, new_qd: np.ndarray, old_qd: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """What to search by, under the name of its metrics."""
+        weight = self.config.weight
+        terms = [(1.0, image_qd), (weight, new_qd), (-weight, old_qd)]
+        return {"": arithmetic.combine(terms), "image_": image_qd}
+
+    def _judge(
+        self,
+        swap: Swap,
+        asked: Mapping[str, np.ndarray],
+        image_nd: np.ndarray,
+        label_n: np.ndarray,
+        ground_n: np.ndarray | None,
+    ) -> dict[str, np.ndarray]:
+        """Shares (q,) of the nearest that are right, by metric."""
+        words_c2 = np.asarray(self.pairs)
+        target_q1, own_q = swap.target_q[:, None], swap.query_q
+        found: dict[str, np.ndarray] = {}
+        for form, query_qd in asked.items():
+            near_qk = arithmetic.nearest(
+                query_qd, image_nd, self.config.top, skip_q=own_q
+            )
+            class_qk = label_n[near_qk]
+            found[form] = (class_qk == target_q1).mean(1)
+            if not form:
+                right_qk2 = words_c2[class_qk] == words_c2[target_q1]
+                found["kept_"] = right_qk2[..., 1 - swap.word].mean(1)
+                found["new_"] = right_qk2[..., swap.word].mean(1)
+            if ground_n is not None and form != "image_":
+                same_qk = ground_n[near_qk] == ground_n[own_q][:, None]
+                found[f"{form}ground_"] = same_qk.mean(1)
+        count_c = np.bincount(label_n, minlength=len(self.pairs))
+        found["chance_"] = count_c[swap.target_q] / (len(label_n) - 1)
+        return found
+
+    def _grounds(self, index_n: np.ndarray) -> np.ndarray | None:
+        """Backgrounds (n,), where the source draws its scenes."""
+        scenes = self._source.scenes
+        if not all(int(i) in scenes for i in index_n):
+            return None
+        return np.asarray([scenes[int(i)].background for i in index_n])
+
+    def _values(
+        self, title: str, shares: Mapping[str, np.ndarray], swap: Swap, count: int
+    ) -> dict[str, float]:
+        names = [f"{title}_{part}p{self.config.top}" for part in shares]
+        shares_mq = np.stack(list(shares.values()))
+
+        def means(weight_n: np.ndarray) -> np.ndarray:
+            weight_q = weight_n[swap.query_q]
+            return shares_mq @ weight_q / max(weight_q.sum(), 1e-9)
+
+        draws = {"resamples": self.config.resamples, "seed": self.config.seed}
+        return bootstrap.with_interval(names, means, count, **draws)
+
+    def _embed_images(
+        self, vars: PyTree
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        """Positions in the source, unit rows, labels; and how many are broken."""
+        env, broken = self._env, 0
+        index, rows, labels = [], [], []
+        batches = env.eval_batches(
+            self._source, None, env.image_cfg, batch_size=self._size
+        )
+        for batch in batches:
+            valid_b = calls.valid_rows(batch)
+            broken += calls.broken_rows(batch)
+            rows_bd = env.predict["embed_image"](vars, calls.image_batch(batch))
+            rows_bd = np.asarray(rows_bd)[valid_b]
+            rows.append(calls.unit(rows_bd, "embed_image", self._where))
+            index.append(np.asarray(batch["_index"])[valid_b])
+            labels.append(np.asarray(batch["label"])[valid_b])
+        label_n = np.concatenate(labels)
+        wrong = np.flatnonzero((label_n < 0) | (label_n >= len(self.pairs)))
+        if wrong.size:
+            raise UserError(
+                f"{self._where}: record {np.concatenate(index)[wrong[0]]} of "
+                f"{self._source.name!r} has label {label_n[wrong[0]]}, and classes are "
+                f"0 to {len(self.pairs) - 1}: choose a source of labelled records"
+            )
+        return np.concatenate(index), np.concatenate(rows), label_n, broken
+
+    def _embed_texts(self, vars: PyTree, texts: Sequence[str]) -> np.ndarray:
+        """(len(texts), d) unit rows, the template around every text."""
+        filled = [self.config.template.replace(SLOT, text) for text in texts]
+        encoded = calls.encode(self._env, filled, self._where)
+        parts = calls.embed_texts(self._env, vars, encoded, self._size, self._where)
+        return np.concatenate(list(parts))
+
+    def _card(self, counts: dict[str, int]) -> dict[str, Any]:
+        unit = "images, each with its two queries; the gallery stays whole"
+        draws = {"resamples": self.config.resamples, "seed": self.config.seed}
+        return card.write(
+            self.config,
+            self._env,
+            self._source,
+            kind="arithmetic",
+            counts=counts,
+            interval=bootstrap.describe(unit, **draws),
+            metrics=_DEFINITION,
+            task={
+                "class_names": card.listing([" ".join(pair) for pair in self.pairs]),
+                "weight": self.config.weight,
+                "words": self.config.words,
+                "template": self.config.template,
+                "top": self.config.top,
+                "targets_seed": self.config.seed,
+                "ties": "in the order of records",
+            },
+            text=True,
+        )
+
+
+def word_pairs(names: Sequence[str], where: str) -> tuple[tuple[str, str], ...]:
+    """Class names as their two words.
+
+    Raises:
+      UserError: there are none, or one has not two words.
+    """
+    if not names:
+        raise UserError(f"{where}: the source names no classes to swap words of")
+    pairs = [tuple(name.split()) for name in names]
+    for name, pair in zip(names, pairs, strict=True):
+        if len(pair) != 2:
+            raise UserError(
+                f"{where}: class {name!r} has {len(pair)} words, and a swap changes "
+                "one of two, as in 'red circle': use shapes with objects=1"
+            )
+    return tuple(pairs)
+
+
+def draw(
+    pairs: Sequence[tuple[str, str]],
+    label_n: np.ndarray,
+    word: int,
+    config: Config,
+    where: str,
+) -> Swap:
+    """A target class for every image that has one; UserError where none has."""
+    count_c = np.bincount(label_n, minlength=len(pairs))
+    rng = np.random.default_rng([config.seed, word])
+    targets = [
+        [
+            c
+            for c, pair in enumerate(pairs)
+            if pair[1 - word] == own[1 - word]
+            and pair[word] != own[word]
+            and count_c[c] >= config.top
+        ]
+        for own in pairs
+    ]
+    chance_n = rng.random(len(label_n))
+    query_q = np.asarray([n for n, c in enumerate(label_n) if targets[c]], np.int64)
+    if not query_q.size:
+        raise UserError(
+            f"{where}: no image has a class that differs from its own in the "
+            f"{SWAPS[word]} word alone and has {config.top} images: use more images, "
+            "or a lower top"
+        )
+    own = [targets[label_n[n]] for n in query_q]
+    chosen = [t[int(chance_n[n] * len(t))] for n, t in zip(query_q, own, strict=True)]
+    return Swap(word, query_q, np.asarray(chosen, np.int64))

@@ -1,0 +1,176 @@
+"""An index with the model that made it and the pictures it is of.
+
+gallery = open_gallery("index/photos")
+hits = gallery.search(gallery.run.embed_texts(["a dog in the snow"]), 10)
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmjax import notebook, parallel
+from mmjax.data import pipeline
+from mmjax.data.image import ImageConfig
+from mmjax.data.sources import open_source
+from mmjax.errors import UserError
+from mmjax.evaluators import card
+from mmjax.index import approximate, build, exact, store
+
+SIDE = 96  # pixels of a picture shown, at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+    """One row found. record: its position in the source; text: its captions."""
+
+    row: int
+    score: float
+    record: int
+    key: str
+    text: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gallery:
+    """An opened index; its rows are read when first searched."""
+
+    store: store.Store
+    run: notebook.Run
+
+    @functools.cached_property
+    def items(self) -> list[dict[str, Any]]:
+        return self.store.items()
+
+    @functools.cached_property
+    def source(self) -> Any:
+        """The pictures; UserError where they are not what was indexed."""
+        facts = self.store.facts.source
+        source = open_source(facts["spec"])
+        if source.fingerprint() != facts["fingerprint"]:
+            raise UserError(
+                f"{facts['spec']} has changed since it was indexed in "
+                f"{self.store.folder}: build the index again"
+            )
+        return source
+
+    @functools.cached_property
+    def exact(self) -> exact.Exact:
+        return exact.Exact(self.store.shards, parallel.Layout().batch_sharding)
+
+    def search(
+        self, rows_qd: np.ndarray, k: int, *, probes: int | None = None
+    ) -> list[list[Hit]]:
+        """The k nearest of every query, the best first.
+
+        probes: look into as many lists of the inverted file; None is exact.
+        """
+        if probes is None:
+            found = self.exact.search(rows_qd, k)
+        else:
+            inverted = approximate.open_index(self.store)
+            found = inverted.search(rows_qd, k, probes=probes)
+        return [
+            [self.hit(row, score) for score, row in zip(*pair, strict=True) if row >= 0]
+            for pair in zip(*found, strict=True)
+        ]
+
+    def hit(self, row: int, score: float) -> Hit:
+        item = self.items[int(row)]
+        return Hit(
+            int(row), float(score), item["record"], item["key"], tuple(item["text"])
+        )
+
+    def row_of(self, record: int) -> int:
+        """The row of a record; UserError where the index has none."""
+        for row, item in enumerate(self.items):
+            if item["record"] == record:
+                return row
+        raise UserError(
+            f"{self.store.folder} holds no record {record} of "
+            f"{self.store.facts.source['name']}: it was broken, or is out of range"
+        )
+
+    def picture(self, hit: Hit) -> np.ndarray:
+        """uint8 (H, W, 3), as it is in the source."""
+        return self.source[hit.record]["image"]
+
+
+def open_gallery(
+    folder: str | pathlib.Path,
+    workdir: str | pathlib.Path | None = None,
+    step: int | None = None,
+) -> Gallery:
+    """Opens an index with the model that made it.
+
+    Args:
+      workdir, step: where the model is, if not where it was when the index was built.
+
+    Raises:
+      UserError: the index is unfinished or damaged, or another model's.
+    """
+    made = store.open_store(folder)
+    model = made.facts.model
+    if workdir is None:
+        workdir, step = model["workdir"], model["step"] if step is None else step
+    run = notebook.load_run(workdir, step)
+    made.check_model(run.fingerprint, workdir)
+    return Gallery(made, run)
+
+
+def build_gallery(
+    run: notebook.Run,
+    spec: str,
+    folder: str | pathlib.Path,
+    *,
+    dtype: str = "float32",
+    shard_rows: int = store.SHARD_ROWS,
+    say: Callable[[int, int], object] = lambda done, total: None,
+) -> Gallery:
+    """Embeds the pictures of a source into an index, or goes on with an unfinished one.
+
+    Raises:
+      UserError: see mmjax.index.build; or the task embeds no images.
+    """
+    source = open_source(spec)
+    size, variables = run.parts.cfg.batch_size, run.state.eval_vars()
+    width = run.embed_images([np.zeros((8, 8, 3), np.uint8)]).shape[1]
+    facts = store.Facts(
+        model={
+            "fingerprint": run.fingerprint,
+            "task": run.config.task.name,
+            "step": run.step,
+            "workdir": str(run.workdir.resolve()),
+        },
+        source={
+            "spec": spec,
+            "name": source.name,
+            "fingerprint": source.fingerprint(),
+            "records": len(source),
+        },
+        preprocessing=card.preprocessing(run.parts.image_cfg),
+        d=width,
+        dtype=dtype,
+        shard_rows=shard_rows,
+    )
+    made = build.build(
+        pathlib.Path(folder),
+        source,
+        lambda batch: run.parts.predict["embed_image"](variables, batch),
+        facts,
+        lambda seen: pipeline.eval_batches(
+            seen, None, run.parts.image_cfg, batch_size=size
+        ),
+        say=say,
+    )
+    return Gallery(made, run)
+
+
+def tiles(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Pictures of any sizes as squares of one, for a sheet."""
+    side = min(SIDE, max(min(picture.shape[:2]) for picture in pictures))
+    shown = ImageConfig(size=side, mode="squash")
+    return [shown.evaluate(picture) for picture in pictures]

@@ -1,0 +1,1 @@
+"""Embeddings on disk, and the nearest of them: exact on the devices, or by FAISS."""
