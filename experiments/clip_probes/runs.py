@@ -1,6 +1,6 @@
 """Runs of this experiment: (name, config)."""
 
 RUNS = (
-    ("flickr8k_cbow", "configs/clip.py:flickr8k_cbow"),
+    ("flickr8k", "configs/clip.py:flickr8k"),
     ("emoji", "configs/clip.py:emoji"),
 )

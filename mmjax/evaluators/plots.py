@@ -54,6 +54,7 @@ def bars(
             axes.plot([i - 0.45, i + 0.45], [level] * 2, ":", color="#777777", lw=1)
     axes.set_xticks(range(len(results)), list(results))
     axes.set(ylabel="accuracy, %", title=title)
+    axes.margins(y=0.12)  # the numbers stand above the intervals
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8, frameon=False)
     return figure

@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
 from mmjax import cli
@@ -10,7 +11,6 @@ from mmjax.commands import probe
 from mmjax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SHAPES = "shapes:{}?size=16&objects=1&count={}"
 
 
 def write(tmp_path, sets):
@@ -49,14 +49,22 @@ def test_refuses_files(tmp_path):
 
 
 def test_a_run_of_all_protocols(tiny_run, tmp_path, capsys):
-    spec = {"train": SHAPES.format("train", 2000), "val": SHAPES.format("val", 200)}
-    spec |= {"test": SHAPES.format("val", 100), "templates": "shapes", "shots": [1]}
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "x.npz",
+        image=rng.integers(0, 256, (30, 16, 16, 3), np.uint8),
+        label=np.arange(30) % 3,
+        class_names=np.asarray(["red star", "blue ring", "heart"]),
+    )
+    place = f"packed:{tmp_path}/x.npz"
+    spec = {"train": place, "test": place, "templates": "shapes", "shots": [1, 4]}
     out = tmp_path / "out"
-    argv = ["probe", str(tiny_run), "--sets", str(write(tmp_path, {"shapes": spec}))]
+    argv = ["probe", str(tiny_run), "--sets", str(write(tmp_path, {"x": spec}))]
     assert cli.main([*argv, "--out", str(out), "--repeats", "2"]) == 0
-    found = json.loads((out / "results.json").read_text())["tiny"]["shapes"]
+    found = json.loads((out / "results.json").read_text())["tiny"]["x"]
     assert set(found) == {"zero_shot", "linear_probe", "few_shot"}
     assert 0 <= found["few_shot"]["values"]["shot_1"] <= 1
+    assert found["few_shot"]["values"]["shots_full"] == 8  # a fifth is for validation
     for name in ("tiny_bars.png", "tiny_few_shot.png"):
         assert (out / name).read_bytes()[:4] == b"\x89PNG"
-    assert "shapes: few_shot" in capsys.readouterr().out
+    assert "tiny, x: few_shot" in capsys.readouterr().out
