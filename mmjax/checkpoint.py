@@ -162,15 +162,13 @@ class Checkpointer:
             create=not read_only,
             **best,
         )
+        self._handlers = {
+            "state": ocp.StandardCheckpointHandler(),
+            "data": ocp.JsonCheckpointHandler(),
+        }
         self._manager = ocp.CheckpointManager(
-            self.home / FOLDER,
-            options=options,
-            item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
-                "data": ocp.JsonCheckpointHandler(),
-            },
+            self.home / FOLDER, options=options, item_handlers=self._handlers
         )
-
         # Looked up here, before any process can have begun to write them.
         self._frozen = (self.home / "frozen").exists()
 
@@ -246,28 +244,43 @@ class Checkpointer:
         self._give_up(failed, steps)
 
     def _read(self, step: int, abstract: TrainState) -> tuple:
-        """What `restore` returns, of one step; raises whatever damage raises."""
-        slim, frozen = _split(abstract)
-        self._check_shapes(step, slim)
-        loaded = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(slim), data=ocp.args.JsonRestore()
-            ),
-        )
-        state = loaded["state"]
-        if jax.tree.leaves(frozen):
-            with ocp.StandardCheckpointer() as once:
-                frozen = once.restore(self.home / "frozen", frozen)
-        state = state.replace(vars=state.vars._replace(frozen=frozen))
-        if isinstance(loaded["data"], Mapping):  # written before there were sums
-            return state, loaded["data"]
-        data, before = loaded["data"]
+        """What `restore` returns, of one step; raises whatever damage raises.
+
+        With several processes it raises in all: each reads its own shards, and the
+        damage may be in those of one.
+        """
+        failed = None
+        try:
+            state, data = self._load(step, abstract)
+        except Exception as e:
+            failed = e
+        if failed := hosts.failure_anywhere(failed, _first_line):
+            raise failed
+        if isinstance(data, Mapping):  # written before there were sums
+            return state, data
+        data, before = data
         changed = checksum.changed(before, _sums(state, data))
         if changed:
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             raise ValueError(f"{changed[0]}{more} changed since it was saved")
         return state, data
+
+    def _load(self, step: int, abstract: TrainState) -> tuple:
+        """(state, what was saved beside it) of a step, this process' shards of it.
+
+        By the handlers themselves: the manager waits, after reading, for processes
+        that a failure has sent elsewhere.
+        """
+        slim, frozen = _split(abstract)
+        self._check_shapes(step, slim)
+        where = self.home / FOLDER / str(step)
+        arrays, notes = self._handlers["state"], self._handlers["data"]
+        state = arrays.restore(where / "state", args=ocp.args.StandardRestore(slim))
+        data = notes.restore(where / "data", args=ocp.args.JsonRestore())
+        if jax.tree.leaves(frozen):
+            wanted = ocp.args.StandardRestore(frozen)
+            frozen = arrays.restore(self.home / "frozen", args=wanted)
+        return state.replace(vars=state.vars._replace(frozen=frozen)), data
 
     def _pass_over(self, failed: Mapping[int, Exception], step: int) -> None:
         """Says which checkpoints were damaged, and gets them out of the way."""

@@ -5,6 +5,7 @@ One process on its own pays for none of it: no collective is run, nothing is com
 
 import collections
 import contextlib
+import functools
 import hashlib
 import json
 import signal
@@ -100,16 +101,43 @@ def stop_signals() -> Iterator[Callable[[], int]]:
 
 def of_writer(value: Any) -> Any:
     """Process 0's value of what can be JSON, on all processes."""
+    return _told(value, by=0)
+
+
+def _told(value: Any, *, by: int) -> Any:
+    """The value that process number `by` holds, on all processes."""
     if jax.process_count() == 1:
         return value
     from jax.experimental import multihost_utils
 
+    mine = jax.process_index() == by
+    send = functools.partial(multihost_utils.broadcast_one_to_all, is_source=mine)
     text_n = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
-    size = np.array(text_n.size, np.int32)
-    size = int(multihost_utils.broadcast_one_to_all(size))
-    held_n = text_n if writer() else np.zeros(size, np.int32)
-    sent_n = np.asarray(multihost_utils.broadcast_one_to_all(held_n))
+    size = int(send(np.array(text_n.size, np.int32)))
+    sent_n = np.asarray(send(text_n if mine else np.zeros(size, np.int32)))
     return json.loads(sent_n.astype(np.uint8).tobytes())
+
+
+def failure_anywhere(
+    mine: Exception | None, say: Callable[[Exception], str] = str
+) -> Exception | None:
+    """What failed in this process, or else in the first that failed; None if in none.
+
+    For a thing that all processes try at once and that can fail in one of them, such as
+    reading its own part of a file: all learn of it before any goes another way.
+    """
+    if jax.process_count() == 1:
+        return mine
+    from jax.experimental import multihost_utils
+
+    wait_for_all("tried")
+    flag = np.array(mine is not None, np.int32)
+    failed_p = np.ravel(multihost_utils.process_allgather(flag))
+    if not failed_p.any():
+        return None
+    first = int(np.argmax(failed_p))
+    said = _told(mine and say(mine), by=first)
+    return mine or ValueError(f"in process {first} of {failed_p.size}: {said}")
 
 
 def require_same(facts: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import sys
 import time
@@ -62,3 +63,27 @@ def test_a_killed_host_ends_the_run_and_a_restart_goes_on(lab, tmp_path):
     want, got = lab.leaves(whole), lab.leaves(workdir)
     for path, value in want.items():
         np.testing.assert_array_equal(got[path], value, err_msg=path)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+def test_damage_that_one_host_alone_reads_sends_both_to_the_one_before(lab, tmp_path):
+    """Each host reads its own shards: it has to tell the other what it found."""
+    whole, workdir = tmp_path / "whole", tmp_path / "damaged"
+    split = ["--config.parallel.mesh.data=1", "--config.parallel.mesh.fsdp=2"]
+    few = [*split, "--config.steps=9"]
+    attempt = lab.run([*launched(lab, whole), *few], "whole")
+    assert attempt.wait() == 0, attempt.text()
+    shutil.copytree(whole, workdir)
+    for file in (workdir / "checkpoints/9/state/ocdbt.process_1/d").iterdir():
+        os.truncate(file, file.stat().st_size // 2)
+    attempt = lab.run([*launched(lab, workdir), *few], "damaged")
+    assert attempt.wait() == 0, attempt.text()
+    said = attempt.text()
+    assert "checkpoint of step 9" in said and "going on from step 6" in said, said
+    assert (workdir / "damaged/9").exists()
+    assert attempt.steps()[0] == 7
+    want, got = lab.leaves(whole), lab.leaves(workdir)
+    for path, value in want.items():
+        np.testing.assert_array_equal(got[path], value, err_msg=path)
+    lab.survived("checkpoint damaged for one of two processes")
