@@ -93,6 +93,10 @@ class Table:
     """Rules and the source keys that carry nothing (`skip`, shell patterns)."""
 
     def __init__(self, *rules: Rule, skip: Sequence[str] = ()):
+        names = [name for rule in rules for name in rule.names]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"two rules for {listed(twice)}: the second is never used")
         self.rules, self.skip = rules, tuple(skip)
 
     def skips(self, key: str) -> bool:

@@ -60,6 +60,11 @@ def test_two_keys_for_one_path():
         both.load({"a": np.zeros(1), "b": np.zeros(1)}, "file")
 
 
+def test_two_rules_for_one_key():
+    with pytest.raises(ValueError, match="two rules for a"):
+        Table(Rule("a", "params/x"), Rule("a", "params/y"))
+
+
 def test_a_path_without_a_place():
     with pytest.raises(UnknownLayout, match="no place for params/other"):
         TABLE.save({"params/other": np.zeros(1)})

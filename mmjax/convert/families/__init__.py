@@ -102,7 +102,7 @@ def detect(source: Source) -> str:
             f"{listed(keys)}; formats: {', '.join(names())}",
             keys,
         )
-    unknown = [key for key in keys if not find(closest).known([key])]
+    unknown = _unknown(find(closest), keys)
     what = f"no place for {listed(unknown)}" if unknown else "no config beside them"
     advice = getattr(find(closest), "ADVICE", "")
     raise UnknownLayout(
@@ -110,6 +110,14 @@ def detect(source: Source) -> str:
         f"{count} of {len(keys)} keys and {what}{advice and ': '}{advice}",
         unknown,
     )
+
+
+def _unknown(family: Family, keys: list[str]) -> list[str]:
+    """Keys without a place. Where the names depend on each other (a ResNet's and a
+    ViT's `conv1`), the format says so itself, by `unknown`."""
+    if hasattr(family, "unknown"):
+        return family.unknown(keys)
+    return [key for key in keys if not family.known([key])]
 
 
 # -- what the source's numbers were ----------------------------------------------

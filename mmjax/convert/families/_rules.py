@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from mmjax.convert.forms import CONV, DENSE, PATCHES, POINT, SAME, Form, joined
+from mmjax.convert.forms import CONV, DENSE, PATCHES, POINT, SAME, joined
 from mmjax.convert.table import Rule
 
 
@@ -22,7 +22,7 @@ def dense(theirs: str, ours: str) -> list[Rule]:
     ]
 
 
-def fused(theirs: list[str], ours: str, form: Form | None = None) -> list[Rule]:
+def fused(theirs: list[str], ours: str) -> list[Rule]:
     """Dense layers side by side: queries, keys and values."""
     count = len(theirs)
     return [

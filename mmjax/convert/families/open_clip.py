@@ -92,18 +92,15 @@ def table(keys: Iterable[str], *, nonscalar: bool = False) -> Table:
     """The names that a state dict with these keys has."""
     keys = set(keys)
     prefix = "text." if "text.token_embedding.weight" in keys else ""
+    image = openai_clip.image_rules(openai_clip.is_resnet(keys))
     rules = [
-        *(_timm.RULES if _timm.PATCHES in keys else openai_clip.image_rules()),
+        *(_timm.RULES if _timm.PATCHES in keys else image),
         *openai_clip.text_rules(prefix),
     ]
     if f"{prefix}text_projection.weight" in keys:
         rules += dense(f"{prefix}text_projection", "params/text_proj")
     else:
         rules.append(Rule(f"{prefix}text_projection", "params/text_proj/kernel"))
-    other = "visual.proj"
-    if not openai_clip.is_resnet(keys):
-        other = "visual.attnpool.c_proj.weight"
-    rules = [rule for rule in rules if rule.names[0] != other]
     if nonscalar:
         rules = [
             Rule(rule.names[0], rule.ours_text, VECTOR)
@@ -133,6 +130,11 @@ def detect(source: Source) -> bool:
 def known(keys: Iterable[str]) -> int:
     keys = list(keys)
     return table(keys).known(keys)
+
+
+def unknown(keys: Iterable[str]) -> list[str]:
+    names = table(keys)
+    return [key for key in keys if not names.known([key])]
 
 
 def _checked(

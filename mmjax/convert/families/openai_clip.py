@@ -25,8 +25,13 @@ TASK = "clip"
 _FACTS = ("input_resolution", "context_length", "vocab_size")
 
 
-def image_rules() -> list[Rule]:
-    """`visual.*` of OpenAI and open_clip: both kinds of tower."""
+def image_rules(resnet: bool) -> list[Rule]:
+    """`visual.*` of OpenAI and open_clip. Both kinds of tower have a `conv1`."""
+    if resnet:
+        return [
+            *resnet_rules("visual", "params/image", "batch_stats/image"),
+            *dense("visual.attnpool.c_proj", "params/image_proj"),
+        ]
     return [
         *patches("visual.conv1", "params/image/patches"),
         Rule("visual.class_embedding", "params/image/class_token"),
@@ -35,8 +40,6 @@ def image_rules() -> list[Rule]:
         *blocks("visual.transformer.resblocks", "params/image/transformer", OPEN_CLIP),
         *norm("visual.ln_post", "params/image/norm_post"),
         Rule("visual.proj", "params/image_proj/kernel"),
-        *resnet_rules("visual", "params/image", "batch_stats/image"),
-        *dense("visual.attnpool.c_proj", "params/image_proj"),
     ]
 
 
@@ -54,13 +57,11 @@ def text_rules(prefix: str = "") -> list[Rule]:
 
 PROJECTION = Rule("text_projection", "params/text_proj/kernel")
 COUNTERS = "*.num_batches_tracked"  # a batch norm's, which nothing reads
-BOTH = [*image_rules(), *text_rules(), PROJECTION]
 
 
 def table(resnet: bool) -> Table:
-    """The names; a ViT's and a ResNet's projections go to the same paths."""
-    other = "visual.proj" if resnet else "visual.attnpool.c_proj.weight"
-    rules = [rule for rule in BOTH if rule.names[0] != other]
+    """The names of one kind of model."""
+    rules = [*image_rules(resnet), *text_rules(), PROJECTION]
     return Table(*rules, skip=(COUNTERS, *_FACTS))
 
 
@@ -77,6 +78,11 @@ def detect(source: Source) -> bool:
 def known(keys: Iterable[str]) -> int:
     keys = list(keys)
     return table(is_resnet(keys)).known(keys)
+
+
+def unknown(keys: Iterable[str]) -> list[str]:
+    names = table(is_resnet(keys))
+    return [key for key in keys if not names.known([key])]
 
 
 def count(keys: Iterable[str], pattern: str) -> int:
