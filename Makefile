@@ -12,7 +12,7 @@ help:
 	@echo "make demo-clip    the first part alone: CLIP, which classifies unseen images"
 	@echo "make test         all tests (PYTEST_ARGS='-k text' for some)"
 	@echo "make lint         ruff: format and rules; make format applies both"
-	@echo "make test-parity  tests against torch and open_clip, which it installs"
+	@echo "make test-parity  tests against the originals, which it installs (torch is large)"
 	@echo "make test-hosts   runs of several processes: every topology, moves between them"
 	@echo "make test-browser  the report page in headless Chromium, which it installs by apt"
 	@echo "make test-faults  runs killed, stopped and starved in many ways, and resumed"
@@ -30,6 +30,7 @@ test: $(READY)
 
 test-parity: $(READY)
 	$(BIN)/python -m pip install -q -e '.[parity]'
+	$(BIN)/python -m pip install -q --no-deps DALL-E taming-transformers-rom1504
 	$(BIN)/python -m pytest -q -m parity $(PYTEST_ARGS)
 
 test-hosts: $(READY)
