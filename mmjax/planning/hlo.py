@@ -1,8 +1,8 @@
-"""What devices send each other in a step, read from a compiled program's text.
+"""What devices send each other in a step, read from a partitioned program's text.
 
-A program is computations that call each other; a loop's body is written once and runs
-`known_trip_count` times. XLA's CPU back-end widens 16-bit sums to 32 bits and names
-their function `..._promoted`: they are counted at the width that the program asks for.
+A program is computations that call each other; a loop's body is written once. Read it
+as the partitioner leaves it (`mmjax.planning.program`): later passes of XLA's CPU
+back-end widen what is sent in 16 bits.
 """
 
 import collections
@@ -22,7 +22,7 @@ _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+)[ (].*\{$")
 _SHAPE = re.compile(r"\b(pred|bf16|[suf]\d+\w*|c64|c128)\[([\d,]*)\]")
 _CALL = re.compile(r"(?:to_apply|calls|body|condition)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"(?:branch_computations|called_computations)=\{([^}]*)\}")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_CONSTANT = re.compile(r"%?([\w.\-]+) = [su]\d+\[\] constant\((\d+)\)")
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(([^)]*\)?)\))?"
                    r" ?\{([^}]*)\}")  # fmt: skip
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
@@ -71,7 +71,7 @@ def collectives(text: str) -> list[Collective]:
     found = []
     for name, lines in bodies.items():
         for line in lines:
-            made = _collective(line, runs[name])
+            made = _collective(line, lines, runs[name])
             if made is not None and runs[name] and len(made.group) > 1:
                 if math.isnan(runs[name]):
                     raise ValueError(f"{made.where} is in a loop of unknown length")
@@ -110,7 +110,7 @@ def _runs(bodies: Mapping[str, list[str]], entry: str) -> dict[str, float]:
     calls: dict[str, list[tuple[str, float]]] = {name: [] for name in bodies}
     for name, lines in bodies.items():
         for line in lines:
-            for callee, turns in _callees(line):
+            for callee, turns in _callees(line, bodies):
                 if callee in bodies:
                     calls[name].append((callee, turns))
     runs = dict.fromkeys(bodies, 0.0)
@@ -121,15 +121,29 @@ def _runs(bodies: Mapping[str, list[str]], entry: str) -> dict[str, float]:
     return runs
 
 
-def _callees(line: str) -> Iterator[tuple[str, float]]:
-    loop = " while(" in line
-    trips = _TRIPS.search(line)
-    turns = (float(trips[1]) if trips else math.nan) if loop else 1.0
+def _callees(line: str, bodies: Mapping[str, list[str]]) -> Iterator[tuple[str, float]]:
+    turns = 1.0
+    if " while(" in line:
+        condition = re.search(r"condition=%?([\w.\-]+)", line)
+        turns = _turns(bodies.get(condition[1], [])) if condition else math.nan
     for callee in _CALL.findall(line):
         yield callee, turns
     for listed in _BRANCHES.findall(line):
         for callee in listed.split(","):
             yield callee.strip().lstrip("%"), 1.0
+
+
+def _turns(condition: list[str]) -> float:
+    """Of a loop that counts up from 0 below a constant, as scans are; else NaN."""
+    text = "\n".join(condition)
+    constants = dict(_CONSTANT.findall(text))
+    limits = [
+        float(constants[name])
+        for operands in re.findall(r" compare\(([^)]*)\), direction=LT", text)
+        for name in re.findall(r"%?([\w.\-]+)(?:,|$)", operands)
+        if name in constants
+    ]
+    return limits[0] if len(limits) == 1 else math.nan
 
 
 def _callers_first(calls: Mapping[str, list], entry: str) -> list[str]:
@@ -148,7 +162,7 @@ def _callers_first(calls: Mapping[str, list], entry: str) -> list[str]:
     return order[::-1]
 
 
-def _collective(line: str, runs: float) -> Collective | None:
+def _collective(line: str, lines: list[str], runs: float) -> Collective | None:
     hit = re.search(rf" ({'|'.join(KINDS)})(-start)?\(", line)
     if hit is None or " = " not in line:
         return None
@@ -156,17 +170,28 @@ def _collective(line: str, runs: float) -> Collective | None:
     shapes = _SHAPE.findall(result)
     if hit[2] and kind in ("all-gather", "collective-permute"):
         shapes = shapes[len(shapes) // 2 :]  # a start gives its operand too
-    promoted = re.search(r"to_apply=%?[\w.\-]*_promoted", line) is not None
-    size = sum(_bytes(dtype, dims, promoted) for dtype, dims in shapes)
-    name = re.search(r'op_name="([^"]*)"', line)
-    return Collective(kind, size, _group(line), runs, name[1] if name else "")
+    size = sum(_bytes(dtype, dims) for dtype, dims in shapes)
+    name, group = re.search(r'op_name="([^"]*)"', line), _group(line)
+    if kind == "all-reduce" and _sliced(line, lines):
+        kind, size = "reduce-scatter", size / len(group)
+    return Collective(kind, size, group, runs, name[1] if name else "")
 
 
-def _bytes(dtype: str, dims: str, promoted: bool) -> float:
+def _sliced(line: str, lines: list[str]) -> bool:
+    """Whether nothing but a slice of a result is used.
+
+    The partitioner writes the sum of shards so; compilers for GPUs and TPUs make one
+    reduce-scatter of the two.
+    """
+    own = line.split(" = ")[0].split()[-1].lstrip("%")
+    used = re.compile(rf"[(,] ?(?:\S+ )?%?{re.escape(own)}[,)]")
+    users = [other for other in lines if used.search(other.partition(" = ")[2])]
+    return bool(users) and all(" dynamic-slice(" in other for other in users)
+
+
+def _bytes(dtype: str, dims: str) -> float:
     digits = re.search(r"\d+", dtype)
     bits = _BITS.get(dtype) or int(digits[0] if digits else 8)
-    if promoted and dtype in ("f32", "s32", "u32"):
-        bits = 16
     return math.prod(int(n) for n in dims.split(",") if n) * bits / 8
 
 
@@ -204,10 +229,14 @@ def _of_mesh(axes: str, ids: str | None, chosen: str) -> tuple[int, ...]:
         if form is None:
             raise ValueError(f"device ids of another form: {ids}")
         flat = _iota(form[1], form[2])
-    grid = flat.reshape(list(sizes.values()))
-    names = re.findall(r"'([^']+)'(:\(\d+\)\d+)?", chosen)
-    if any(part for _, part in names):
-        raise ValueError(f"a part of a mesh axis: {chosen}")
-    joined = [name for name, _ in names]
-    index = tuple(slice(None) if name in joined else 0 for name in sizes)
+    joined = {
+        name: (int(before or 1), int(part or sizes[name]))
+        for name, before, part in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", chosen)
+    }
+    shape, index = [], []
+    for name, size in sizes.items():  # an axis, or a part: (before, part, after)
+        before, part = joined.get(name, (1, 1))
+        shape += [before, part, size // (before * part)]
+        index += [0, slice(None), 0]
+    grid, index = flat.reshape(shape), tuple(index)
     return tuple(np.asarray(grid[index]).ravel().tolist())

@@ -4,13 +4,17 @@ Arrays are shapes with shardings, devices are virtual ones of this machine's CPU
 the step is the one that `mmjax train` compiles.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping
+import pathlib
+import tempfile
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from mmjax import flops, optim, parallel, schema, tree
@@ -23,6 +27,7 @@ from mmjax.state import TrainState
 from mmjax.tasks import base
 
 PyTree = Any
+_PASS = "spmd-partitioning"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +119,8 @@ def build(config: ConfigDict) -> Program:
         accum=optim_cfg.accum,
         ema_decay=optim_cfg.ema,
     )
-    compiled = layout.compile_step(step, state).lower(state, batch).compile()
+    lowered = layout.compile_step(step, state).lower(state, batch)
+    compiled, partitioned = compile_seen(lowered)
     remat = cfg.task["remat"] if "remat" in cfg.task else ""
     return Program(
         mesh=layout.shape,
@@ -124,9 +130,32 @@ def build(config: ConfigDict) -> Program:
         params=_count(state.vars.params),
         frozen=_count(state.vars.frozen),
         flops=flops.count(step, state, batch),
-        collectives=hlo.collectives(compiled.as_text()),
+        collectives=hlo.collectives(partitioned),
         remat=remat,
     )
+
+
+def compile_seen(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, str]:
+    """A program compiled, and its text as the partitioner left it."""
+    with tempfile.TemporaryDirectory(prefix="mmjax-plan-") as folder, _uncached():
+        options = {"xla_dump_to": folder, "xla_dump_hlo_pass_re": _PASS}
+        done = lowered.compile(compiler_options=options)
+        found = sorted(pathlib.Path(folder).glob(f"*after_{_PASS}*.txt"))
+        # one device: there is nothing to partition
+        return done, found[-1].read_text() if found else done.as_text()
+
+
+@contextlib.contextmanager
+def _uncached() -> Iterator[None]:
+    """A program out of the cache is not compiled, and nothing of it is written."""
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # or what it saw at its first use goes on
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
 
 
 def _count(arrays: PyTree) -> int:

@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mmjax import parallel
-from mmjax.planning import hlo
+from mmjax.planning import hlo, program
 
 N = 4
 
@@ -17,7 +17,7 @@ def placed(*axes):
 
 
 def compiled(fn, inputs, out):
-    return jax.jit(fn, out_shardings=out).lower(*inputs).compile().as_text()
+    return program.compile_seen(jax.jit(fn, out_shardings=out).lower(*inputs))[1]
 
 
 def shape(dims, sharding, dtype=jnp.float32):
@@ -76,7 +76,7 @@ def test_a_ring_passes_its_blocks_on():
     assert one.group == (0, 1)
 
 
-def test_sums_that_the_cpu_widens_count_at_16_bits():
+def test_16_bit_sums_count_at_16_bits():
     x = shape((N * 8, 64), placed("data"), jnp.bfloat16)
     w = shape((64, 32), placed(None, None), jnp.bfloat16)
 
@@ -107,6 +107,8 @@ LINE = "  %a = f32[8]{0} all-reduce(%b), replica_groups=GROUPS, to_apply=%add"
         ("mesh['x'=2,'y'=2] {'x'}", (0, 2)),
         ("mesh['x'=2,'y'=2] {'x','y'}", (0, 1, 2, 3)),
         ("mesh['x'=2,'y'=4], device_ids=([4,2]T(1,0)) {'y'}", (0, 2, 4, 6)),
+        ("mesh['x'=8] {'x':(2)2}", (0, 2)),
+        ("mesh['x'=2,'y'=4] {'x','y':(1)2}", (0, 2, 4, 6)),
     ],
 )
 def test_forms_of_device_groups(groups, want):
@@ -136,7 +138,18 @@ def test_gradients_of_a_mesh_are_summed_once_over_each_axis():
         return jax.grad(lambda p: jnp.square(x @ p["fc"]["kernel"]).sum())(params)
 
     out = jax.tree.map(lambda s: s.sharding, kernel)
-    text = jax.jit(step, out_shardings=out).lower(kernel, x).compile().as_text()
-    sent = hlo.by_kind(hlo.collectives(text))
-    assert sent["all-gather"] == pytest.approx(64 * 32 * 4 / 2)
-    assert sent["all-reduce"] > 0
+    sent = hlo.by_kind(hlo.collectives(compiled(step, [kernel, x], out)))
+    whole = 64 * 32 * 4
+    assert sent["all-gather"] == whole / 2
+    # scattered over fsdp, then the halves summed over data; or all at once
+    assert sent["reduce-scatter"] + sent.get("all-reduce", 0) in (
+        whole / 2 + 2 * whole / 4,
+        whole * 3 / 4,
+    )
+
+
+def test_a_sum_that_is_only_sliced_is_a_reduce_scatter():
+    x = shape((N * 8, 64), placed("data"))
+    found = hlo.collectives(compiled(lambda x: x.sum(0), [x], placed("data")))
+    (one,) = found
+    assert one.kind == "reduce-scatter" and one.sent == 3 / 4 * 64 * 4
