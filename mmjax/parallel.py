@@ -306,7 +306,7 @@ class Layout:
             out = method(*args, **kwargs)
             return jax.tree.map(keep, out) if context.method_name == "__call__" else out
 
-        @functools.wraps(fn)
+        @functools.wraps(getattr(fn, "func", fn))  # a partial has no name
         def run(*args: PyTree) -> PyTree:
             with nn.intercept_methods(call):
                 return fn(*args)

@@ -14,7 +14,7 @@ import safetensors.numpy
 from etils import epath
 from ml_collections import ConfigDict
 
-from mmjax import checkpoint, tree
+from mmjax import checkpoint, schema, tree
 from mmjax import config as config_lib
 from mmjax import parts as parts_lib
 from mmjax.data import text
@@ -202,12 +202,14 @@ def _write(
 
     task = parts.config.task.name
     legal = [n for n in families.names() if families.find(n).TASK == task]
-    if name is None or name not in legal:
-        what = f"--to {name}" if name else "--to is missing"
+    if name is None:
         raise UserError(
-            f"{what}: a run of task {task} can be written as "
+            f"--to is missing: a run of task {task} can be written as "
             f"{', '.join(legal) or 'no public format'}"
         )
+    if name not in legal:
+        hint = schema.suggest(name, legal)
+        raise UserError(f"--to {name}: no format of a run of task {task}{hint}")
     note = _noted(workdir)
     flat = tree.flatten({"params": variables.params, **variables.extra})
     arrays = {path: np.asarray(leaf) for path, leaf in flat.items()}

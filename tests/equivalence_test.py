@@ -66,7 +66,7 @@ def _presets() -> dict[str, ConfigDict]:
     """The `tiny*` presets of every family but CLIP, by name."""
     found = {}
     for module in pkgutil.iter_modules(configs.__path__):
-        if module.name in ("common", "clip"):
+        if module.name in ("common", "clip", "suites"):
             continue
         presets = importlib.import_module(f"configs.{module.name}").PRESETS
         for name in presets:

@@ -8,6 +8,7 @@ code, v codes. Pictures are float32 in [0, 1].
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,9 @@ from mmjax.nn.init import normal
 
 class GumbelVq(nn.Module):
     """An image tokenizer. Build one by `image_tokenizer.build`.
+
+    Variables: `params`; `likelihood/variance`, that of a pixel in [0, 1] given its
+    code, as in VqVae.
 
     Fields:
       encoder, decoder: modules between (b, h, w, 3) in [-1, 1] and (b, g, g, d).
@@ -42,6 +46,7 @@ class GumbelVq(nn.Module):
         shape = (self.vocab_size, self.code_dim)
         self._codes = self.param("codebook", normal(1.0), shape, jnp.float32)
         self.logits_of = Dense(self.vocab_size)
+        self.variance = self.variable("likelihood", "variance", jnp.ones, ())
 
     def codes(self) -> jax.Array:
         """The table of codes, float32 (v, d)."""
@@ -70,6 +75,12 @@ class GumbelVq(nn.Module):
     def decode_tokens(self, ids_bn: jax.Array) -> jax.Array:
         """The pictures of codes, float32 (b, h, w, 3) in [0, 1]."""
         return jnp.clip(0.5 * self.decode(self.codes()[ids_bn]) + 0.5, 0.0, 1.0)
+
+    def nll(self, x_bhw3: jax.Array, ids_bn: jax.Array) -> jax.Array:
+        """-ln p(x|z) in nats, (b,): Gaussian about the picture of the codes."""
+        error_bhw3 = jnp.square(x_bhw3 - self.decode_tokens(ids_bn))
+        var = self.variance.value
+        return 0.5 * (error_bhw3 / var + jnp.log(2 * math.pi * var)).sum((1, 2, 3))
 
     def __call__(self, x_bhw3: jax.Array) -> jax.Array:
         """`decode_tokens(encode_tokens(x))`."""

@@ -28,6 +28,7 @@ class Task(Stage1):
     kl_weight: of the KL to even use of the codes, nats a token.
     temperature_start, temperature, temperature_steps: of the relaxation, along a
       cosine.
+    decay: of the moving average of the pixel variance.
     """
 
     tokenizer: dict
@@ -35,6 +36,7 @@ class Task(Stage1):
     temperature_start: float = 1.0
     temperature: float = 1 / 16
     temperature_steps: int = 150_000
+    decay: float = 0.99
 
     def __post_init__(self) -> None:
         for name in ("temperature_start", "temperature"):
@@ -69,15 +71,22 @@ class Task(Stage1):
         ids_m = ctx.gather(jnp.argmax(logits_bnv, axis=-1)).reshape(-1)
         count_v = jax.ops.segment_sum(jnp.ones_like(ids_m, jnp.float32), ids_m, v)
         shown_bhw3 = jnp.clip(0.5 * jax.lax.stop_gradient(y_bhw3) + 0.5, 0.0, 1.0)
+        square = ctx.mean(jnp.square(shown_bhw3 - x_bhw3).mean())
         metrics = {
             "reconstruction": reconstruction,
             "kl": kl,
-            "psnr": quantize.psnr(ctx.mean(jnp.square(shown_bhw3 - x_bhw3).mean())),
+            "psnr": quantize.psnr(square),
             "used": quantize.used(count_v),
             "perplexity": quantize.perplexity(count_v),
             "temperature": temperature,
         }
-        return reconstruction + self.kl_weight * kl, (variables.extra, metrics)
+        extra = variables.extra
+        if ctx.train:
+            old = extra["likelihood"]["variance"]
+            new = old + (1 - self.decay) * (square - old)
+            new = jnp.maximum(jnp.where(ctx.step == 0, square, new), 1e-6)
+            extra = {"likelihood": {"variance": new}}
+        return reconstruction + self.kl_weight * kl, (extra, metrics)
 
     def predict(self) -> Mapping[str, Any]:
         """loss, encode, decode, reconstruct."""

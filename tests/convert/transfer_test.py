@@ -135,7 +135,8 @@ def test_a_model_that_was_trained_here(tiny_run, tmp_path, capsys):
     a, b = notebook.load_run(tiny_run), notebook.load_run(back)
     assert_equal(a.params, b.params)
     texts = ["a red circle", "two blue stars"]
-    np.testing.assert_array_equal(a.embed_texts(texts), b.embed_texts(texts))
+    # two programs: one loops over its blocks
+    np.testing.assert_allclose(a.embed_texts(texts), b.embed_texts(texts), atol=1e-6)
     assert (a.task.mean, a.task.act) == (b.task.mean, b.task.act)
     assert b.parts.image_cfg.mode == a.parts.image_cfg.mode == "squash"
 
@@ -168,7 +169,7 @@ def test_formats(capsys):
     assert all(name in out for name in ("openai_clip", "open_clip", "hf_siglip"))
     for name in families.names():
         family = families.find(name)
-        assert family.ABOUT and family.TASK and family.known([]) == 0
+        assert family.ABOUT and family.known([]) == 0
 
 
 def test_preprocessing_that_ours_has_not(hf_clip, tmp_path):

@@ -170,9 +170,11 @@ def _image(cfg: Mapping[str, Any], quick: bool) -> dict[str, Any]:
     """Fields of our image tower."""
     if cfg["timm_model_name"]:
         return _timm.tower(cfg["timm_model_name"])
-    if not isinstance(cfg["image_size"], int) or not isinstance(cfg["patch_size"], int):
+    resnet = not isinstance(cfg["layers"], int)  # which has no patches
+    sizes = [cfg["image_size"], *([] if resnet else [cfg["patch_size"]])]
+    if not all(isinstance(size, int) for size in sizes):
         raise UserError("open_clip's image_size and patch_size: only squares fit")
-    if isinstance(cfg["layers"], (list, tuple)):
+    if resnet:
         return {
             "kind": "resnet",
             "depths": tuple(cfg["layers"]),

@@ -4,6 +4,7 @@ Sizes are not in the file: they follow from the arrays' shapes, as in the origin
 `build_model`. The activation is QuickGELU in all of them.
 """
 
+import dataclasses
 import pathlib
 import re
 from collections.abc import Iterable, Mapping
@@ -57,12 +58,13 @@ def text_rules(prefix: str = "") -> list[Rule]:
 
 PROJECTION = Rule("text_projection", "params/text_proj/kernel")
 COUNTERS = "*.num_batches_tracked"  # a batch norm's, which nothing reads
+MASK = "attn_mask"  # a constant of the causal text tower, in some archives
 
 
 def table(resnet: bool) -> Table:
     """The names of one kind of model."""
     rules = [*image_rules(resnet), *text_rules(), PROJECTION]
-    return Table(*rules, skip=(COUNTERS, *_FACTS))
+    return Table(*rules, skip=(COUNTERS, f"*{MASK}", *_FACTS))
 
 
 def is_resnet(keys: Iterable[str]) -> bool:
@@ -108,7 +110,9 @@ def _image(source: Source) -> tuple[dict[str, Any], int]:
 
 
 def to_mmjax(source: Source) -> families.Model:
-    names = table(is_resnet(source.tensors))
+    held = {k: v for k, v in source.tensors.items() if not k.endswith(MASK)}
+    source = dataclasses.replace(source, tensors=held)
+    names = table(is_resnet(held))
     arrays, kept = families.loaded(names, source)
     need = {"params/text/token_embedding", "params/text/position_embedding"}
     need |= {"params/text_proj/kernel"}

@@ -32,6 +32,7 @@ def known(keys: Iterable[str]) -> int:
 def to_mmjax(source: Source) -> families.Model:
     arrays, kept = families.loaded(TABLE, networks(source, TRAINING))
     vocab_size, code_dim = arrays["params/codebook"].shape
+    arrays["likelihood/variance"] = families.unit()
     spec = {
         "kind": TASK,
         "image_size": SIZE,
@@ -45,4 +46,6 @@ def to_mmjax(source: Source) -> families.Model:
 
 def from_mmjax(model: families.Model) -> families.Export:
     fits(model, ema=False)
-    return families.Export({"model.safetensors": families.saved(TABLE, model)})
+    arrays = {k: v for k, v in model.arrays.items() if k != "likelihood/variance"}
+    tensors = families.saved(TABLE, families.replaced(model, arrays))
+    return families.Export({"model.safetensors": tensors})

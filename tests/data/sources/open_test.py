@@ -13,7 +13,8 @@ SHAPES = "shapes:val?size=16&count=6&objects=1"
 
 def test_kinds():
     expected = (
-        "csv folder jsonl karpathy mixture packed shapes tfds tokens tsv webdataset"
+        "csv folder jsonl karpathy mixture packed shapes shifted tfds tokens tsv "
+        "webdataset"
     )
     assert kinds() == expected.split()
 
