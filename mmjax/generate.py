@@ -68,7 +68,7 @@ class Generator:
             size, context = self.parts.tokenizer.count(prompt), self.parts.task.context
             if size > context:
                 raise UserError(
-                    f"the prompt {prompt!r} has {size} tokens with its two marks, and "
+                    f"the prompt {prompt!r} has {size} tokens with its marks, and "
                     f"the model reads {context}: shorten it"
                 )
 
@@ -78,7 +78,8 @@ class Generator:
         The model spells them out; where its tokenizer was trained on its captions it
         has rarely or never seen them.
         """
-        counts = {word: self.parts.tokenizer.count(word) - 2 for word in prompt.split()}
+        count = self.parts.tokenizer.count
+        counts = {word: count(word) - count("") for word in prompt.split()}
         return {word: many for word, many in counts.items() if many > 1}
 
     def sample(

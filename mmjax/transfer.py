@@ -80,12 +80,7 @@ def bring_in(
     scanned = getattr(parts.task, "scan", False)
     arrays = table.stacked(model.arrays) if scanned else dict(model.arrays)
     shapes, tx, _, _ = parts_lib.optimizer(parts)
-    want = {
-        path: leaf.shape
-        for path, leaf in tree.flatten(
-            {"params": shapes.params, **shapes.extra}
-        ).items()
-    }
+    want = {path: leaf.shape for path, leaf in _flat(shapes).items()}
     table.fit(arrays, want, str(place))
     _save(parts, tree.unflatten(arrays), tx, workdir)
     note = {"family": name, "kept": model.kept}
@@ -95,6 +90,12 @@ def bring_in(
     count = sum(int(np.prod(shape)) for shape in want.values())
     line = f"{workdir}: {count:,} numbers in {len(want)} arrays from {place} ({name})"
     return Done(workdir, name, None, (line,))
+
+
+def _flat(variables: Vars) -> dict[str, Any]:
+    """Leaves by path, as formats name them: `params/...`, `frozen/...` and extra's."""
+    frozen = {"frozen": variables.frozen} if variables.frozen else {}
+    return tree.flatten({"params": variables.params, **variables.extra, **frozen})
 
 
 def _with_config(source: Any, path: pathlib.Path) -> dict[str, Any]:
@@ -140,12 +141,12 @@ def _plain(task: Mapping[str, Any]) -> dict[str, Any]:
 
 def _save(parts: Any, variables: Any, tx: Any, workdir: pathlib.Path) -> None:
     """Writes a workdir as training does, at step 0."""
-    params = variables.pop("params")
-    params, extra = jax.tree.map(jnp.asarray, (params, variables))
+    params, frozen = variables.pop("params"), variables.pop("frozen", {})
+    params, extra, frozen = jax.tree.map(jnp.asarray, (params, variables, frozen))
     key = jax.random.key(parts.cfg.seed)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
-        vars=Vars(params=params, extra=extra),
+        vars=Vars(params=params, extra=extra, frozen=frozen),
         opt_state=tx.init(params),
         ema=None,
         rng=jax.random.fold_in(key, 1),
@@ -211,8 +212,7 @@ def _write(
         hint = schema.suggest(name, legal)
         raise UserError(f"--to {name}: no format of a run of task {task}{hint}")
     note = _noted(workdir)
-    flat = tree.flatten({"params": variables.params, **variables.extra})
-    arrays = {path: np.asarray(leaf) for path, leaf in flat.items()}
+    arrays = {path: np.asarray(leaf) for path, leaf in _flat(variables).items()}
     model = families.Model(
         task=dataclasses.asdict(parts.task),
         image=dataclasses.asdict(parts.image_cfg),
@@ -226,6 +226,7 @@ def _write(
         _write_tensors(folder / file, tensors)
     for file, content in export.texts.items():
         raw = content if isinstance(content, bytes) else content.encode("utf-8")
+        (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_bytes(raw)
     return [*export.tensors, *export.texts], export.notes
 

@@ -27,8 +27,11 @@ _STEMS = (
     *("model", "open_clip_model", "diffusion_pytorch_model"),
     *("pytorch_model", "open_clip_pytorch_model"),
 )
-# Two networks in a file each: keys are then led by the file's name and a dot.
-_HALVES = ("encoder", "decoder")
+# Two networks in a file each, by the files' names: what leads the keys of either.
+_PAIRS = (
+    {"encoder": "encoder.", "decoder": "decoder."},
+    {"stage1_last": "stage1.", "stage2_last": "stage2."},
+)
 _SIDE = 64 << 20  # bytes of a JSON beside the weights; a large tokenizer has 34 MB
 
 
@@ -61,8 +64,9 @@ def read(place: str | pathlib.Path) -> Source:
         )
     weights = _weights(path) if path.is_dir() else [path]
     tensors: dict[str, np.ndarray] = {}
+    heads = _pair(weights)
     for file in weights:
-        head = f"{file.stem}." if file.stem in _HALVES and len(weights) == 2 else ""
+        head = heads.get(file.stem, "")
         for name, value in _tensors(file):
             key = head + name
             if key in tensors:
@@ -120,10 +124,16 @@ def _weights(folder: pathlib.Path) -> list[pathlib.Path]:
     found = [
         p for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", *TORCH)
     ]
-    if len(found) == 1 or sorted(p.stem for p in found) == sorted(_HALVES):
+    if len(found) == 1 or _pair(found):
         return found
     what = ", ".join(p.name for p in found) or "no weights"
     raise UserError(f"{folder} holds {what}: name the file to read")
+
+
+def _pair(files: list[pathlib.Path]) -> Mapping[str, str]:
+    """The one of _PAIRS that these files are, or nothing."""
+    stems = sorted(file.stem for file in files)
+    return next((pair for pair in _PAIRS if sorted(pair) == stems), {})
 
 
 def _shards(index: pathlib.Path) -> list[pathlib.Path]:

@@ -207,21 +207,24 @@ def stacked(ours: Mapping[str, np.ndarray]) -> Arrays:
     """Blocks of unrolled transformers as those of scanned ones.
 
     As `mmjax.nn.transformer.stack_blocks`, by path: all but the last of each run of
-    `block_0`, `block_1`, ... become one array with the blocks first.
+    `block_0`, `block_1`, ... become one array with the blocks first. A prior's, which
+    lie in `params` itself, all do.
     """
     runs: dict[tuple[str, str], dict[int, np.ndarray]] = {}
     found: Arrays = {}
     for path, value in ours.items():
-        hit = re.fullmatch(r"(.*transformer)/block_(\d+)/(.*)", path)
+        hit = re.fullmatch(r"(params|.*transformer)/block_(\d+)/(.*)", path)
         if hit is None:
             found[path] = value
         else:
             runs.setdefault((hit[1], hit[3]), {})[int(hit[2])] = value
     for (place, leaf), blocks in runs.items():
-        last = max(blocks)
-        found[f"{place}/block_{last}/{leaf}"] = blocks[last]
-        if last:
-            stack = np.stack([blocks[i] for i in range(last)])
+        count = len(blocks)
+        if place != "params":
+            count -= 1
+            found[f"{place}/block_{count}/{leaf}"] = blocks[count]
+        if count:
+            stack = np.stack([blocks[i] for i in range(count)])
             found[f"{place}/blocks/{leaf}"] = stack
     return found
 

@@ -43,12 +43,14 @@ class Prior(nn.Module):
 
     A text token is its embedding plus that of its position; where the mask is False,
     one learned for that position stands for the token. An image token is its embedding
-    plus those of its row and its column.
+    plus that of its place.
 
     Fields:
       vocab_size, context: text ids, and text positions l, the start token among them.
       image_vocab, grid: image ids, and image tokens a side.
       masks, conv_kernel: see `nn.grid_masks.layer_kinds` and `image_mask`.
+      places: what stands for an image token's place: "grid", the sum of a vector of its
+        row and one of its column (the paper); "free", a vector of its own (minDALL-E).
       init_style: "mindalle": all kernels and embeddings N(0, 0.02^2); "gpt2": those
         that write to the residual stream smaller by (2 depth)^-1/2.
       text_pads: "predicted" adds an id for every padding position to the text logits,
@@ -70,6 +72,7 @@ class Prior(nn.Module):
     grid: int
     masks: str | tuple[str, ...] = "paper"
     conv_kernel: int = grid_masks.CONV_KERNEL
+    places: str = "grid"
     mlp_ratio: float = 4.0
     act: str = "gelu"
     init_style: str = "gpt2"
@@ -90,8 +93,11 @@ class Prior(nn.Module):
         self.text_position = table("text_position_embedding", self.context)
         self.text_pad = table("text_pad_embedding", self.context)
         self.image_embedding = table("image_embedding", self.image_vocab)
-        self.row_embedding = table("row_embedding", self.grid)
-        self.column_embedding = table("column_embedding", self.grid)
+        if self.places == "free":
+            self.place_embedding = table("place_embedding", self.tokens)
+        else:
+            self.row_embedding = table("row_embedding", self.grid)
+            self.column_embedding = table("column_embedding", self.grid)
         if self.neighbours:
             size = len(neighbours.OFFSETS) * w
             self.neighbour_kernel = self.param(
@@ -148,10 +154,12 @@ class Prior(nn.Module):
 
     def _embed_image(self, image_bm: jax.Array) -> jax.Array:
         m = image_bm.shape[1]
-        place_ggw = self.row_embedding[:, None] + self.column_embedding
-        place_mw = place_ggw.reshape(-1, self.width)[:m]
+        if self.places == "free":
+            place_nw = self.place_embedding
+        else:
+            place_nw = _grid(self.row_embedding, self.column_embedding)
         id_bmw = self.image_embedding.at[image_bm].get(mode="promise_in_bounds")
-        x_bmw = id_bmw + place_mw
+        x_bmw = id_bmw + place_nw[:m]
         if self.neighbours:
             around_bmv = neighbours.gather(id_bmw, self.grid).astype(self.dtype)
             x_bmw += around_bmv @ self.neighbour_kernel.astype(self.dtype)
@@ -286,8 +294,10 @@ def decoder(model: Prior, params: Mapping[str, Any]) -> Decoder:
         ]
     else:
         each = [params[f"block_{i}"] for i in range(model.depth)]
-    row_gw, column_gw = params["row_embedding"], params["column_embedding"]
-    place_ggw = row_gw[:, None] + column_gw
+    if model.places == "free":
+        place_nw = params["place_embedding"]
+    else:
+        place_nw = _grid(params["row_embedding"], params["column_embedding"])
     around = None
     if model.neighbours:
         shape = (-1, model.width, model.width)
@@ -299,7 +309,7 @@ def decoder(model: Prior, params: Mapping[str, Any]) -> Decoder:
             for block in each
         ),
         params["image_embedding"],
-        place_ggw.reshape(-1, model.width),
+        place_nw,
         around,
         cached_attention.affine(params["image_head"], model.dtype, params["norm_post"]),
     )
@@ -332,10 +342,16 @@ def step(
     return logits_bv, cache._replace(image=tuple(image), ids=ids_bn)
 
 
+def _grid(row_gw: jax.Array, column_gw: jax.Array) -> jax.Array:
+    """Vectors of all places, (g*g, w), row-major."""
+    return (row_gw[:, None] + column_gw).reshape(-1, row_gw.shape[1])
+
+
 def _check(model: Prior) -> None:
     """Raises UserError for numbers that make no model."""
     for name, legal in (
         ("init_style", ("mindalle", "gpt2")),
+        ("places", ("grid", "free")),
         ("text_pads", ("ignored", "predicted")),
     ):
         if getattr(model, name) not in legal:

@@ -55,6 +55,7 @@ class Task:
     grid: int = 0
     masks: str | tuple[str, ...] = "paper"
     conv_kernel: int = grid_masks.CONV_KERNEL
+    places: str = "grid"
     mlp_ratio: float = 4.0
     act: str = "gelu"
     init_style: str = "gpt2"

@@ -3,8 +3,13 @@
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
+
+from mmjax import tree
+from mmjax.convert import families
+from mmjax.tasks import base
 
 MERGES = (("h", "e</w>"), ("t", "he</w>"), ("d", "o"), ("do", "g</w>"))
 VOCAB = 512 + len(MERGES) + 2
@@ -68,3 +73,26 @@ def hf_clip(tmp_path) -> pathlib.Path:
     for name, text in _words.hugging_face_files(words)[0].items():
         (folder / name).write_text(text)
     return folder
+
+
+@pytest.fixture
+def model_of():
+    """task -> families.Model."""
+    return _model_of
+
+
+def _model_of(task):
+    """Random arrays of a task, as a format is given them."""
+    built = base.build(task)
+    shape = built.module if task["name"] == "autoencoder_kl" else built.model
+    batch = {"image": np.zeros((1, shape.image_size, shape.image_size, 3), np.uint8)}
+    shapes = jax.eval_shape(built.init, jax.random.key(0), batch)
+    rng = np.random.default_rng(0)
+    arrays = {
+        path: rng.normal(size=leaf.shape).astype(np.float32)
+        for path, leaf in tree.flatten(
+            {"params": shapes.params, **shapes.extra}
+        ).items()
+    }
+    image = {"size": 256, "mode": "crop", "method": "bilinear"}
+    return families.Model(task, image, None, arrays)
