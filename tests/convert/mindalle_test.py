@@ -2,82 +2,81 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 import tokenizers
 
-from mmjax import cli, transfer
+from mmjax import cli, notebook, transfer
 from mmjax.convert import families, read
 from mmjax.convert.families import mindalle
 from mmjax.data import text as data_text
 from mmjax.errors import UserError
 
-WIDTH, DEPTH, CONTEXT, CODES, GRID = 128, 2, 8, 16, 4
-STAGE1 = {
-    "name": "vqvae",
-    "kmeans": 0,
-    "revive_below": 0.0,
-    "tokenizer": {
-        "kind": "vqvae",
-        "image_size": 8,
-        "vocab_size": CODES,
-        "code_dim": 6,
-        "ema": False,
-        "net": {"kind": "vqgan", "width": 32, "mult": (1, 2), "depth": 1}
-        | {"hidden": 8, "attention": (1,)},
-    },
-}
+SMALL = {"width": 128, "depth": 2, "context": 8, "codes": 16, "grid": 4, "vocab": 64}
+# The released model's sizes, but for 40 of its 42 blocks.
+LARGE = {"width": 1536, "depth": 2, "context": 64, "codes": 16384, "grid": 16}
+LARGE |= {"vocab": 16384}
+CONTEXT, WIDTH, TOKENS = SMALL["context"], SMALL["width"], SMALL["grid"] ** 2
 CAPTIONS = ["a painting of a cat", "Two red circles, and one blue star!"] * 5
 
 
+def stage1(codes, grid):
+    """The task of a VQGAN that halves its pictures once."""
+    net = {"kind": "vqgan", "width": 32, "mult": (1, 2), "depth": 1, "hidden": 8}
+    spec = {"kind": "vqvae", "image_size": 2 * grid, "vocab_size": codes, "code_dim": 6}
+    spec |= {"ema": False, "net": net | {"attention": (1,)}}
+    return {"name": "vqvae", "kmeans": 0, "revive_below": 0.0, "tokenizer": spec}
+
+
 def words(folder):
-    """A tokenizer as minDALL-E keeps it; gives its size."""
+    """A tokenizer as minDALL-E keeps it."""
     made = tokenizers.CharBPETokenizer(unk_token="[UNK]", lowercase=True)
     special = ["[PAD]", "[UNK]"]
     made.train_from_iterator(CAPTIONS, vocab_size=60, special_tokens=special)
-    (folder / "tokenizer").mkdir(parents=True)
-    for file in made.save_model(str(folder / "tokenizer"), "x"):
-        name = file.rsplit("/x-", 1)[1]
-        (folder / "tokenizer" / f"x-{name}").rename(
-            folder / "tokenizer" / f"bpe-16k-{name}"
-        )
-    return made
+    folder.mkdir()
+    made.save_model(str(folder), "x")
+    for name in ("vocab.json", "merges.txt"):
+        (folder / f"x-{name}").rename(folder / f"bpe-16k-{name}")
 
 
-def arrays(vocab, rng):
-    """A tiny prior's, by minDALL-E's names."""
-    w = WIDTH
-    shapes = {"tok_emb_txt": (vocab, w), "tok_emb_img": (CODES, w)}
-    shapes |= {"pos_emb_txt": (CONTEXT, w), "pos_emb_img": (GRID**2, w)}
-    shapes |= {"head_txt": (vocab, w), "head_img": (CODES, w)}
-    names = ["ln_f"]
-    for i in range(DEPTH):
+def stage2(width, depth, context, codes, grid, vocab):
+    """A prior's arrays, by minDALL-E's names."""
+    w = width
+    shapes = {"tok_emb_txt": (vocab, w), "tok_emb_img": (codes, w)}
+    shapes |= {"pos_emb_txt": (context, w), "pos_emb_img": (grid**2, w)}
+    shapes |= {"head_txt": (vocab, w), "head_img": (codes, w), "ln_f": (w,)}
+    for i in range(depth):
         at = f"blocks.{i}"
         shapes |= {f"{at}.attn.{x}": (w, w) for x in ("query", "key", "value", "proj")}
         shapes |= {f"{at}.mlp.0": (4 * w, w), f"{at}.mlp.2": (w, 4 * w)}
-        names += [f"{at}.ln1", f"{at}.ln2"]
-    shapes |= {name: (w,) for name in names}
-    made = {f"{name}.weight": shape for name, shape in shapes.items()}
+        shapes |= {f"{at}.ln1": (w,), f"{at}.ln2": (w,)}
+    made, rng = {}, np.random.default_rng(0)
     for name, shape in shapes.items():
+        fan_in = 1 if "emb" in name or len(shape) == 1 else shape[1]
+        value = rng.normal(size=shape, scale=fan_in**-0.5)
+        made[f"{name}.weight"] = value if len(shape) > 1 else 1 + 0.2 * value
         if name.startswith(("blocks", "ln")):
-            made[f"{name}.bias"] = shape[:1]
-    return {
-        k: rng.normal(size=v, scale=0.2).astype(np.float32) for k, v in made.items()
-    }
+            made[f"{name}.bias"] = rng.normal(size=shape[:1], scale=0.1)
+    return {key: value.astype(np.float32) for key, value in made.items()}
+
+
+def unpacked(folder, model_of, sizes):
+    """A folder as the released archive unpacks; safetensors in place of pickles."""
+    folder.mkdir()
+    words(folder / "tokenizer")
+    task = stage1(sizes["codes"], sizes["grid"])
+    codes = families.find("taming_vqgan").from_mmjax(model_of(task))
+    (tensors,) = codes.tensors.values()
+    safetensors.numpy.save_file(dict(tensors), folder / "stage1_last.safetensors")
+    safetensors.numpy.save_file(stage2(**sizes), folder / "stage2_last.safetensors")
+    return folder
 
 
 @pytest.fixture
 def folder(tmp_path, model_of):
-    """As the released archive unpacks, small."""
-    made = tmp_path / "mindalle"
-    vocab = words(made).get_vocab_size()
-    codes = families.find("taming_vqgan").from_mmjax(model_of(STAGE1))
-    (tensors,) = codes.tensors.values()
-    safetensors.numpy.save_file(dict(tensors), made / "stage1_last.safetensors")
-    second = arrays(vocab, np.random.default_rng(0))
-    safetensors.numpy.save_file(second, made / "stage2_last.safetensors")
-    return made
+    return unpacked(tmp_path / "mindalle", model_of, SMALL)
 
 
 @pytest.fixture
@@ -130,7 +129,7 @@ def test_pictures_are_drawn_by_both_stages(folder, tmp_path):
     argv = ["sample", str(run), "a painting of a cat", "-k", "2", "--out", str(png)]
     assert cli.main(argv) == 0 and png.is_file()
     shown = json.loads(png.with_suffix(".json").read_text())["prompts"][0]["shown"]
-    assert {len(one["image_tokens"]) for one in shown} == {GRID**2}
+    assert {len(one["image_tokens"]) for one in shown} == {TOKENS}
     assert cli.main(["convert", str(run), str(tmp_path / "out")]) == 0
     a, b = (read.read(place).tensors for place in (folder, tmp_path / "out"))
     assert a.keys() == b.keys()
@@ -174,3 +173,63 @@ def test_padding_that_was_trained_has_no_place(model):
     rows = {"params/text_pad_embedding": np.ones((CONTEXT, WIDTH), np.float32)}
     with pytest.raises(UserError, match="vectors of padding were trained on"):
         mindalle.from_mmjax(families.replaced(model, {**model.arrays, **rows}))
+
+
+def original(state, heads, texts, images):
+    """minDALL-E's two sets of logits: a GPT over [text | image], heads apart."""
+    import torch
+    from torch.nn import functional as F
+
+    p = {key: torch.from_numpy(value) for key, value in state.items()}
+
+    def norm(x, name):
+        return F.layer_norm(x, x.shape[-1:], p[f"{name}.weight"], p[f"{name}.bias"])
+
+    def dense(x, name):
+        return F.linear(x, p[f"{name}.weight"], p.get(f"{name}.bias"))
+
+    sides = ((texts, "txt"), (images, "img"))
+    x = torch.cat(
+        [
+            p[f"tok_emb_{side}.weight"][torch.from_numpy(ids).long()]
+            + p[f"pos_emb_{side}.weight"]
+            for ids, side in sides
+        ],
+        dim=1,
+    )
+    b, t, w = x.shape
+    for i in range(sum(key.endswith("ln1.bias") for key in p)):
+        at, y = f"blocks.{i}", norm(x, f"blocks.{i}.ln1")
+        qkv = [
+            dense(y, f"{at}.attn.{name}").view(b, t, heads, -1).transpose(1, 2)
+            for name in ("query", "key", "value")
+        ]
+        y = F.scaled_dot_product_attention(*qkv, is_causal=True)
+        x = x + dense(y.transpose(1, 2).reshape(b, t, w), f"{at}.attn.proj")
+        y = F.gelu(dense(norm(x, f"{at}.ln2"), f"{at}.mlp.0"))
+        x = x + dense(y, f"{at}.mlp.2")
+    x, n = norm(x, "ln_f"), texts.shape[1]
+    return dense(x[:, : n - 1], "head_txt"), dense(x[:, n - 1 : -1], "head_img")
+
+
+@pytest.mark.parity
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("sizes", [SMALL, LARGE], ids=["small", "wide"])
+def test_logits_are_the_originals(sizes, tmp_path, model_of):
+    torch = pytest.importorskip("torch")
+    folder = unpacked(tmp_path / "mindalle", model_of, sizes)
+    transfer.bring_in(str(folder), tmp_path / "run")
+    run = notebook.load_run(tmp_path / "run")
+    tokens_bl, mask_bl = run.parts.tokenizer.encode(["a cat", "one blue star " * 30])
+    assert not mask_bl[0].all() and mask_bl[1].all()
+    rng = np.random.default_rng(1)
+    image_bn = rng.integers(0, sizes["codes"], (2, sizes["grid"] ** 2), np.int32)
+    variables = {"params": run.state.eval_vars().params}
+    got = jax.jit(run.task.model.apply)(variables, tokens_bl, mask_bl, image_bn)
+    state = safetensors.numpy.load_file(folder / "stage2_last.safetensors")
+    with torch.no_grad():
+        want = original(state, sizes["width"] // 64, tokens_bl, image_bn)
+    for name, ours, theirs in zip(("text", "image"), got, want, strict=True):
+        far = np.abs(np.asarray(ours) - theirs.numpy()).max()
+        print(f"{name} logits: {far:.1e} of {theirs.abs().max():.1f}")
+        assert far < 1e-4 * float(theirs.abs().max())

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from mmjax import notebook, transfer
 from mmjax.convert import families
@@ -265,3 +266,43 @@ def test_a_training_checkpoint_of_diffusers_round_trips(tmp_path):
         for folder in ("hf", "back")
     ]
     assert configs[0] == configs[1]
+
+
+SMALL = {"width": 32, "mult": (1, 2), "depth": 1, "hidden": 8, "attention": (1,)}
+CODES = {"image_size": 32, "vocab_size": 16, "code_dim": 6}
+NET = {"net": {"kind": "vqgan", **SMALL}}
+VQ = {"kind": "vqvae", **CODES, **NET, "ema": False}
+DVAE = {"kind": "dvae", "image_size": 32, "vocab_size": 512, "hidden": 64}
+GUMBEL = {"kind": "gumbel_vq", **CODES, **NET}
+CHECKED = {
+    "taming_vqgan": {
+        "name": "vqvae",
+        "kmeans": 0,
+        "revive_below": 0.0,
+        "tokenizer": VQ,
+    },
+    "taming_gumbel": {"name": "gumbel_vq", "tokenizer": GUMBEL},
+    "openai_dvae": {"name": "dvae", "tokenizer": DVAE | {"blocks_per_group": 1}},
+}
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_check_of_tokenizers(name, tmp_path, model_of):
+    """At another size of pictures than the formats' 256, as overrides set it."""
+    pytest.importorskip("dall_e" if name == "openai_dvae" else "taming")
+    model = model_of(CHECKED[name])
+    arrays = {  # of a start's size: larger ones saturate every pixel
+        k: np.float32(v / np.prod(v.shape[:-1]) ** 0.5) if v.ndim > 1 else v
+        for k, v in model.arrays.items()
+    }
+    export = families.find(name).from_mmjax(families.replaced(model, arrays))
+    (tmp_path / "in").mkdir()
+    for file, tensors in export.tensors.items():
+        safetensors.numpy.save_file(dict(tensors), tmp_path / "in" / file)
+    sizes = ["--config.task.tokenizer.image_size=32", "--config.data.image.size=32"]
+    done = transfer.bring_in(
+        str(tmp_path / "in"), tmp_path / "run", family=None, overrides=sizes
+    )
+    found = transfer.check(done)
+    assert found.keys() == {"encode/image_tokens", "reconstruct/image"}
+    assert max(far for far, _ in found.values()) < ATOL, found

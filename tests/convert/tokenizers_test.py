@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from mmjax import cli, config, evaluators, notebook, parts, train, tree
 from mmjax.convert import families, read
 from mmjax.convert.families import _vqgan
 from mmjax.convert.table import UnknownLayout
@@ -155,3 +156,29 @@ def test_a_prior_that_does_not_fit_says_why(tmp_path):
     assert families.detect(source) == "dalle_mini"
     with pytest.raises(UserError, match="encoder of 12 layers .* cross-attention"):
         families.find("dalle_mini").to_mmjax(source)
+
+
+def test_a_converted_tokenizer_serves_data_priors_and_evaluations(tmp_path, model_of):
+    """At the size that overrides ask for; its weights are those that priors hold."""
+    export = families.find("taming_vqgan").from_mmjax(model_of(CASES["taming_vqgan"]))
+    write(export, tmp_path / "in")
+    sizes = ["--config.task.tokenizer.image_size=16", "--config.data.image.size=16"]
+    run, out = tmp_path / "run", tmp_path / "tokens"
+    assert cli.main(["convert", str(tmp_path / "in"), str(run), *sizes]) == 0
+    source = "shapes:val?size=16&count=16"
+    assert cli.main(["data", "tokenize", str(run), source, "--out", str(out)]) == 0
+    tokenizer = notebook.load_run(run)
+    asked = {"type": "reconstruction", "source": source, "limit": 4}
+    judge = evaluators.build("val", asked, parts.env(tokenizer.parts))
+    values = judge.run(tokenizer.state.eval_vars()).values
+    assert 1 <= values["codes"] <= VQ["vocab_size"] and values["mse"] > 0
+    cfg = config.load("configs/prior.py:tiny", [])
+    cfg.task.stage1 = tokenizer.config.task.tokenizer
+    cfg.graft = {"tokenizer": str(run)}
+    # a cache of tokens is refused unless the prior holds the weights that made it
+    cfg.data.train, cfg.steps, cfg.optim.warmup = f"tokens:{out}", 1, 0
+    cfg.evals = {}
+    train.run(cfg, tmp_path / "prior")
+    held = notebook.load_run(tmp_path / "prior").state.vars.frozen["tokenizer"]
+    for path, value in tree.flatten(held["params"]).items():
+        np.testing.assert_array_equal(value, tokenizer.params[path], path)

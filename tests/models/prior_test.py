@@ -18,7 +18,9 @@ from mmjax.tasks import base
 B, CONTEXT, GRID, WORDS, CODES = 2, 5, 4, 20, 11
 N = GRID**2
 MASKS = (*grid_masks.KINDS, "paper")
-VARIANTS = [*((masks, False) for masks in MASKS), ("paper", True), ("conv", True)]
+VARIANTS = [*((masks, {}) for masks in MASKS)]
+VARIANTS += [("paper", {"neighbours": True}), ("conv", {"neighbours": True})]
+VARIANTS += [("full", {"places": "free"})]
 
 
 def model(**kwargs) -> Prior:
@@ -75,10 +77,10 @@ def test_one_layer_depends_on_just_what_its_mask_shows(kind: str):
     np.testing.assert_array_equal(depends_tt, mask_tt)
 
 
-@pytest.mark.parametrize(("masks", "neighbours"), VARIANTS)
-def test_no_logit_depends_on_what_it_predicts_or_later(masks: str, neighbours: bool):
+@pytest.mark.parametrize(("masks", "more"), VARIANTS)
+def test_no_logit_depends_on_what_it_predicts_or_later(masks: str, more: dict):
     """The whole model, token ids in and logits out."""
-    module = model(masks=masks, neighbours=neighbours)
+    module = model(masks=masks, **more)
     variables = {"params": params_of(module)}
     tokens_bl, mask_bl, image_bn = batch()
     mask_bl = np.ones_like(mask_bl)
@@ -103,12 +105,12 @@ def test_no_logit_depends_on_what_it_predicts_or_later(masks: str, neighbours: b
 
 
 @pytest.mark.parametrize("scan", [False, True])
-@pytest.mark.parametrize(("masks", "neighbours"), VARIANTS)
+@pytest.mark.parametrize(("masks", "more"), VARIANTS)
 def test_decoding_gives_the_logits_of_whole_sequences(
-    masks: str, neighbours: bool, scan: bool
+    masks: str, more: dict, scan: bool
 ):
     """Teacher-forced, with and without image tokens given, two rows a prompt."""
-    module = model(masks=masks, neighbours=neighbours)
+    module = model(masks=masks, **more)
     params = params_of(module)
     tokens_bl, mask_bl, image_bn = batch(4)
     tokens_bl[1::2], mask_bl[1::2] = tokens_bl[::2], mask_bl[::2]  # two of a prompt
@@ -206,6 +208,18 @@ def test_padding_is_read_as_padding():
     assert np.abs(other[1] - want[1]).max() > 1e-3
 
 
+def test_free_places_are_those_of_a_grid_where_they_are_its_sums():
+    grid, free = model(), model(places="free")
+    params = dict(params_of(grid))
+    row_gw, column_gw = params.pop("row_embedding"), params.pop("column_embedding")
+    place_ggw = row_gw[:, None] + column_gw
+    params["place_embedding"] = place_ggw.reshape(N, -1)
+    want = jax.jit(grid.apply)({"params": params_of(grid)}, *batch())
+    got = jax.jit(free.apply)({"params": params}, *batch())
+    for ours, theirs in zip(got, want, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
 def test_initial_scales():
     init = jax.jit(model(init_style="gpt2", width=64).init)
     params = init(jax.random.key(0), *batch())
@@ -262,6 +276,7 @@ def test_mindalle_has_1_3_billion_parameters():
         (dict(masks="rows"), "did you mean 'row'"),
         (dict(masks=("row",)), "names 1 layers and the model has 4"),
         (dict(init_style="gpt"), "init_style is 'gpt': use mindalle or gpt2"),
+        (dict(places="rows"), "places is 'rows': use grid or free"),
         (dict(text_pads="no"), "text_pads is 'no': use ignored or predicted"),
         (dict(conv_kernel=2), "conv_kernel is 2"),
         (dict(remat="fully"), "did you mean 'full'"),

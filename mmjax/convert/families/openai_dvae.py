@@ -4,13 +4,15 @@ The two files hold whole modules in torch's archive; they are read for their arr
 (see mmjax.convert.archive). Keys are led by `encoder.` and `decoder.` here.
 """
 
-from collections.abc import Iterable
+import pathlib
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from mmjax.convert import families
+from mmjax.convert.families import _stage1
 from mmjax.convert.forms import CONV, POINT, Form
-from mmjax.convert.read import Source
+from mmjax.convert.read import Source, read
 from mmjax.convert.table import Rule, Table
 from mmjax.errors import UserError
 
@@ -96,3 +98,9 @@ def from_mmjax(model: families.Model) -> families.Export:
     if not all(files.values()):
         raise UserError("a dVAE has an encoder and a decoder, and one is empty")
     return families.Export(files)
+
+
+def reference(folder: pathlib.Path, batch: Mapping[str, np.ndarray]) -> dict:
+    """Outputs of OpenAI's networks with the arrays in `folder`."""
+    source = read(folder)
+    return _stage1.dall_e(source.tensors, to_mmjax(source).task["tokenizer"], batch)

@@ -1,13 +1,23 @@
 """taming-transformers' VQGAN with a Gumbel bottleneck (f = 8, 8192 codes)."""
 
-from collections.abc import Iterable
+import pathlib
+from collections.abc import Iterable, Mapping
+
+import numpy as np
 
 from mmjax.convert import families
 from mmjax.convert.families import _vqgan
 from mmjax.convert.families._vqgan import conv
-from mmjax.convert.families.taming_vqgan import SIZE, TRAINING, fits, networks, picture
+from mmjax.convert.families.taming_vqgan import (
+    SIZE,
+    TRAINING,
+    compared,
+    fits,
+    networks,
+    picture,
+)
 from mmjax.convert.forms import POINT
-from mmjax.convert.read import Source
+from mmjax.convert.read import Source, read
 from mmjax.convert.table import Rule, Table
 
 ABOUT = "taming-transformers' GumbelVQ: a checkpoint or state dict"
@@ -49,3 +59,9 @@ def from_mmjax(model: families.Model) -> families.Export:
     arrays = {k: v for k, v in model.arrays.items() if k != "likelihood/variance"}
     tensors = families.saved(TABLE, families.replaced(model, arrays))
     return families.Export({"model.safetensors": tensors})
+
+
+def reference(folder: pathlib.Path, batch: Mapping[str, np.ndarray]) -> dict:
+    """Outputs of taming-transformers' networks with the arrays in `folder`."""
+    source = read(folder)
+    return compared(source, to_mmjax(source).task["tokenizer"], batch)

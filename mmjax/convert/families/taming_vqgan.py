@@ -5,13 +5,18 @@ that is not needed: all numbers but the size of the pictures are in the shapes. 
 discriminator and the perceptual loss (`loss.*`) are left out.
 """
 
-from collections.abc import Iterable
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
 
 from mmjax.convert import families
-from mmjax.convert.families import _vqgan
-from mmjax.convert.read import Source
+from mmjax.convert.families import _stage1, _vqgan
+from mmjax.convert.read import Source, read
 from mmjax.convert.table import Rule, Table
 from mmjax.errors import UserError
+from mmjax.models.vqgan import VqganNet
 
 ABOUT = "taming-transformers' VQGAN: a checkpoint or state dict"
 TASK = "vqvae"
@@ -79,3 +84,17 @@ def fits(model: families.Model, *, ema: bool, groups: int | None = 32) -> None:
         raise UserError(f"{have} groups in a norm: this format has {groups} always")
     if spec.get("ema", ema) != ema:
         raise UserError("a codebook kept by moving averages: the format has none")
+
+
+def reference(folder: pathlib.Path, batch: Mapping[str, np.ndarray]) -> dict:
+    """Outputs of taming-transformers' networks with the arrays in `folder`."""
+    source = read(folder)
+    return compared(source, to_mmjax(source).task["tokenizer"], batch)
+
+
+def compared(
+    source: Source, spec: Mapping[str, Any], batch: Mapping[str, np.ndarray]
+) -> dict:
+    """What the original gives for a batch, by its arrays and our numbers of them."""
+    codes = spec["vocab_size"], spec["code_dim"]
+    return _stage1.taming(source.tensors, VqganNet(**spec["net"]), codes, batch)
