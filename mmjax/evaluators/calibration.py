@@ -14,7 +14,7 @@ import numpy as np
 from scipy import optimize, special
 
 from mmjax.errors import UserError
-from mmjax.evaluators import bootstrap, calls, card, figures, zero_shot
+from mmjax.evaluators import bootstrap, calls, card, figures, labelled, zero_shot
 from mmjax.evaluators.base import Env, PyTree, Result
 from mmjax.evaluators.view import open_view
 
@@ -101,24 +101,13 @@ class Evaluator(zero_shot.Evaluator):
         self, vars: PyTree, classes_cd: np.ndarray, source: Any
     ) -> tuple[np.ndarray, np.ndarray, int]:
         """(n, c) cosines at the model's temperature, (n,) labels, broken records."""
-        env, broken, rows, labels = self._env, 0, [], []
         one = {k: v[:1] for k, v in self._encoded.items()}
-        scale = float(np.asarray(env.predict["scale"](vars, one)[0]))
-        for batch in env.eval_batches(
-            source, None, env.image_cfg, batch_size=self._size
-        ):
-            valid_b = calls.valid_rows(batch)
-            broken += calls.broken_rows(batch)
-            images = calls.image_batch(batch)
-            rows_bd = np.asarray(env.predict["embed_image"](vars, images))[valid_b]
-            label_b = np.asarray(batch["label"])[valid_b]
-            self.check_labels(label_b, np.asarray(batch["_index"])[valid_b])
-            rows.append(calls.unit(rows_bd, "embed_image", self._where))
-            labels.append(label_b)
-        label_n = np.concatenate(labels)
-        if not label_n.size:
-            raise UserError(f"{self._where}: {broken} records, all of them broken")
-        return scale * np.concatenate(rows) @ classes_cd.T, label_n, broken
+        scale = float(np.asarray(self._env.predict["scale"](vars, one)[0]))
+        found = labelled.extract(
+            self._env, vars, source, "embed_image", self._size, self._where
+        )
+        rows_nd = calls.unit(found.features_nd, "embed_image", self._where)
+        return scale * rows_nd @ classes_cd.T, found.label_n, found.broken
 
     def _note(self, counts: dict, draw: dict) -> dict[str, Any]:
         given = self.config.templates

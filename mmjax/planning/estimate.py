@@ -66,10 +66,7 @@ def estimate(program: Program, hardware: Hardware) -> Estimate:
     for dtype, operations in program.flops.by_dtype.items():
         rate = hardware.tflops if dtype.startswith(_HALF) else hardware.tflops_32
         seconds += operations / n / (rate * 1e12)
-    # The optimizer reads and writes all it keeps, once, and reads the gradients.
-    sizes = program.sizes
-    kept = sizes["params"] + sizes["optimizer"] + sizes["average"]
-    moved = program.flops.moved / n + 2 * kept + sizes["params"]
+    moved = program.flops.moved / n + _weights(program) + _updates(program.sizes)
     link = network = 0.0
     for one in program.collectives:
         if within(one, hardware.node):
@@ -87,6 +84,24 @@ def estimate(program: Program, hardware: Hardware) -> Estimate:
     )
     ideal = program.flops.model / n / (hardware.tflops * 1e12)
     return dataclasses.replace(made, mfu=ideal / made.step)
+
+
+def _weights(program: Program) -> float:
+    """Bytes of weights that a device reads beyond its n-th share of the products'.
+
+    Rows are shared out, weights are not: each device reads all that its tensor share
+    holds, forwards, for the gradient and where it is recomputed.
+    """
+    half = any(dtype.startswith(_HALF) for dtype in program.flops.by_dtype)
+    passes = 3 if program.flops.again else 2
+    whole = passes * program.params * (2 if half else 4)
+    return whole * (1 / program.mesh["tensor"] - 1 / program.devices)
+
+
+def _updates(sizes: Mapping[str, int]) -> float:
+    """Bytes of the optimizer: all it keeps, read and written, and the gradients."""
+    kept = sizes["params"] + sizes["optimizer"] + sizes["average"]
+    return 2 * kept + sizes["params"]
 
 
 def within(one: Collective, node: int) -> bool:

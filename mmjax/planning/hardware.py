@@ -11,7 +11,7 @@ class Hardware:
     """One device, and its share of the links to others.
 
     tflops: 16-bit products, 1e12 operations a second. tflops_32: of float32 operands as
-      JAX computes them by default (TF32 on GPUs, passes of bfloat16 on TPUs).
+      JAX computes them by default (TF32 on GPUs, one pass of bfloat16 on TPUs).
     memory: bytes. bandwidth: bytes a second of it.
     node: devices that the fast links join; 0 is all of a slice.
     link: bytes a second, one way, to devices of the node; network: to others.
@@ -48,20 +48,19 @@ def _gpu(
 
 
 def _tpu(
-    name: str, tflops: float, memory: float, bandwidth: float, gbits: int
+    name: str, tflops: float, memory: float, bandwidth: float, link: float
 ) -> Hardware:
-    one_way = gbits / 2 / 8 * 1e9
     return Hardware(
         name,
         tflops=tflops,
-        tflops_32=tflops / 3,
+        tflops_32=tflops,
         memory=memory,
         bandwidth=bandwidth,
         node=0,
-        link=one_way,
-        network=one_way,
-        source=f"Google Cloud's page of the {name}; {gbits} Gbit/s between chips, both "
-        "ways and all links together",
+        link=link,
+        network=link,
+        source=f"Google Cloud's page of the {name}; half of its two-way bandwidth "
+        "between chips, all links together",
     )
 
 
@@ -69,8 +68,8 @@ HARDWARE = {
     "h200": _gpu("H200 SXM", 989.4, 141e9, 4.8e12, 450e9, 400),
     "h100": _gpu("H100 SXM", 989.4, 80e9, 3.35e12, 450e9, 400),
     "a100": _gpu("A100 SXM 80 GB", 312.0, 80e9, 2.039e12, 300e9, 200),
-    "v5e": _tpu("TPU v5e", 197.0, 16e9, 819e9, 1600),
-    "v5p": _tpu("TPU v5p", 459.0, 95e9, 2.765e12, 4800),
+    "v5e": _tpu("TPU v5e", 197.0, 16e9, 819e9, 200e9),
+    "v5p": _tpu("TPU v5p", 459.0, 95 * 2**30, 2.765e12, 600e9),
 }
 
 

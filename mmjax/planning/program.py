@@ -7,6 +7,7 @@ the step is the one that `mmjax train` compiles.
 import contextlib
 import dataclasses
 import functools
+import math
 import pathlib
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -53,10 +54,7 @@ class Program:
 
     @property
     def devices(self) -> int:
-        n = 1
-        for size in self.mesh.values():
-            n *= size
-        return n
+        return math.prod(self.mesh.values())
 
     @property
     def bytes_per_device(self) -> int:
@@ -188,8 +186,5 @@ def shard_bytes(arrays: PyTree) -> int:
             x = jax.eval_shape(jax.random.key_data, x)
             total += x.size * x.dtype.itemsize
             continue
-        shape, count = x.sharding.shard_shape(x.shape), 1
-        for n in shape:
-            count *= n
-        total += count * x.dtype.itemsize
+        total += math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
     return total
