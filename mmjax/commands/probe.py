@@ -38,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="only compare the fits on train with scikit-learn's",
     )
+    parser.add_argument(
+        "--strengths",
+        metavar="A,B",
+        help="of --check (default: seven, from 1e-6 to 1e6)",
+    )
     parser.add_argument("--repeats", type=int, default=5, help="draws of few shots")
 
 
@@ -46,9 +51,12 @@ def run(args: argparse.Namespace) -> int:
     runtime.configure()
     from mmjax.commands.eval import lines
 
+    if args.strengths and not args.check:
+        raise UserError("--strengths is for --check: a probe chooses its own")
     if args.check:
+        strengths = _strengths(args.strengths)
         for workdir in args.workdirs:
-            _check(workdir, sets, args.features)
+            _check(workdir, sets, args.features, strengths)
         return 0
     results: dict[str, Any] = {}
     args.out.mkdir(parents=True, exist_ok=True)
@@ -104,8 +112,28 @@ def read_sets(path: pathlib.Path, only: str | None) -> dict[str, dict[str, Any]]
     return {name: MORE | found[name] for name in chosen}
 
 
-def _check(workdir: pathlib.Path, sets: Mapping[str, Mapping], features: str) -> None:
-    """Prints, for seven strengths, both objectives and how far the weights are apart.
+def _strengths(text: str | None) -> list[float]:
+    """The numbers of --strengths; the coarse grid's without it."""
+    from mmjax.probe import search
+
+    if text is None:
+        return search.grid()[:: search.COARSE].tolist()
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) <= 0:
+        raise UserError(f"--strengths {text}: give positive numbers, such as 1,1e2,1e4")
+    return found
+
+
+def _check(
+    workdir: pathlib.Path,
+    sets: Mapping[str, Mapping],
+    features: str,
+    strengths: list[float],
+) -> None:
+    """Prints, a strength a line, both objectives and how far the weights are apart.
 
     scikit-learn runs in float64: L-BFGS at its defaults for the objective, Newton-CG,
     the more exact of its solvers, for the weights.
@@ -118,7 +146,7 @@ def _check(workdir: pathlib.Path, sets: Mapping[str, Mapping], features: str) ->
 
     from mmjax import notebook
     from mmjax import parts as parts_lib
-    from mmjax.probe import logistic, search
+    from mmjax.probe import logistic
 
     seen = notebook.load_run(workdir)
     print(f"{workdir.name}, mean objective f, largest weight w; share of each")
@@ -127,7 +155,6 @@ def _check(workdir: pathlib.Path, sets: Mapping[str, Mapping], features: str) ->
         evaluator = parts_lib.make_evaluators(parts)["probe"][1]
         train = evaluator.splits(seen.state.eval_vars())["train"]
         wide_nd = train.features_nd.astype(np.float64)
-        strengths = search.grid()[:: search.COARSE]
         problem = logistic.Problem(train.features_nd, train.label_n)
         for probe in problem.path(strengths):
             exact = LogisticRegression(

@@ -33,6 +33,8 @@ class Config(zero_shot.Config):
         super().__post_init__()
         if self.bins < 1:
             raise ValueError(f"bins must be at least 1, got {self.bins}")
+        if isinstance(self.val, float):
+            raise ValueError(f"val is {self.val}: give a source, not a share of one")
 
 
 class Evaluator(zero_shot.Evaluator):

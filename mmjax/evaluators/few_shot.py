@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mmjax import schema
 from mmjax.evaluators import bootstrap, card, labelled, plots, zero_shot
 from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
 from mmjax.evaluators.labelled import Labelled
-from mmjax.evaluators.linear_probe import need_splits
 from mmjax.probe import logistic, search
 from mmjax.probe import shots as shots_lib
 
@@ -54,18 +52,13 @@ class Config(EvalConfig):
             raise ValueError(f"strength must be positive, got {self.strength}")
 
 
-class Evaluator:
+class Evaluator(labelled.Probing):
     """Calls the predict function of `features`, and what zero_shot calls."""
 
+    config_class = Config
+
     def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = "few_shot"):
-        self.config = schema.from_mapping(Config, cfg, where)
-        self._env, self._where = env, where
-        self._size = self.config.batch_size or env.batch_size
-        need_splits(self.config, where)
-        specs = {"test": self.config.source}
-        specs |= {"train": self.config.train, "val": self.config.val}
-        self._views = labelled.open_splits(specs, self.config.limit, env, where)
-        self.class_names = self._views["test"].class_names
+        super().__init__(cfg, env, where)
         self._zero_shot = None
         if self.config.zero_shot:
             shared = ("source", "limit", "batch_size", "resamples", "seed", "templates")
@@ -74,10 +67,7 @@ class Evaluator:
 
     def check(self, vars_abstract: PyTree) -> None:
         """See Evaluator.check of the base."""
-        name, size = self.config.features, self._size
-        for split, view in self._views.items():
-            place = f"{self._where}.{split}"
-            labelled.check(self._env, view, name, size, vars_abstract, place)
+        super().check(vars_abstract)
         if self._zero_shot is not None:
             self._zero_shot.check(vars_abstract)
 
@@ -90,9 +80,7 @@ class Evaluator:
         top1 (repeats, shots), index, label and, with zero-shot, zero_shot_hit.
         """
         cfg = self.config
-        found = labelled.extract_all(
-            self._env, vars, self._views, self.config, self._size, self._where
-        )
+        found = self.splits(vars)
         test, train = found["test"], found["train"]
         zero_hit_n = self._zero_shot_hits(vars)
         hits_srn, unconverged = self._hits(found)

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmjax import schema
 from mmjax.errors import UserError
 from mmjax.evaluators import calls, zero_shot
-from mmjax.evaluators.base import Env, PyTree
+from mmjax.evaluators.base import Env, EvalConfig, PyTree
 from mmjax.evaluators.view import View, open_view
 
 
@@ -21,6 +22,51 @@ class Labelled(NamedTuple):
     label_n: np.ndarray
     index_n: np.ndarray
     broken: int
+
+
+class Probing:
+    """What evaluators share that fit a probe on train, by val, and judge it on test.
+
+    Subclasses have `config_class`, an EvalConfig with train, val, features, strength.
+    """
+
+    config_class: type[EvalConfig]
+
+    def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = "probe"):
+        self.config = schema.from_mapping(self.config_class, cfg, where)
+        self._env, self._where = env, where
+        self._size = self.config.batch_size or env.batch_size
+        _need_splits(self.config, where)
+        specs = {"test": self.config.source}
+        specs |= {"train": self.config.train, "val": self.config.val}
+        self._views = open_splits(specs, self.config.limit, env, where)
+        self.class_names = self._views["test"].class_names
+
+    def check(self, vars_abstract: PyTree) -> None:
+        """See Evaluator.check of the base."""
+        name, size = self.config.features, self._size
+        for split, view in self._views.items():
+            place = f"{self._where}.{split}"
+            check(self._env, view, name, size, vars_abstract, place)
+
+    def splits(self, vars: PyTree) -> dict[str, Labelled]:
+        """Features and labels of train, val (where there is one) and test."""
+        return extract_all(
+            self._env, vars, self._views, self.config, self._size, self._where
+        )
+
+
+def _need_splits(config: Any, where: str) -> None:
+    """UserError where a split that the protocol needs is not given."""
+    if config.train is None:
+        raise UserError(f"{where}: 'train' is missing; give the training split's spec")
+    if config.val is None and config.strength is None:
+        raise UserError(
+            f"{where}: 'val' is missing, by which the strength is chosen: give the "
+            "validation split's spec, or a share of train such as 0.2, or fix strength"
+        )
+    if isinstance(config.val, float) and not 0 < config.val < 1:
+        raise UserError(f"{where}: val {config.val} must lie between 0 and 1")
 
 
 def open_splits(

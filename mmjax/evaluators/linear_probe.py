@@ -4,16 +4,13 @@ Radford et al. 2021, appendix A.3: L-BFGS, the strength of the L2 penalty chosen
 validation data, then fitted again on training and validation data together.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from mmjax import schema
-from mmjax.errors import UserError
 from mmjax.evaluators import bootstrap, card, labelled
-from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
+from mmjax.evaluators.base import EvalConfig, PyTree, Result
 from mmjax.evaluators.zero_shot import mean_per_class
 from mmjax.probe import logistic, search
 
@@ -47,25 +44,10 @@ class Config(EvalConfig):
             raise ValueError(f"iterations must be at least 1, got {self.iterations}")
 
 
-class Evaluator:
+class Evaluator(labelled.Probing):
     """Calls the predict function that `features` names; all splits need labels."""
 
-    def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = "linear_probe"):
-        self.config = schema.from_mapping(Config, cfg, where)
-        self._env, self._where = env, where
-        self._size = self.config.batch_size or env.batch_size
-        need_splits(self.config, where)
-        specs = {"test": self.config.source}
-        specs |= {"train": self.config.train, "val": self.config.val}
-        self._views = labelled.open_splits(specs, self.config.limit, env, where)
-        self.class_names = self._views["test"].class_names
-
-    def check(self, vars_abstract: PyTree) -> None:
-        """See Evaluator.check of the base."""
-        name, size = self.config.features, self._size
-        for split, view in self._views.items():
-            place = f"{self._where}.{split}"
-            labelled.check(self._env, view, name, size, vars_abstract, place)
+    config_class = Config
 
     def run(self, vars: PyTree) -> Result:
         """top1 and mean_per_class of the test split, with intervals; strength, ...
@@ -101,12 +83,6 @@ class Evaluator:
                 "iterations": path.iterations_t,
             }
         return Result(values, self._card(counts, found, draw), arrays)
-
-    def splits(self, vars: PyTree) -> dict[str, labelled.Labelled]:
-        """Features and labels of train, val (where there is one) and test."""
-        return labelled.extract_all(
-            self._env, vars, self._views, self.config, self._size, self._where
-        )
 
     def _fit(self, found: dict) -> tuple[logistic.Probe, search.Chosen | None]:
         cfg, train = self.config, found["train"]
@@ -150,19 +126,6 @@ class Evaluator:
             },
             text=False,
         )
-
-
-def need_splits(config: Any, where: str) -> None:
-    """UserError where a split that the protocol needs is not given."""
-    if config.train is None:
-        raise UserError(f"{where}: 'train' is missing; give the training split's spec")
-    if config.val is None and config.strength is None:
-        raise UserError(
-            f"{where}: 'val' is missing, by which the strength is chosen: give the "
-            "validation split's spec, or a share of train such as 0.2, or fix strength"
-        )
-    if isinstance(config.val, float) and not 0 < config.val < 1:
-        raise UserError(f"{where}: val {config.val} must lie between 0 and 1")
 
 
 def accuracies(

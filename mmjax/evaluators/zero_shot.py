@@ -125,7 +125,7 @@ class Evaluator:
             rows_bd = calls.unit(rows_bd, "embed_image", self._where)
             label_b = np.asarray(batch["label"])[valid_b]
             index_b = np.asarray(batch["_index"])[valid_b]
-            self.check_labels(label_b, index_b)
+            self._check_labels(label_b, index_b)
             order_b = np.arange(len(label_b))
             parts["index"].append(index_b)
             parts["label"].append(label_b)
@@ -133,7 +133,7 @@ class Evaluator:
             parts["rank"].append(ranking.ranks(rows_bd, classes_cd, order_b, label_b))
         return {name: np.concatenate(rows) for name, rows in parts.items()}, broken
 
-    def check_labels(self, label_b: np.ndarray, index_b: np.ndarray) -> None:
+    def _check_labels(self, label_b: np.ndarray, index_b: np.ndarray) -> None:
         """Raises UserError where a label has no class name."""
         count = len(self.class_names)
         wrong = np.flatnonzero((label_b < 0) | (label_b >= count))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from mmjax import schema
 from mmjax.errors import UserError
+from mmjax.models import pictures
 from mmjax.models.vqgan import VqganNet
 
 LOG_VARIANCE = (-30.0, 20.0)  # clipped there, in all of the originals
@@ -40,12 +41,7 @@ class AutoencoderKl(nn.Module):
 
     def moments(self, x_bhw3: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean and log variance of q(z | picture), float32 (b, g, g, d) each."""
-        size = self.image_size
-        if x_bhw3.shape[1:] != (size, size, 3):
-            raise UserError(
-                f"the autoencoder takes pictures of {size} x {size} x 3, got "
-                f"{' x '.join(map(str, x_bhw3.shape[1:]))}: set its image_size"
-            )
+        pictures.require(x_bhw3, self.image_size, "autoencoder")
         mean, log_variance = jnp.split(self.encoder(2.0 * x_bhw3 - 1.0), 2, axis=-1)
         return mean, jnp.clip(log_variance, *LOG_VARIANCE)
 
@@ -56,7 +52,7 @@ class AutoencoderKl(nn.Module):
     def __call__(self, x_bhw3: jax.Array) -> jax.Array:
         """Pictures of the means of their own latents, in [0, 1]."""
         mean, _ = self.moments(x_bhw3)
-        return jnp.clip(0.5 * self.decode(mean) + 0.5, 0.0, 1.0)
+        return pictures.shown(self.decode(mean))
 
 
 def kl(mean: jax.Array, log_variance: jax.Array) -> jax.Array:

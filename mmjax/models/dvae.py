@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import schema
-from mmjax.errors import UserError
+from mmjax.models import pictures
 from mmjax.nn import convnet, logit_laplace
 
 
@@ -190,12 +190,7 @@ class DVae(nn.Module):
 
     def logits(self, x_bhw3: jax.Array) -> jax.Array:
         """Unnormalised log q(code | picture), float32 (b, n, v)."""
-        size = self.image_size
-        if x_bhw3.shape[1:] != (size, size, 3):
-            raise UserError(
-                f"the tokenizer takes pictures of {size} x {size} x 3, got "
-                f"{' x '.join(map(str, x_bhw3.shape[1:]))}: set its image_size"
-            )
+        pictures.require(x_bhw3, self.image_size)
         logits_bggv = self.encoder(logit_laplace.map_pixels(x_bhw3))
         return logits_bggv.reshape(len(x_bhw3), self.grid**2, self.vocab_size)
 

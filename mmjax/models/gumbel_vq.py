@@ -8,7 +8,6 @@ code, v codes. Pictures are float32 in [0, 1].
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ import jax.numpy as jnp
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.models import codec
+from mmjax.models import codec, pictures
 from mmjax.nn.dense import Dense
 from mmjax.nn.init import normal
 
@@ -54,12 +53,7 @@ class GumbelVq(nn.Module):
 
     def logits(self, x_bhw3: jax.Array) -> jax.Array:
         """Unnormalised log q(code | picture), float32 (b, n, v)."""
-        size = self.image_size
-        if x_bhw3.shape[1:] != (size, size, 3):
-            raise UserError(
-                f"the tokenizer takes pictures of {size} x {size} x 3, got "
-                f"{' x '.join(map(str, x_bhw3.shape[1:]))}: set its image_size"
-            )
+        pictures.require(x_bhw3, self.image_size)
         z_bggd = self.encoder(2.0 * x_bhw3 - 1.0)
         return self.logits_of(z_bggd.reshape(len(x_bhw3), -1, self.code_dim))
 
@@ -74,13 +68,12 @@ class GumbelVq(nn.Module):
 
     def decode_tokens(self, ids_bn: jax.Array) -> jax.Array:
         """The pictures of codes, float32 (b, h, w, 3) in [0, 1]."""
-        return jnp.clip(0.5 * self.decode(self.codes()[ids_bn]) + 0.5, 0.0, 1.0)
+        return pictures.shown(self.decode(self.codes()[ids_bn]))
 
     def nll(self, x_bhw3: jax.Array, ids_bn: jax.Array) -> jax.Array:
         """-ln p(x|z) in nats, (b,): Gaussian about the picture of the codes."""
-        error_bhw3 = jnp.square(x_bhw3 - self.decode_tokens(ids_bn))
-        var = self.variance.value
-        return 0.5 * (error_bhw3 / var + jnp.log(2 * math.pi * var)).sum((1, 2, 3))
+        y_bhw3 = self.decode_tokens(ids_bn)
+        return pictures.gaussian_nll(x_bhw3, y_bhw3, self.variance.value)
 
     def __call__(self, x_bhw3: jax.Array) -> jax.Array:
         """`decode_tokens(encode_tokens(x))`."""

@@ -5,7 +5,6 @@ code, k codes. Pictures are float32 in [0, 1]; the networks see and give [-1, 1]
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.models import codec
+from mmjax.models import codec, pictures
 from mmjax.nn import quantize
 from mmjax.nn.init import uniform
 
@@ -64,12 +63,7 @@ class VqVae(nn.Module):
 
     def encode(self, x_bhw3: jax.Array) -> jax.Array:
         """What the codes are chosen by, float32 (b, n, d)."""
-        size = self.image_size
-        if x_bhw3.shape[1:] != (size, size, 3):
-            raise UserError(
-                f"the tokenizer takes pictures of {size} x {size} x 3, got "
-                f"{' x '.join(map(str, x_bhw3.shape[1:]))}: set its image_size"
-            )
+        pictures.require(x_bhw3, self.image_size)
         z_bggd = self.encoder(2.0 * x_bhw3 - 1.0)
         return z_bggd.reshape(len(x_bhw3), self.grid**2, self.code_dim)
 
@@ -86,18 +80,15 @@ class VqVae(nn.Module):
 
     def decode_tokens(self, ids_bn: jax.Array) -> jax.Array:
         """The pictures of codes, float32 (b, h, w, 3) in [0, 1]."""
-        y_bhw3 = self.decode(self.codes()[ids_bn])
-        return jnp.clip(0.5 * y_bhw3 + 0.5, 0.0, 1.0)
+        return pictures.shown(self.decode(self.codes()[ids_bn]))
 
     def nll(self, x_bhw3: jax.Array, ids_bn: jax.Array) -> jax.Array:
         """-ln p(x|z) in nats, (b,): a density over pixels in [0, 1].
 
         Gaussian about the picture of the codes, with the one variance of the model.
         """
-        error_bhw3 = jnp.square(x_bhw3 - self.decode_tokens(ids_bn))
-        var = self.variance.value
-        nll_bhw3 = 0.5 * (error_bhw3 / var + jnp.log(2 * math.pi * var))
-        return nll_bhw3.sum((1, 2, 3))
+        y_bhw3 = self.decode_tokens(ids_bn)
+        return pictures.gaussian_nll(x_bhw3, y_bhw3, self.variance.value)
 
     def __call__(self, x_bhw3: jax.Array) -> jax.Array:
         """`decode_tokens(encode_tokens(x))`."""

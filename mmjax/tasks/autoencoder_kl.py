@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from mmjax.errors import UserError
 from mmjax.losses import quantize
-from mmjax.models import autoencoder_kl
+from mmjax.models import autoencoder_kl, pictures
 from mmjax.state import Ctx, Vars
 from mmjax.tasks.base import pixels
 
@@ -84,7 +84,7 @@ class Task:
         reconstruction = error(y_bhw3 - (2.0 * x_bhw3 - 1.0)).mean()
         kl_b = autoencoder_kl.kl(mean, log_variance)
         loss = reconstruction + self.kl_weight * kl_b.mean() / x_bhw3[0].size
-        shown_bhw3 = jnp.clip(0.5 * y_bhw3 + 0.5, 0.0, 1.0)
+        shown_bhw3 = pictures.shown(y_bhw3)
         square = ctx.mean(jnp.square(jax.lax.stop_gradient(shown_bhw3) - x_bhw3).mean())
         return loss, (
             variables.extra,
@@ -110,7 +110,7 @@ class Task:
         def decode(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
             z_bggd = batch["latent"] / self.module.scale + self.module.shift
             y_bhw3 = self._apply(variables, "decode", z_bggd)
-            return {"image": jnp.clip(0.5 * y_bhw3 + 0.5, 0.0, 1.0)}
+            return {"image": pictures.shown(y_bhw3)}
 
         def reconstruct(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
             return decode(variables, encode(variables, batch, ctx), ctx)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.losses import categorical, quantize
+from mmjax.models import pictures
 from mmjax.models.gumbel_vq import GumbelVq
 from mmjax.state import Ctx, Vars
 from mmjax.tasks.base import Stage1, cosine, pixels
@@ -70,7 +71,7 @@ class Task(Stage1):
         kl = categorical.kl_to_uniform(logits_bnv).mean()
         ids_m = ctx.gather(jnp.argmax(logits_bnv, axis=-1)).reshape(-1)
         count_v = jax.ops.segment_sum(jnp.ones_like(ids_m, jnp.float32), ids_m, v)
-        shown_bhw3 = jnp.clip(0.5 * jax.lax.stop_gradient(y_bhw3) + 0.5, 0.0, 1.0)
+        shown_bhw3 = pictures.shown(jax.lax.stop_gradient(y_bhw3))
         square = ctx.mean(jnp.square(shown_bhw3 - x_bhw3).mean())
         metrics = {
             "reconstruction": reconstruction,

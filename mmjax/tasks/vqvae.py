@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.losses import quantize as losses
+from mmjax.models import pictures
 from mmjax.models.vqvae import VqVae
 from mmjax.nn import quantize
 from mmjax.nn.quantize import Codebook
@@ -93,7 +94,7 @@ class Task(Stage1):
         y_bhw3 = self._apply(variables, "decode", through_bnd)
         loss, metrics = self._terms(y_bhw3 - (2.0 * x_bhw3 - 1.0), z_bnd, e_bnd)
 
-        shown_bhw3 = jnp.clip(0.5 * jax.lax.stop_gradient(y_bhw3) + 0.5, 0.0, 1.0)
+        shown_bhw3 = pictures.shown(jax.lax.stop_gradient(y_bhw3))
         square = ctx.mean(jnp.square(shown_bhw3 - x_bhw3).mean())
         count_k, sum_kd = ctx.mean(quantize.usage(seen_bnd, ids_bn, k))
         used = losses.used(count_k)
