@@ -18,7 +18,7 @@ import numpy as np
 from mmjax import arithmetic, schema
 from mmjax.data.prompts import SLOT
 from mmjax.errors import UserError
-from mmjax.evaluators import bootstrap, calls, card
+from mmjax.evaluators import bootstrap, calls, card, labelled
 from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
 from mmjax.evaluators.view import open_view
 
@@ -99,7 +99,11 @@ class Evaluator:
         `arrays` holds, per image: index and label; per query: query (position of its
         image), swap (0 or 1), target (class), and the shares of each metric.
         """
-        index_n, image_nd, label_n, broken = self._embed_images(vars)
+        found = labelled.extract(
+            self._env, vars, self._source, "embed_image", self._size, self._where
+        )
+        index_n, label_n = found.index_n, found.label_n
+        image_nd = calls.unit(found.features_nd, "embed_image", self._where)
         ground_n = self._grounds(index_n)
         names = [" ".join(pair) for pair in self.pairs]
         classes_cd = self._embed_texts(vars, names)
@@ -121,7 +125,7 @@ class Evaluator:
                 arrays.setdefault(name or "hit", []).append(array)
         flat = {name.rstrip("_"): np.concatenate(a) for name, a in arrays.items()}
         counts = {"images": len(label_n), "queries": len(flat["swap"])}
-        counts |= {"broken": broken, "classes_present": len(np.unique(label_n))}
+        counts |= {"broken": found.broken, "classes_present": len(np.unique(label_n))}
         flat |= {"index": index_n, "label": label_n}
         return Result(values, self._card(counts), flat)
 
@@ -181,33 +185,6 @@ class Evaluator:
 
         draws = {"resamples": self.config.resamples, "seed": self.config.seed}
         return bootstrap.with_interval(names, means, count, **draws)
-
-    def _embed_images(
-        self, vars: PyTree
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-        """Positions in the source, unit rows, labels; and how many are broken."""
-        env, broken = self._env, 0
-        index, rows, labels = [], [], []
-        batches = env.eval_batches(
-            self._source, None, env.image_cfg, batch_size=self._size
-        )
-        for batch in batches:
-            valid_b = calls.valid_rows(batch)
-            broken += calls.broken_rows(batch)
-            rows_bd = env.predict["embed_image"](vars, calls.image_batch(batch))
-            rows_bd = np.asarray(rows_bd)[valid_b]
-            rows.append(calls.unit(rows_bd, "embed_image", self._where))
-            index.append(np.asarray(batch["_index"])[valid_b])
-            labels.append(np.asarray(batch["label"])[valid_b])
-        label_n = np.concatenate(labels)
-        wrong = np.flatnonzero((label_n < 0) | (label_n >= len(self.pairs)))
-        if wrong.size:
-            raise UserError(
-                f"{self._where}: record {np.concatenate(index)[wrong[0]]} of "
-                f"{self._source.name!r} has label {label_n[wrong[0]]}, and classes are "
-                f"0 to {len(self.pairs) - 1}: choose a source of labelled records"
-            )
-        return np.concatenate(index), np.concatenate(rows), label_n, broken
 
     def _embed_texts(self, vars: PyTree, texts: Sequence[str]) -> np.ndarray:
         """(len(texts), d) unit rows, the template around every text."""
