@@ -17,6 +17,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEVICES = (8, 16, 32, 64, 128, 256, 512)
 NODE = 8
+KEPT = ("devices", "mesh_", "batch_size", "collective_bytes", "compute_seconds")
 # name: (config, rows of a device, overrides)
 RUNS = {
     "CLIP ViT-L/14, dense": ("clip.py:vit_l14", 64, ("task.loss_impl=dense",)),
@@ -35,7 +36,8 @@ def plan(config: str, devices: int, rows: int, overrides: tuple[str, ...]) -> di
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: {done.stderr.strip()}")
-    return json.loads(done.stdout)
+    found = json.loads(done.stdout)
+    return {k: v for k, v in found.items() if k.startswith(KEPT)}
 
 
 def draw(found: dict[str, dict[str, dict]], path: pathlib.Path) -> None:
