@@ -68,3 +68,15 @@ def test_a_run_of_all_protocols(tiny_run, tmp_path, capsys):
     for name in ("tiny_bars.png", "tiny_few_shot.png"):
         assert (out / name).read_bytes()[:4] == b"\x89PNG"
     assert "tiny, x: few_shot" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,-2", "0"])
+def test_strengths_that_are_none(text):
+    with pytest.raises(UserError, match="give positive numbers, such as 1,1e2,1e4"):
+        probe._strengths(text)
+
+
+def test_strengths_of_the_check():
+    assert probe._strengths("1,1e2") == [1.0, 100.0]
+    found = probe._strengths(None)
+    np.testing.assert_allclose(found, 10.0 ** np.arange(-6, 7, 2))
