@@ -266,7 +266,7 @@ def sampler(args: argparse.Namespace) -> Callable[[int], np.ndarray]:
     import jax.numpy as jnp
     from ml_collections import ConfigDict
 
-    from configs import prior as configs
+    from mmjax_configs import prior as configs
     from mmjax import parts as parts_lib
     from mmjax.data import text
     from mmjax.generate import Generator

@@ -12,7 +12,7 @@ those weights come in by `mmjax convert`.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from mmjax_configs import common
 
 
 def kl_f8() -> ConfigDict:

@@ -11,7 +11,7 @@ its pictures are softer; the released weights come in by `mmjax convert`.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from mmjax_configs import common
 
 
 def f8() -> ConfigDict:

@@ -15,7 +15,7 @@ import os
 
 from ml_collections import ConfigDict, config_dict
 
-from configs import common
+from mmjax_configs import common
 
 ROOT = os.environ.get("MMJAX_DATA", "../shared/data")
 

@@ -19,7 +19,7 @@ import os
 
 from ml_collections import ConfigDict
 
-from configs import common
+from mmjax_configs import common
 
 ROOT = os.environ.get("MMJAX_DATA", "../shared/data")
 

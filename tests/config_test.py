@@ -9,7 +9,7 @@ from mmjax.errors import UserError
 
 FILE = """
 from ml_collections import ConfigDict
-from configs import neighbour
+from mmjax_configs import neighbour
 
 def get_config(arg=""):
     if arg not in ("", "small"):

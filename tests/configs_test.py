@@ -6,7 +6,7 @@ import pkgutil
 
 import pytest
 
-import configs
+import mmjax_configs as configs
 from mmjax import config as config_lib
 from mmjax import metrics, train
 from mmjax.errors import UserError
@@ -21,7 +21,7 @@ FAMILIES = [
 PRESETS = [
     (family, preset)
     for family in FAMILIES
-    for preset in importlib.import_module(f"configs.{family}").PRESETS
+    for preset in importlib.import_module(f"mmjax_configs.{family}").PRESETS
 ]
 
 

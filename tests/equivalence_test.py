@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-import configs
-from configs import clip as clip_config
+import mmjax_configs as configs
+from mmjax_configs import clip as clip_config
 from mmjax import optim, parallel, step, tree
 from mmjax.state import TrainState
 from mmjax.tasks import base
@@ -68,7 +68,7 @@ def _presets() -> dict[str, ConfigDict]:
     for module in pkgutil.iter_modules(configs.__path__):
         if module.name in ("common", "clip", "suites"):
             continue
-        presets = importlib.import_module(f"configs.{module.name}").PRESETS
+        presets = importlib.import_module(f"mmjax_configs.{module.name}").PRESETS
         for name in presets:
             if name.startswith("tiny"):
                 found[f"{module.name} {name}"] = presets[name]()

@@ -55,7 +55,7 @@ OUTSIDE = {  # part: packages it never imports
     "experiments": {"jax", "flax", "mmjax"},
 }
 LAZY = {"torch", "tensorflow", "open_clip", "mmjax.convert"}  # only in a function
-CONFIG_IMPORTS = {"ml_collections", "configs.common"}
+CONFIG_IMPORTS = {"ml_collections", "mmjax_configs"}
 
 BANNED_MODULES = {
     "jax.experimental.maps": "gone from jax: use jax.shard_map",
@@ -216,7 +216,7 @@ def test_configs_can_be_read_without_jax():
             "import importlib, sys",
             "sys.modules |= {'jax': None, 'mmjax': None, 'numpy': None}",
             f"for name in {names!r}:",
-            "    module = importlib.import_module('configs.' + name)",
+            "    module = importlib.import_module('mmjax_configs.' + name)",
             "    getattr(module, 'get_config', dict)()",
         ]
     )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import prior as configs
+from mmjax_configs import prior as configs
 from mmjax.errors import UserError
 from mmjax.models import prior
 from mmjax.models.prior import Prior

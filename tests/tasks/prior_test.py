@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import prior as configs
+from mmjax_configs import prior as configs
 from mmjax import schema
 from mmjax.errors import UserError
 from mmjax.sampling import autoregressive
