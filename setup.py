@@ -71,7 +71,11 @@ setup(
     python_requires=">=3.11",
     # Top-level names in site-packages are ours alone: the checkout's `configs` and
     # `demo` are installed as mmjax_configs and mmjax_demo.
-    packages=[*find_packages(include=["mmjax", "mmjax.*"]), "mmjax_configs", "mmjax_demo"],
+    packages=[
+        *find_packages(include=["mmjax", "mmjax.*"]),
+        "mmjax_configs",
+        "mmjax_demo",
+    ],
     package_dir={"mmjax_configs": "configs", "mmjax_demo": "demo"},
     package_data={"mmjax": ["data/templates/*.json"]},
     install_requires=INSTALL,

@@ -266,19 +266,19 @@ def sampler(args: argparse.Namespace) -> Callable[[int], np.ndarray]:
     import jax.numpy as jnp
     from ml_collections import ConfigDict
 
-    from mmjax_configs import prior as configs
-    from mmjax import parts as parts_lib
     from mmjax.data import text
     from mmjax.generate import Generator
     from mmjax.notebook import Run
     from mmjax.state import TrainState
+    from mmjax.train import setup
+    from mmjax_configs import prior as configs
 
     config = configs.get_config("tiny")
     config.task = ConfigDict({"name": "prior", **prior_step.prior_fields(args)})
     config.data.tokenizer = dict(kind="bytes", context=args.context)
     config.data.image.size = 4 * args.grid
     tokenizer = text.build({"kind": "bytes", "context": args.context})
-    parts = parts_lib.build(config, tokenizer=tokenizer)
+    parts = setup.build(config, tokenizer=tokenizer)
     made = jax.jit(parts.task.init)(jax.random.key(0), parts.example())
     state = TrainState(jnp.zeros((), jnp.int32), made, (), None, jax.random.key(1))
     run = Run(pathlib.Path("untrained"), parts, state)

@@ -38,9 +38,9 @@ def mmjax_step(
     import jax
     import jax.numpy as jnp
 
-    from mmjax import optim
     from mmjax.state import TrainState
-    from mmjax.step import train_step
+    from mmjax.train import optim
+    from mmjax.train.step import train_step
 
     variables = jax.jit(task.init)(jax.random.key(0), batch)
     tx, *_ = optim.make(

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from mmjax import arithmetic, checkpoint, metrics, tree
-from mmjax import config as config_lib
-from mmjax import parts as parts_lib
+from mmjax import arithmetic, tree
 from mmjax.data import image as image_lib
 from mmjax.data import prompts
 from mmjax.data.records import BrokenRecord
 from mmjax.errors import UserError
 from mmjax.state import TrainState
+from mmjax.train import checkpoint, metric_writer, setup
+from mmjax.train import config as config_lib
 
 _ROWS = 256  # at most, in a call
 
@@ -28,7 +28,7 @@ class Run:
     """One checkpoint of a workdir, with everything it was trained with."""
 
     workdir: pathlib.Path
-    parts: parts_lib.Parts
+    parts: setup.Parts
     state: TrainState
 
     @functools.cached_property
@@ -57,7 +57,7 @@ class Run:
     @functools.cached_property
     def fingerprint(self) -> str:
         """16 hex digits that identify the weights embeddings are made with."""
-        return parts_lib.fingerprint(self.state.eval_vars())
+        return setup.fingerprint(self.state.eval_vars())
 
     def rows(self) -> list[tree.Row]:
         """The parameter table as data: path, shape, dtype, size, bytes, norm, ..."""
@@ -69,7 +69,7 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Logged rows, each with its `step`."""
-        return metrics.read(self.workdir)
+        return metric_writer.read(self.workdir)
 
     def last_metrics(self) -> dict[str, Any]:
         """The newest value of every metric logged up to this checkpoint."""
@@ -184,7 +184,7 @@ def load_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:
     if step is not None and step not in steps:
         listed = ", ".join(map(str, steps)) or "none"
         raise UserError(f"{workdir} holds no checkpoint of step {step}, only: {listed}")
-    return Run(workdir, *parts_lib.restore(workdir, step))
+    return Run(workdir, *setup.restore(workdir, step))
 
 
 def saved_steps(workdir: pathlib.Path) -> list[int]:

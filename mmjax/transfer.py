@@ -14,12 +14,12 @@ import safetensors.numpy
 from etils import epath
 from ml_collections import ConfigDict
 
-from mmjax import checkpoint, schema, tree
-from mmjax import config as config_lib
-from mmjax import parts as parts_lib
+from mmjax import schema, tree
 from mmjax.data import text
 from mmjax.errors import UserError
 from mmjax.state import TrainState, Vars
+from mmjax.train import checkpoint, setup
+from mmjax.train import config as config_lib
 
 NOTE = "convert.json"  # in the workdir: the format it came from, and what that carries
 # No data: training on these weights takes a config of its own and config.graft.params.
@@ -73,13 +73,13 @@ def bring_in(
     name = family or families.detect(source)
     model = families.find(name).to_mmjax(source)
     made = _config(model).lock()
-    parts = parts_lib.build(
+    parts = setup.build(
         config_lib.override(made, overrides),
         tokenizer=None if model.tokenizer is None else text.from_json(model.tokenizer),
     )
     scanned = getattr(parts.task, "scan", False)
     arrays = table.stacked(model.arrays) if scanned else dict(model.arrays)
-    shapes, tx, _, _ = parts_lib.optimizer(parts)
+    shapes, tx, _, _ = setup.optimizer(parts)
     want = {path: leaf.shape for path, leaf in _flat(shapes).items()}
     table.fit(arrays, want, str(place))
     _save(parts, tree.unflatten(arrays), tx, workdir)
@@ -158,7 +158,7 @@ def _save(parts: Any, variables: Any, tx: Any, workdir: pathlib.Path) -> None:
         saved.wait()
     finally:
         saved.close()
-    checkpoint.write_run(epath.Path(workdir.absolute()), parts_lib.about(parts))
+    checkpoint.write_run(epath.Path(workdir.absolute()), setup.about(parts))
 
 
 def write_out(
@@ -179,7 +179,7 @@ def write_out(
     workdir, folder = pathlib.Path(workdir), pathlib.Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not an empty folder: give another")
-    parts, state = parts_lib.restore(workdir, step)
+    parts, state = setup.restore(workdir, step)
     name = family or _noted(workdir).get("family")
     files, notes = _write(workdir, parts, state.eval_vars(), name, folder)
     lines = [f"{folder}: {', '.join(sorted(files))} ({name}, step {int(state.step)})"]
@@ -266,7 +266,7 @@ def check(done: Done) -> dict[str, tuple[float, float]]:
     """
     from mmjax.convert import families
 
-    parts, state = parts_lib.restore(done.workdir, done.step)
+    parts, state = setup.restore(done.workdir, done.step)
     variables, family = state.eval_vars(), families.find(done.family)
     if not hasattr(family, "reference"):
         raise UserError(f"--check: {done.family} has no reference to compare with")

@@ -135,12 +135,12 @@ def test_ctrl_c_and_closed_pipes(monkeypatch, capsys):
 
 
 def test_a_stopped_run_exits_as_its_signal_says(monkeypatch, capsys, tmp_path):
-    from mmjax import train
+    from mmjax.train import loop
 
     def stop(*args, **kwargs):
-        raise train.Interrupted(signal.SIGTERM, 3)
+        raise loop.Interrupted(signal.SIGTERM, 3)
 
-    monkeypatch.setattr(train, "run", stop)
+    monkeypatch.setattr(loop, "run", stop)
     assert cli.main([*TRAIN, str(tmp_path)]) == 143
     err = capsys.readouterr().err
     assert "saved step 3" in err and err.count("\n") == 1

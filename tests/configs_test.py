@@ -7,10 +7,10 @@ import pkgutil
 import pytest
 
 import mmjax_configs as configs
-from mmjax import config as config_lib
-from mmjax import metrics, train
 from mmjax.errors import UserError
 from mmjax.tasks import base
+from mmjax.train import config as config_lib
+from mmjax.train import loop, metric_writer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FAMILIES = [
@@ -48,11 +48,16 @@ def test_tiny_trains_and_resumes(family: str, tmp_path: pathlib.Path):
     short.steps = 2
     evals = short.evals
     short.evals = type(evals)()
-    train.run(short, tmp_path)
+    loop.run(short, tmp_path)
     full = config_lib.load(spec, ["--config.steps=4"])
     full.optim.warmup = short.optim.warmup
-    values = train.run(full, tmp_path)
-    assert [r["step"] for r in metrics.read(tmp_path) if "loss" in r] == [1, 2, 3, 4]
+    values = loop.run(full, tmp_path)
+    assert [r["step"] for r in metric_writer.read(tmp_path) if "loss" in r] == [
+        1,
+        2,
+        3,
+        4,
+    ]
     assert values
 
 

@@ -25,9 +25,9 @@ def bundle() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The workdir of configs/clip.py:tiny after two steps, both saved; read only."""
-    from mmjax import config, train
+    from mmjax.train import config, loop
 
     workdir = tmp_path_factory.mktemp("run") / "tiny"
     overrides = ["--config.steps=2", "--config.checkpoint.every=1"]
-    train.run(config.load("configs/clip.py:tiny", overrides), workdir)
+    loop.run(config.load("configs/clip.py:tiny", overrides), workdir)
     return workdir

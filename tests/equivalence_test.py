@@ -13,10 +13,11 @@ import pytest
 from ml_collections import ConfigDict
 
 import mmjax_configs as configs
-from mmjax_configs import clip as clip_config
-from mmjax import optim, parallel, step, tree
+from mmjax import parallel, tree
 from mmjax.state import TrainState
 from mmjax.tasks import base
+from mmjax.train import optim, step
+from mmjax_configs import clip as clip_config
 
 LAYOUTS = {
     "one device": ({"mode": "jit"}, 1),

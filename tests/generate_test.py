@@ -6,11 +6,11 @@ import pathlib
 import numpy as np
 import pytest
 
-from mmjax import cli, config, generate, notebook, train
-from mmjax import parts as parts_lib
+from mmjax import cli, generate, notebook
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.evaluators import scenes
+from mmjax.train import config, loop, setup
 
 PROMPTS = ["a red star", "a cyan moon"]
 SCENES = "shapes:val?size=16&count=3"
@@ -24,7 +24,7 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     cfg = config.load("configs/prior.py:tiny", given)
     cfg.evals = {}
     cfg.evals["drawn"] = {"type": "generation", "source": SCENES, "candidates": 2}
-    train.run(cfg, workdir)
+    loop.run(cfg, workdir)
     return workdir
 
 
@@ -63,7 +63,7 @@ def test_calls_draw_every_candidate_once(run, p, k, batch, devices):
 
 
 def test_the_evaluator_judges_what_the_task_draws(run):
-    result = parts_lib.evaluate(run.parts, run.state.eval_vars(), ("drawn",))["drawn"]
+    result = setup.evaluate(run.parts, run.state.eval_vars(), ("drawn",))["drawn"]
     source = open_source(SCENES)
     records = [source[i] for i in range(3)]
     tokens, mask = run.parts.tokenizer.encode([r["text"][0] for r in records])

@@ -18,10 +18,11 @@ import jax
 import numpy as np
 import pytest
 
-from mmjax import cluster, hosts, metrics, train, tree
-from mmjax import config as config_lib
+from mmjax import cluster, hosts, tree
 from mmjax.commands.launch import free_port
 from mmjax.errors import UserError
+from mmjax.train import config as config_lib
+from mmjax.train import loop, metric_writer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FAMILIES = ("clip", "dvae", "prior")
@@ -56,14 +57,14 @@ def _two(workdir: pathlib.Path, devices: int, steps: int) -> list[subprocess.Pop
 
 
 def _wait_for(workdir: pathlib.Path, step: int, of: list[subprocess.Popen]) -> None:
-    while not any(row["step"] >= step for row in metrics.read(workdir)):
+    while not any(row["step"] >= step for row in metric_writer.read(workdir)):
         for process in of:
             assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)
 
 
 def _leaves(workdir: pathlib.Path) -> dict[str, np.ndarray]:
-    _, state = train.restore(workdir)
+    _, state = loop.restore(workdir)
     return tree.flatten(jax.device_get(state.vars._replace(frozen={})))
 
 
@@ -86,29 +87,29 @@ def test_sigterm_to_one_process_stops_both_and_one_process_goes_on(tmp_path):
     assert "Traceback" not in "".join(errors)
     saved = max(int(p.name) for p in (tmp_path / "moved/checkpoints").glob("[0-9]*"))
     assert f"stopped by SIGTERM, saved step {saved};" in errors[0]
-    rows = metrics.read(tmp_path / "moved")
+    rows = metric_writer.read(tmp_path / "moved")
     assert [row["step"] for row in rows] == list(range(1, saved + 1))  # one writer
     assert saved < steps
 
     for name in ("moved", "whole"):
         config = config_lib.load("configs/clip.py:tiny", _overrides("clip", steps))
-        train.run(config, tmp_path / name)
+        loop.run(config, tmp_path / name)
     assert _apart(tmp_path / "moved", tmp_path / "whole") <= ATOL
 
 
 def test_checkpoints_in_a_folder_of_their_own_outlive_the_workdir(tmp_path):
     folder = f"--config.checkpoint.folder={tmp_path}/bucket"
     config = config_lib.load("configs/clip.py:tiny", [*_overrides("clip", 12), folder])
-    train.run(config, tmp_path / "one")
+    loop.run(config, tmp_path / "one")
     assert not (tmp_path / "one/checkpoints").exists()
     shutil.rmtree(tmp_path / "one")
     shutil.rmtree(tmp_path / "bucket/checkpoints/12")
-    train.run(config, tmp_path / "two")
-    assert metrics.read(tmp_path / "two")[0]["step"] == 11  # on from step 10
-    assert int(train.restore(tmp_path / "two")[1].step) == 12
+    loop.run(config, tmp_path / "two")
+    assert metric_writer.read(tmp_path / "two")[0]["step"] == 11  # on from step 10
+    assert int(loop.restore(tmp_path / "two")[1].step) == 12
     other = config_lib.load("configs/clip.py:tiny", [folder, "--config.batch_size=32"])
     with pytest.raises(UserError, match="config.batch_size was 16"):
-        train.run(other, tmp_path / "three")
+        loop.run(other, tmp_path / "three")
 
 
 def test_one_process_asks_nobody():
@@ -212,7 +213,7 @@ def test_a_killed_process_ends_the_other_within_a_minute(victim: int, tmp_path):
     print(
         f"\nprocess {victim} killed, the other ended {time.monotonic() - begin:.0f} s"
     )
-    _, state = train.restore(tmp_path)
+    _, state = loop.restore(tmp_path)
     assert int(state.step) % SAVED == 0 and int(state.step) >= SAVED
 
 

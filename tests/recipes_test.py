@@ -11,9 +11,10 @@ import sys
 import pytest
 import yaml
 
-from mmjax import cli, metrics
+from mmjax import cli
 from mmjax.commands import launch, train
 from mmjax.commands.launch import free_port
+from mmjax.train import metric_writer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / "docs" / "launch"
@@ -100,7 +101,7 @@ def test_slurm_script_with_a_stand_in_for_srun(tmp_path: pathlib.Path):
     }
     command = ["bash", LAUNCH / "slurm.sh", "--devices", "2", *TINY]
     subprocess.run(command, env=environ, cwd=ROOT, check=True)
-    assert metrics.read(tmp_path / "run")[-1]["step"] == 4
+    assert metric_writer.read(tmp_path / "run")[-1]["step"] == 4
 
 
 @pytest.mark.hosts
@@ -127,4 +128,4 @@ def test_the_jobs_command_with_the_variables_of_a_job(tmp_path: pathlib.Path):
         for i in range(2)
     ]
     assert [process.wait() for process in both] == [0, 0]
-    assert metrics.read(tmp_path / "run")[-1]["step"] == 4
+    assert metric_writer.read(tmp_path / "run")[-1]["step"] == 4

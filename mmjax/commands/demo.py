@@ -50,13 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     runtime.configure()
-    from mmjax import train
     from mmjax.demo import judge, stages
+    from mmjax.train import loop
 
     demo = stages.Demo(stages.PLANS[args.plan], args.workdir)
     try:
         demo.run(args.until, lambda text: print(text, file=sys.stderr, flush=True))
-    except train.Interrupted as e:
+    except loop.Interrupted as e:
         print(f"mmjax: {e}; run the same command to go on", file=sys.stderr)
         return e.code
     if args.until == STAGES[-1]:

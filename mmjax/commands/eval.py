@@ -93,7 +93,7 @@ def _checkpoint(
     place: pathlib.Path, step: int | None
 ) -> tuple[pathlib.Path, int | None]:
     """(workdir, step) of a workdir, or of a step's folder in one."""
-    from mmjax import checkpoint
+    from mmjax.train import checkpoint
 
     if place.parent.name != checkpoint.FOLDER or not place.name.isdigit():
         return place, step
@@ -105,11 +105,12 @@ def _checkpoint(
 # -- suites --------------------------------------------------------------------
 def _suite(spec: str, args: argparse.Namespace) -> list[str]:
     """Runs a suite and returns the lines to print."""
-    from mmjax import config, hosts, notebook
+    from mmjax import hosts, notebook
     from mmjax.suite import plan, published, report, runner
+    from mmjax.train import config as config_lib
 
     name = spec.partition(":")[2] or pathlib.Path(spec).stem
-    cells = plan.cells(config.load(spec, args.overrides))
+    cells = plan.cells(config_lib.load(spec, args.overrides))
     references = [published.read(path) for path in args.reference]
     out = args.out or args.workdir / "evals" / name
     model = notebook.load_run(args.workdir, args.step)
@@ -149,13 +150,13 @@ def _models(args: argparse.Namespace) -> list[str]:
 def _evaluate(args: argparse.Namespace) -> list[str]:
     """The lines to print."""
     from mmjax import notebook
-    from mmjax import parts as parts_lib
+    from mmjax.train import setup
 
     seen = notebook.load_run(args.workdir, args.step)
     config = _choose(seen.config, args)
-    cfg = schema.from_mapping(parts_lib.RunConfig, config, "config")
+    cfg = schema.from_mapping(setup.RunConfig, config, "config")
     parts = dataclasses.replace(seen.parts, config=config, cfg=cfg)
-    results = parts_lib.evaluate(parts, seen.state.eval_vars())
+    results = setup.evaluate(parts, seen.state.eval_vars())
     if args.json:
         shown = {
             name: {"step": seen.step, "values": r.values, "card": r.card}
@@ -170,7 +171,7 @@ def _evaluate(args: argparse.Namespace) -> list[str]:
 
 def _choose(saved: Any, args: argparse.Namespace) -> Any:
     """The run's config with the overrides, and only the evaluators asked for."""
-    from mmjax import config
+    from mmjax.train import config as config_lib
 
     for text in args.overrides:
         if not text.startswith(("--config.evals.", "--config.batch_size=")):
@@ -178,7 +179,7 @@ def _choose(saved: Any, args: argparse.Namespace) -> Any:
                 f"{text}: mmjax eval takes --config.evals.NAME.KEY=VALUE and "
                 "--config.batch_size=N; the rest is the trained model's"
             )
-    chosen = config.override(saved, args.overrides)
+    chosen = config_lib.override(saved, args.overrides)
     names = args.evals.split(",") if args.evals else list(chosen.evals)
     if not names:
         raise UserError(f"the config of {args.workdir} has no evaluators")

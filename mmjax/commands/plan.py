@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from mmjax import config
     from mmjax.planning import hardware
+    from mmjax.train import config
 
     device = hardware.find(args.hardware)
     sizes = mesh_of(args.mesh)

@@ -145,14 +145,14 @@ def _check(
     import numpy as np
 
     from mmjax import notebook
-    from mmjax import parts as parts_lib
     from mmjax.probe import logistic
+    from mmjax.train import setup
 
     seen = notebook.load_run(workdir)
     print(f"{workdir.name}, mean objective f, largest weight w; share of each")
     for name, specs in sets.items():
         parts = _with_evals(seen.parts, {"probe": _probe(specs, features)})
-        evaluator = parts_lib.make_evaluators(parts)["probe"][1]
+        evaluator = setup.make_evaluators(parts)["probe"][1]
         train = evaluator.splits(seen.state.eval_vars())["train"]
         wide_nd = train.features_nd.astype(np.float64)
         problem = logistic.Problem(train.features_nd, train.label_n)
@@ -205,7 +205,7 @@ def _measure(
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(data set, protocol, values and card) of the run's newest checkpoint."""
     from mmjax import notebook
-    from mmjax import parts as parts_lib
+    from mmjax.train import setup
 
     seen = notebook.load_run(workdir)
     for name, specs in sets.items():
@@ -216,7 +216,7 @@ def _measure(
         evals = {"zero_shot": zero, "linear_probe": probe}
         evals["few_shot"] = probe | {"type": "few_shot"} | few | words
         parts = _with_evals(seen.parts, evals)
-        made = parts_lib.make_evaluators(parts)
+        made = setup.make_evaluators(parts)
         for protocol in evals:
             result = made[protocol][1].run(seen.state.eval_vars())
             values = dict(result.values)

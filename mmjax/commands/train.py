@@ -72,12 +72,13 @@ def _steps(text: str | None) -> tuple[int, int] | None:
 def run(args: argparse.Namespace) -> int:
     profile = _steps(args.profile)
     with cluster.session(args):
-        from mmjax import config, hosts, train
+        from mmjax import hosts
+        from mmjax.train import config, loop
 
         try:
             made = config.load(args.config, args.overrides)
-            train.run(made, args.workdir, profile=profile)
-        except train.Interrupted as e:
+            loop.run(made, args.workdir, profile=profile)
+        except loop.Interrupted as e:
             if hosts.writer():
                 print(f"mmjax: {e}; run the same command to go on", file=sys.stderr)
             return e.code

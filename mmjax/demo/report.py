@@ -11,8 +11,8 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mmjax import metrics
 from mmjax.demo import charts, page, panels, words
+from mmjax.train import metric_writer
 
 FILE = "report.html"
 TITLE = "From captions to pictures, from nothing, on one machine"
@@ -135,10 +135,10 @@ def _numbers(found: _Found) -> str:
 def _curves(found: _Found) -> str:
     parts = []
     for name, (title, meaning) in RUNS.items():
-        rows = metrics.read(found.workdir / name)
+        rows = metric_writer.read(found.workdir / name)
         parts.append(f"<h3>{title}</h3>")
         both = [panels.loss(title, meaning, rows), panels.throughput(title, rows)]
-        parts.append(page.grid(both) or _absent(name, f"{name}/{metrics.FILE}"))
+        parts.append(page.grid(both) or _absent(name, f"{name}/{metric_writer.FILE}"))
     return "".join(parts)
 
 

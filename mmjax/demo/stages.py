@@ -123,7 +123,7 @@ class Demo:
 
     def _finished(self, name: str) -> bool:
         """Whether a stage has nothing left to do, so that its time is not counted."""
-        from mmjax import metrics
+        from mmjax.train import metric_writer
 
         if name == "tokens":
             return (self.workdir / "prior" / "run.json").exists()
@@ -131,14 +131,14 @@ class Demo:
             return (self.workdir / "samples_completed.npz").exists()
         if name == "judge":
             return (self.workdir / "results.json").exists()
-        rows = metrics.read(self.workdir / name)
+        rows = metric_writer.read(self.workdir / name)
         return bool(rows) and rows[-1]["step"] >= self.config(name).steps
 
     def config(self, name: str) -> Any:
         """The config of one of the three runs."""
-        from mmjax import config
+        from mmjax.train import config as config_lib
 
-        made = config.load(getattr(self.plan, name), [])
+        made = config_lib.load(getattr(self.plan, name), [])
         if name == "prior":
             # The tokenizer is the one trained here, and its tokens are made once.
             made.task.stage1 = self.config("tokenizer").task.tokenizer
@@ -150,11 +150,9 @@ class Demo:
         return made
 
     def _train(self, name: str) -> None:
-        from mmjax import train
+        from mmjax.train import loop
 
-        self.values[name] = train.run(
-            self.config(name), self.workdir / name, label=name
-        )
+        self.values[name] = loop.run(self.config(name), self.workdir / name, label=name)
 
     def _clip(self) -> None:
         self._train("clip")

@@ -18,14 +18,15 @@ import jax.numpy as jnp
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-from mmjax import flops, optim, parallel, schema, tree
-from mmjax import parts as parts_lib
-from mmjax import step as step_lib
+from mmjax import parallel, schema, tree
 from mmjax.data import text
 from mmjax.errors import UserError
 from mmjax.planning import hlo
 from mmjax.state import TrainState
 from mmjax.tasks import base
+from mmjax.train import flops as flops_lib
+from mmjax.train import optim, setup
+from mmjax.train import step as step_lib
 
 PyTree = Any
 _PASS = "spmd-partitioning"
@@ -38,7 +39,7 @@ class Program:
     mesh: sizes of its axes. batch_size: rows a step. rows: of the parameter table.
     sizes: bytes on a device of params, frozen, optimizer and other state; batch; temp,
       what the compiler needs besides; out, results that are not written over the state.
-    params, frozen: numbers in all. flops: see mmjax.flops. collectives: of the compiled
+    params, frozen: numbers in all. flops: see mmjax.train.flops. collectives: of the compiled
       program. remat: the config's.
     """
 
@@ -48,7 +49,7 @@ class Program:
     sizes: Mapping[str, int]
     params: int
     frozen: int
-    flops: flops.Flops
+    flops: flops_lib.Flops
     collectives: list[hlo.Collective]
     remat: str
 
@@ -61,7 +62,7 @@ class Program:
         return sum(self.sizes.values())
 
 
-def batch_of(cfg: parts_lib.RunConfig, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_of(cfg: setup.RunConfig, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of `rows` rows: a picture, a label, and tokens where there is text."""
     size = cfg.data.image.size
     shapes = {
@@ -86,7 +87,7 @@ def build(config: ConfigDict) -> Program:
     Raises:
       UserError: the config is wrong in itself, does not fit its mesh, or asks for pmap.
     """
-    cfg = schema.from_mapping(parts_lib.RunConfig, config, "config")
+    cfg = schema.from_mapping(setup.RunConfig, config, "config")
     layout = parallel.Layout(cfg.parallel)
     if layout.pmap:
         raise UserError(
@@ -102,7 +103,7 @@ def build(config: ConfigDict) -> Program:
         cfg.optim, cfg.steps, shapes.params, couples_rows=couples
     )
     layout.check_batch(cfg.batch_size, accum=optim_cfg.accum)
-    init = parts_lib.fresh(task, tx, optim_cfg.ema > 0)
+    init = setup.fresh(task, tx, optim_cfg.ema > 0)
     state = layout.abstract(jax.eval_shape(init, key, batch_of(cfg, 2)))
     batch = {
         name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.batch_sharding)
@@ -127,7 +128,7 @@ def build(config: ConfigDict) -> Program:
         sizes=_sizes(state, batch, compiled.memory_analysis()),
         params=_count(state.vars.params),
         frozen=_count(state.vars.frozen),
-        flops=flops.count(step, state, batch),
+        flops=flops_lib.count(step, state, batch),
         collectives=hlo.collectives(partitioned),
         remat=remat,
     )

@@ -17,12 +17,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmjax import evaluators, hosts, metrics, notebook
-from mmjax import parts as parts_lib
+from mmjax import evaluators, hosts, notebook
 from mmjax.data import token_cache
 from mmjax.errors import UserError
 from mmjax.evaluators import card
 from mmjax.suite import plan
+from mmjax.train import metric_writer, setup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ def run(
     """
     about = describe(model)
     identity = {k: v for k, v in about.items() if k != "workdir"}
-    env = parts_lib.env(model.parts)
+    env = setup.env(model.parts)
     opened = _Opened(env.open_source)
     env = dataclasses.replace(env, open_source=opened)
     keys = [cell.key(identity, opened) for cell in cells]
@@ -99,7 +99,7 @@ def run(
             waiting[key] = evaluators.build(cell.name, cell.cfg, env, cell.where)
             waiting[key].check(shapes)
     done = len(cells) - len(waiting)
-    progress = metrics.Progress(
+    progress = metric_writer.Progress(
         len(cells), done, 1, label="suite", active=hosts.writer()
     )
     if done:

@@ -45,7 +45,7 @@ def test_inspect_an_earlier_step(tiny_run, capsys):
 
 
 def test_inspect_prints_config_as_it_is_taken(tiny_run):
-    from mmjax import config
+    from mmjax.train import config
 
     run = notebook.load_run(tiny_run)
     lines = shlex.split(" ".join(inspect_command.config_lines(run.config)))

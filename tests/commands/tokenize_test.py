@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from mmjax import cli, config, notebook, train
+from mmjax import cli, notebook
 from mmjax.data import pipeline, token_cache
 from mmjax.data.sources import open_source
+from mmjax.train import config, loop
 
 BATCH = 16
 
@@ -19,7 +20,7 @@ def stage1(tmp_path_factory):
     cfg = config.load("configs/vqvae.py:tiny", overrides)
     cfg.optim.warmup, cfg.batch_size = 1, BATCH
     cfg.evals = type(cfg.evals)()
-    train.run(cfg, workdir)
+    loop.run(cfg, workdir)
     return workdir
 
 

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mmjax import cli, config, evaluators, notebook, parts, train, tree
+from mmjax import cli, evaluators, notebook, tree
 from mmjax.convert import families, read
 from mmjax.convert.families import _vqgan
 from mmjax.convert.table import UnknownLayout
 from mmjax.errors import UserError
 from mmjax.tasks import base
+from mmjax.train import config as config_lib
+from mmjax.train import loop, setup
 
 NET = {"width": 32, "mult": (1, 2), "depth": 1, "hidden": 8}
 VQ = {"kind": "vqvae", "image_size": 256, "vocab_size": 16, "code_dim": 6}
@@ -169,16 +171,16 @@ def test_a_converted_tokenizer_serves_data_priors_and_evaluations(tmp_path, mode
     assert cli.main(["data", "tokenize", str(run), source, "--out", str(out)]) == 0
     tokenizer = notebook.load_run(run)
     asked = {"type": "reconstruction", "source": source, "limit": 4}
-    judge = evaluators.build("val", asked, parts.env(tokenizer.parts))
+    judge = evaluators.build("val", asked, setup.env(tokenizer.parts))
     values = judge.run(tokenizer.state.eval_vars()).values
     assert 1 <= values["codes"] <= VQ["vocab_size"] and values["mse"] > 0
-    cfg = config.load("configs/prior.py:tiny", [])
+    cfg = config_lib.load("configs/prior.py:tiny", [])
     cfg.task.stage1 = tokenizer.config.task.tokenizer
     cfg.graft = {"tokenizer": str(run)}
     # a cache of tokens is refused unless the prior holds the weights that made it
     cfg.data.train, cfg.steps, cfg.optim.warmup = f"tokens:{out}", 1, 0
     cfg.evals = {}
-    train.run(cfg, tmp_path / "prior")
+    loop.run(cfg, tmp_path / "prior")
     held = notebook.load_run(tmp_path / "prior").state.vars.frozen["tokenizer"]
     for path, value in tree.flatten(held["params"]).items():
         np.testing.assert_array_equal(value, tokenizer.params[path], path)

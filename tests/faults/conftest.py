@@ -24,7 +24,9 @@ import jax
 import numpy as np
 import pytest
 
-from mmjax import clock, metrics, train, tree
+from mmjax import tree
+from mmjax.train import loop, metric_writer
+from mmjax.train import timing as timing_lib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SEED = int(os.environ.get("MMJAX_FAULTS_SEED", "0"))
@@ -92,7 +94,7 @@ def saving(workdir: pathlib.Path) -> bool:
 
 
 def leaves(workdir: pathlib.Path) -> dict[str, np.ndarray]:
-    _, state = train.restore(workdir)
+    _, state = loop.restore(workdir)
     return tree.flatten(
         jax.device_get(state.replace(rng=jax.random.key_data(state.rng)))
     )
@@ -101,8 +103,8 @@ def leaves(workdir: pathlib.Path) -> dict[str, np.ndarray]:
 def rows_of(workdir: pathlib.Path) -> list[dict]:
     """Rows of metrics, less what the clock decides."""
     timing = {"images_per_second", "step_seconds", "tflops", "time/total"}
-    timing |= {f"time/{kind}" for kind in clock.KINDS}
-    rows = metrics.read(workdir)
+    timing |= {f"time/{kind}" for kind in timing_lib.KINDS}
+    rows = metric_writer.read(workdir)
     return [{k: v for k, v in r.items() if k not in timing} for r in rows]
 
 
@@ -163,7 +165,7 @@ class Lab:
             attempt.until(lambda: bool(attempt.steps()))
             self.startup = time.monotonic() - begin
             assert attempt.wait() == 0, attempt.text()
-            rows = [r for r in metrics.read(workdir) if "time/total" in r][1:]
+            rows = [r for r in metric_writer.read(workdir) if "time/total" in r][1:]
             self.step = float(np.median([r["time/total"] for r in rows]))
             self.save = float(np.max([r["time/checkpoint"] for r in rows]))
             self._whole[steps] = workdir

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from mmjax import config, metrics, train
+from mmjax.train import config, loop, metric_writer
 
 STEPS = 40
 # Read by Python as it starts: the time of day moves by days, every one and a half
@@ -67,7 +67,7 @@ def test_a_clock_that_jumps_by_days(lab, tmp_path):
         assert attempt.text().count("mmjax: ") == 1
     assert code == 0, said
     lab.same(workdir, STEPS)
-    sane(metrics.read(workdir))
+    sane(metric_writer.read(workdir))
     etas = re.findall(r"eta (-?\d+)m", said)
     assert etas and all(0 <= int(minutes) < 600 for minutes in etas)
     assert lab.kept(workdir) == [39, 40]  # the newest by step, whatever their dates
@@ -85,8 +85,8 @@ def test_a_clock_set_back_and_forth_in_this_process(lab, tmp_path, monkeypatch):
     overrides = ["--config.steps=5", "--config.checkpoint.every=1"]
     made = config.load("configs/clip.py:tiny", [*overrides, "--config.optim.warmup=1"])
     made.evals = type(made.evals)()
-    train.run(made, tmp_path)
+    loop.run(made, tmp_path)
     assert looks[0] > 5
-    sane(metrics.read(tmp_path))
+    sane(metric_writer.read(tmp_path))
     assert lab.kept(tmp_path) == [4, 5]
     assert lab.leaves(tmp_path)["step"] == 5

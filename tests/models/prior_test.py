@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax_configs import prior as configs
 from mmjax.errors import UserError
 from mmjax.models import prior
 from mmjax.models.prior import Prior
 from mmjax.nn import grid_masks
 from mmjax.tasks import base
+from mmjax_configs import prior as configs
 
 B, CONTEXT, GRID, WORDS, CODES = 2, 5, 4, 20, 11
 N = GRID**2

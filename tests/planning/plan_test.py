@@ -9,12 +9,12 @@ import sys
 import jax
 import pytest
 
-from mmjax import config as config_lib
-from mmjax import flops, parallel
-from mmjax import parts as parts_lib
+from mmjax import parallel
 from mmjax.commands import plan as command
 from mmjax.errors import UserError
 from mmjax.planning import estimate, hardware, hlo, program, report
+from mmjax.train import config as config_lib
+from mmjax.train import flops, setup
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MESH = {"data": 1, "fsdp": 2, "tensor": 2}
@@ -35,9 +35,9 @@ def built():
 def test_state_is_what_a_run_holds(built):
     """Bytes of every kind on device 0, of a state that is really there."""
     config = tiny()
-    parts = parts_lib.build(config)
-    _, tx, _, optim_cfg = parts_lib.optimizer(parts)
-    init = parts_lib.fresh(parts.task, tx, optim_cfg.ema > 0)
+    parts = setup.build(config)
+    _, tx, _, optim_cfg = setup.optimizer(parts)
+    init = setup.fresh(parts.task, tx, optim_cfg.ema > 0)
     state = parts.layout.init(init, jax.random.key(0), parts.example())
 
     def held(arrays):

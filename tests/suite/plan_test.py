@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from mmjax import config as config_lib
 from mmjax.errors import UserError
 from mmjax.suite import plan
+from mmjax.train import config as config_lib
 
 A = {"source": "a", "val": "v", "captions": "c", "templates": "clip7"}
 ZERO = {"type": "zero_shot"}

@@ -7,13 +7,13 @@ import optax
 import pytest
 import scipy.special
 
-from mmjax import step
 from mmjax.data import pipeline
 from mmjax.data.image import ImageConfig
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.state import Ctx, TrainState
 from mmjax.tasks import base, classifier
+from mmjax.train import step
 
 TINY = {"kind": "conv", "width": 8, "depths": (1, 1), "groups": 4}
 

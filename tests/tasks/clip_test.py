@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mmjax import config as config_lib
-from mmjax import parallel, parts, step, train, tree
+from mmjax import parallel, tree
 from mmjax.errors import UserError
 from mmjax.state import Ctx, TrainState
 from mmjax.tasks import base
+from mmjax.train import config as config_lib
+from mmjax.train import loop, setup, step
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 OVERRIDES = (
@@ -52,8 +53,8 @@ def tiny(*overrides: str) -> ConfigDict:
 
 def trained(workdir: pathlib.Path, *overrides: str) -> dict[str, np.ndarray]:
     """Parameters at the end of a run."""
-    train.run(tiny(*overrides), workdir)
-    return tree.flatten(jax.device_get(train.restore(workdir)[1].vars.params))
+    loop.run(tiny(*overrides), workdir)
+    return tree.flatten(jax.device_get(loop.restore(workdir)[1].vars.params))
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +79,11 @@ def test_the_loop_trains_the_same_with_every_form(dense, overrides, tmp_path):
 
 
 def test_a_run_goes_on_with_another_form():
-    before = parts.about(parts.build(tiny("--config.task.loss_impl=chunked")))
-    parts.check_resume(parts.build(tiny("--config.task.loss_impl=ring")), before)
-    other = parts.build(tiny("--config.task.loss_name=sigmoid"))
+    before = setup.about(setup.build(tiny("--config.task.loss_impl=chunked")))
+    setup.check_resume(setup.build(tiny("--config.task.loss_impl=ring")), before)
+    other = setup.build(tiny("--config.task.loss_name=sigmoid"))
     with pytest.raises(UserError, match="loss_name was info_nce"):
-        parts.check_resume(other, before)
+        setup.check_resume(other, before)
 
 
 def batch(rows: int = 16) -> dict[str, np.ndarray]:

@@ -6,7 +6,6 @@ import numpy as np
 import optax
 import pytest
 
-from mmjax import step as step_lib
 from mmjax.data import pipeline
 from mmjax.data.image import ImageConfig
 from mmjax.data.sources import open_source
@@ -14,6 +13,7 @@ from mmjax.errors import UserError
 from mmjax.losses import categorical
 from mmjax.state import Ctx, TrainState, Vars
 from mmjax.tasks import base
+from mmjax.train import step as step_lib
 
 SPEC = {
     "kind": "dvae",

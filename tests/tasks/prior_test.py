@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax_configs import prior as configs
 from mmjax import schema
 from mmjax.errors import UserError
 from mmjax.sampling import autoregressive
 from mmjax.sampling.autoregressive import Sampling
 from mmjax.state import Ctx, Vars
 from mmjax.tasks.prior import Task
+from mmjax_configs import prior as configs
 
 B, CONTEXT, WORDS, CODES, SIZE, GRID = 4, 6, 30, 32, 16, 4
 N = GRID**2

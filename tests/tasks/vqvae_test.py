@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax import optim, parallel, step
+from mmjax import parallel
 from mmjax.errors import UserError
 from mmjax.state import Ctx, TrainState
 from mmjax.tasks import base
+from mmjax.train import optim, step
 
 NET = {"kind": "conv", "widths": (16,), "stem": 4, "depth": 1, "decoder_depth": 1}
 TOKENIZER = {"kind": "vqvae", "image_size": 16, "vocab_size": 24, "code_dim": 6}

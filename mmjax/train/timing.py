@@ -12,8 +12,8 @@ from typing import Any
 
 import jax
 
-from mmjax import flops
 from mmjax.errors import UserError
+from mmjax.train import flops
 
 PyTree = Any
 FOLDER = "profile"
@@ -129,7 +129,7 @@ def peak_tflops(kind: str) -> float:
 class Speed:
     """Operations a second of a training step, and what share of the peak they are.
 
-    Operations are those of the model's products (mmjax.flops): what rematerialisation
+    Operations are those of the model's products (mmjax.train.flops): what rematerialisation
     repeats does not count, so the share is the MFU of Chowdhery et al. 2022, B.
     """
 

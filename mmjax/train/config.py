@@ -150,12 +150,13 @@ def _add_default(config: ConfigDict, node: ConfigDict, above: list, key: str) ->
 
 def _section(config: ConfigDict, above: Iterable[str]) -> dict[str, Any]:
     """Defaults of the dataclass that reads a section, those a flag can set."""
-    from mmjax import checkpoint, optim, parallel, parts
+    from mmjax import parallel
     from mmjax.data import image, text
+    from mmjax.train import checkpoint, optim, setup
 
     known: dict[tuple[str, ...], Any] = {
-        (): parts.RunConfig,
-        ("data",): parts.DataConfig,
+        (): setup.RunConfig,
+        ("data",): setup.DataConfig,
         ("data", "image"): image.ImageConfig,
         ("data", "tokenizer"): text.TokenizerConfig,
         ("optim",): optim.OptimConfig,

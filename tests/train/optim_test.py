@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from mmjax import optim
 from mmjax.errors import UserError
+from mmjax.train import optim
 
 PARAMS = {
     "a": {"kernel": jnp.full((4, 4), 2.0), "bias": jnp.full((4,), 2.0)},

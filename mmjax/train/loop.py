@@ -20,13 +20,13 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from mmjax import checkpoint, clock, hosts, metrics, tree
-from mmjax import parts as parts_lib
-from mmjax import step as step_lib
+from mmjax import hosts, tree
 from mmjax.data import pipeline
 from mmjax.data.prefetch import Prefetch
 from mmjax.errors import UserError
-from mmjax.parts import Parts, build, evaluate, restore
+from mmjax.train import checkpoint, metric_writer, setup, timing
+from mmjax.train import step as step_lib
+from mmjax.train.setup import Parts, build, evaluate, restore
 
 __all__ = [
     "Diverged",
@@ -112,14 +112,14 @@ class _Run:
         self.parts, self.workdir, self.label = parts, workdir, label
         cfg = parts.cfg
         self.last: dict[str, float] = {}  # of every evaluator; saves carry it
-        shapes, tx, self.lr, optim_cfg = parts_lib.optimizer(parts)
+        shapes, tx, self.lr, optim_cfg = setup.optimizer(parts)
         parts.layout.check_batch(cfg.batch_size, accum=optim_cfg.accum)
         self.names = list(tree.flatten(shapes.params))
-        self.evals = parts_lib.make_evaluators(parts)
+        self.evals = setup.make_evaluators(parts)
         for _, evaluator in self.evals.values():
             evaluator.check(shapes)
         self.saved = checkpoint.Checkpointer(workdir, cfg.checkpoint)
-        about = parts_lib.about(parts)
+        about = setup.about(parts)
         same = {key: about[key] for key in ("config", "tokenizer")}
         same |= {"the version of jax": jax.__version__, "data": len(parts.source)}
         hosts.require_same({**same, "the newest checkpoint": self.saved.latest()})
@@ -138,21 +138,21 @@ class _Run:
             max_broken=cfg.data.max_broken,
             dropout=parts.dropout,
         )
-        init = parts_lib.fresh(parts.task, tx, optim_cfg.ema > 0)
+        init = setup.fresh(parts.task, tx, optim_cfg.ema > 0)
         if self.saved.latest() is not None:
-            parts_lib.check_resume(parts, checkpoint.read_run(self.saved.home))
-            self.state, position = self.saved.restore(parts_lib.abstract(parts, init))
+            setup.check_resume(parts, checkpoint.read_run(self.saved.home))
+            self.state, position = self.saved.restore(setup.abstract(parts, init))
             self.data.set_state(position)
-            known = metrics.evaluations(workdir, until=int(self.state.step))
+            known = metric_writer.evaluations(workdir, until=int(self.state.step))
             self.last = hosts.of_writer(known)  # whose workdir it is
         else:
             key = jax.random.key(cfg.seed)
             self.state = parts.layout.init(init, key, parts.example())
-            self.state = parts_lib.graft(parts, self.state)
-        parts_lib.check_cache(parts, self.state)
-        self.clock = clock.Clock()
-        self.speed = clock.Speed(parts.layout.devices, peak=cfg.peak_tflops)
-        self.trace = clock.Trace(
+            self.state = setup.graft(parts, self.state)
+        setup.check_cache(parts, self.state)
+        self.clock = timing.Clock()
+        self.speed = timing.Speed(parts.layout.devices, peak=cfg.peak_tflops)
+        self.trace = timing.Trace(
             profile, workdir, start=int(self.state.step), total=cfg.steps
         )
         if hosts.writer():
@@ -193,7 +193,7 @@ class _Run:
             )
         self.saved.save(self.state, self.data.get_state(), self.last)
 
-    def evaluate(self, done: int, progress: metrics.Progress) -> dict[str, float]:
+    def evaluate(self, done: int, progress: metric_writer.Progress) -> dict[str, float]:
         values: dict[str, float] = {}
         for name, (every, evaluator) in self.evals.items():
             if not due(done, every, self.parts.cfg.steps):
@@ -215,8 +215,8 @@ class _Run:
         cfg, start = self.parts.cfg, int(self.state.step)
         window = _Window(self.names)
         active = hosts.writer()
-        writer = metrics.Writer(self.workdir, resumed_at=start, active=active)
-        progress = metrics.Progress(
+        writer = metric_writer.Writer(self.workdir, resumed_at=start, active=active)
+        progress = metric_writer.Progress(
             cfg.steps, start, cfg.batch_size, label=self.label, active=active
         )
         self.data = Prefetch(self.data, cfg.data.prefetch, self.parts.layout.load)
@@ -234,7 +234,7 @@ class _Run:
                     logged |= progress.lap(done) | self.clock.lap()
                     logged |= self.speed.rates(logged["step_seconds"])
                     with self.clock.of("log"):
-                        progress.say(done, metrics.shown(logged))
+                        progress.say(done, metric_writer.shown(logged))
                         writer.write(done, logged)
                 with self.clock.of("evaluation"):
                     evaluated = {} if stopping else self.evaluate(done, progress)
@@ -280,7 +280,7 @@ def run(
     workdir = pathlib.Path(workdir)
     guard = checkpoint.lock(workdir) if hosts.writer() else contextlib.nullcontext()
     with guard, hosts.stop_signals() as asked:
-        parts = parts_lib.reopen(config, workdir)
+        parts = setup.reopen(config, workdir)
         try:
             return _train(parts, workdir, asked, label=label, profile=profile)
         except UserError:

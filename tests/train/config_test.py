@@ -4,8 +4,8 @@ import sys
 import pytest
 from ml_collections import ConfigDict, config_dict
 
-from mmjax import config
 from mmjax.errors import UserError
+from mmjax.train import config
 
 FILE = """
 from ml_collections import ConfigDict

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from mmjax import checksum
+from mmjax.train import checksum
 
 
 def value(array) -> int:

@@ -26,9 +26,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from mmjax import checksum, hosts, tree
+from mmjax import hosts, tree
 from mmjax.errors import UserError
 from mmjax.state import TrainState
+from mmjax.train import checksum
 
 PyTree = Any
 FOLDER = "checkpoints"

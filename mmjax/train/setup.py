@@ -12,15 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from mmjax import checkpoint, evaluators, optim, parallel, runtime, schema, tree
-from mmjax import config as config_lib
-from mmjax.checkpoint import CheckpointConfig
+from mmjax import evaluators, parallel, runtime, schema, tree
 from mmjax.data import pipeline, text, token_cache
 from mmjax.data.image import ImageConfig
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.state import Ctx, TrainState, Vars
 from mmjax.tasks import base
+from mmjax.train import checkpoint as checkpoint_lib
+from mmjax.train import config as config_lib
+from mmjax.train import optim as optim_lib
+from mmjax.train.checkpoint import CheckpointConfig
 
 PyTree = Any
 
@@ -136,8 +138,10 @@ def build(config: ConfigDict, *, tokenizer: text.Tokenizer | None = None) -> Par
 def reopen(config: ConfigDict, workdir: pathlib.Path) -> Parts:
     """`build` for a workdir: a tokenizer trained there is not trained again."""
     tokenizer = None
-    if (workdir / checkpoint.RUN).exists() and (workdir / checkpoint.FOLDER).exists():
-        before = checkpoint.read_run(workdir)
+    if (workdir / checkpoint_lib.RUN).exists() and (
+        workdir / checkpoint_lib.FOLDER
+    ).exists():
+        before = checkpoint_lib.read_run(workdir)
         asked = json.loads(config.data.tokenizer.to_json())
         if before["config"]["data"]["tokenizer"] == asked:
             tokenizer = _saved_tokenizer(before)
@@ -153,7 +157,7 @@ def optimizer(parts: Parts) -> tuple:
     """(abstract variables, transformation, schedule, optimizer config)."""
     key = jax.random.key(parts.cfg.seed)
     shapes = jax.eval_shape(parts.task.init, key, parts.example())
-    made = optim.make(
+    made = optim_lib.make(
         parts.cfg.optim,
         parts.cfg.steps,
         shapes.params,
@@ -221,12 +225,12 @@ def check_resume(parts: Parts, old: Mapping) -> None:
 
 def restore(workdir: pathlib.Path, step: int | None = None) -> tuple[Parts, TrainState]:
     """A run's parts and one of its checkpoints, the newest by default."""
-    saved_run = checkpoint.read_run(workdir)
+    saved_run = checkpoint_lib.read_run(workdir)
     config = config_lib.from_json(saved_run["config"])
     config.parallel = {}  # whatever devices are here
     parts = build(config, tokenizer=_saved_tokenizer(saved_run))
     _, tx, _, optim_cfg = optimizer(parts)
-    saved = checkpoint.Checkpointer(workdir, parts.cfg.checkpoint, read_only=True)
+    saved = checkpoint_lib.Checkpointer(workdir, parts.cfg.checkpoint, read_only=True)
     try:
         if saved.latest() is None:
             raise UserError(f"{workdir} holds no checkpoint yet: train it first")

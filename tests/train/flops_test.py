@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax import flops
+from mmjax.train import flops
 
 
 def _of(*shapes: tuple[int, ...], dtype=jnp.float32) -> list[jax.ShapeDtypeStruct]:

@@ -8,11 +8,11 @@ import struct
 
 import pytest
 
-from mmjax import metrics
+from mmjax.train import metric_writer
 
 
 def write(workdir: pathlib.Path, steps, **options) -> None:
-    writer = metrics.Writer(workdir, **options)
+    writer = metric_writer.Writer(workdir, **options)
     for step in steps:
         writer.write(step, {"loss": 1.0 / step, "note": "text"})
     writer.close()
@@ -32,24 +32,24 @@ def events(file: pathlib.Path) -> list:
 
 def test_a_resumed_run_continues_the_rows(tmp_path):
     write(tmp_path, range(1, 6))
-    with (tmp_path / metrics.FILE).open("a") as file:
+    with (tmp_path / metric_writer.FILE).open("a") as file:
         file.write('{"step": 6, "lo')  # a line that a kill cut
     write(tmp_path, range(4, 7), resumed_at=3)
-    assert [r["step"] for r in metrics.read(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert [r["step"] for r in metric_writer.read(tmp_path)] == [1, 2, 3, 4, 5, 6]
     assert not list(tmp_path.glob("*.part"))
 
 
 def test_a_kill_while_rows_are_cut_leaves_them_as_they_were(tmp_path, monkeypatch):
     write(tmp_path, range(1, 6))
-    before = (tmp_path / metrics.FILE).read_text()
+    before = (tmp_path / metric_writer.FILE).read_text()
 
     def killed(*args):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pathlib.Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        metrics.Writer(tmp_path, resumed_at=3)
-    assert (tmp_path / metrics.FILE).read_text() == before
+        metric_writer.Writer(tmp_path, resumed_at=3)
+    assert (tmp_path / metric_writer.FILE).read_text() == before
 
 
 def test_tensorboard_gets_scalars_and_where_the_run_went_on(tmp_path):
@@ -83,8 +83,8 @@ def test_evaluations_are_the_last_of_each_evaluator(tmp_path):
         {"step": 6, "val/top1": 0.5},
     ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / metrics.FILE).write_text(text)
-    found = metrics.evaluations(tmp_path, until=4)
+    (tmp_path / metric_writer.FILE).write_text(text)
+    found = metric_writer.evaluations(tmp_path, until=4)
     assert math.isnan(found.pop("val/bad"))
     assert found == {"val/top1": 0.3, "dev/r1": 0.2}
-    assert metrics.evaluations(tmp_path)["val/top1"] == 0.5
+    assert metric_writer.evaluations(tmp_path)["val/top1"] == 0.5

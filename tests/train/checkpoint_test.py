@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax import checkpoint, parallel, tree
+from mmjax import parallel, tree
 from mmjax.errors import UserError
 from mmjax.state import TrainState, Vars
+from mmjax.train import checkpoint
 
 # What Orbax leaves behind of arrays that could not be read.
 pytestmark = pytest.mark.filterwarnings(

@@ -134,7 +134,7 @@ def train_step(
 
     Args:
       task: a `mmjax.tasks.base.Task`.
-      tx: the optimizer chain of `mmjax.optim`.
+      tx: the optimizer chain of `mmjax.train.optim`.
       batch: dict of arrays with a leading row axis (global under jit).
       axis: the pmap axis' name, or None under jit.
       rows: how rows lie on the mesh under jit, for `Ctx.rows`.

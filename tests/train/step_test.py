@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mmjax import step
 from mmjax.state import Ctx, TrainState, Vars
+from mmjax.train import step
 
 
 class Linear:

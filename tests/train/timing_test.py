@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mmjax import cli, clock, config, metrics, train
+from mmjax import cli
 from mmjax.errors import UserError
+from mmjax.train import config, loop, metric_writer, timing
 
 TINY = ("--config.steps=5", "--config.checkpoint.every=2", "--config.log_every=2")
 
@@ -23,8 +24,8 @@ def tiny(*overrides: str):
 
 def test_seconds_go_to_what_they_were_spent_on(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
-    watch = clock.Clock()
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    watch = timing.Clock()
     for kind, seconds in [("input_wait", 2), ("step", 3), ("input_wait", 4), ("", 1)]:
         with watch.of(kind) if kind else watch.of("log"):
             now[0] += seconds
@@ -36,14 +37,14 @@ def test_seconds_go_to_what_they_were_spent_on(monkeypatch):
 
 
 def test_a_failure_inside_is_counted_and_passes():
-    watch = clock.Clock()
+    watch = timing.Clock()
     with pytest.raises(KeyError), watch.of("step"):
         raise KeyError
     assert watch.lap()["time/step"] > 0
 
 
 def test_an_unknown_kind_is_no_kind():
-    with pytest.raises(KeyError), clock.Clock().of("steps"):
+    with pytest.raises(KeyError), timing.Clock().of("steps"):
         pass
 
 
@@ -51,15 +52,15 @@ def test_an_unknown_kind_is_no_kind():
 def traced(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("traced")
     # A peak, so that there is a share of it: CPUs have none in the table.
-    train.run(tiny("--config.peak_tflops=0.5"), workdir, profile=(3, 4))
+    loop.run(tiny("--config.peak_tflops=0.5"), workdir, profile=(3, 4))
     return workdir
 
 
 def test_a_run_says_where_its_time_went(traced):
-    rows = [r for r in metrics.read(traced) if "time/total" in r]
+    rows = [r for r in metric_writer.read(traced) if "time/total" in r]
     assert [r["step"] for r in rows] == [2, 4, 5]
     for row in rows:
-        parts = [row[f"time/{kind}"] for kind in clock.KINDS]
+        parts = [row[f"time/{kind}"] for kind in timing.KINDS]
         assert min(parts) >= 0 and sum(parts) <= row["time/total"]
     assert all(r["time/step"] > 0 for r in rows)
     assert rows[0]["time/checkpoint"] == 0  # the save of step 2 comes after its row
@@ -67,7 +68,7 @@ def test_a_run_says_where_its_time_went(traced):
     assert rows[2]["time/evaluation"] > rows[1]["time/evaluation"]
     for row in rows:
         assert row["tflops"] > 0 and row["mfu"] == pytest.approx(row["tflops"] / 0.5)
-    assert not any(k.startswith("time/") for k in metrics.evaluations(traced))
+    assert not any(k.startswith("time/") for k in metric_writer.evaluations(traced))
 
 
 def test_a_trace_holds_the_steps_asked_for(traced):
@@ -92,13 +93,13 @@ def test_a_trace_holds_the_steps_asked_for(traced):
 def test_steps_that_the_run_does_not_get_to(traced, profile, what):
     before = sorted(traced.rglob("*"))
     with pytest.raises(UserError, match=what):
-        train.run(tiny(), traced, profile=profile)
+        loop.run(tiny(), traced, profile=profile)
     assert sorted(traced.rglob("*")) == before
 
 
 def test_a_resumed_run_says_from_where_it_can_trace(tmp_path):
     with pytest.raises(UserError, match="goes on at step 5; .* such as 5:7"):
-        clock.Trace((2, 6), tmp_path, start=4, total=10)
+        timing.Trace((2, 6), tmp_path, start=4, total=10)
 
 
 @pytest.mark.parametrize("text", ["3", "3-5", "a:b", "3:", "-1:2", "1:2:3"])
@@ -124,16 +125,16 @@ def test_profile_takes_two_numbers(text, capsys, tmp_path):
     ],
 )
 def test_peaks_by_device(kind, peak):
-    assert clock.peak_tflops(kind) == peak
+    assert timing.peak_tflops(kind) == peak
 
 
 def test_speed_is_the_share_of_one_devices_peak():
     a_mk, b_kn = jnp.ones((10, 20)), jnp.ones((20, 30))
-    speed = clock.Speed(jax.devices()[:2], peak=1e-6)  # a device of 1 MFLOP/s
+    speed = timing.Speed(jax.devices()[:2], peak=1e-6)  # a device of 1 MFLOP/s
     assert speed.rates(1.0) == {}  # nothing has been counted
     speed.count(jax.jit(jnp.dot), a_mk, b_kn)
     assert speed.rates(0.01) == pytest.approx({"tflops": 0.6e-6, "mfu": 0.6})
-    unknown = clock.Speed(jax.devices(), peak=0)  # CPUs are in no table
+    unknown = timing.Speed(jax.devices(), peak=0)  # CPUs are in no table
     unknown.count(jnp.dot, a_mk, b_kn)
     assert list(unknown.rates(1.0)) == ["tflops"]
 
@@ -142,5 +143,9 @@ def test_waiting_for_input_is_shown_when_it_is_long():
     logged = {"loss": 1.0, "lr": 0.1, "images_per_second": 5.0, "grad_norm": 2.0}
     slow = {"time/input_wait": 3.0, "time/total": 4.0}
     quick = {"time/input_wait": 0.1, "time/total": 4.0}
-    assert metrics.shown(logged | slow)["input_wait_share"] == 0.75
-    assert list(metrics.shown(logged | quick)) == ["loss", "lr", "images_per_second"]
+    assert metric_writer.shown(logged | slow)["input_wait_share"] == 0.75
+    assert list(metric_writer.shown(logged | quick)) == [
+        "loss",
+        "lr",
+        "images_per_second",
+    ]

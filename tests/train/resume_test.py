@@ -12,9 +12,11 @@ import jax
 import numpy as np
 import pytest
 
-from mmjax import clock, metrics, parallel, train
-from mmjax import config as config_lib
+from mmjax import parallel
 from mmjax.errors import UserError
+from mmjax.train import config as config_lib
+from mmjax.train import loop, metric_writer
+from mmjax.train import timing as timing_lib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TWENTY = (
@@ -37,7 +39,7 @@ def _command(workdir: pathlib.Path) -> list[str]:
 def _leaves(workdir: pathlib.Path) -> dict:
     from mmjax import tree
 
-    _, state = train.restore(workdir)
+    _, state = loop.restore(workdir)
     host = jax.device_get(state.replace(rng=jax.random.key_data(state.rng)))
     return tree.flatten(host)
 
@@ -51,7 +53,7 @@ def whole(tmp_path_factory) -> pathlib.Path:
 
 def _wait_for(workdir: pathlib.Path, step: int, process: subprocess.Popen) -> None:
     for _ in range(4000):
-        rows = metrics.read(workdir)
+        rows = metric_writer.read(workdir)
         if rows and rows[-1]["step"] >= step:
             return
         assert process.poll() is None, "the run ended before it could be killed"
@@ -77,15 +79,15 @@ def test_kill_and_resume_is_bit_equal(whole: pathlib.Path, tmp_path: pathlib.Pat
     for path, value in want.items():
         np.testing.assert_array_equal(got[path], value, err_msg=path)
     timing = {"images_per_second", "step_seconds", "tflops", "time/total"}
-    timing |= {f"time/{kind}" for kind in clock.KINDS}
-    before = [r for r in metrics.read(whole)]
-    after = [r for r in metrics.read(tmp_path)]
+    timing |= {f"time/{kind}" for kind in timing_lib.KINDS}
+    before = [r for r in metric_writer.read(whole)]
+    after = [r for r in metric_writer.read(tmp_path)]
     strip = [{k: v for k, v in r.items() if k not in timing} for r in before]
     assert strip == [{k: v for k, v in r.items() if k not in timing} for r in after]
 
 
 def test_second_process_is_refused(whole: pathlib.Path):
-    from mmjax import checkpoint
+    from mmjax.train import checkpoint
 
     with checkpoint.lock(whole), pytest.raises(UserError, match="in use by process"):
         with checkpoint.lock(whole):
@@ -101,7 +103,7 @@ def test_interrupt_saves_and_exits_130(tmp_path: pathlib.Path):
     assert process.returncode == 130, err
     assert "Traceback" not in err
     saved = max(int(p.name) for p in (tmp_path / "checkpoints").glob("[0-9]*"))
-    assert saved == metrics.read(tmp_path)[-1]["step"]
+    assert saved == metric_writer.read(tmp_path)[-1]["step"]
 
 
 def test_full_disk_is_one_message_and_keeps_what_was_saved(tmp_path: pathlib.Path):
@@ -136,7 +138,7 @@ def test_full_disk_is_one_message_and_keeps_what_was_saved(tmp_path: pathlib.Pat
 def test_resume_of_another_run_is_refused(whole, override: str, what: str):
     config = config_lib.load("configs/clip.py:tiny", [*TWENTY, override])
     with pytest.raises(UserError, match=what):
-        train.run(config, whole)
+        loop.run(config, whole)
 
 
 def test_batch_that_does_not_divide_names_the_fix():
@@ -167,8 +169,8 @@ def test_divergence_names_step_and_tensor(tmp_path: pathlib.Path):
         "configs/clip.py:tiny",
         [*TWENTY, "--config.optim.lr=1e30", "--config.optim.name=sgd"],
     )
-    with pytest.raises(train.Diverged, match=r"step \d+ .*first bad tensor|not finite"):
-        train.run(config, tmp_path)
+    with pytest.raises(loop.Diverged, match=r"step \d+ .*first bad tensor|not finite"):
+        loop.run(config, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -176,4 +178,4 @@ def test_divergence_names_step_and_tensor(tmp_path: pathlib.Path):
     [(10, 10, 100, True), (9, 10, 100, False), (7, 10, 7, True), (7, 0, 7, False)],
 )
 def test_due(done: int, every: int, total: int, want: bool):
-    assert train.due(done, every, total) is want
+    assert loop.due(done, every, total) is want
