@@ -50,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     runtime.configure()
-    from mmjax.demo import judge, stages
     from mmjax.train import loop
+    from mmjax_demo import judge, stages
 
     demo = stages.Demo(stages.PLANS[args.plan], args.workdir)
     try:

@@ -11,7 +11,7 @@ import pathlib
 import struct
 from collections.abc import Iterable, Sequence
 
-from mmjax.demo import words
+from mmjax_demo import words
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

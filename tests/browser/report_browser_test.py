@@ -13,8 +13,8 @@ from PIL import Image
 
 from mmjax.data.scene import CLASS_NAMES
 from mmjax.data.sources import open_source
-from mmjax.demo import report
 from mmjax.evaluators import picture, tiles
+from mmjax_demo import report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmjax import cli, notebook
-from mmjax.demo import draw, stages
+from mmjax_demo import samples, stages
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_the_whole_pipeline(demo, capsys):
         assert (demo / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert "oracle_k8" in (demo / "report.html").read_text()
     # Candidates are those that `mmjax sample` draws for the same prompt and seed.
-    made = draw.load(demo, "val")
+    made = samples.load(demo, "val")
     assert made.images.shape == (6, 8, 16, 16, 3)
     from mmjax.generate import Generator
 
@@ -59,12 +59,12 @@ def test_again_it_only_reads(demo, capsys):
 
 
 def test_a_stop_in_the_middle_loses_nothing(demo, monkeypatch):
-    draw.path_of(demo, "unseen").unlink()
+    samples.path_of(demo, "unseen").unlink()
     (demo / "results.json").unlink()
-    before = draw.load(demo, "val")
+    before = samples.load(demo, "val")
     assert _main(demo, "--until", "samples") == 0
-    np.testing.assert_array_equal(draw.load(demo, "val").tokens, before.tokens)
-    assert draw.path_of(demo, "unseen").exists()
+    np.testing.assert_array_equal(samples.load(demo, "val").tokens, before.tokens)
+    assert samples.path_of(demo, "unseen").exists()
 
 
 def test_the_full_plan_is_consistent():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmjax.demo import report
+from mmjax_demo import report
 
 VOID = {"meta", "link", "img", "col", "br", "hr", "input"}
 CLIP_PNG, CODES_PNG, UNSEEN_PNG = "zero_shot", "reconstructions", "unseen_best"

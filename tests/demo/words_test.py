@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mmjax.commands import demo
-from mmjax.demo import judge, words
 from mmjax.evaluators import judges
+from mmjax_demo import judge, words
 
 NBSP = "\N{NO-BREAK SPACE}"
 

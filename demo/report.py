@@ -11,8 +11,9 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mmjax.demo import charts, page, panels, words
+from mmjax.demo import charts, page
 from mmjax.train import metric_writer
+from mmjax_demo import panels, words
 
 FILE = "report.html"
 TITLE = "From captions to pictures, from nothing, on one machine"

@@ -107,7 +107,7 @@ class Demo:
         picture of ranked labels.
         """
         from mmjax import notebook
-        from mmjax.demo import judge
+        from mmjax_demo import judge
 
         judge.zero_shot(self.workdir, notebook.load_run(self.workdir / "clip"))
         summary = judge.evaluated(self.values)
@@ -174,12 +174,12 @@ class Demo:
         self._train("prior")
 
     def _samples(self) -> None:
-        from mmjax.demo import draw
+        from mmjax_demo import samples
 
-        draw.all_samples(self.plan, self.workdir)
+        samples.all_samples(self.plan, self.workdir)
 
     def _judge(self) -> None:
-        from mmjax.demo import judge
+        from mmjax_demo import judge
 
         judge.judge(self.plan, self.workdir, self.values)
 

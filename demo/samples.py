@@ -12,7 +12,7 @@ from tqdm import tqdm
 from mmjax import generate, notebook
 from mmjax.data import token_cache
 from mmjax.data.sources import open_source
-from mmjax.demo.stages import Plan
+from mmjax_demo.stages import Plan
 
 SPLITS = ("val", "unseen")
 COMPLETED = "completed"

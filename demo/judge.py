@@ -14,9 +14,9 @@ from mmjax import generate, notebook, runtime
 from mmjax.data import prompts as prompts_lib
 from mmjax.data import scene as scene_lib
 from mmjax.data.sources import open_source
-from mmjax.demo import draw, report
-from mmjax.demo.stages import Plan
 from mmjax.evaluators import judges, picture, tiles
+from mmjax_demo import report, samples
+from mmjax_demo.stages import Plan
 
 DRAW = {"resamples": 1000, "seed": 0}  # of the bootstrap intervals
 SHOWN, ACROSS = 8, 8  # prompts and pictures of a sheet
@@ -36,8 +36,8 @@ def judge(plan: Plan, workdir: pathlib.Path, values: Mapping[str, Any]) -> None:
     clip = notebook.load_run(workdir / "clip")
     summary = evaluated(values)
     results: dict[str, Any] = {"k_curve": {}, "judges": {}, "cards": _cards(workdir)}
-    for split in draw.SPLITS:
-        made = draw.load(workdir, split)
+    for split in samples.SPLITS:
+        made = samples.load(workdir, split)
         cosines_pk = _cosines(clip, made)
         best = judges.picks(plan.k, cosines_pk, plan.pools)
         right = _oracle(plan, split, made, best)
@@ -111,7 +111,7 @@ def _oracle(
 
     The best of one is the first: nothing is chosen.
     """
-    scenes = [record["scene"] for record in draw.records(plan, split)]
+    scenes = [record["scene"] for record in samples.records(plan, split)]
     order_pn = np.concatenate([best[f"_best{pool}"] for pool in plan.pools], axis=1)
     rows_p1 = np.arange(len(order_pn))[:, None]
     picks = {f"_k{pool}": np.array([[n]]) for n, pool in enumerate(plan.pools)}
@@ -182,7 +182,7 @@ def _distances(
 
 def _completions(plan: Plan, workdir: pathlib.Path) -> dict[str, float]:
     """completion_oracle, and a sheet of what was given, the truth and the result."""
-    made, true = draw.load(workdir, draw.COMPLETED), draw.records(plan, "val")
+    made, true = samples.load(workdir, samples.COMPLETED), samples.records(plan, "val")
     scenes = [record["scene"] for record in true]
     picks = {"": np.array([[0]])}
     found, _ = judges.oracle(made.images, scenes, picks, **DRAW)
@@ -220,7 +220,7 @@ def zero_shot(workdir: pathlib.Path, clip: notebook.Run, *, each: int = 6) -> No
     """A PNG of val and unseen images with their ranked labels."""
     evals = clip.config.evals
     records, names = [], []
-    for name in draw.SPLITS:
+    for name in samples.SPLITS:
         source = open_source(evals[name].source)
         chosen = np.linspace(0, len(source) - 1, each).astype(int)
         records += [source[int(i)] for i in chosen]

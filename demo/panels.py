@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmjax.demo import charts, page, words
+from mmjax.demo import charts, page
 from mmjax.demo.charts import Series
+from mmjax_demo import words
 
 Rows = Sequence[Mapping[str, Any]]  # of metrics.jsonl
 Curve = Mapping[str, list]  # k, and per attribute the shares right, with _lo and _hi
