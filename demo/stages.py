@@ -161,7 +161,7 @@ class Demo:
         self._train("tokenizer")
 
     def _tokens(self) -> None:
-        from mmjax.commands import data
+        from mmjax.cli import data
 
         data.tokenize(
             self.workdir / "tokenizer",

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mmjax import cli, cluster
-from mmjax.commands.launch import free_port
+from mmjax.cli.launch import free_port
 from mmjax.errors import UserError
 
 ALL = {

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from mmjax import cluster, hosts, tree
-from mmjax.commands.launch import free_port
+from mmjax.cli.launch import free_port
 from mmjax.errors import UserError
 from mmjax.train import config as config_lib
 from mmjax.train import loop, metric_writer

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from mmjax import cli
-from mmjax.commands import launch, train
-from mmjax.commands.launch import free_port
+from mmjax.cli import launch, train
+from mmjax.cli.launch import free_port
 from mmjax.train import metric_writer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

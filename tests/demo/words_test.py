@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmjax.commands import demo
+from mmjax.cli import demo
 from mmjax.evaluators import judges
 from mmjax_demo import judge, words
 

@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from mmjax import parallel
-from mmjax.commands import plan as command
+from mmjax.cli import plan
 from mmjax.errors import UserError
 from mmjax.planning import estimate, hardware, hlo, program, report
 from mmjax.train import config as config_lib
@@ -145,7 +145,7 @@ def test_what_does_not_fit_says_what_to_change():
 )
 def test_meshes_that_are_none(mesh, what):
     with pytest.raises(UserError, match=what):
-        command.mesh_of(mesh)
+        plan.mesh_of(mesh)
 
 
 def test_bad_input_is_named_before_anything_is_compiled():

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     sets = read_sets(args.sets, args.only)
     runtime.configure()
-    from mmjax.commands.eval import lines
+    from mmjax.cli.eval import lines
 
     if args.strengths and not args.check:
         raise UserError("--strengths is for --check: a probe chooses its own")

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from mmjax.commands import launch
+from mmjax.cli import launch
 from mmjax.errors import UserError
 
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"

@@ -1,4 +1,4 @@
-"""The `mmjax` command: `mmjax VERB ...` runs mmjax/commands/VERB.py.
+"""The `mmjax` command: `mmjax VERB ...` runs mmjax/cli/VERB.py.
 
 A verb's module has `add_arguments(parser)`, `run(args) -> int` and `EXAMPLE`, its
 `--help`'s last lines. Only the module of the verb in question is imported, and those
@@ -66,7 +66,7 @@ def _overview() -> str:
 def _parse(verb: str, argv: Sequence[str]) -> tuple[argparse.Namespace, object]:
     if verb not in VERBS:
         raise UserError(f"no verb {verb!r}{schema.suggest(verb, VERBS)}")
-    module = importlib.import_module(f"mmjax.commands.{verb}")
+    module = importlib.import_module(f"mmjax.cli.{verb}")
     parser = Parser(
         prog=f"mmjax {verb}", description=module.__doc__, epilog=module.EXAMPLE
     )

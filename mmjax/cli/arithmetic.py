@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmjax import runtime
-from mmjax.commands.index import add_search, draw, lines, progress
+from mmjax.cli.index import add_search, draw, lines, progress
 from mmjax.errors import UserError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ below the given rows of tokens is hidden from the model.
 import argparse
 import pathlib
 
-from mmjax.commands import sample
+from mmjax.cli import sample
 
 EXAMPLE = """examples:
   mmjax complete runs/demo/prior scene.png "a small red star" --rows 4 -k 8

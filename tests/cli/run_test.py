@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mmjax import cli, notebook
-from mmjax.commands import inspect as inspect_command
+from mmjax.cli import inspect
 from mmjax.data.sources import open_source
 
 
@@ -48,7 +48,7 @@ def test_inspect_prints_config_as_it_is_taken(tiny_run):
     from mmjax.train import config
 
     run = notebook.load_run(tiny_run)
-    lines = shlex.split(" ".join(inspect_command.config_lines(run.config)))
+    lines = shlex.split(" ".join(inspect.config_lines(run.config)))
     again = config.override(run.config, lines)
     assert again.to_dict() == run.config.to_dict()
 

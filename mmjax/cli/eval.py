@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmjax import cluster, schema
-from mmjax.commands.train import add_devices
+from mmjax.cli.train import add_devices
 from mmjax.errors import UserError
 
 EXAMPLE = """examples:

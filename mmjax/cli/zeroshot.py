@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmjax import runtime
-from mmjax.commands.embed import image_files
+from mmjax.cli.embed import image_files
 from mmjax.errors import UserError
 
 EXAMPLE = """examples:

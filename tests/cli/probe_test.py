@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmjax import cli
-from mmjax.commands import probe
+from mmjax.cli import probe
 from mmjax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

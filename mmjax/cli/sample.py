@@ -10,7 +10,7 @@ import pathlib
 from typing import Any
 
 from mmjax import runtime
-from mmjax.commands.train import add_devices
+from mmjax.cli.train import add_devices
 from mmjax.errors import UserError
 
 EXAMPLE = """examples:
