@@ -48,8 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     runtime.configure()
-    from mmjax import transfer
-    from mmjax.convert import families
+    from mmjax.convert import families, import_export
 
     if args.list:
         for name in families.names():
@@ -57,17 +56,17 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.source is None or args.target is None:
         raise UserError("give FROM and TO; see mmjax convert --help")
-    if transfer.is_run(args.source):
+    if import_export.is_run(args.source):
         if args.overrides or args.family or args.json:
             raise UserError(f"{args.source} is a run: --to FORMAT and --step alone fit")
-        done = transfer.write_out(args.source, args.target, args.to, args.step)
+        done = import_export.write_out(args.source, args.target, args.to, args.step)
     else:
         if args.to or args.step is not None:
             raise UserError(
                 f"{args.source} is not a run, and becomes one: --to and --step are for "
                 "writing a run out"
             )
-        done = transfer.bring_in(
+        done = import_export.bring_in(
             args.source,
             args.target,
             family=args.family,
@@ -77,6 +76,6 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join(done.lines))
     if args.check:
         print("outputs against the original's, on a few random rows")
-        for name, (far, relative) in transfer.check(done).items():
+        for name, (far, relative) in import_export.check(done).items():
             print(f"  {name:<12} max abs {far:.2e}   max rel {relative:.2e}")
     return 0

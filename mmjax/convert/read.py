@@ -1,7 +1,7 @@
 """Opens public weights: a file, a folder as Hugging Face keeps them, or `hf://org/name`.
 
 safetensors are read by their library. Torch's zip archives are read as data, without
-torch (`mmjax.convert.archive`); its older format by `torch.load(weights_only=True)`.
+torch (`mmjax.convert.torch_archive`); its older format by `torch.load(weights_only=True)`.
 Nothing is ever unpickled or run.
 """
 
@@ -17,7 +17,7 @@ import ml_dtypes  # noqa: F401  (numpy learns the name bfloat16)
 import numpy as np
 import safetensors
 
-from mmjax.convert import archive
+from mmjax.convert import torch_archive
 from mmjax.errors import UserError
 
 HUB = "hf://"
@@ -170,13 +170,13 @@ def _safetensors(file: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
 
 def _torch(file: pathlib.Path) -> dict[str, np.ndarray]:
     if zipfile.is_zipfile(file):
-        found = archive.read(file)
+        found = torch_archive.read(file)
     else:
         found = _legacy(file)
     for name in ("state_dict", "model", "model_state_dict"):
         if isinstance(found, dict) and isinstance(found.get(name), dict):
             found = found[name]
-    return archive.tensors(found)
+    return torch_archive.tensors(found)
 
 
 def _legacy(file: pathlib.Path) -> Any:

@@ -8,8 +8,8 @@ import pytest
 import safetensors.numpy
 import tokenizers
 
-from mmjax import cli, notebook, transfer
-from mmjax.convert import families, read
+from mmjax import cli, notebook
+from mmjax.convert import families, import_export, read
 from mmjax.convert.families import mindalle
 from mmjax.data import text as data_text
 from mmjax.errors import UserError
@@ -138,7 +138,9 @@ def test_pictures_are_drawn_by_both_stages(folder, tmp_path):
 
 def test_halves_and_strangers_are_named(folder, tmp_path):
     with pytest.raises(UserError, match="holds no stage1: give the folder"):
-        transfer.bring_in(str(folder / "stage2_last.safetensors"), tmp_path / "run")
+        import_export.bring_in(
+            str(folder / "stage2_last.safetensors"), tmp_path / "run"
+        )
     source, family = read.read(folder), mindalle
     assert family.known(source.tensors) == len(source.tensors)
     source.tensors["stage2.extra"] = np.ones(1, np.float32)
@@ -218,7 +220,7 @@ def original(state, heads, texts, images):
 def test_logits_are_the_originals(sizes, tmp_path, model_of):
     torch = pytest.importorskip("torch")
     folder = unpacked(tmp_path / "mindalle", model_of, sizes)
-    transfer.bring_in(str(folder), tmp_path / "run")
+    import_export.bring_in(str(folder), tmp_path / "run")
     run = notebook.load_run(tmp_path / "run")
     tokens_bl, mask_bl = run.parts.tokenizer.encode(["a cat", "one blue star " * 30])
     assert not mask_bl[0].all() and mask_bl[1].all()

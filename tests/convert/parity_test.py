@@ -10,8 +10,7 @@ import json
 import numpy as np
 import pytest
 
-from mmjax import transfer
-from mmjax.convert import families, read, table
+from mmjax.convert import families, import_export, name_table, read
 from mmjax.errors import UserError
 
 torch = pytest.importorskip("torch")
@@ -111,13 +110,13 @@ def words(folder, size=400):
 def there_and_back(source, folder, name, state):
     """Imports, checks against the library, exports, and compares with `state`."""
     run = folder / "run"
-    done = transfer.bring_in(str(source), run, family=None)
+    done = import_export.bring_in(str(source), run, family=None)
     assert done.family == name
-    far = transfer.check(done)
+    far = import_export.check(done)
     assert set(far) == {"embed_image", "embed_text", "logits"}
     assert far["embed_image"][1] < 1e-4 and far["embed_text"][1] < 1e-4, far
     assert far["logits"][0] < 1e-3, far
-    transfer.write_out(run, folder / "out")
+    import_export.write_out(run, folder / "out")
     (file,) = [
         p for p in (folder / "out").iterdir() if p.suffix in (".pt", ".safetensors")
     ]
@@ -254,7 +253,7 @@ def test_every_named_size_has_a_place(name):
     from mmjax import tree
 
     flat = tree.flatten({"params": shapes.params, **shapes.extra})
-    table.fit(ours, {k: v.shape for k, v in flat.items()}, name)
+    name_table.fit(ours, {k: v.shape for k, v in flat.items()}, name)
 
 
 NAMED = ["ViT-B-32-quickgelu", "ViT-B-16", "ViT-L-14", "ViT-L-14-336", "RN50", "RN101"]
@@ -328,7 +327,7 @@ def test_a_model_trained_here_is_the_same_elsewhere(tiny_run, tmp_path):
     texts = ["a red circle", "two blue stars", "one green square on the left"]
     ours = seen.logits(seen.embed_images(images), seen.embed_texts(texts))
 
-    transfer.write_out(tiny_run, tmp_path / "hf", "hf_clip")
+    import_export.write_out(tiny_run, tmp_path / "hf", "hf_clip")
     model = transformers.CLIPModel.from_pretrained(tmp_path / "hf").eval()
     processor = transformers.CLIPImageProcessor.from_pretrained(tmp_path / "hf")
     tokenizer = transformers.CLIPTokenizer.from_pretrained(tmp_path / "hf")
@@ -339,7 +338,7 @@ def test_a_model_trained_here_is_the_same_elsewhere(tiny_run, tmp_path):
         theirs = model(**batch).logits_per_image.numpy()
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
-    transfer.write_out(tiny_run, tmp_path / "oc", "open_clip")
+    import_export.write_out(tiny_run, tmp_path / "oc", "open_clip")
     model, preprocess = open_clip.create_model_from_pretrained(
         f"local-dir:{tmp_path / 'oc'}"
     )

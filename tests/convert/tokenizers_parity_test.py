@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mmjax import notebook, transfer
-from mmjax.convert import families
+from mmjax import notebook
+from mmjax.convert import families, import_export
 
 torch = pytest.importorskip("torch")
 load_file = pytest.importorskip("safetensors.torch").load_file
@@ -49,7 +49,7 @@ def shown(y):
 
 
 def opened(folder, workdir, family):
-    done = transfer.bring_in(str(folder), workdir)
+    done = import_export.bring_in(str(folder), workdir)
     assert done.family == family
     run = notebook.load_run(workdir)
     return lambda name, batch: run.parts.predict[name](run.state.eval_vars(), batch)
@@ -244,7 +244,9 @@ def test_check_compares_with_the_original(tmp_path):
     torch.manual_seed(0)
     small = dict(STABLE, block_out_channels=[32, 64, 64, 64], sample_size=64)
     spread(diffusers.AutoencoderKL(**small)).save_pretrained(tmp_path / "hf")
-    found = transfer.check(transfer.bring_in(str(tmp_path / "hf"), tmp_path / "run"))
+    found = import_export.check(
+        import_export.bring_in(str(tmp_path / "hf"), tmp_path / "run")
+    )
     assert found.keys() == {"encode/latent", "reconstruct/image"}
     assert max(relative for _, relative in found.values()) < ATOL, found
 
@@ -254,8 +256,8 @@ def test_a_training_checkpoint_of_diffusers_round_trips(tmp_path):
     diffusers = pytest.importorskip("diffusers")
     small = dict(STABLE, block_out_channels=[32, 64, 64, 64], sample_size=64)
     diffusers.AutoencoderKL(**small).half().save_pretrained(tmp_path / "hf")
-    transfer.bring_in(str(tmp_path / "hf"), tmp_path / "run")
-    transfer.write_out(tmp_path / "run", tmp_path / "back")
+    import_export.bring_in(str(tmp_path / "hf"), tmp_path / "run")
+    import_export.write_out(tmp_path / "run", tmp_path / "back")
     name = families.find("diffusers_vq").FILE
     want, got = (load_file(tmp_path / folder / name) for folder in ("hf", "back"))
     assert want.keys() == got.keys()
@@ -300,9 +302,9 @@ def test_check_of_tokenizers(name, tmp_path, model_of):
     for file, tensors in export.tensors.items():
         safetensors.numpy.save_file(dict(tensors), tmp_path / "in" / file)
     sizes = ["--config.task.tokenizer.image_size=32", "--config.data.image.size=32"]
-    done = transfer.bring_in(
+    done = import_export.bring_in(
         str(tmp_path / "in"), tmp_path / "run", family=None, overrides=sizes
     )
-    found = transfer.check(done)
+    found = import_export.check(done)
     assert found.keys() == {"encode/image_tokens", "reconstruct/image"}
     assert max(far for far, _ in found.values()) < ATOL, found

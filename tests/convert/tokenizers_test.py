@@ -9,7 +9,7 @@ import safetensors.numpy
 from mmjax import cli, evaluators, notebook, tree
 from mmjax.convert import families, read
 from mmjax.convert.families import _vqgan
-from mmjax.convert.table import UnknownLayout
+from mmjax.convert.name_table import UnknownLayout
 from mmjax.errors import UserError
 from mmjax.tasks import base
 from mmjax.train import config as config_lib

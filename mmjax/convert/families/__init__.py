@@ -23,8 +23,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from mmjax import schema
+from mmjax.convert.name_table import Table, UnknownLayout, listed
 from mmjax.convert.read import Source
-from mmjax.convert.table import Table, UnknownLayout, listed
 from mmjax.errors import UserError
 
 Arrays = Mapping[str, np.ndarray]

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from mmjax.convert.forms import CONV, DENSE, PATCHES, POINT, SAME, joined
-from mmjax.convert.table import Rule
+from mmjax.convert.name_table import Rule
+from mmjax.convert.transforms import CONV, DENSE, PATCHES, POINT, SAME, joined
 
 
 def norm(theirs: str, ours: str) -> list[Rule]:

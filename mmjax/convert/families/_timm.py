@@ -5,8 +5,8 @@ from typing import Any
 
 from mmjax.convert.families import _clip
 from mmjax.convert.families._rules import TIMM, blocks, dense, norm, patches
-from mmjax.convert.forms import DENSE, joined, squeezed
-from mmjax.convert.table import Rule
+from mmjax.convert.name_table import Rule
+from mmjax.convert.transforms import DENSE, joined, squeezed
 from mmjax.errors import UserError
 from mmjax.models.vit import ViT
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mmjax.convert.families._rules import norm
-from mmjax.convert.forms import CONV, DENSE, POINT, Form, joined
-from mmjax.convert.table import Rule
+from mmjax.convert.name_table import Rule
+from mmjax.convert.transforms import CONV, DENSE, POINT, Form, joined
 from mmjax.errors import UserError
 
 # What the parts of an attention are called: norm, queries, keys, values, output

@@ -10,8 +10,8 @@ import numpy as np
 from mmjax.convert import families
 from mmjax.convert.families import _vqgan
 from mmjax.convert.families.taming_vqgan import fits, picture
+from mmjax.convert.name_table import Rule, Table
 from mmjax.convert.read import Source
-from mmjax.convert.table import Rule, Table
 from mmjax.errors import UserError
 from mmjax.models.vqgan import VqganNet
 

@@ -10,8 +10,8 @@ import numpy as np
 from mmjax.convert import families
 from mmjax.convert.families import _clip, _originals, _words
 from mmjax.convert.families._rules import HUGGING_FACE, blocks, dense, norm, patches
+from mmjax.convert.name_table import Rule, Table
 from mmjax.convert.read import Source
-from mmjax.convert.table import Rule, Table
 from mmjax.errors import UserError
 from mmjax.models.vit import ViT
 

@@ -19,9 +19,9 @@ from mmjax.convert.families._rules import (
     packed,
     patches,
 )
-from mmjax.convert.forms import VECTOR, squeezed
+from mmjax.convert.name_table import Rule, Table
 from mmjax.convert.read import Source
-from mmjax.convert.table import Rule, Table
+from mmjax.convert.transforms import VECTOR, squeezed
 from mmjax.errors import UserError
 
 ABOUT = "Hugging Face SiglipModel: a folder with config.json and tokenizer.json"

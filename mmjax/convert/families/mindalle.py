@@ -17,9 +17,9 @@ import tokenizers
 from mmjax.convert import families
 from mmjax.convert.families import taming_vqgan
 from mmjax.convert.families._rules import dense, fused, norm
-from mmjax.convert.forms import DENSE
+from mmjax.convert.name_table import Rule, Table, UnknownLayout
 from mmjax.convert.read import Source
-from mmjax.convert.table import Rule, Table, UnknownLayout
+from mmjax.convert.transforms import DENSE
 from mmjax.data import pieces, text
 from mmjax.errors import UserError
 

@@ -23,9 +23,9 @@ from mmjax.convert.families import (
     openai_clip,
 )
 from mmjax.convert.families._rules import dense
-from mmjax.convert.forms import VECTOR
+from mmjax.convert.name_table import Rule, Table
 from mmjax.convert.read import Source
-from mmjax.convert.table import Rule, Table
+from mmjax.convert.transforms import VECTOR
 from mmjax.data import pieces
 from mmjax.errors import UserError
 from mmjax.models.dual_encoder import DualEncoder

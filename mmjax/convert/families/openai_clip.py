@@ -16,8 +16,8 @@ from mmjax.convert import families
 from mmjax.convert.families import _clip, _originals, _words
 from mmjax.convert.families._rules import OPEN_CLIP, blocks, dense, norm, patches
 from mmjax.convert.families._rules import resnet as resnet_rules
+from mmjax.convert.name_table import Rule, Table
 from mmjax.convert.read import Source
-from mmjax.convert.table import Rule, Table
 from mmjax.errors import UserError
 from mmjax.models.resnet import ResNet
 

@@ -1,7 +1,7 @@
 """OpenAI's dVAE: encoder.pkl and decoder.pkl in one folder, or their state dicts.
 
 The two files hold whole modules in torch's archive; they are read for their arrays
-(see mmjax.convert.archive). Keys are led by `encoder.` and `decoder.` here.
+(see mmjax.convert.torch_archive). Keys are led by `encoder.` and `decoder.` here.
 """
 
 import pathlib
@@ -11,9 +11,9 @@ import numpy as np
 
 from mmjax.convert import families
 from mmjax.convert.families import _stage1
-from mmjax.convert.forms import CONV, POINT, Form
+from mmjax.convert.name_table import Rule, Table
 from mmjax.convert.read import Source, read
-from mmjax.convert.table import Rule, Table
+from mmjax.convert.transforms import CONV, POINT, Form
 from mmjax.errors import UserError
 
 ABOUT = "OpenAI's dVAE: a folder with encoder.pkl and decoder.pkl"

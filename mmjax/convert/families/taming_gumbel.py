@@ -16,9 +16,9 @@ from mmjax.convert.families.taming_vqgan import (
     networks,
     picture,
 )
-from mmjax.convert.forms import POINT
+from mmjax.convert.name_table import Rule, Table
 from mmjax.convert.read import Source, read
-from mmjax.convert.table import Rule, Table
+from mmjax.convert.transforms import POINT
 
 ABOUT = "taming-transformers' GumbelVQ: a checkpoint or state dict"
 TASK = "gumbel_vq"

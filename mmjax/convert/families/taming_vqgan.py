@@ -13,8 +13,8 @@ import numpy as np
 
 from mmjax.convert import families
 from mmjax.convert.families import _stage1, _vqgan
+from mmjax.convert.name_table import Rule, Table
 from mmjax.convert.read import Source, read
-from mmjax.convert.table import Rule, Table
 from mmjax.errors import UserError
 from mmjax.models.vqgan import VqganNet
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mmjax import cli, notebook, transfer
-from mmjax.convert import families, read
+from mmjax import cli, notebook
+from mmjax.convert import families, import_export, read
 from mmjax.errors import UserError
 
 
@@ -37,7 +37,7 @@ def test_in_and_out_again(hf_clip, tmp_path, capsys):
 
 def test_a_run_like_any_other(hf_clip, tmp_path, capsys):
     run = tmp_path / "run"
-    transfer.bring_in(str(hf_clip), run)
+    import_export.bring_in(str(hf_clip), run)
     seen = notebook.load_run(run)
     assert seen.task.act == "gelu"
     assert seen.parts.image_cfg.method == "pil_bicubic"
@@ -51,16 +51,16 @@ def test_a_run_like_any_other(hf_clip, tmp_path, capsys):
 
 
 def test_scanned_blocks_hold_the_same_numbers(hf_clip, tmp_path):
-    transfer.bring_in(str(hf_clip), tmp_path / "a")
+    import_export.bring_in(str(hf_clip), tmp_path / "a")
     scan = ["--config.task.scan=true"]
-    transfer.bring_in(str(hf_clip), tmp_path / "b", overrides=scan)
+    import_export.bring_in(str(hf_clip), tmp_path / "b", overrides=scan)
     images = list(np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8))
     a, b = (notebook.load_run(tmp_path / x) for x in "ab")
     assert any("/blocks/" in path for path in b.params)
     np.testing.assert_allclose(
         a.embed_images(images), b.embed_images(images), atol=1e-5
     )
-    transfer.write_out(tmp_path / "b", tmp_path / "out")
+    import_export.write_out(tmp_path / "b", tmp_path / "out")
     assert_equal(load(hf_clip), load(tmp_path / "out"))
 
 
@@ -74,10 +74,10 @@ def test_half_precision_comes_back(kind, hf_clip, tmp_path):
     position_ids = np.arange(12)[None]
     arrays["text_model.embeddings.position_ids"] = position_ids
     safetensors.numpy.save_file(arrays, hf_clip / "model.safetensors")
-    transfer.bring_in(str(hf_clip), tmp_path / "run")
+    import_export.bring_in(str(hf_clip), tmp_path / "run")
     params = notebook.load_run(tmp_path / "run").params
     assert {str(p.dtype) for p in params.values()} == {"float32"}
-    transfer.write_out(tmp_path / "run", tmp_path / "out")
+    import_export.write_out(tmp_path / "run", tmp_path / "out")
     found = [read.read(place).tensors for place in (hf_clip, tmp_path / "out")]
     assert_equal(*found)
     assert kind in {str(value.dtype) for value in found[1].values()}
@@ -103,7 +103,7 @@ def change(folder, **arrays):
 def test_what_does_not_fit_is_named(arrays, part, hf_clip, tmp_path):
     change(hf_clip, **arrays)
     with pytest.raises(UserError) as error:
-        transfer.bring_in(str(hf_clip), tmp_path / "run")
+        import_export.bring_in(str(hf_clip), tmp_path / "run")
     assert part in str(error.value)
     assert not (tmp_path / "run").exists()
 
@@ -123,7 +123,7 @@ def test_a_tokenizer_of_another_model(hf_clip, tmp_path):
     merges = (hf_clip / "merges.txt").read_text()
     (hf_clip / "merges.txt").write_text(merges + "c a\n")
     with pytest.raises(UserError, match="has 519 ids, the model 518"):
-        transfer.bring_in(str(hf_clip), tmp_path / "run")
+        import_export.bring_in(str(hf_clip), tmp_path / "run")
 
 
 def test_a_model_that_was_trained_here(tiny_run, tmp_path, capsys):
@@ -131,7 +131,7 @@ def test_a_model_that_was_trained_here(tiny_run, tmp_path, capsys):
     assert cli.main(["convert", str(tiny_run), str(out)]) == 2
     assert "--to is missing: a run of task clip" in capsys.readouterr().err
     assert cli.main(["convert", str(tiny_run), str(out), "--to", "open_clip"]) == 0
-    transfer.bring_in(str(out), back)
+    import_export.bring_in(str(out), back)
     a, b = notebook.load_run(tiny_run), notebook.load_run(back)
     assert_equal(a.params, b.params)
     texts = ["a red circle", "two blue stars"]
@@ -158,9 +158,9 @@ def test_writing_out_refuses(argv, part, tiny_run, tmp_path, capsys):
 
 def test_folders_that_are_not_empty(hf_clip, tiny_run, tmp_path):
     with pytest.raises(UserError, match="not an empty folder"):
-        transfer.bring_in(str(hf_clip), hf_clip)
+        import_export.bring_in(str(hf_clip), hf_clip)
     with pytest.raises(UserError, match="not an empty folder"):
-        transfer.write_out(tiny_run, hf_clip, "hf_clip")
+        import_export.write_out(tiny_run, hf_clip, "hf_clip")
 
 
 def test_formats(capsys):
@@ -180,5 +180,5 @@ def test_preprocessing_that_ours_has_not(hf_clip, tmp_path):
     ):
         (hf_clip / "preprocessor_config.json").write_text(json.dumps(found))
         with pytest.raises(UserError, match=part):
-            transfer.bring_in(str(hf_clip), tmp_path / "run")
+            import_export.bring_in(str(hf_clip), tmp_path / "run")
     shutil.rmtree(tmp_path / "run", ignore_errors=True)

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mmjax.convert.forms import SAME, Form
+from mmjax.convert.transforms import SAME, Form
 from mmjax.errors import UserError
 
 Arrays = dict[str, np.ndarray]

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from mmjax.convert import forms, table
-from mmjax.convert.forms import DENSE, joined
-from mmjax.convert.table import Rule, Table, UnknownLayout
+from mmjax.convert import name_table, transforms
+from mmjax.convert.name_table import Rule, Table, UnknownLayout
+from mmjax.convert.transforms import DENSE, joined
 
 TABLE = Table(
     Rule("blocks.{i}.ln.weight", "params/block_{i}/norm/scale"),
@@ -12,7 +12,9 @@ TABLE = Table(
         "params/block_{i}/qkv/kernel",
         joined(3, DENSE),
     ),
-    Rule("layer{s+1}.{b}.conv.weight", "params/stage_{s}_block_{b}/conv", forms.CONV),
+    Rule(
+        "layer{s+1}.{b}.conv.weight", "params/stage_{s}_block_{b}/conv", transforms.CONV
+    ),
     skip=("*.position_ids",),
 )
 
@@ -78,14 +80,14 @@ def test_skipped_keys_and_counting():
 
 def test_fit():
     ours = {"params/a": np.zeros((2, 3))}
-    table.fit(ours, {"params/a": (2, 3)}, "file")
+    name_table.fit(ours, {"params/a": (2, 3)}, "file")
     for shapes, part in (
         ({"params/a": (3, 2)}, r"params/a is \(2, 3\), and \(3, 2\)"),
         ({"params/a": (2, 3), "params/b": ()}, "nothing for params/b"),
         ({}, "no params/a"),
     ):
         with pytest.raises(UnknownLayout, match=part):
-            table.fit(ours, shapes, "file")
+            name_table.fit(ours, shapes, "file")
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -94,11 +96,11 @@ def test_scanned_blocks(depth):
         f"params/text/transformer/block_{i}/mlp/fc/kernel": np.full((2, 2), float(i))
         for i in range(depth)
     } | {"params/logit_scale": np.zeros(())}
-    made = table.stacked(ours)
+    made = name_table.stacked(ours)
     if depth == 3:
         assert made["params/text/transformer/blocks/mlp/fc/kernel"].shape == (2, 2, 2)
     assert len(made) == min(depth, 2) + 1
-    back = table.unstacked(made)
+    back = name_table.unstacked(made)
     assert back.keys() == ours.keys()
     assert all((back[k] == ours[k]).all() for k in ours)
 
@@ -106,13 +108,13 @@ def test_scanned_blocks(depth):
 @pytest.mark.parametrize(
     ("form", "shape"),
     [
-        (forms.SAME, (3, 4)),
-        (forms.DENSE, (3, 4)),
-        (forms.CONV, (5, 3, 2, 2)),
-        (forms.POINT, (5, 3, 1, 1)),
-        (forms.PATCHES, (5, 3, 4, 4)),
-        (forms.VECTOR, (1,)),
-        (forms.squeezed(2), (1, 1, 7)),
+        (transforms.SAME, (3, 4)),
+        (transforms.DENSE, (3, 4)),
+        (transforms.CONV, (5, 3, 2, 2)),
+        (transforms.POINT, (5, 3, 1, 1)),
+        (transforms.PATCHES, (5, 3, 4, 4)),
+        (transforms.VECTOR, (1,)),
+        (transforms.squeezed(2), (1, 1, 7)),
     ],
 )
 def test_forms_undo_themselves(form, shape):

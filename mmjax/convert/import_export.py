@@ -62,7 +62,7 @@ def bring_in(
       UserError: the place cannot be read or is of an unknown layout, an array has no
         place or another shape, or the workdir is not empty.
     """
-    from mmjax.convert import families, read, table
+    from mmjax.convert import families, name_table, read
 
     workdir = pathlib.Path(workdir)
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
@@ -78,10 +78,10 @@ def bring_in(
         tokenizer=None if model.tokenizer is None else text.from_json(model.tokenizer),
     )
     scanned = getattr(parts.task, "scan", False)
-    arrays = table.stacked(model.arrays) if scanned else dict(model.arrays)
+    arrays = name_table.stacked(model.arrays) if scanned else dict(model.arrays)
     shapes, tx, _, _ = setup.optimizer(parts)
     want = {path: leaf.shape for path, leaf in _flat(shapes).items()}
-    table.fit(arrays, want, str(place))
+    name_table.fit(arrays, want, str(place))
     _save(parts, tree.unflatten(arrays), tx, workdir)
     note = {"family": name, "kept": model.kept}
     (workdir / NOTE).write_text(json.dumps(note))
@@ -199,7 +199,7 @@ def _write(
     folder: pathlib.Path,
 ) -> tuple[list[str], tuple[str, ...]]:
     """(names of the files written, notes)."""
-    from mmjax.convert import families, table
+    from mmjax.convert import families, name_table
 
     task = parts.config.task.name
     legal = [n for n in families.names() if families.find(n).TASK == task]
@@ -217,7 +217,7 @@ def _write(
         task=dataclasses.asdict(parts.task),
         image=dataclasses.asdict(parts.image_cfg),
         tokenizer=parts.tokenizer and parts.tokenizer.to_json(),
-        arrays=table.unstacked(arrays),
+        arrays=name_table.unstacked(arrays),
         kept=note["kept"] if note.get("family") == name else {},
     )
     export = families.find(name).from_mmjax(model)
