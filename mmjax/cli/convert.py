@@ -48,11 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     runtime.configure()
-    from mmjax.convert import families, import_export
+    from mmjax.convert import formats, import_export
 
     if args.list:
-        for name in families.names():
-            print(f"  {name:<14} {families.find(name).ABOUT}")
+        for name in formats.names():
+            print(f"  {name:<14} {formats.find(name).ABOUT}")
         return 0
     if args.source is None or args.target is None:
         raise UserError("give FROM and TO; see mmjax convert --help")

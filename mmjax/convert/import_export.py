@@ -62,7 +62,7 @@ def bring_in(
       UserError: the place cannot be read or is of an unknown layout, an array has no
         place or another shape, or the workdir is not empty.
     """
-    from mmjax.convert import families, name_table, read
+    from mmjax.convert import formats, name_table, read
 
     workdir = pathlib.Path(workdir)
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
@@ -70,8 +70,8 @@ def bring_in(
     source = read.read(place)
     if config is not None:
         source = dataclasses.replace(source, files=_with_config(source, config))
-    name = family or families.detect(source)
-    model = families.find(name).to_mmjax(source)
+    name = family or formats.detect(source)
+    model = formats.find(name).to_mmjax(source)
     made = _config(model).lock()
     parts = setup.build(
         config_lib.override(made, overrides),
@@ -199,10 +199,10 @@ def _write(
     folder: pathlib.Path,
 ) -> tuple[list[str], tuple[str, ...]]:
     """(names of the files written, notes)."""
-    from mmjax.convert import families, name_table
+    from mmjax.convert import formats, name_table
 
     task = parts.config.task.name
-    legal = [n for n in families.names() if families.find(n).TASK == task]
+    legal = [n for n in formats.names() if formats.find(n).TASK == task]
     if name is None:
         raise UserError(
             f"--to is missing: a run of task {task} can be written as "
@@ -213,14 +213,14 @@ def _write(
         raise UserError(f"--to {name}: no format of a run of task {task}{hint}")
     note = _noted(workdir)
     arrays = {path: np.asarray(leaf) for path, leaf in _flat(variables).items()}
-    model = families.Model(
+    model = formats.Model(
         task=dataclasses.asdict(parts.task),
         image=dataclasses.asdict(parts.image_cfg),
         tokenizer=parts.tokenizer and parts.tokenizer.to_json(),
         arrays=name_table.unstacked(arrays),
         kept=note["kept"] if note.get("family") == name else {},
     )
-    export = families.find(name).from_mmjax(model)
+    export = formats.find(name).from_mmjax(model)
     folder.mkdir(parents=True, exist_ok=True)
     for file, tensors in export.tensors.items():
         _write_tensors(folder / file, tensors)
@@ -264,10 +264,10 @@ def check(done: Done) -> dict[str, tuple[float, float]]:
     Raises:
       UserError: the library is not installed, or the format has no reference.
     """
-    from mmjax.convert import families
+    from mmjax.convert import formats
 
     parts, state = setup.restore(done.workdir, done.step)
-    variables, family = state.eval_vars(), families.find(done.family)
+    variables, family = state.eval_vars(), formats.find(done.family)
     if not hasattr(family, "reference"):
         raise UserError(f"--check: {done.family} has no reference to compare with")
     rng = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmjax import tree
-from mmjax.convert import families
+from mmjax.convert import formats
 from mmjax.tasks import base
 
 MERGES = (("h", "e</w>"), ("t", "he</w>"), ("d", "o"), ("do", "g</w>"))
@@ -53,7 +53,7 @@ def hf_clip(tmp_path) -> pathlib.Path:
     """A folder as `CLIPModel.save_pretrained` and its processor write it."""
     import safetensors.numpy
 
-    from mmjax.convert.families import _words
+    from mmjax.convert.formats import _clip_tokenizer
 
     folder = tmp_path / "hf_clip"
     folder.mkdir()
@@ -69,8 +69,8 @@ def hf_clip(tmp_path) -> pathlib.Path:
     position_ids = {"text_model.embeddings.position_ids": np.arange(12)[None]}
     safetensors.numpy.save_file(arrays | position_ids, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
-    words = _words.from_merges(MERGES, 12).to_json()
-    for name, text in _words.hugging_face_files(words)[0].items():
+    words = _clip_tokenizer.from_merges(MERGES, 12).to_json()
+    for name, text in _clip_tokenizer.hugging_face_files(words)[0].items():
         (folder / name).write_text(text)
     return folder
 
@@ -95,4 +95,4 @@ def _model_of(task):
         ).items()
     }
     image = {"size": 256, "mode": "crop", "method": "bilinear"}
-    return families.Model(task, image, None, arrays)
+    return formats.Model(task, image, None, arrays)

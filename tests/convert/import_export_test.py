@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 
 from mmjax import cli, notebook
-from mmjax.convert import families, import_export, read
+from mmjax.convert import formats, import_export, read
 from mmjax.errors import UserError
 
 
@@ -29,8 +29,8 @@ def test_in_and_out_again(hf_clip, tmp_path, capsys):
     assert "(hf_clip)" in capsys.readouterr().out
     assert cli.main(["convert", str(run), str(out)]) == 0
     assert_equal(load(hf_clip), load(out))
-    again = families.find("hf_clip").to_mmjax(read.read(out))
-    first = families.find("hf_clip").to_mmjax(read.read(hf_clip))
+    again = formats.find("hf_clip").to_mmjax(read.read(out))
+    first = formats.find("hf_clip").to_mmjax(read.read(hf_clip))
     assert again.task == first.task and again.image == first.image
     assert again.tokenizer == first.tokenizer
 
@@ -167,8 +167,8 @@ def test_formats(capsys):
     assert cli.main(["convert", "--list"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in ("openai_clip", "open_clip", "hf_siglip"))
-    for name in families.names():
-        family = families.find(name)
+    for name in formats.names():
+        family = formats.find(name)
         assert family.ABOUT and family.known([]) == 0
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmjax.convert.families import _words, hf_clip
+from mmjax.convert.formats import _clip_tokenizer, hf_clip
 from mmjax.convert.read import Source
 from mmjax.data import image, text
 
@@ -35,7 +35,7 @@ def clip(bundle):
 def written(clip, tmp_path_factory):
     """What we write for transformers.CLIPTokenizer."""
     folder = tmp_path_factory.mktemp("words")
-    for name, content in _words.hugging_face_files(clip.to_json())[0].items():
+    for name, content in _clip_tokenizer.hugging_face_files(clip.to_json())[0].items():
         (folder / name).write_text(content, encoding="utf-8")
     return folder
 
@@ -60,7 +60,7 @@ def test_hugging_face_ids_on_the_captions(bundle, clip, written):
 def test_what_was_written_reads_back(clip, written):
     files = {p.name: json.loads(p.read_text()) for p in written.glob("*.json")}
     source = Source("x", {}, files, written)
-    assert _words.of_folder(source, 77, 49408) == clip.to_json()
+    assert _clip_tokenizer.of_folder(source, 77, 49408) == clip.to_json()
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import safetensors.numpy
 import tokenizers
 
 from mmjax import cli, notebook
-from mmjax.convert import families, import_export, read
-from mmjax.convert.families import mindalle
+from mmjax.convert import formats, import_export, read
+from mmjax.convert.formats import mindalle
 from mmjax.data import text as data_text
 from mmjax.errors import UserError
 
@@ -67,7 +67,7 @@ def unpacked(folder, model_of, sizes):
     folder.mkdir()
     words(folder / "tokenizer")
     task = stage1(sizes["codes"], sizes["grid"])
-    codes = families.find("taming_vqgan").from_mmjax(model_of(task))
+    codes = formats.find("taming_vqgan").from_mmjax(model_of(task))
     (tensors,) = codes.tensors.values()
     safetensors.numpy.save_file(dict(tensors), folder / "stage1_last.safetensors")
     safetensors.numpy.save_file(stage2(**sizes), folder / "stage2_last.safetensors")
@@ -86,7 +86,7 @@ def model(folder):
 
 def test_there_and_back_to_the_bit(folder, model, tmp_path):
     source = read.read(folder)
-    assert families.detect(source) == "mindalle"
+    assert formats.detect(source) == "mindalle"
     export = mindalle.from_mmjax(model)
     heads = {"stage1_last.safetensors": "stage1.", "stage2_last.safetensors": "stage2."}
     back = {
@@ -164,7 +164,7 @@ def test_halves_and_strangers_are_named(folder, tmp_path):
     ],
 )
 def test_priors_that_it_has_no_place_for(change, words, model):
-    changed = families.Model(
+    changed = formats.Model(
         {**model.task, **change}, model.image, model.tokenizer, model.arrays
     )
     with pytest.raises(UserError, match=words):
@@ -174,7 +174,7 @@ def test_priors_that_it_has_no_place_for(change, words, model):
 def test_padding_that_was_trained_has_no_place(model):
     rows = {"params/text_pad_embedding": np.ones((CONTEXT, WIDTH), np.float32)}
     with pytest.raises(UserError, match="vectors of padding were trained on"):
-        mindalle.from_mmjax(families.replaced(model, {**model.arrays, **rows}))
+        mindalle.from_mmjax(formats.replaced(model, {**model.arrays, **rows}))
 
 
 def original(state, heads, texts, images):

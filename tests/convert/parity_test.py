@@ -10,7 +10,7 @@ import json
 import numpy as np
 import pytest
 
-from mmjax.convert import families, import_export, name_table, read
+from mmjax.convert import formats, import_export, name_table, read
 from mmjax.errors import UserError
 
 torch = pytest.importorskip("torch")
@@ -222,7 +222,7 @@ LIKE = ("CLIPA", "alt", "worldwide", "i18n")  # parts or tokenizers that ours ha
 @pytest.mark.parametrize("name", FITS)
 def test_every_named_size_has_a_place(name):
     """Names and shapes of all arrays, without their numbers."""
-    from mmjax.convert.families import open_clip as family
+    from mmjax.convert.formats import open_clip as open_clip_lib
     from mmjax.tasks import clip
 
     config = open_clip.get_model_config(name)
@@ -231,7 +231,7 @@ def test_every_named_size_has_a_place(name):
         custom = cfg.pop("custom_text", False)
         kind = open_clip.model.CustomTextCLIP if custom else open_clip.model.CLIP
         try:
-            task = family.task_of(config, {})
+            task = open_clip_lib.task_of(config, {})
         except UserError as error:
             assert any(part in name for part in LIKE), error
             return
@@ -240,7 +240,7 @@ def test_every_named_size_has_a_place(name):
         key: np.broadcast_to(np.zeros((), np.float32), tuple(value.shape))
         for key, value in state.items()
     }
-    ours = family.table(arrays).load(arrays, name)
+    ours = open_clip_lib.table(arrays).load(arrays, name)
     import jax
 
     made = clip.Task(**{k: v for k, v in task.items() if k != "name"})
@@ -268,11 +268,11 @@ def test_named_size(name):
     import jax.numpy as jnp
 
     from mmjax import tree
-    from mmjax.convert.families import _clip
-    from mmjax.convert.families import open_clip as family
+    from mmjax.convert.formats import _clip_config
+    from mmjax.convert.formats import open_clip as open_clip_lib
 
     config = open_clip.get_model_config(name)
-    task = family.task_of(config, {})
+    task = open_clip_lib.task_of(config, {})
     free = int(open("/proc/meminfo").read().split("MemAvailable:")[1].split()[0]) >> 20
     model = built(config)
     sizes = sum(p.numel() for p in model.parameters()) * 4 / 2**30
@@ -292,11 +292,11 @@ def test_named_size(name):
     state = {k: v.numpy() for k, v in model.state_dict().items()}
     scale = float(np.exp(state["logit_scale"]))
     del model
-    ours = family.table(state).load(state, name)
+    ours = open_clip_lib.table(state).load(state, name)
     del state
     for path in list(ours):
         ours[path] = jnp.asarray(ours[path])
-    made = _clip.dual({"preset": "", **task})
+    made = _clip_config.dual({"preset": "", **task})
     apply = jax.jit(made.apply, static_argnames="method")
     variables = tree.unflatten(ours)
     got_image = np.asarray(apply(variables, pixels, method="encode_image"))
@@ -319,7 +319,7 @@ def test_a_model_trained_here_is_the_same_elsewhere(tiny_run, tmp_path):
     from PIL import Image
 
     from mmjax import notebook
-    from mmjax.convert.families import _words
+    from mmjax.convert.formats import _clip_tokenizer
 
     seen = notebook.load_run(tiny_run)
     rng = np.random.default_rng(0)
@@ -343,7 +343,7 @@ def test_a_model_trained_here_is_the_same_elsewhere(tiny_run, tmp_path):
         f"local-dir:{tmp_path / 'oc'}"
     )
     words = open_clip.tokenizer.SimpleTokenizer(
-        str(tmp_path / "oc" / _words.OWN), context_length=16
+        str(tmp_path / "oc" / _clip_tokenizer.OWN), context_length=16
     )
     pixels = torch.stack([preprocess(Image.fromarray(i)) for i in images])
     with torch.no_grad():
@@ -386,4 +386,4 @@ def test_whole_modules_are_read_and_code_is_refused(tmp_path):
     torch.save({"a": print}, tmp_path / "code.pt", _use_new_zipfile_serialization=False)
     with pytest.raises(UserError, match="refused"):
         read.read(tmp_path / "code.pt")
-    assert families.names()
+    assert formats.names()

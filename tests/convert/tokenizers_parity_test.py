@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 
 from mmjax import notebook
-from mmjax.convert import families, import_export
+from mmjax.convert import formats, import_export
 
 torch = pytest.importorskip("torch")
 load_file = pytest.importorskip("safetensors.torch").load_file
@@ -258,7 +258,7 @@ def test_a_training_checkpoint_of_diffusers_round_trips(tmp_path):
     diffusers.AutoencoderKL(**small).half().save_pretrained(tmp_path / "hf")
     import_export.bring_in(str(tmp_path / "hf"), tmp_path / "run")
     import_export.write_out(tmp_path / "run", tmp_path / "back")
-    name = families.find("diffusers_vq").FILE
+    name = formats.find("diffusers_vq").FILE
     want, got = (load_file(tmp_path / folder / name) for folder in ("hf", "back"))
     assert want.keys() == got.keys()
     for key, value in want.items():
@@ -297,7 +297,7 @@ def test_check_of_tokenizers(name, tmp_path, model_of):
         k: np.float32(v / np.prod(v.shape[:-1]) ** 0.5) if v.ndim > 1 else v
         for k, v in model.arrays.items()
     }
-    export = families.find(name).from_mmjax(families.replaced(model, arrays))
+    export = formats.find(name).from_mmjax(formats.replaced(model, arrays))
     (tmp_path / "in").mkdir()
     for file, tensors in export.tensors.items():
         safetensors.numpy.save_file(dict(tensors), tmp_path / "in" / file)

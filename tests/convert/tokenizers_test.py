@@ -7,8 +7,8 @@ import pytest
 import safetensors.numpy
 
 from mmjax import cli, evaluators, notebook, tree
-from mmjax.convert import families, read
-from mmjax.convert.families import _vqgan
+from mmjax.convert import formats, read
+from mmjax.convert.formats import _vqgan
 from mmjax.convert.name_table import UnknownLayout
 from mmjax.errors import UserError
 from mmjax.tasks import base
@@ -67,10 +67,10 @@ def numbers(task):
 
 @pytest.mark.parametrize("name", CASES)
 def test_round_trip_is_bit_equal(name, tmp_path, model_of):
-    family, task = families.find(name), CASES[name]
+    family, task = formats.find(name), CASES[name]
     model = model_of(task)
     source = write(family.from_mmjax(model), tmp_path / "out")
-    assert families.detect(source) == name
+    assert formats.detect(source) == name
     assert family.known(source.tensors) == len(source.tensors)
     back = family.to_mmjax(source)
     assert numbers(dict(back.task)) == numbers(task)
@@ -88,7 +88,7 @@ def test_round_trip_is_bit_equal(name, tmp_path, model_of):
 
 
 def test_old_names_of_attentions_come_back(tmp_path, model_of):
-    family, model = families.find("diffusers_kl"), model_of(CASES["diffusers_kl"])
+    family, model = formats.find("diffusers_kl"), model_of(CASES["diffusers_kl"])
     export = family.from_mmjax(model)
     (file,) = export.tensors
     names = zip(_vqgan.DIFFUSERS[1:], _vqgan.DIFFUSERS_OLD[1:], strict=True)
@@ -96,7 +96,7 @@ def test_old_names_of_attentions_come_back(tmp_path, model_of):
     for new, old in names:
         tensors = {k.replace(f".{new}.", f".{old}."): v for k, v in tensors.items()}
     assert "encoder.mid_block.attentions.0.query.weight" in tensors
-    source = write(families.Export({file: tensors}, export.texts), tmp_path / "old")
+    source = write(formats.Export({file: tensors}, export.texts), tmp_path / "old")
     back = family.to_mmjax(source)
     for path, value in model.arrays.items():
         np.testing.assert_array_equal(back.arrays[path], value, path)
@@ -104,15 +104,15 @@ def test_old_names_of_attentions_come_back(tmp_path, model_of):
 
 
 def test_training_parts_of_vqgan_are_left_out_and_others_are_not(tmp_path, model_of):
-    family = families.find("taming_vqgan")
+    family = formats.find("taming_vqgan")
     export = family.from_mmjax(model_of(CASES["taming_vqgan"]))
     tensors = dict(export.tensors["model.safetensors"])
     tensors["loss.discriminator.main.0.weight"] = np.zeros((2, 3), np.float32)
-    source = write(families.Export({"m.safetensors": tensors}), tmp_path / "a")
-    assert families.detect(source) == "taming_vqgan"
+    source = write(formats.Export({"m.safetensors": tensors}), tmp_path / "a")
+    assert formats.detect(source) == "taming_vqgan"
     family.to_mmjax(source)
     tensors["decoder.extra.weight"] = np.zeros(2, np.float32)
-    source = write(families.Export({"m.safetensors": tensors}), tmp_path / "b")
+    source = write(formats.Export({"m.safetensors": tensors}), tmp_path / "b")
     with pytest.raises(UnknownLayout, match="no rule for decoder.extra.weight"):
         family.to_mmjax(source)
 
@@ -127,10 +127,10 @@ def test_training_parts_of_vqgan_are_left_out_and_others_are_not(tmp_path, model
     ],
 )
 def test_configs_that_do_not_fit(change, words, tmp_path, model_of):
-    family = families.find("diffusers_kl")
+    family = formats.find("diffusers_kl")
     export = family.from_mmjax(model_of(CASES["diffusers_kl"]))
     config = {**json.loads(export.texts["config.json"]), **change}
-    export = families.Export(export.tensors, {"config.json": json.dumps(config)})
+    export = formats.Export(export.tensors, {"config.json": json.dumps(config)})
     source = write(export, tmp_path / "out")
     with pytest.raises(UserError, match=words):
         family.to_mmjax(source)
@@ -139,30 +139,30 @@ def test_configs_that_do_not_fit(change, words, tmp_path, model_of):
 def test_models_that_a_format_has_no_place_for(model_of):
     conv = {"name": "vqvae", "tokenizer": {**VQ, "net": {"kind": "conv"}}}
     with pytest.raises(UserError, match="of kind 'conv': only 'vqgan' fits"):
-        families.find("taming_vqgan").from_mmjax(model_of(conv))
+        formats.find("taming_vqgan").from_mmjax(model_of(conv))
     with pytest.raises(UserError, match="16 groups in a norm: this format has 32"):
-        families.find("taming_vqgan").from_mmjax(model_of(vq(attention=(), groups=16)))
+        formats.find("taming_vqgan").from_mmjax(model_of(vq(attention=(), groups=16)))
     averaged = vq(attention=())
     averaged["tokenizer"] = {**averaged["tokenizer"], "ema": True}
     with pytest.raises(UserError, match="moving averages"):
-        families.find("diffusers_vq").from_mmjax(model_of(averaged))
+        formats.find("diffusers_vq").from_mmjax(model_of(averaged))
 
 
 def test_a_prior_that_does_not_fit_says_why(tmp_path):
     config = {"model_type": "dallebart", "encoder_layers": 12, "decoder_layers": 12}
     tensors = {"model.encoder.layers.a": np.zeros(3, np.float32)}
-    export = families.Export(
+    export = formats.Export(
         {"m.safetensors": tensors}, {"config.json": json.dumps(config)}
     )
     source = write(export, tmp_path / "b")
-    assert families.detect(source) == "dalle_mini"
+    assert formats.detect(source) == "dalle_mini"
     with pytest.raises(UserError, match="encoder of 12 layers .* cross-attention"):
-        families.find("dalle_mini").to_mmjax(source)
+        formats.find("dalle_mini").to_mmjax(source)
 
 
 def test_a_converted_tokenizer_serves_data_priors_and_evaluations(tmp_path, model_of):
     """At the size that overrides ask for; its weights are those that priors hold."""
-    export = families.find("taming_vqgan").from_mmjax(model_of(CASES["taming_vqgan"]))
+    export = formats.find("taming_vqgan").from_mmjax(model_of(CASES["taming_vqgan"]))
     write(export, tmp_path / "in")
     sizes = ["--config.task.tokenizer.image_size=16", "--config.data.image.size=16"]
     run, out = tmp_path / "run", tmp_path / "tokens"

@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-from mmjax.convert.families import _clip
-from mmjax.convert.families._rules import TIMM, blocks, dense, norm, patches
+from mmjax.convert.formats import _clip_config
+from mmjax.convert.formats._rules import TIMM, blocks, dense, norm, patches
 from mmjax.convert.name_table import Rule
 from mmjax.convert.transforms import DENSE, joined, squeezed
 from mmjax.errors import UserError
@@ -66,7 +66,12 @@ def tower(name: str) -> dict[str, Any]:
 
 def config(image: ViT) -> dict[str, Any]:
     """`vision_cfg` of a tower; UserError where timm has no name for its numbers."""
-    have = (image.width, image.depth, _clip.heads(image), _clip.hidden(image))
+    have = (
+        image.width,
+        image.depth,
+        _clip_config.heads(image),
+        _clip_config.hidden(image),
+    )
     for name, (width, depth, heads, mlp_ratio, act, sizes) in _SIZES.items():
         wanted = (width, depth, heads, int(mlp_ratio * width))
         fits = image.act == act and image.eps == 1e-6 and image.patch in sizes

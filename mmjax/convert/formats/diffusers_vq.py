@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.convert import families
-from mmjax.convert.families import _vqgan
-from mmjax.convert.families.taming_vqgan import fits, picture
+from mmjax.convert import formats
+from mmjax.convert.formats import _vqgan
+from mmjax.convert.formats.taming_vqgan import fits, picture
 from mmjax.convert.name_table import Rule, Table
 from mmjax.convert.read import Source
 from mmjax.errors import UserError
@@ -70,7 +70,7 @@ def networks(
             )
     levels = len(theirs.get("block_out_channels", (64,)))
     made = table(levels, naming(source), *more)
-    arrays, kept = families.loaded(made, source)
+    arrays, kept = formats.loaded(made, source)
     net = _vqgan.numbers(arrays, source.place)
     net["groups"] = theirs.get("norm_num_groups", 32)
     kept["old_names"] = naming(source) is _vqgan.DIFFUSERS_OLD
@@ -78,10 +78,10 @@ def networks(
     return arrays, kept, net
 
 
-def to_mmjax(source: Source) -> families.Model:
+def to_mmjax(source: Source) -> formats.Model:
     arrays, kept, net = networks(source, Rule(CODES, "params/codebook"))
     vocab_size, code_dim = arrays["params/codebook"].shape
-    arrays["likelihood/variance"] = families.unit()
+    arrays["likelihood/variance"] = formats.unit()
     size = int(_config(source).get("sample_size", 256))
     spec = {
         "kind": "vqvae",
@@ -92,17 +92,17 @@ def to_mmjax(source: Source) -> families.Model:
         "net": {"kind": "vqgan", **net},
     }
     task = {"name": "vqvae", "tokenizer": spec, "kmeans": 0, "revive_below": 0.0}
-    return families.Model(task, picture(size), None, arrays, kept)
+    return formats.Model(task, picture(size), None, arrays, kept)
 
 
-def from_mmjax(model: families.Model) -> families.Export:
+def from_mmjax(model: formats.Model) -> formats.Export:
     fits(model, ema=False, groups=None)
     spec = model.task["tokenizer"]
     net = VqganNet(**spec["net"])
     arrays = {k: v for k, v in model.arrays.items() if k != "likelihood/variance"}
     names = _vqgan.DIFFUSERS_OLD if model.kept.get("old_names") else _vqgan.DIFFUSERS
     made = table(len(net.mult), names, Rule(CODES, "params/codebook"))
-    tensors = families.saved(made, families.replaced(model, arrays))
+    tensors = formats.saved(made, formats.replaced(model, arrays))
     config = {
         **numbers(net, CLASS),
         "num_vq_embeddings": spec["vocab_size"],
@@ -113,8 +113,8 @@ def from_mmjax(model: families.Model) -> families.Export:
     return export(tensors, {**model.kept.get("config", {}), **config})
 
 
-def export(tensors: Mapping[str, np.ndarray], config: Mapping) -> families.Export:
-    return families.Export(
+def export(tensors: Mapping[str, np.ndarray], config: Mapping) -> formats.Export:
+    return formats.Export(
         {FILE: tensors}, {"config.json": json.dumps(config, indent=2)}
     )
 

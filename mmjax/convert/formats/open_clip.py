@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.convert import families
-from mmjax.convert.families import (
-    _clip,
-    _originals,
-    _pieces,
+from mmjax.convert import formats
+from mmjax.convert.formats import (
+    _clip_config,
+    _clip_tokenizer,
+    _reference_clip,
+    _siglip_tokenizer,
     _timm,
-    _words,
     openai_clip,
 )
-from mmjax.convert.families._rules import dense
+from mmjax.convert.formats._rules import dense
 from mmjax.convert.name_table import Rule, Table
 from mmjax.convert.read import Source
 from mmjax.convert.transforms import VECTOR
@@ -203,9 +203,11 @@ def task_of(model_cfg: Mapping[str, Any], preprocess: Mapping[str, Any]) -> dict
     vision = _checked(model_cfg["vision_cfg"], _VISION, "vision_cfg")
     text = _checked(model_cfg["text_cfg"], _TEXT, "text_cfg")
     quick = bool(model_cfg.get("quick_gelu", False))
-    pool = _clip.activation(text["pool_type"], _POOLS, "open_clip's text_cfg.pool_type")
+    pool = _clip_config.activation(
+        text["pool_type"], _POOLS, "open_clip's text_cfg.pool_type"
+    )
     siglip = bool(vision["timm_model_name"])
-    return _clip.task(
+    return _clip_config.task(
         _image(vision, quick),
         {
             "kind": "transformer",
@@ -225,12 +227,16 @@ def task_of(model_cfg: Mapping[str, Any], preprocess: Mapping[str, Any]) -> dict
         image_size=vision["image_size"],
         act=_act(text, quick),
         sigmoid=model_cfg.get("init_logit_bias") is not None,
-        mean=preprocess.get("mean", _clip.HALF if siglip else _clip.CLIP_MEAN),
-        std=preprocess.get("std", _clip.HALF if siglip else _clip.CLIP_STD),
+        mean=preprocess.get(
+            "mean", _clip_config.HALF if siglip else _clip_config.CLIP_MEAN
+        ),
+        std=preprocess.get(
+            "std", _clip_config.HALF if siglip else _clip_config.CLIP_STD
+        ),
     )
 
 
-def to_mmjax(source: Source) -> families.Model:
+def to_mmjax(source: Source) -> formats.Model:
     found = config_of(source)
     if found is None:
         raise UserError(
@@ -239,15 +245,15 @@ def to_mmjax(source: Source) -> families.Model:
     model_cfg, preprocess = found
     task = task_of(model_cfg, preprocess)
     names = table(source.tensors, nonscalar=source.tensors["logit_scale"].ndim == 1)
-    arrays, kept = families.loaded(names, source)
+    arrays, kept = formats.loaded(names, source)
     modes = {"shortest": "crop", "squash": "squash"}
     siglip = bool(model_cfg["vision_cfg"].get("timm_model_name"))
     mode = preprocess.get("resize_mode", "squash" if siglip else "shortest")
-    return families.Model(
+    return formats.Model(
         task=task,
         image={
             "size": task["image_size"],
-            "mode": _clip.activation(mode, modes, "open_clip's resize_mode"),
+            "mode": _clip_config.activation(mode, modes, "open_clip's resize_mode"),
             "method": f"pil_{preprocess.get('interpolation', 'bicubic')}",
         },
         tokenizer=_tokenizer(source, task, model_cfg["text_cfg"]),
@@ -263,12 +269,14 @@ def _tokenizer(
     sizes = task["context"], task["vocab_size"]
     if text_cfg.get("hf_tokenizer_name"):
         options = text_cfg.get("tokenizer_kwargs") or {}
-        return _pieces.of_folder(source, *sizes, clean=options.get("clean", ""))
-    found = _words.of_folder(source, *sizes)
+        return _siglip_tokenizer.of_folder(
+            source, *sizes, clean=options.get("clean", "")
+        )
+    found = _clip_tokenizer.of_folder(source, *sizes)
     if found is not None:
         return found
-    built = _words.clip(task["context"], source)
-    if _words.opened(built).vocab_size > task["vocab_size"]:
+    built = _clip_tokenizer.clip(task["context"], source)
+    if _clip_tokenizer.opened(built).vocab_size > task["vocab_size"]:
         raise UserError(
             f"{source.place}: its text has {task['vocab_size']} ids, CLIP's tokenizer "
             "has more: put the tokenizer's files into its folder"
@@ -276,8 +284,8 @@ def _tokenizer(
     return built
 
 
-def from_mmjax(model: families.Model) -> families.Export:
-    dual = _clip.dual(model.task)
+def from_mmjax(model: formats.Model) -> formats.Export:
+    dual = _clip_config.dual(model.task)
     config = model.kept.get("config")
     if config is None or not _describes(config, model.task):
         config = _config(dual, model)
@@ -291,16 +299,21 @@ def from_mmjax(model: families.Model) -> families.Export:
     elif dual.image.pool == "map":
         keys.append(_timm.PATCHES)
     names = table(keys, nonscalar=bool(theirs.get("nonscalar_logit_scale")))
-    tensors = families.saved(names, model)
-    files = {CONFIG: json.dumps(config, indent=2), **_words.bpe_file(model.tokenizer)}
+    tensors = formats.saved(names, model)
+    files = {
+        CONFIG: json.dumps(config, indent=2),
+        **_clip_tokenizer.bpe_file(model.tokenizer),
+    }
     if theirs["text_cfg"].get("hf_tokenizer_name"):
-        files |= _pieces.hugging_face_files(model.tokenizer)[0]
+        files |= _siglip_tokenizer.hugging_face_files(model.tokenizer)[0]
     notes = ()
-    if _words.OWN in files:
-        notes = (f"its tokenizer is SimpleTokenizer(bpe_path=FOLDER/{_words.OWN})",)
-    elif _words.opened(model.tokenizer).kind in ("bpe", "bytes"):
+    if _clip_tokenizer.OWN in files:
+        notes = (
+            f"its tokenizer is SimpleTokenizer(bpe_path=FOLDER/{_clip_tokenizer.OWN})",
+        )
+    elif _clip_tokenizer.opened(model.tokenizer).kind in ("bpe", "bytes"):
         notes = ("open_clip has no tokenizer with these ids: none is written",)
-    return families.Export({"open_clip_model.safetensors": tensors}, files, notes)
+    return formats.Export({"open_clip_model.safetensors": tensors}, files, notes)
 
 
 def _describes(config: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
@@ -310,20 +323,20 @@ def _describes(config: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
     return plain[0] | {"name": ""} == plain[1] | {"name": ""}
 
 
-def _config(dual: DualEncoder, model: families.Model) -> dict[str, Any]:
+def _config(dual: DualEncoder, model: formats.Model) -> dict[str, Any]:
     """open_clip_config.json of a model that was not its own."""
     image, text = dual.image, dual.text
     quick = text.act == "quick_gelu"
     vision: dict[str, Any] = {"image_size": image.image_size}
     if isinstance(image, ResNet):
-        head = image.width * 32 // _clip.heads(image)
+        head = image.width * 32 // _clip_config.heads(image)
         vision |= {"layers": list(image.depths), "width": image.width}
         vision |= {"head_width": head, "patch_size": None}
     elif image.pool == "map":
         vision |= _timm.config(image)
     else:
-        _clip.same("act", image.act == "quick_gelu", quick)
-        head = image.width // _clip.heads(image)
+        _clip_config.same("act", image.act == "quick_gelu", quick)
+        head = image.width // _clip_config.heads(image)
         vision |= {"layers": image.depth, "width": image.width, "head_width": head}
         vision |= {"mlp_ratio": image.mlp_ratio, "patch_size": image.patch}
         vision |= _options(image)
@@ -331,7 +344,7 @@ def _config(dual: DualEncoder, model: families.Model) -> dict[str, Any]:
         "context_length": text.context,
         "vocab_size": text.vocab_size,
         "width": text.width,
-        "heads": _clip.heads(text),
+        "heads": _clip_config.heads(text),
         "layers": text.depth,
         "mlp_ratio": text.mlp_ratio,
         "no_causal_mask": not text.causal,
@@ -339,7 +352,7 @@ def _config(dual: DualEncoder, model: families.Model) -> dict[str, Any]:
         "proj_bias": text.project_bias,
         **_options(text),
     }
-    if isinstance(_words.opened(model.tokenizer), pieces.PieceTokenizer):
+    if isinstance(_clip_tokenizer.opened(model.tokenizer), pieces.PieceTokenizer):
         words["hf_tokenizer_name"] = "."  # the folder's own; open_clip takes a path
     made = {"embed_dim": dual.embed_dim, "vision_cfg": vision, "text_cfg": words}
     made |= {"quick_gelu": quick}
@@ -377,5 +390,8 @@ def reference(folder: pathlib.Path, batch: Mapping[str, np.ndarray]) -> dict:
 
     model = open_clip.create_model(f"local-dir:{folder}").eval()
     found = json.loads((folder / CONFIG).read_text())["preprocess_cfg"]
-    stats = found.get("mean", _clip.CLIP_MEAN), found.get("std", _clip.CLIP_STD)
-    return _originals.open_clip(model, stats, batch)
+    stats = (
+        found.get("mean", _clip_config.CLIP_MEAN),
+        found.get("std", _clip_config.CLIP_STD),
+    )
+    return _reference_clip.open_clip(model, stats, batch)

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.convert import families
-from mmjax.convert.families import _clip, _originals, _words
-from mmjax.convert.families._rules import OPEN_CLIP, blocks, dense, norm, patches
-from mmjax.convert.families._rules import resnet as resnet_rules
+from mmjax.convert import formats
+from mmjax.convert.formats import _clip_config, _clip_tokenizer, _reference_clip
+from mmjax.convert.formats._rules import OPEN_CLIP, blocks, dense, norm, patches
+from mmjax.convert.formats._rules import resnet as resnet_rules
 from mmjax.convert.name_table import Rule, Table
 from mmjax.convert.read import Source
 from mmjax.errors import UserError
@@ -109,11 +109,11 @@ def _image(source: Source) -> tuple[dict[str, Any], int]:
     return tower, round(cells**0.5) * patch
 
 
-def to_mmjax(source: Source) -> families.Model:
+def to_mmjax(source: Source) -> formats.Model:
     held = {k: v for k, v in source.tensors.items() if not k.endswith(MASK)}
     source = dataclasses.replace(source, tensors=held)
     names = table(is_resnet(held))
-    arrays, kept = families.loaded(names, source)
+    arrays, kept = formats.loaded(names, source)
     need = {"params/text/token_embedding", "params/text/position_embedding"}
     need |= {"params/text_proj/kernel"}
     if need - arrays.keys():
@@ -124,7 +124,7 @@ def to_mmjax(source: Source) -> families.Model:
     context = arrays["params/text/position_embedding"].shape[0]
     image, size = _image(source)
     depth = count(source.tensors, r"transformer\.resblocks\.(\d+)\.")
-    task = _clip.task(
+    task = _clip_config.task(
         image,
         {"kind": "transformer", "width": width, "depth": depth},
         embed_dim=arrays["params/text_proj/kernel"].shape[1],
@@ -133,20 +133,20 @@ def to_mmjax(source: Source) -> families.Model:
         image_size=size,
         act="quick_gelu",
     )
-    return families.Model(
+    return formats.Model(
         task=task,
         image={"size": size, "mode": "crop", "method": "pil_bicubic"},
-        tokenizer=_words.clip(context, source),
+        tokenizer=_clip_tokenizer.clip(context, source),
         arrays=arrays,
         kept=kept,
     )
 
 
-def from_mmjax(model: families.Model) -> families.Export:
-    dual, task = _clip.dual(model.task), model.task
+def from_mmjax(model: formats.Model) -> formats.Export:
+    dual, task = _clip_config.dual(model.task), model.task
     fields = {
-        "image heads": (_clip.heads(dual.image), dual.image.features // 64),
-        "text heads": (_clip.heads(dual.text), dual.text.width // 64),
+        "image heads": (_clip_config.heads(dual.image), dual.image.features // 64),
+        "text heads": (_clip_config.heads(dual.text), dual.text.width // 64),
         "text pool": (dual.text.pool, "end"),
         "text projection bias": (dual.text.project_bias, False),
         "logit bias": (dual.init_bias, None),
@@ -163,11 +163,14 @@ def from_mmjax(model: families.Model) -> families.Export:
                 "open_clip or hf_clip"
             )
     notes = []
-    if tuple(task["mean"]) != _clip.CLIP_MEAN or tuple(task["std"]) != _clip.CLIP_STD:
+    if (
+        tuple(task["mean"]) != _clip_config.CLIP_MEAN
+        or tuple(task["std"]) != _clip_config.CLIP_STD
+    ):
         notes.append("its code normalises by CLIP's mean and std, this model by others")
-    tensors = families.saved(table(isinstance(dual.image, ResNet)), model)
-    return families.Export(
-        {"model.pt": tensors}, _words.bpe_file(model.tokenizer), tuple(notes)
+    tensors = formats.saved(table(isinstance(dual.image, ResNet)), model)
+    return formats.Export(
+        {"model.pt": tensors}, _clip_tokenizer.bpe_file(model.tokenizer), tuple(notes)
     )
 
 
@@ -181,4 +184,6 @@ def reference(folder: pathlib.Path, batch: Mapping[str, np.ndarray]) -> dict:
     model = build(dict(state), quick_gelu=True).float().eval()
     # It rounds to half precision as it builds: the same weights again, unrounded.
     model.load_state_dict({k: v for k, v in state.items() if k not in _FACTS})
-    return _originals.open_clip(model, (_clip.CLIP_MEAN, _clip.CLIP_STD), batch)
+    return _reference_clip.open_clip(
+        model, (_clip_config.CLIP_MEAN, _clip_config.CLIP_STD), batch
+    )

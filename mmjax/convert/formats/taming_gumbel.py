@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from mmjax.convert import families
-from mmjax.convert.families import _vqgan
-from mmjax.convert.families._vqgan import conv
-from mmjax.convert.families.taming_vqgan import (
+from mmjax.convert import formats
+from mmjax.convert.formats import _vqgan
+from mmjax.convert.formats._vqgan import conv
+from mmjax.convert.formats.taming_vqgan import (
     SIZE,
     TRAINING,
     compared,
@@ -39,10 +39,10 @@ def known(keys: Iterable[str]) -> int:
     return TABLE.known(keys)
 
 
-def to_mmjax(source: Source) -> families.Model:
-    arrays, kept = families.loaded(TABLE, networks(source, TRAINING))
+def to_mmjax(source: Source) -> formats.Model:
+    arrays, kept = formats.loaded(TABLE, networks(source, TRAINING))
     vocab_size, code_dim = arrays["params/codebook"].shape
-    arrays["likelihood/variance"] = families.unit()
+    arrays["likelihood/variance"] = formats.unit()
     spec = {
         "kind": TASK,
         "image_size": SIZE,
@@ -51,14 +51,14 @@ def to_mmjax(source: Source) -> families.Model:
         "net": {"kind": "vqgan", **_vqgan.numbers(arrays, source.place)},
     }
     task = {"name": TASK, "tokenizer": spec}
-    return families.Model(task, picture(SIZE), None, arrays, kept)
+    return formats.Model(task, picture(SIZE), None, arrays, kept)
 
 
-def from_mmjax(model: families.Model) -> families.Export:
+def from_mmjax(model: formats.Model) -> formats.Export:
     fits(model, ema=False)
     arrays = {k: v for k, v in model.arrays.items() if k != "likelihood/variance"}
-    tensors = families.saved(TABLE, families.replaced(model, arrays))
-    return families.Export({"model.safetensors": tensors})
+    tensors = formats.saved(TABLE, formats.replaced(model, arrays))
+    return formats.Export({"model.safetensors": tensors})
 
 
 def reference(folder: pathlib.Path, batch: Mapping[str, np.ndarray]) -> dict:

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import tokenizers
 
-from mmjax.convert import families
-from mmjax.convert.families import taming_vqgan
-from mmjax.convert.families._rules import dense, fused, norm
+from mmjax.convert import formats
+from mmjax.convert.formats import taming_vqgan
+from mmjax.convert.formats._rules import dense, fused, norm
 from mmjax.convert.name_table import Rule, Table, UnknownLayout
 from mmjax.convert.read import Source
 from mmjax.convert.transforms import DENSE
@@ -80,13 +80,13 @@ def _stage(source: Source, head: str) -> Source:
     return Source(source.place, found, source.files, source.folder)
 
 
-def to_mmjax(source: Source) -> families.Model:
+def to_mmjax(source: Source) -> formats.Model:
     other = [k for k in source.tensors if not k.startswith((STAGE1, STAGE2))]
     first, second = _stage(source, STAGE1), _stage(source, STAGE2)
     if other:
         raise UnknownLayout(f"{source.place}: {other[0]} is of neither stage", other)
     below = taming_vqgan.to_mmjax(first)
-    arrays, kept = families.loaded(TABLE, second)
+    arrays, kept = formats.loaded(TABLE, second)
     vocab_size, width = arrays["params/text_embedding"].shape
     context = len(arrays["params/text_position_embedding"])
     words = _words(source, context, vocab_size)
@@ -113,7 +113,7 @@ def to_mmjax(source: Source) -> families.Model:
     }
     kept = {"stage1": dict(below.kept), "stage2": kept}
     image = taming_vqgan.picture(spec["image_size"])
-    return families.Model(task, image, words.to_json(), arrays, kept)
+    return formats.Model(task, image, words.to_json(), arrays, kept)
 
 
 def _side(place_nw: np.ndarray, spec: Mapping, place: str) -> int:
@@ -158,7 +158,7 @@ def _words(source: Source, context: int, vocab_size: int) -> pieces.PieceTokeniz
     return pieces.PieceTokenizer(engine.to_str(), **fields)
 
 
-def from_mmjax(model: families.Model) -> families.Export:
+def from_mmjax(model: formats.Model) -> formats.Export:
     words = None if model.tokenizer is None else text.from_json(model.tokenizer)
     _fits(model, words)
     first, second = {}, {}
@@ -169,15 +169,15 @@ def from_mmjax(model: families.Model) -> families.Export:
             second[path] = value
     task = {"name": "vqvae", "tokenizer": model.task["stage1"]}
     kept = (model.kept.get(name, {}) for name in ("stage1", "stage2"))
-    below = families.Model(task, model.image, None, first, next(kept))
+    below = formats.Model(task, model.image, None, first, next(kept))
     (codes,) = taming_vqgan.from_mmjax(below).tensors.values()
-    above = families.Model(model.task, model.image, None, second, next(kept))
+    above = formats.Model(model.task, model.image, None, second, next(kept))
     found = json.loads(words.words)["model"]
     merges = [m if isinstance(m, str) else " ".join(m) for m in found["merges"]]
-    return families.Export(
+    return formats.Export(
         {
             "stage1_last.safetensors": codes,
-            "stage2_last.safetensors": families.saved(TABLE, above),
+            "stage2_last.safetensors": formats.saved(TABLE, above),
         },
         {
             "tokenizer/bpe-16k-vocab.json": json.dumps(
@@ -188,7 +188,7 @@ def from_mmjax(model: families.Model) -> families.Export:
     )
 
 
-def _fits(model: families.Model, words: text.Tokenizer | None) -> None:
+def _fits(model: formats.Model, words: text.Tokenizer | None) -> None:
     """UserError for what minDALL-E's code has not."""
     task: Mapping = model.task
     wanted = {

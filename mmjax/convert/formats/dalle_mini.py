@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from mmjax.convert import families
+from mmjax.convert import formats
 from mmjax.convert.read import Source
 from mmjax.errors import UserError
 
@@ -22,7 +22,7 @@ def known(keys: Iterable[str]) -> int:
     )
 
 
-def to_mmjax(source: Source) -> families.Model:
+def to_mmjax(source: Source) -> formats.Model:
     theirs = source.files["config.json"]
     layers = theirs.get("encoder_layers", "?"), theirs.get("decoder_layers", "?")
     raise UserError(
@@ -34,5 +34,5 @@ def to_mmjax(source: Source) -> families.Model:
     )
 
 
-def from_mmjax(model: families.Model) -> families.Export:
+def from_mmjax(model: formats.Model) -> formats.Export:
     raise UserError("dalle-mini's prior is an encoder and a decoder: none is written")

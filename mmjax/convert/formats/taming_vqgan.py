@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.convert import families
-from mmjax.convert.families import _stage1, _vqgan
+from mmjax.convert import formats
+from mmjax.convert.formats import _reference_tokenizers, _vqgan
 from mmjax.convert.name_table import Rule, Table
 from mmjax.convert.read import Source, read
 from mmjax.errors import UserError
@@ -36,10 +36,10 @@ def known(keys: Iterable[str]) -> int:
     return TABLE.known(keys)
 
 
-def to_mmjax(source: Source) -> families.Model:
-    arrays, kept = families.loaded(TABLE, networks(source, TRAINING))
+def to_mmjax(source: Source) -> formats.Model:
+    arrays, kept = formats.loaded(TABLE, networks(source, TRAINING))
     vocab_size, code_dim = arrays["params/codebook"].shape
-    arrays["likelihood/variance"] = families.unit()
+    arrays["likelihood/variance"] = formats.unit()
     net = _vqgan.numbers(arrays, source.place)
     spec = {
         "kind": "vqvae",
@@ -50,7 +50,7 @@ def to_mmjax(source: Source) -> families.Model:
         "net": {"kind": "vqgan", **net},
     }
     task = {"name": "vqvae", "tokenizer": spec, "kmeans": 0, "revive_below": 0.0}
-    return families.Model(task, picture(SIZE), None, arrays, kept)
+    return formats.Model(task, picture(SIZE), None, arrays, kept)
 
 
 def networks(source: Source, left_out: tuple[str, ...]) -> Source:
@@ -64,14 +64,14 @@ def picture(size: int) -> dict:
     return {"size": size, "mode": "crop", "method": "bilinear"}
 
 
-def from_mmjax(model: families.Model) -> families.Export:
+def from_mmjax(model: formats.Model) -> formats.Export:
     fits(model, ema=False)
     arrays = {k: v for k, v in model.arrays.items() if k != "likelihood/variance"}
-    tensors = families.saved(TABLE, families.replaced(model, arrays))
-    return families.Export({"model.safetensors": tensors})
+    tensors = formats.saved(TABLE, formats.replaced(model, arrays))
+    return formats.Export({"model.safetensors": tensors})
 
 
-def fits(model: families.Model, *, ema: bool, groups: int | None = 32) -> None:
+def fits(model: formats.Model, *, ema: bool, groups: int | None = 32) -> None:
     """UserError unless a tokenizer has VQGAN's networks, and so many groups."""
     spec = model.task["tokenizer"]
     kind = spec["net"].get("kind", "conv")
@@ -97,4 +97,6 @@ def compared(
 ) -> dict:
     """What the original gives for a batch, by its arrays and our numbers of them."""
     codes = spec["vocab_size"], spec["code_dim"]
-    return _stage1.taming(source.tensors, VqganNet(**spec["net"]), codes, batch)
+    return _reference_tokenizers.taming(
+        source.tensors, VqganNet(**spec["net"]), codes, batch
+    )

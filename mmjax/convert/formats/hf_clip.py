@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.convert import families
-from mmjax.convert.families import _clip, _originals, _words
-from mmjax.convert.families._rules import HUGGING_FACE, blocks, dense, norm, patches
+from mmjax.convert import formats
+from mmjax.convert.formats import _clip_config, _clip_tokenizer, _reference_clip
+from mmjax.convert.formats._rules import HUGGING_FACE, blocks, dense, norm, patches
 from mmjax.convert.name_table import Rule, Table
 from mmjax.convert.read import Source
 from mmjax.errors import UserError
@@ -95,13 +95,15 @@ def tower(fields: Mapping[str, Any]) -> dict[str, Any]:
         "width": fields["hidden_size"],
         "depth": fields["num_hidden_layers"],
         "heads": fields["num_attention_heads"],
-        "mlp_ratio": _clip.ratio(fields["intermediate_size"], fields["hidden_size"]),
-        "act": _clip.activation(fields["hidden_act"], ACTS, "hidden_act"),
+        "mlp_ratio": _clip_config.ratio(
+            fields["intermediate_size"], fields["hidden_size"]
+        ),
+        "act": _clip_config.activation(fields["hidden_act"], ACTS, "hidden_act"),
         "eps": fields["layer_norm_eps"],
     }
 
 
-def to_mmjax(source: Source) -> families.Model:
+def to_mmjax(source: Source) -> formats.Model:
     theirs = _config(source)
     text, vision = (
         merged(theirs, "text_config", _TEXT),
@@ -109,11 +111,11 @@ def to_mmjax(source: Source) -> families.Model:
     )
     if vision["num_channels"] != 3:
         raise UserError(f"{source.place}: {vision['num_channels']} channels: 3 fit")
-    arrays, kept = families.loaded(TABLE, source)
+    arrays, kept = formats.loaded(TABLE, source)
     image, mean, std = preprocessing(source, vision["image_size"])
     context = text["max_position_embeddings"]
-    words = _words.of_folder(source, context, text["vocab_size"])
-    task = _clip.task(
+    words = _clip_tokenizer.of_folder(source, context, text["vocab_size"])
+    task = _clip_config.task(
         {"kind": "vit", "patch": vision["patch_size"], **tower(vision)},
         {"kind": "transformer", **tower(text)},
         embed_dim=theirs.get("projection_dim", 512),
@@ -124,10 +126,10 @@ def to_mmjax(source: Source) -> families.Model:
         mean=mean,
         std=std,
     )
-    return families.Model(
+    return formats.Model(
         task=task,
         image=image,
-        tokenizer=words or _words.clip(context, source),
+        tokenizer=words or _clip_tokenizer.clip(context, source),
         arrays=arrays,
         kept=kept,
     )
@@ -155,21 +157,21 @@ def preprocessing(source: Source, size: int) -> tuple[dict[str, Any], tuple, tup
     image = {
         "size": size,
         "mode": mode,
-        "method": _clip.method(found.get("resample", 3)),
+        "method": _clip_config.method(found.get("resample", 3)),
     }
     if abs(found.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
         raise UserError(f"{source.place}: rescale_factor is not 1/255")
-    mean = tuple(found.get("image_mean", _clip.CLIP_MEAN))
-    return image, mean, tuple(found.get("image_std", _clip.CLIP_STD))
+    mean = tuple(found.get("image_mean", _clip_config.CLIP_MEAN))
+    return image, mean, tuple(found.get("image_std", _clip_config.CLIP_STD))
 
 
-def from_mmjax(model: families.Model) -> families.Export:
-    dual, task = _clip.dual(model.task), model.task
+def from_mmjax(model: formats.Model) -> formats.Export:
+    dual, task = _clip_config.dual(model.task), model.task
     if not isinstance(dual.image, ViT) or dual.image.pool != "token":
         raise UserError("CLIPModel has a ViT with a class token: use --to open_clip")
     if dual.text.pool != "end" or dual.init_bias is not None:
         raise UserError("CLIPModel has no logit bias and pools at the end of a text")
-    end = _words.end_id(task, model.tokenizer)
+    end = _clip_tokenizer.end_id(task, model.tokenizer)
     config = {
         "model_type": "clip",
         "architectures": ["CLIPModel"],
@@ -193,13 +195,13 @@ def from_mmjax(model: families.Model) -> families.Export:
             "projection_dim": dual.embed_dim,
         },
     }
-    files, notes = _words.hugging_face_files(model.tokenizer)
+    files, notes = _clip_tokenizer.hugging_face_files(model.tokenizer)
     files["config.json"] = json.dumps(config, indent=2)
     files["preprocessor_config.json"] = json.dumps(
         processor(model, "CLIPImageProcessor"), indent=2
     )
-    tensors = families.saved(TABLE, model)
-    return families.Export({"model.safetensors": tensors}, files, notes)
+    tensors = formats.saved(TABLE, model)
+    return formats.Export({"model.safetensors": tensors}, files, notes)
 
 
 def numbers(tower: Any) -> dict[str, Any]:
@@ -207,15 +209,15 @@ def numbers(tower: Any) -> dict[str, Any]:
     acts = {ours: theirs for theirs, ours in ACTS.items()}
     return {
         "hidden_size": tower.width,
-        "intermediate_size": _clip.hidden(tower),
+        "intermediate_size": _clip_config.hidden(tower),
         "num_hidden_layers": tower.depth,
-        "num_attention_heads": _clip.heads(tower),
-        "hidden_act": _clip.activation(tower.act, acts, "act"),
+        "num_attention_heads": _clip_config.heads(tower),
+        "hidden_act": _clip_config.activation(tower.act, acts, "act"),
         "layer_norm_eps": tower.eps,
     }
 
 
-def processor(model: families.Model, kind: str) -> dict[str, Any]:
+def processor(model: formats.Model, kind: str) -> dict[str, Any]:
     """preprocessor_config.json of `config.data.image` and the task's mean and std."""
     size, squash = model.image["size"], model.image["mode"] == "squash"
     whole = {"height": size, "width": size}
@@ -223,7 +225,7 @@ def processor(model: families.Model, kind: str) -> dict[str, Any]:
         "image_processor_type": kind,
         "do_resize": True,
         "size": whole if squash else {"shortest_edge": size},
-        "resample": _clip.resample(model.image),
+        "resample": _clip_config.resample(model.image),
         "do_center_crop": not squash,
         "crop_size": whole,
         "do_rescale": True,
@@ -237,4 +239,4 @@ def processor(model: families.Model, kind: str) -> dict[str, Any]:
 
 def reference(folder: pathlib.Path, batch: Mapping[str, np.ndarray]) -> dict:
     """Outputs of transformers' model, opened from `folder`."""
-    return _originals.hugging_face("CLIPModel", folder, batch)
+    return _reference_clip.hugging_face("CLIPModel", folder, batch)

@@ -9,9 +9,14 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from mmjax.convert import families
-from mmjax.convert.families import _clip, _originals, _pieces, hf_clip
-from mmjax.convert.families._rules import (
+from mmjax.convert import formats
+from mmjax.convert.formats import (
+    _clip_config,
+    _reference_clip,
+    _siglip_tokenizer,
+    hf_clip,
+)
+from mmjax.convert.formats._rules import (
     HUGGING_FACE,
     blocks,
     dense,
@@ -86,7 +91,7 @@ def known(keys: Iterable[str]) -> int:
     return TABLE.known(keys)
 
 
-def to_mmjax(source: Source) -> families.Model:
+def to_mmjax(source: Source) -> formats.Model:
     config = source.files["config.json"]
     text = hf_clip.merged(config, "text_config", _TEXT)
     vision = hf_clip.merged(config, "vision_config", _VISION)
@@ -98,12 +103,16 @@ def to_mmjax(source: Source) -> families.Model:
             f"{source.place}: the text's projection_size {text['projection_size']} and "
             f"the image's hidden_size {width} differ: the towers do not meet"
         )
-    arrays, kept = families.loaded(TABLE, source)
+    arrays, kept = formats.loaded(TABLE, source)
     image, mean, std = hf_clip.preprocessing(source, vision["image_size"])
     if "preprocessor_config.json" not in source.files:
-        image, mean, std = image | {"mode": "squash"}, _clip.HALF, _clip.HALF
+        image, mean, std = (
+            image | {"mode": "squash"},
+            _clip_config.HALF,
+            _clip_config.HALF,
+        )
     context = text["max_position_embeddings"]
-    task = _clip.task(
+    task = _clip_config.task(
         {
             "kind": "vit",
             "pool": "map",
@@ -126,17 +135,17 @@ def to_mmjax(source: Source) -> families.Model:
         mean=mean,
         std=std,
     )
-    return families.Model(
+    return formats.Model(
         task=task,
         image=image,
-        tokenizer=_pieces.of_folder(source, context, text["vocab_size"]),
+        tokenizer=_siglip_tokenizer.of_folder(source, context, text["vocab_size"]),
         arrays=arrays,
         kept=kept,
     )
 
 
-def from_mmjax(model: families.Model) -> families.Export:
-    dual = _clip.dual(model.task)
+def from_mmjax(model: formats.Model) -> formats.Export:
+    dual = _clip_config.dual(model.task)
     image, text = dual.image, dual.text
     fits = getattr(image, "pool", "") == "map" and text.pool == "last"
     if not (fits and not text.causal and text.project_bias):
@@ -163,15 +172,15 @@ def from_mmjax(model: families.Model) -> families.Export:
             "patch_size": image.patch,
         },
     }
-    files, notes = _pieces.hugging_face_files(model.tokenizer)
+    files, notes = _siglip_tokenizer.hugging_face_files(model.tokenizer)
     files["config.json"] = json.dumps(config, indent=2)
     processor = hf_clip.processor(model, "SiglipImageProcessor")
     files["preprocessor_config.json"] = json.dumps(processor, indent=2)
-    return families.Export(
-        {"model.safetensors": families.saved(TABLE, model)}, files, notes
+    return formats.Export(
+        {"model.safetensors": formats.saved(TABLE, model)}, files, notes
     )
 
 
 def reference(folder: pathlib.Path, batch: Mapping[str, np.ndarray]) -> dict:
     """Outputs of transformers' model, opened from `folder`."""
-    return _originals.hugging_face("SiglipModel", folder, batch)
+    return _reference_clip.hugging_face("SiglipModel", folder, batch)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mmjax.convert.families._rules import norm
+from mmjax.convert.formats._rules import norm
 from mmjax.convert.name_table import Rule
 from mmjax.convert.transforms import CONV, DENSE, POINT, Form, joined
 from mmjax.errors import UserError

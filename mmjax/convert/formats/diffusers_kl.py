@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.convert import families
-from mmjax.convert.families import _vqgan, diffusers_vq
-from mmjax.convert.families.taming_vqgan import picture
+from mmjax.convert import formats
+from mmjax.convert.formats import _vqgan, diffusers_vq
+from mmjax.convert.formats.taming_vqgan import picture
 from mmjax.convert.read import Source
 from mmjax.errors import UserError
 from mmjax.models import autoencoder_kl
@@ -28,7 +28,7 @@ def known(keys: Iterable[str]) -> int:
     return diffusers_vq.table(_ANY, _vqgan.DIFFUSERS).known(keys)
 
 
-def to_mmjax(source: Source) -> families.Model:
+def to_mmjax(source: Source) -> formats.Model:
     theirs = source.files["config.json"]
     maps = [theirs.get(f"use_{name}conv", True) for name in ("quant_", "post_quant_")]
     if len(set(maps)) > 1:
@@ -49,10 +49,10 @@ def to_mmjax(source: Source) -> families.Model:
         "shift": float(theirs.get("shift_factor") or 0.0),
     }
     task = {"name": TASK, "model": model}
-    return families.Model(task, picture(size), None, arrays, kept)
+    return formats.Model(task, picture(size), None, arrays, kept)
 
 
-def from_mmjax(model: families.Model) -> families.Export:
+def from_mmjax(model: formats.Model) -> formats.Export:
     spec = autoencoder_kl.Spec(**model.task["model"])
     net = autoencoder_kl.VqganNet(**spec.net)
     if net.points and spec.code_dim != net.hidden:
@@ -62,7 +62,7 @@ def from_mmjax(model: families.Model) -> families.Export:
         )
     names = _vqgan.DIFFUSERS_OLD if model.kept.get("old_names") else _vqgan.DIFFUSERS
     made = diffusers_vq.table(len(net.mult), names)
-    tensors = families.saved(made, model)
+    tensors = formats.saved(made, model)
     config: dict[str, Any] = {
         **diffusers_vq.numbers(net, CLASS),
         "sample_size": spec.image_size,

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from mmjax.convert.families import _words
+from mmjax.convert.formats import _clip_tokenizer
 from mmjax.convert.read import Source
 from mmjax.data import pieces
 from mmjax.errors import UserError
@@ -55,7 +55,7 @@ def _token(theirs: dict[str, Any], name: str) -> str:
 
 def hugging_face_files(tokenizer: str | None) -> tuple[dict[str, str], tuple[str, ...]]:
     """Files for transformers, and notes."""
-    words = _words.opened(tokenizer)
+    words = _clip_tokenizer.opened(tokenizer)
     if not isinstance(words, pieces.PieceTokenizer):
         return {}, ("the tokenizer is not one of SigLIP's kind: it is not written",)
     engine = pieces.opened(words.words)

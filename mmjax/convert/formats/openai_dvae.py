@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from mmjax.convert import families
-from mmjax.convert.families import _stage1
+from mmjax.convert import formats
+from mmjax.convert.formats import _reference_tokenizers
 from mmjax.convert.name_table import Rule, Table
 from mmjax.convert.read import Source, read
 from mmjax.convert.transforms import CONV, POINT, Form
@@ -61,8 +61,8 @@ def known(keys: Iterable[str]) -> int:
     return TABLE.known(keys)
 
 
-def to_mmjax(source: Source) -> families.Model:
-    arrays, kept = families.loaded(TABLE, source)
+def to_mmjax(source: Source) -> formats.Model:
+    arrays, kept = formats.loaded(TABLE, source)
     groups, blocks = 0, 0
     for path in arrays:
         name = path.split("/")[2]
@@ -82,13 +82,13 @@ def to_mmjax(source: Source) -> families.Model:
     # As openai/DALL-E's notebook prepares a picture: the short side, then the centre.
     image = {"size": SIZE, "mode": "crop", "method": "lanczos"}
     task = {"name": TASK, "tokenizer": spec}
-    return families.Model(task, image, None, arrays, kept)
+    return formats.Model(task, image, None, arrays, kept)
 
 
-def from_mmjax(model: families.Model) -> families.Export:
+def from_mmjax(model: formats.Model) -> formats.Export:
     left = "relaxation/temperature"
     arrays = {k: v for k, v in model.arrays.items() if k != left}
-    both = families.saved(TABLE, families.replaced(model, arrays))
+    both = formats.saved(TABLE, formats.replaced(model, arrays))
     files = {}
     for side in ("encoder", "decoder"):
         head = f"{side}."
@@ -97,10 +97,12 @@ def from_mmjax(model: families.Model) -> families.Export:
         }
     if not all(files.values()):
         raise UserError("a dVAE has an encoder and a decoder, and one is empty")
-    return families.Export(files)
+    return formats.Export(files)
 
 
 def reference(folder: pathlib.Path, batch: Mapping[str, np.ndarray]) -> dict:
     """Outputs of OpenAI's networks with the arrays in `folder`."""
     source = read(folder)
-    return _stage1.dall_e(source.tensors, to_mmjax(source).task["tokenizer"], batch)
+    return _reference_tokenizers.dall_e(
+        source.tensors, to_mmjax(source).task["tokenizer"], batch
+    )
