@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageFilter
 
-from mmjax.data import oracle
+from mmjax.data.shapes import oracle
 from mmjax.data.sources import shapes
 
 Damage = Callable[[np.ndarray, np.random.Generator], np.ndarray]

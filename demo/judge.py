@@ -12,7 +12,7 @@ import numpy as np
 
 from mmjax import generate, notebook, runtime
 from mmjax.data import prompts as prompts_lib
-from mmjax.data import scene as scene_lib
+from mmjax.data.shapes import scene
 from mmjax.data.sources import open_source
 from mmjax.evaluators import judges, picture, tiles
 from mmjax_demo import report, samples
@@ -168,7 +168,7 @@ def _distances(
     real_md = clip.embed_images([real[i]["image"] for i in later])
     image_pkd, _ = generate.embeddings(clip, made)
     found = judges.fid(image_pkd, real_md, one, **DRAW)
-    classes_cd = clip.embed_texts([f"a {name}" for name in scene_lib.CLASS_NAMES])
+    classes_cd = clip.embed_texts([f"a {name}" for name in scene.CLASS_NAMES])
     logits_pkc = clip.logits(image_pkd, classes_cd)
     found |= judges.inception_score(logits_pkc, one, **DRAW)
     train = [open_source(spec) for spec in plan.train]

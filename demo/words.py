@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mmjax.data import scene
+from mmjax.data.shapes import scene
 
 OTHER = "Other numbers"
 SPLITS = {

@@ -17,7 +17,7 @@ class Record(TypedDict):
     of the picture, row by row; in place of `image` in a source of tokens (`stage1`).
     text: captions, possibly none. key: a stable name. label: index into the source's
     `class_names`. boxes: float32 (N, 4), each (x, y, width, height) in pixels from the
-    top left. scene: `mmjax.data.scene.Scene`.
+    top left. scene: `mmjax.data.shapes.scene.Scene`.
     """
 
     image: NotRequired[np.ndarray]

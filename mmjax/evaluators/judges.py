@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from mmjax.data.scene import Scene
+from mmjax.data.shapes.scene import Scene
 from mmjax.evaluators import bootstrap, copying, frechet, scenes
 from mmjax.sampling import rerank
 

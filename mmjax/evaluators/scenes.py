@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from mmjax.data import oracle
-from mmjax.data.scene import Scene
+from mmjax.data.shapes import oracle
+from mmjax.data.shapes.scene import Scene
 
 ATTRIBUTES = oracle.ATTRIBUTES
 _ALONE = 1000  # pictures, ten seconds, that are not worth starting processes for

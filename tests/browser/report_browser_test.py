@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmjax.data.scene import CLASS_NAMES
+from mmjax.data.shapes.scene import CLASS_NAMES
 from mmjax.data.sources import open_source
 from mmjax.evaluators import picture, tiles
 from mmjax_demo import report

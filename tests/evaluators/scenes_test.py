@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmjax.data import oracle
+from mmjax.data.shapes import oracle
 from mmjax.data.sources import open_source
 from mmjax.evaluators import scenes
 

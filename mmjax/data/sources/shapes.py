@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mmjax.data import records, render, scene
+from mmjax.data import records
+from mmjax.data.shapes import render, scene
 from mmjax.errors import UserError
 
 COUNTS = {"train": 20_000, "val": 1_000, "unseen": 1_000}  # records, by default

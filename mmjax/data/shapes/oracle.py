@@ -14,8 +14,8 @@ import itertools
 import cv2
 import numpy as np
 
-from mmjax.data import oracle_fit
-from mmjax.data.scene import (
+from mmjax.data.shapes import oracle_fit
+from mmjax.data.shapes.scene import (
     BACKGROUNDS,
     COLOURS,
     RGB,

@@ -6,7 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
-from mmjax.data import records, render, scene
+from mmjax.data import records
+from mmjax.data.shapes import render, scene
 from mmjax.data.sources import open_source, shapes
 from mmjax.errors import UserError
 

@@ -8,7 +8,7 @@ import math
 import cv2
 import numpy as np
 
-from mmjax.data.scene import Object, Scene
+from mmjax.data.shapes.scene import Object, Scene
 
 
 def render(scene: Scene, size: int) -> np.ndarray:

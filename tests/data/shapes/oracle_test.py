@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mmjax.data import oracle, render, scene
+from mmjax.data.shapes import oracle, render, scene
 from mmjax.data.sources import shapes
 
 

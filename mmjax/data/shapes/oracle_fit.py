@@ -12,8 +12,8 @@ import functools
 
 import numpy as np
 
-from mmjax.data import render
-from mmjax.data.scene import SHAPES, TILT
+from mmjax.data.shapes import render
+from mmjax.data.shapes.scene import SHAPES, TILT
 
 # From RGB, JPEG's matrix (ITU-T T.871); white noise stays nearly white.
 LUMA_CHROMA = np.array(
