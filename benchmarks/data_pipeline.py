@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmjax.data import image, pipeline, text
+from mmjax.data import image, pipeline, tokenizers
 from mmjax.data.image import ImageConfig
 from mmjax.data.sources import open_source
 
@@ -84,7 +84,7 @@ class OpenClipSet:
 class SameOpsSet:
     """The same record by our own decoder, crop and tokenizer."""
 
-    def __init__(self, source: Any, size: int, tokenizer: text.Tokenizer):
+    def __init__(self, source: Any, size: int, tokenizer: tokenizers.Tokenizer):
         self.source, self.tokenizer = source, tokenizer
         self.cfg = ImageConfig(size=size)
 
@@ -116,7 +116,7 @@ def torch_batches(data: Any, batch: int) -> Iterator[Any]:
 
 
 def our_batches(
-    source: Any, size: int, batch: int, tokenizer: text.Tokenizer, **options: int
+    source: Any, size: int, batch: int, tokenizer: tokenizers.Tokenizer, **options: int
 ) -> pipeline.TrainIterator:
     cfg = ImageConfig(size=size)
     return pipeline.train_iterator(
@@ -153,7 +153,7 @@ def rate(batches: Iterator[Any], batch: int, seconds: float) -> tuple[float, flo
 
 
 def measure(
-    source: Any, size: int, tokenizer: text.Tokenizer, args: argparse.Namespace
+    source: Any, size: int, tokenizer: tokenizers.Tokenizer, args: argparse.Namespace
 ) -> dict[str, Any]:
     """Medians of all peers at one size, taken in turn."""
     ours = functools.partial(our_batches, source, size, args.batch, tokenizer)
@@ -199,7 +199,7 @@ def main() -> None:
     vocabulary = (
         pathlib.Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
     )
-    tokenizer = text.build({"kind": "clip", "path": str(vocabulary)})
+    tokenizer = tokenizers.build({"kind": "clip", "path": str(vocabulary)})
     with tempfile.TemporaryDirectory() as folder:
         shard = pathlib.Path(folder, "x.tar")
         write_shard(shard, args.images)

@@ -266,7 +266,7 @@ def sampler(args: argparse.Namespace) -> Callable[[int], np.ndarray]:
     import jax.numpy as jnp
     from ml_collections import ConfigDict
 
-    from mmjax.data import text
+    from mmjax.data import tokenizers
     from mmjax.generate import Generator
     from mmjax.notebook import Run
     from mmjax.state import TrainState
@@ -277,7 +277,7 @@ def sampler(args: argparse.Namespace) -> Callable[[int], np.ndarray]:
     config.task = ConfigDict({"name": "prior", **prior_step.prior_fields(args)})
     config.data.tokenizer = dict(kind="bytes", context=args.context)
     config.data.image.size = 4 * args.grid
-    tokenizer = text.build({"kind": "bytes", "context": args.context})
+    tokenizer = tokenizers.build({"kind": "bytes", "context": args.context})
     parts = setup.build(config, tokenizer=tokenizer)
     made = jax.jit(parts.task.init)(jax.random.key(0), parts.example())
     state = TrainState(jnp.zeros((), jnp.int32), made, (), None, jax.random.key(1))

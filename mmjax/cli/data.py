@@ -105,13 +105,13 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _bpe(args: argparse.Namespace) -> int:
-    from mmjax.data import text
+    from mmjax.data import tokenizers
     from mmjax.data.sources import open_source
 
     if not args.out.absolute().parent.is_dir():
         raise UserError(f"--out {args.out}: there is no folder {args.out.parent}")
     sources = [open_source(spec) for spec in args.sources]
-    made = text.train_bpe(
+    made = tokenizers.train_bpe(
         (caption for source in sources for caption in source.texts()),
         vocab_size=args.vocab_size,
         context=args.context,

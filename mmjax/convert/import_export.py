@@ -15,7 +15,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from mmjax import schema, tree
-from mmjax.data import text
+from mmjax.data import tokenizers
 from mmjax.errors import UserError
 from mmjax.state import TrainState, Vars
 from mmjax.train import checkpoint, setup
@@ -75,7 +75,9 @@ def bring_in(
     made = _config(model).lock()
     parts = setup.build(
         config_lib.override(made, overrides),
-        tokenizer=None if model.tokenizer is None else text.from_json(model.tokenizer),
+        tokenizer=None
+        if model.tokenizer is None
+        else tokenizers.from_json(model.tokenizer),
     )
     scanned = getattr(parts.task, "scan", False)
     arrays = name_table.stacked(model.arrays) if scanned else dict(model.arrays)
@@ -112,7 +114,7 @@ def _config(model: Any) -> ConfigDict:
     """The config of a run that was never trained."""
     words: dict[str, Any] = {"kind": "none"}
     if model.tokenizer is not None:
-        built = text.from_json(model.tokenizer)
+        built = tokenizers.from_json(model.tokenizer)
         words = {"kind": built.kind, "context": built.context}
     image = dict(model.image)
     return ConfigDict(

@@ -19,7 +19,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from mmjax import parallel, schema, tree
-from mmjax.data import text
+from mmjax.data import tokenizers
 from mmjax.errors import UserError
 from mmjax.planning import hlo
 from mmjax.state import TrainState
@@ -70,10 +70,10 @@ def batch_of(cfg: setup.RunConfig, rows: int) -> dict[str, jax.ShapeDtypeStruct]
         "label": jax.ShapeDtypeStruct((rows,), jnp.int32),
     }
     words = schema.from_mapping(
-        text.TokenizerConfig, cfg.data.tokenizer, "config.data.tokenizer"
+        tokenizers.TokenizerConfig, cfg.data.tokenizer, "config.data.tokenizer"
     )
     if words.kind != "none":
-        context = words.context or text.CONTEXT
+        context = words.context or tokenizers.CONTEXT
         shapes["tokens"] = jax.ShapeDtypeStruct((rows, context), jnp.int32)
         shapes["token_mask"] = jax.ShapeDtypeStruct((rows, context), jnp.bool_)
     return shapes

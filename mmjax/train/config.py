@@ -151,14 +151,14 @@ def _add_default(config: ConfigDict, node: ConfigDict, above: list, key: str) ->
 def _section(config: ConfigDict, above: Iterable[str]) -> dict[str, Any]:
     """Defaults of the dataclass that reads a section, those a flag can set."""
     from mmjax import parallel
-    from mmjax.data import image, text
+    from mmjax.data import image, tokenizers
     from mmjax.train import checkpoint, optim, setup
 
     known: dict[tuple[str, ...], Any] = {
         (): setup.RunConfig,
         ("data",): setup.DataConfig,
         ("data", "image"): image.ImageConfig,
-        ("data", "tokenizer"): text.TokenizerConfig,
+        ("data", "tokenizer"): tokenizers.TokenizerConfig,
         ("optim",): optim.OptimConfig,
         ("parallel",): parallel.ParallelConfig,
         ("parallel", "mesh"): parallel.MeshConfig,

@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mmjax import evaluators, parallel, runtime, schema, tree
-from mmjax.data import pipeline, text, token_cache
+from mmjax.data import pipeline, token_cache, tokenizers
 from mmjax.data.image import ImageConfig
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
@@ -65,7 +65,7 @@ class Parts:
     config: ConfigDict
     cfg: RunConfig
     layout: parallel.Layout
-    tokenizer: text.Tokenizer | None  # None: batches carry no text
+    tokenizer: tokenizers.Tokenizer | None  # None: batches carry no text
     task: base.Task
 
     @functools.cached_property
@@ -81,7 +81,7 @@ class Parts:
     @property
     def dropout(self) -> float:
         """BPE-dropout of the training captions."""
-        return text.dropout(self.cfg.data.tokenizer)
+        return tokenizers.dropout(self.cfg.data.tokenizer)
 
     @functools.cached_property
     def predict(self) -> dict[str, Any]:
@@ -115,7 +115,9 @@ def _open_train(cfg: DataConfig) -> Any:
     return open_source(spec)
 
 
-def build(config: ConfigDict, *, tokenizer: text.Tokenizer | None = None) -> Parts:
+def build(
+    config: ConfigDict, *, tokenizer: tokenizers.Tokenizer | None = None
+) -> Parts:
     """Checks a config against itself, the devices and the data. No weights yet."""
     cfg = schema.from_mapping(RunConfig, config, "config")
     for key in ("steps", "batch_size", "log_every"):
@@ -127,7 +129,7 @@ def build(config: ConfigDict, *, tokenizer: text.Tokenizer | None = None) -> Par
     wordless = "kind" in spec and spec["kind"] == "none"
     if tokenizer is None and not wordless:  # else the data need not be here
         texts = _open_train(cfg.data).texts()
-        tokenizer = text.build(cfg.data.tokenizer, texts=texts)
+        tokenizer = tokenizers.build(cfg.data.tokenizer, texts=texts)
     facts = {"image_size": cfg.data.image.size}
     if tokenizer is not None:
         facts |= {"vocab_size": tokenizer.vocab_size, "context": tokenizer.context}
@@ -148,9 +150,9 @@ def reopen(config: ConfigDict, workdir: pathlib.Path) -> Parts:
     return build(config, tokenizer=tokenizer)
 
 
-def _saved_tokenizer(saved_run: Mapping) -> text.Tokenizer | None:
+def _saved_tokenizer(saved_run: Mapping) -> tokenizers.Tokenizer | None:
     saved = saved_run["tokenizer"]
-    return None if saved is None else text.from_json(saved)
+    return None if saved is None else tokenizers.from_json(saved)
 
 
 def optimizer(parts: Parts) -> tuple:

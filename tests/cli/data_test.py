@@ -2,7 +2,7 @@ import pytest
 from PIL import Image
 
 from mmjax import cli
-from mmjax.data import text
+from mmjax.data import tokenizers
 from mmjax.data.sources import open_source
 
 
@@ -42,7 +42,7 @@ def test_bpe(tmp_path, capsys):
     spec = "shapes:train?size=16&count=50"
     argv = ["data", "bpe", spec, "--vocab-size", "600", "--context", "12"]
     assert cli.main([*argv, "--out", str(out)]) == 0
-    made = text.load(out)
+    made = tokenizers.load(out)
     assert made.kind == "bpe" and made.context == 12 and made.vocab_size <= 600
     said = capsys.readouterr().out
     assert str(made.vocab_size) in said and f"tokenizer.path={out}" in said

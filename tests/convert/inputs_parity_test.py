@@ -9,7 +9,7 @@ from PIL import Image
 
 from mmjax.convert.formats import _clip_tokenizer, hf_clip
 from mmjax.convert.read import Source
-from mmjax.data import image, text
+from mmjax.data import image, tokenizers
 
 open_clip = pytest.importorskip("open_clip")
 transformers = pytest.importorskip("transformers")
@@ -28,7 +28,7 @@ def members(bundle, suffix):
 @pytest.fixture(scope="module")
 def clip(bundle):
     path = bundle / "reference/openai_clip/bpe_simple_vocab_16e6.txt.gz"
-    return text.build({"kind": "clip", "path": str(path)})
+    return tokenizers.build({"kind": "clip", "path": str(path)})
 
 
 @pytest.fixture(scope="module")

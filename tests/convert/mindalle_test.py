@@ -11,7 +11,7 @@ import tokenizers
 from mmjax import cli, notebook
 from mmjax.convert import formats, import_export, read
 from mmjax.convert.formats import mindalle
-from mmjax.data import text as data_text
+from mmjax.data import tokenizers as tokenizers_lib
 from mmjax.errors import UserError
 
 SMALL = {"width": 128, "depth": 2, "context": 8, "codes": 16, "grid": 4, "vocab": 64}
@@ -104,7 +104,7 @@ def test_there_and_back_to_the_bit(folder, model, tmp_path):
 
 
 def test_texts_have_the_ids_that_minDALLE_gives_them(folder, model):
-    ours = data_text.from_json(model.tokenizer)
+    ours = tokenizers_lib.from_json(model.tokenizer)
     files = (
         folder / "tokenizer" / f"bpe-16k-{x}" for x in ("vocab.json", "merges.txt")
     )

@@ -228,10 +228,10 @@ def test_eval_masks_broken_records(caplog):
 
 
 def test_bundle_trains_from_tar_shards(bundle):
-    from mmjax.data import text
+    from mmjax.data import tokenizers
 
     source = open_source(f"webdataset:{bundle}/flickr8k/flickr8k-dev-*.tar")
-    tokenizer = text.build({"kind": "bytes", "context": 40})
+    tokenizer = tokenizers.build({"kind": "bytes", "context": 40})
     cfg = ImageConfig(size=32)
     it = pipeline.train_iterator(source, tokenizer, cfg, batch_size=32, seed=0)
     batch = next(it)

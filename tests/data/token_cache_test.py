@@ -8,7 +8,7 @@ import multiprocessing
 import numpy as np
 import pytest
 
-from mmjax.data import pipeline, records, text, token_cache
+from mmjax.data import pipeline, records, token_cache, tokenizers
 from mmjax.data.image import ImageConfig
 from mmjax.data.records import BrokenRecord
 from mmjax.data.sources import open_source
@@ -96,7 +96,7 @@ def test_tokens_above_65535(tmp_path):
 
 
 def batches(source, count=14, **options):
-    tokenizer = text.build({"kind": "bytes", "context": 48})
+    tokenizer = tokenizers.build({"kind": "bytes", "context": 48})
     options = {"batch_size": 8, "seed": 4, "threads": 0, "max_broken": 1.0} | options
     running = pipeline.train_iterator(source, tokenizer, CFG, **options)
     try:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.data import pipeline, text
+from mmjax.data import pipeline, tokenizers
 from mmjax.data.image import ImageConfig
 from mmjax.data.records import BrokenRecord
 from mmjax.data.sources import open_source
@@ -67,7 +67,7 @@ def colour_run(workdir):
         step=3,
         fingerprint="abcd",
         predict=predict | {"features": features},
-        tokenizer=text.build({"kind": "bytes"}),
+        tokenizer=tokenizers.build({"kind": "bytes"}),
         image_cfg=CFG,
         batch_size=16,
     )
@@ -77,7 +77,7 @@ def make_env(sample=None, raw=shapes_of, **more):
     values = {
         "predict": {"sample": sample or knows_the_answers(open_source(SPEC))},
         "raw": {"sample": raw},
-        "tokenizer": text.build({"kind": "bytes", "context": 120}),
+        "tokenizer": tokenizers.build({"kind": "bytes", "context": 120}),
         "image_cfg": CFG,
         "batch_size": 8,
         "open_source": open_source,

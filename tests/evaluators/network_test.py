@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmjax.data import text
+from mmjax.data import tokenizers
 from mmjax.data.image import ImageConfig
 from mmjax.errors import UserError
 from mmjax.evaluators import Env, Network, network
@@ -27,7 +27,7 @@ def run():
         step=7,
         fingerprint="f",
         predict={"features": features, "embed_text": embed_text},
-        tokenizer=text.build({"kind": "bytes", "context": 6}),
+        tokenizer=tokenizers.build({"kind": "bytes", "context": 6}),
         image_cfg=ImageConfig(size=8, mode="squash"),
         batch_size=4,
     )

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmjax.convert.read import Source
-from mmjax.data import bpe, text
+from mmjax.data import tokenizers
+from mmjax.data.tokenizers import merges as merges_lib
 from mmjax.errors import UserError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -40,11 +41,11 @@ def clip(context: int, source: Source) -> str:
     if found and found.origin:
         folders.append(pathlib.Path(found.origin).parent)
     for folder in folders:
-        if (folder / bpe.CLIP_FILE).is_file():
-            spec = {"kind": "clip", "path": str(folder / bpe.CLIP_FILE)}
-            return text.build(spec | {"context": context}).to_json()
+        if (folder / merges_lib.CLIP_FILE).is_file():
+            spec = {"kind": "clip", "path": str(folder / merges_lib.CLIP_FILE)}
+            return tokenizers.build(spec | {"context": context}).to_json()
     raise UserError(
-        f"{source.place}: CLIP's tokenizer is not in it: put {bpe.CLIP_FILE} of "
+        f"{source.place}: CLIP's tokenizer is not in it: put {merges_lib.CLIP_FILE} of "
         f"github.com/openai/CLIP into {source.folder}, or set MMJAX_DATA"
     )
 
@@ -59,7 +60,10 @@ def of_folder(source: Source, context: int, vocab_size: int) -> str | None:
     merges_file = source.folder / "merges.txt"
     if words is not None:
         model = words.get("model", {})
-        if model.get("type") != "BPE" or model.get("end_of_word_suffix") != bpe.END:
+        if (
+            model.get("type") != "BPE"
+            or model.get("end_of_word_suffix") != merges_lib.END
+        ):
             raise UserError(
                 f"{source.place}: tokenizer.json is a {model.get('type')}, not CLIP's "
                 "byte-pair encoding: this model's text cannot be read here"
@@ -73,7 +77,7 @@ def of_folder(source: Source, context: int, vocab_size: int) -> str | None:
     else:
         return None
     built = from_merges(merges, context)
-    known = (*bpe.vocabulary(merges), START, END)
+    known = (*merges_lib.vocabulary(merges), START, END)
     if built.vocab_size != vocab_size or (
         ids is not None and any(ids.get(word) != i for i, word in enumerate(known))
     ):
@@ -84,15 +88,21 @@ def of_folder(source: Source, context: int, vocab_size: int) -> str | None:
     return built.to_json()
 
 
-def from_merges(merges: Sequence[tuple[str, str]], context: int) -> text.Tokenizer:
+def from_merges(
+    merges: Sequence[tuple[str, str]], context: int
+) -> tokenizers.Tokenizer:
     """A lower-casing tokenizer; of kind `clip` where it is as large as CLIP's."""
-    kind = "clip" if len(merges) == bpe.CLIP_VOCAB - bpe.BASE - bpe.SPECIALS else "bpe"
-    return text.BpeTokenizer(kind, tuple(merges), context=context, lower=True)
+    kind = (
+        "clip"
+        if len(merges) == merges_lib.CLIP_VOCAB - merges_lib.BASE - merges_lib.SPECIALS
+        else "bpe"
+    )
+    return tokenizers.BpeTokenizer(kind, tuple(merges), context=context, lower=True)
 
 
-def opened(tokenizer: str | None) -> text.Tokenizer | None:
+def opened(tokenizer: str | None) -> tokenizers.Tokenizer | None:
     """The tokenizer of our JSON."""
-    return None if tokenizer is None else text.from_json(tokenizer)
+    return None if tokenizer is None else tokenizers.from_json(tokenizer)
 
 
 def hugging_face_files(tokenizer: str | None) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -100,7 +110,7 @@ def hugging_face_files(tokenizer: str | None) -> tuple[dict[str, str], tuple[str
     words = opened(tokenizer)
     if words is None or not words.merges:
         return {}, ("the tokenizer is not a byte-pair encoding: it is not written",)
-    known = (*bpe.vocabulary(words.merges), START, END)
+    known = (*merges_lib.vocabulary(words.merges), START, END)
     vocab = {word: i for i, word in enumerate(known)}
     lines = [_MERGES_HEAD, *(" ".join(merge) for merge in words.merges), ""]
     config = {

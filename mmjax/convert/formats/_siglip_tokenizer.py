@@ -5,7 +5,7 @@ from typing import Any
 
 from mmjax.convert.formats import _clip_tokenizer
 from mmjax.convert.read import Source
-from mmjax.data import pieces
+from mmjax.data.tokenizers import pieces
 from mmjax.errors import UserError
 
 

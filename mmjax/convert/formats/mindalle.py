@@ -20,7 +20,8 @@ from mmjax.convert.formats._rules import dense, fused, norm
 from mmjax.convert.name_table import Rule, Table, UnknownLayout
 from mmjax.convert.read import Source
 from mmjax.convert.transforms import DENSE
-from mmjax.data import pieces, text
+from mmjax.data import tokenizers as tokenizers_lib
+from mmjax.data.tokenizers import pieces
 from mmjax.errors import UserError
 
 ABOUT = "minDALL-E: a folder with both stages and the tokenizer"
@@ -159,7 +160,9 @@ def _words(source: Source, context: int, vocab_size: int) -> pieces.PieceTokeniz
 
 
 def from_mmjax(model: formats.Model) -> formats.Export:
-    words = None if model.tokenizer is None else text.from_json(model.tokenizer)
+    words = (
+        None if model.tokenizer is None else tokenizers_lib.from_json(model.tokenizer)
+    )
     _fits(model, words)
     first, second = {}, {}
     for path, value in model.arrays.items():
@@ -188,7 +191,7 @@ def from_mmjax(model: formats.Model) -> formats.Export:
     )
 
 
-def _fits(model: formats.Model, words: text.Tokenizer | None) -> None:
+def _fits(model: formats.Model, words: tokenizers_lib.Tokenizer | None) -> None:
     """UserError for what minDALL-E's code has not."""
     task: Mapping = model.task
     wanted = {

@@ -26,7 +26,7 @@ from mmjax.convert.formats._rules import dense
 from mmjax.convert.name_table import Rule, Table
 from mmjax.convert.read import Source
 from mmjax.convert.transforms import VECTOR
-from mmjax.data import pieces
+from mmjax.data.tokenizers import pieces
 from mmjax.errors import UserError
 from mmjax.models.dual_encoder import DualEncoder
 from mmjax.models.resnet import ResNet

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tokenizers
 
-from mmjax.data import pieces, text
+from mmjax.data import tokenizers as tokenizers_lib
+from mmjax.data.tokenizers import pieces
 from mmjax.errors import UserError
 
 VOCAB = ["<pad>", "</s>", "<unk>", "a", "red", "circle", "on", "top"]
@@ -50,7 +51,7 @@ def test_marks_that_the_file_makes_are_left():
 
 def test_saved_and_opened():
     made = build()
-    again = text.from_json(made.to_json())
+    again = tokenizers_lib.from_json(made.to_json())
     assert again.to_json() == made.to_json() and again.vocab_size == len(VOCAB)
     assert (again.encode(["a red"])[0] == made.encode(["a red"])[0]).all()
 

@@ -20,7 +20,7 @@ import ftfy
 import numpy as np
 
 from mmjax import schema
-from mmjax.data import bpe
+from mmjax.data.tokenizers import merges as merges_lib
 from mmjax.errors import UserError
 
 FORMAT = "mmjax-tokenizer-1"
@@ -78,7 +78,7 @@ class Tokenizer(abc.ABC):
         raise UserError(_NO_MERGES.format(dropout=dropout, kind=self.kind))
 
     @property
-    def merges(self) -> bpe.Merges:
+    def merges(self) -> merges_lib.Merges:
         """The learned part of the vocabulary, in order; empty for bytes."""
         return ()
 
@@ -157,7 +157,7 @@ class Tokenizer(abc.ABC):
 
 
 class BpeTokenizer(Tokenizer):
-    """Byte-pair encoding with the given merges; see `mmjax.data.bpe`.
+    """Byte-pair encoding with the given merges; see `mmjax.data.tokenizers.merges`.
 
     Words of ASCII captions are looked up in a bounded table, 3 to 6 times faster than
     calling the encoder. No threads are used, so a fork or a spawn is safe at any time.
@@ -165,22 +165,24 @@ class BpeTokenizer(Tokenizer):
 
     _KEPT, _LONGEST = 1 << 16, 32  # words in the table, characters in a word
 
-    def __init__(self, kind: str, merges: bpe.Merges, *, context: int, lower: bool):
-        self._symbols, self._merges = bpe.vocabulary(merges), tuple(merges)
-        size = len(self._symbols) + bpe.SPECIALS
+    def __init__(
+        self, kind: str, merges: merges_lib.Merges, *, context: int, lower: bool
+    ):
+        self._symbols, self._merges = merges_lib.vocabulary(merges), tuple(merges)
+        size = len(self._symbols) + merges_lib.SPECIALS
         super().__init__(kind, vocab_size=size, context=context, lower=lower)
-        self._engine = bpe.engine(merges)
+        self._engine = merges_lib.engine(merges)
         self._words: dict[str, list[int]] = {}
 
     @property
-    def merges(self) -> bpe.Merges:
+    def merges(self) -> merges_lib.Merges:
         return self._merges
 
     def _ids(self, text: str) -> list[int]:
         if not text.isascii():
             return self._engine.encode(text).ids
         ids: list[int] = []
-        for word in bpe.ASCII_WORDS.findall(text):
+        for word in merges_lib.ASCII_WORDS.findall(text):
             ids += self._words.get(word) or self._word(word)
         return ids
 
@@ -191,17 +193,17 @@ class BpeTokenizer(Tokenizer):
         return ids
 
     @functools.cached_property
-    def _dropout(self) -> bpe.Dropout:
-        return bpe.Dropout(self._merges)
+    def _dropout(self) -> merges_lib.Dropout:
+        return merges_lib.Dropout(self._merges)
 
     def _dropped(
         self, text: str, dropout: float, rng: np.random.Generator
     ) -> list[int]:
-        return self._dropout.ids(bpe.words(text, self._engine), dropout, rng)
+        return self._dropout.ids(merges_lib.words(text, self._engine), dropout, rng)
 
     @functools.cached_property
     def _spelled(self) -> list[bytes]:
-        return [bpe.spell(symbol) for symbol in self._symbols]
+        return [merges_lib.spell(symbol) for symbol in self._symbols]
 
     def _spell(self, ids: Sequence[int]) -> bytes:
         return b"".join(self._spelled[i] for i in ids)
@@ -279,10 +281,10 @@ def build(
     elif not config.path:
         raise UserError(
             "tokenizer: kind 'clip' needs tokenizer.path, the file "
-            f"{bpe.CLIP_FILE} of github.com/openai/CLIP; without it use kind 'bpe'"
+            f"{merges_lib.CLIP_FILE} of github.com/openai/CLIP; without it use kind 'bpe'"
         )
     else:
-        merges = bpe.read_clip(config.path)
+        merges = merges_lib.read_clip(config.path)
         built = BpeTokenizer("clip", merges, context=context, lower=lower)
     if config.vocab_size not in (None, built.vocab_size):
         raise UserError(
@@ -334,7 +336,7 @@ def train_bpe(
     Few captions give fewer ids: size a model by the result's `vocab_size`.
     """
     cleaned = (clean(text, lower) for text in texts)
-    merges = bpe.train(cleaned, vocab_size=vocab_size)
+    merges = merges_lib.train(cleaned, vocab_size=vocab_size)
     return BpeTokenizer("bpe", merges, context=context, lower=lower)
 
 
@@ -358,7 +360,7 @@ def from_json(text: str) -> Tokenizer:
     except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"tokenizer: not JSON: {error}") from error
     if isinstance(values, dict) and values.get("kind") == "pieces":
-        from mmjax.data import pieces  # which imports this module
+        from mmjax.data.tokenizers import pieces
 
         return pieces.from_values(values)
     saved = schema.from_mapping(_Saved, values, "tokenizer JSON")
@@ -369,7 +371,10 @@ def from_json(text: str) -> Tokenizer:
         if len(merge) != 2:
             line = saved.merges[number]
             raise UserError(f"tokenizer: merge {number} is not two symbols: {line!r}")
-    if saved.kind == "clip" and len(merges) != bpe.CLIP_VOCAB - bpe.BASE - bpe.SPECIALS:
+    if (
+        saved.kind == "clip"
+        and len(merges) != merges_lib.CLIP_VOCAB - merges_lib.BASE - merges_lib.SPECIALS
+    ):
         raise UserError(f"tokenizer: {len(merges)} merges are not CLIP's: 48894")
     return BpeTokenizer(saved.kind, merges, context=saved.context, lower=saved.lower)
 

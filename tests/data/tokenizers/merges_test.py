@@ -6,9 +6,10 @@ import time
 import numpy as np
 import pytest
 
-from mmjax.data import bpe, pipeline, text
+from mmjax.data import pipeline, tokenizers
 from mmjax.data.image import ImageConfig
 from mmjax.data.sources import open_source
+from mmjax.data.tokenizers import merges as merges_lib
 from mmjax.errors import UserError
 
 CAPTIONS = [
@@ -21,16 +22,18 @@ CAPTIONS = [
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return text.train_bpe(CAPTIONS, 560, context=60)
+    return tokenizers.train_bpe(CAPTIONS, 560, context=60)
 
 
 def words_of(tokenizer, caption):
-    return bpe.words(text.clean(caption, lower=True), bpe.engine(tokenizer.merges))
+    return merges_lib.words(
+        tokenizers.clean(caption, lower=True), merges_lib.engine(tokenizer.merges)
+    )
 
 
 def algorithm_1(word, merges, rate, rng):
     """Provilkov et al. 2020, algorithm 1, letter by letter: symbols of one word."""
-    symbols = [*word[:-1], word[-1] + bpe.END]
+    symbols = [*word[:-1], word[-1] + merges_lib.END]
     ranks = {pair: rank for rank, pair in enumerate(merges)}
     while True:
         pairs = list(zip(symbols, symbols[1:], strict=False))
@@ -48,9 +51,11 @@ def algorithm_1(word, merges, rate, rng):
 @pytest.mark.parametrize("caption", [*CAPTIONS[:4], "", "x" * 500, "\x00 &"])
 def test_no_dropout_is_the_tokenizer_itself(tokenizer, caption):
     rng = np.random.default_rng(0)
-    ids = bpe.Dropout(tokenizer.merges).ids(words_of(tokenizer, caption), 0.0, rng)
-    engine = bpe.engine(tokenizer.merges)
-    assert ids == engine.encode(text.clean(caption, lower=True)).ids
+    ids = merges_lib.Dropout(tokenizer.merges).ids(
+        words_of(tokenizer, caption), 0.0, rng
+    )
+    engine = merges_lib.engine(tokenizer.merges)
+    assert ids == engine.encode(tokenizers.clean(caption, lower=True)).ids
 
 
 def test_full_dropout_is_one_id_a_byte(tokenizer):
@@ -59,9 +64,9 @@ def test_full_dropout_is_one_id_a_byte(tokenizer):
         tokens, mask = tokenizer.encode([caption], dropout=1.0, rng=rng_of(0))
         count = min(sum(map(len, words)), tokenizer.context - 2)
         assert mask.sum() == count + 2
-        assert tokens[0][mask[0]][1:-1].max() < bpe.BASE
+        assert tokens[0][mask[0]][1:-1].max() < merges_lib.BASE
         assert tokens[0, 0] == tokenizer.sot and tokens[0][mask[0]][-1] == tokenizer.eot
-        cut = text.clean(caption, lower=True).split()[0]
+        cut = tokenizers.clean(caption, lower=True).split()[0]
         assert tokenizer.decode(tokens[0]).startswith(cut)
 
 
@@ -72,8 +77,8 @@ def rng_of(seed):
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_outcomes_are_as_frequent_as_algorithm_1_makes_them(tokenizer, rate):
     merges, draws = tokenizer.merges, 6000
-    spelled = bpe.vocabulary(merges)
-    encoder, rng = bpe.Dropout(merges), rng_of(1)
+    spelled = merges_lib.vocabulary(merges)
+    encoder, rng = merges_lib.Dropout(merges), rng_of(1)
     ours, theirs = collections.Counter(), collections.Counter()
     for _ in range(draws):
         ours[tuple(spelled[i] for i in encoder.ids([b"square"], rate, rng))] += 1
@@ -87,17 +92,17 @@ def test_outcomes_are_as_frequent_as_algorithm_1_makes_them(tokenizer, rate):
 
 def test_equal_seeds_give_equal_ids_whatever_came_before(tokenizer):
     first = tokenizer.encode(CAPTIONS, dropout=0.3, rng=rng_of(5))
-    fresh = text.from_json(tokenizer.to_json())  # nothing remembered yet
+    fresh = tokenizers.from_json(tokenizer.to_json())  # nothing remembered yet
     for other in (tokenizer, fresh):
         again = other.encode(CAPTIONS, dropout=0.3, rng=rng_of(5))
         np.testing.assert_array_equal(first, again)
     assert not np.array_equal(
         first[0], tokenizer.encode(CAPTIONS, dropout=0.3, rng=rng_of(6))[0]
     )
-    small = bpe.Dropout(tokenizer.merges)
+    small = merges_lib.Dropout(tokenizer.merges)
     small._KEPT = 3  # forgets all the time
     words = words_of(tokenizer, CAPTIONS[2])
-    whole = bpe.Dropout(tokenizer.merges)
+    whole = merges_lib.Dropout(tokenizer.merges)
     assert small.ids(words, 0.5, rng_of(2)) == whole.ids(words, 0.5, rng_of(2))
 
 
@@ -109,7 +114,7 @@ def test_ids_spell_the_caption_whatever_is_dropped(tokenizer):
 
 
 def test_a_word_without_end_takes_no_time(tokenizer):
-    encoder = bpe.Dropout(tokenizer.merges)
+    encoder = merges_lib.Dropout(tokenizer.merges)
     start = time.perf_counter()
     ids = encoder.ids([b"circle" * 5000], 0.1, rng_of(0))
     assert time.perf_counter() - start < 2
@@ -119,17 +124,19 @@ def test_a_word_without_end_takes_no_time(tokenizer):
 def test_rates_and_kinds_are_checked():
     for rate in (-0.1, 1.5):
         with pytest.raises(UserError, match="use 0 to 1"):
-            text.build({"kind": "bpe", "dropout": rate}, CAPTIONS)
+            tokenizers.build({"kind": "bpe", "dropout": rate}, CAPTIONS)
     for kind in ("bytes", "none"):
         with pytest.raises(UserError, match=f"kind '{kind}' has none"):
-            text.build({"kind": kind, "dropout": 0.1})
-    byte = text.build({"kind": "bytes"})
+            tokenizers.build({"kind": kind, "dropout": 0.1})
+    byte = tokenizers.build({"kind": "bytes"})
     with pytest.raises(UserError, match="kind 'bytes' has none"):
         byte.encode(["a"], dropout=0.1, rng=rng_of(0))
     spec = {"kind": "bpe", "vocab_size": 560, "dropout": 0.1}
-    assert text.dropout(spec) == 0.1 and text.dropout({"kind": "bytes"}) == 0
-    same = text.build(spec, CAPTIONS).fingerprint()
-    assert same == text.build({**spec, "dropout": 0.0}, CAPTIONS).fingerprint()
+    assert (
+        tokenizers.dropout(spec) == 0.1 and tokenizers.dropout({"kind": "bytes"}) == 0
+    )
+    same = tokenizers.build(spec, CAPTIONS).fingerprint()
+    assert same == tokenizers.build({**spec, "dropout": 0.0}, CAPTIONS).fingerprint()
 
 
 def rows(tokenizer, count=3, **options):
@@ -146,7 +153,7 @@ def rows(tokenizer, count=3, **options):
 
 def test_training_rows_drop_by_their_own_generator():
     source = open_source("shapes:train?size=16&count=40")
-    tokenizer = text.train_bpe(source.texts(), 600, context=40)
+    tokenizer = tokenizers.train_bpe(source.texts(), 600, context=40)
     plain, first = rows(tokenizer), rows(tokenizer, dropout=0.3)
     for options in ({"threads": 2}, {"batch_size": 24, "count": 1}, {"workers": 1}):
         again = rows(tokenizer, dropout=0.3, **options)
@@ -161,7 +168,7 @@ def test_training_rows_drop_by_their_own_generator():
 
 def test_evaluation_never_drops():
     source = open_source("shapes:val?size=16&count=8")
-    tokenizer = text.train_bpe(source.texts(), 600, context=40)
+    tokenizer = tokenizers.train_bpe(source.texts(), 600, context=40)
     cfg = ImageConfig(size=16)
     [batch] = pipeline.eval_batches(source, tokenizer, cfg, batch_size=8)
     texts = [source[i]["text"][0] for i in range(8)]

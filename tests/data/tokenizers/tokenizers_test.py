@@ -16,7 +16,8 @@ import ftfy
 import numpy as np
 import pytest
 
-from mmjax.data import bpe, text
+from mmjax.data import tokenizers
+from mmjax.data.tokenizers import merges as merges_lib
 from mmjax.errors import UserError
 
 GOLDEN = json.loads(Path(__file__).with_name("clip_golden.json").read_text("utf-8"))
@@ -29,27 +30,27 @@ CAPTIONS = [
 
 
 def trained(**options):
-    return text.train_bpe(CAPTIONS, 560, **options)
+    return tokenizers.train_bpe(CAPTIONS, 560, **options)
 
 
 @pytest.fixture(scope="module")
 def clip_path(bundle):
-    return bundle / "reference/openai_clip" / bpe.CLIP_FILE
+    return bundle / "reference/openai_clip" / merges_lib.CLIP_FILE
 
 
 @pytest.fixture(scope="module")
 def clip(clip_path):
-    return text.build({"kind": "clip", "path": str(clip_path)})
+    return tokenizers.build({"kind": "clip", "path": str(clip_path)})
 
 
 def each_kind():
-    byte = text.build({"kind": "bytes", "context": 40})
+    byte = tokenizers.build({"kind": "bytes", "context": 40})
     return [pytest.param(t, id=t.kind) for t in (trained(context=20), byte)]
 
 
 def test_golden_ids_from_the_merges_they_need():
     merges = tuple(tuple(m.split(" ")) for m in GOLDEN["merges"])
-    small = text.BpeTokenizer("bpe", merges, context=77, lower=True)
+    small = tokenizers.BpeTokenizer("bpe", merges, context=77, lower=True)
     known = [*range(512), *GOLDEN["merge_ids"]]
     for caption, expected in GOLDEN["captions"]:
         tokens, mask = small.encode([caption])
@@ -136,14 +137,14 @@ def test_a_caption_cannot_forge_the_marks(clip):
 
 
 def test_another_vocabulary_file_is_refused(tmp_path):
-    other = tmp_path / bpe.CLIP_FILE
+    other = tmp_path / merges_lib.CLIP_FILE
     other.write_bytes(gzip.compress(b"version\na b</w>\n"))
-    with pytest.raises(UserError, match=f"expected {bpe.CLIP_SHA256}"):
-        text.build({"kind": "clip", "path": str(other)})
+    with pytest.raises(UserError, match=f"expected {merges_lib.CLIP_SHA256}"):
+        tokenizers.build({"kind": "clip", "path": str(other)})
     with pytest.raises(UserError, match="cannot read CLIP's vocabulary"):
-        text.build({"kind": "clip", "path": str(tmp_path / "none")})
+        tokenizers.build({"kind": "clip", "path": str(tmp_path / "none")})
     with pytest.raises(UserError, match="needs tokenizer.path"):
-        text.build({"kind": "clip"})
+        tokenizers.build({"kind": "clip"})
 
 
 def test_clean_skips_only_what_changes_nothing():
@@ -152,8 +153,8 @@ def test_clean_skips_only_what_changes_nothing():
     for _ in range(2000):
         line = "".join(draw.choices(printable, k=draw.randint(0, 20)))
         assert ftfy.fix_text(line) == line
-    assert text.clean(" Caf&amp;eacute;\t\n A ", lower=True) == "café a"
-    assert text.clean(" A  b ", lower=False) == "A b"
+    assert tokenizers.clean(" Caf&amp;eacute;\t\n A ", lower=True) == "café a"
+    assert tokenizers.clean(" A  b ", lower=False) == "A b"
 
 
 def test_ascii_words_are_the_words_of_the_full_pattern():
@@ -161,7 +162,7 @@ def test_ascii_words_are_the_words_of_the_full_pattern():
     parts = [*map(chr, range(128)), "'s", "'LL", "'re", "don't", "''d", "ab", "--"]
     small = trained()
     for _ in range(3000):
-        line = text.clean("".join(draw.choices(parts, k=10)), lower=False)
+        line = tokenizers.clean("".join(draw.choices(parts, k=10)), lower=False)
         assert small._ids(line) == small._engine.encode(line).ids, ascii(line)
 
 
@@ -195,7 +196,7 @@ def test_truncation_matches_the_untruncated_prefix():
 
 
 def test_decode_survives_a_cut_character_and_a_missing_end():
-    byte = text.build({"kind": "bytes"})
+    byte = tokenizers.build({"kind": "bytes"})
     assert byte.decode([257, 0xC3 + 1]) == "\ufffd"
     assert byte.decode([257, 98, 0, 0]) == "a"
     with pytest.raises(UserError, match=r"id 259 is outside 0\.\.258"):
@@ -203,7 +204,7 @@ def test_decode_survives_a_cut_character_and_a_missing_end():
 
 
 def test_lower_is_a_choice():
-    upper = text.train_bpe(["Dog dog DOG"] * 3, 530, lower=False)
+    upper = tokenizers.train_bpe(["Dog dog DOG"] * 3, 530, lower=False)
     tokens, mask = upper.encode(["Dog dog"])
     assert upper.decode(tokens[0]) == "Dog dog"
     assert (
@@ -241,7 +242,7 @@ def test_training_is_the_same_in_every_process():
 
 def test_training_fills_the_vocabulary_or_stops():
     assert trained().vocab_size == 560
-    most = text.train_bpe(CAPTIONS, 100_000)
+    most = tokenizers.train_bpe(CAPTIONS, 100_000)
     assert 560 < most.vocab_size < 700  # no pair is left that occurs twice
     words, mask = most.encode(["circle square"])
     assert mask.sum() == 4
@@ -250,7 +251,7 @@ def test_training_fills_the_vocabulary_or_stops():
 
 def test_training_counts_words_not_captions():
     # 'lo' + 'w' before rarer pairs, and never across a space
-    merges = text.train_bpe(["low low low lower"], 516).merges
+    merges = tokenizers.train_bpe(["low low low lower"], 516).merges
     assert merges == (("l", "o"), ("lo", "w</w>"))
 
 
@@ -260,14 +261,14 @@ def test_training_counts_words_not_captions():
 )
 def test_training_refuses(captions, size, message):
     with pytest.raises(UserError, match=message):
-        text.train_bpe(captions, size)
+        tokenizers.train_bpe(captions, size)
 
 
 @pytest.mark.parametrize("tokenizer", each_kind())
 def test_json_and_pickle_give_the_same_tokenizer(tokenizer):
     ids = tokenizer.encode(CAPTIONS)[0]
     for copy in (
-        text.from_json(tokenizer.to_json()),
+        tokenizers.from_json(tokenizer.to_json()),
         pickle.loads(pickle.dumps(tokenizer)),
     ):
         assert np.array_equal(copy.encode(CAPTIONS)[0], ids)
@@ -276,7 +277,7 @@ def test_json_and_pickle_give_the_same_tokenizer(tokenizer):
 
 
 def test_clip_survives_json(clip):
-    copy = text.from_json(clip.to_json())
+    copy = tokenizers.from_json(clip.to_json())
     assert copy.kind == "clip" and copy.fingerprint() == clip.fingerprint()
     captions = [caption for caption, _ in GOLDEN["captions"]]
     assert np.array_equal(copy.encode(captions)[0], clip.encode(captions)[0])
@@ -287,8 +288,8 @@ def test_fingerprint_follows_everything_that_changes_ids():
         trained().fingerprint(),
         trained(context=9).fingerprint(),
         trained(lower=False).fingerprint(),
-        text.train_bpe(CAPTIONS, 561).fingerprint(),
-        text.build({"kind": "bytes"}).fingerprint(),
+        tokenizers.train_bpe(CAPTIONS, 561).fingerprint(),
+        tokenizers.build({"kind": "bytes"}).fingerprint(),
     }
     assert len(prints) == 5
 
@@ -311,7 +312,7 @@ def test_from_json_refuses(change, message):
     saved = trained().to_json()
     broken = saved[:50] if change is None else json.dumps(json.loads(saved) | change)
     with pytest.raises(UserError, match=message):
-        text.from_json(broken)
+        tokenizers.from_json(broken)
 
 
 @pytest.mark.parametrize(
@@ -329,25 +330,25 @@ def test_from_json_refuses(change, message):
 )
 def test_build_refuses(spec, message):
     with pytest.raises(UserError, match=message):
-        text.build(spec)
+        tokenizers.build(spec)
 
 
 def test_build_trains_or_loads(tmp_path):
-    made = text.build({"kind": "bpe", "vocab_size": 560, "context": 9}, CAPTIONS)
+    made = tokenizers.build({"kind": "bpe", "vocab_size": 560, "context": 9}, CAPTIONS)
     assert (made.vocab_size, made.context) == (560, 9)
     path = tmp_path / "bpe.json"
     path.write_text(made.to_json(), "utf-8")
     spec = {"kind": "bpe", "path": str(path)}
-    assert text.build(spec).fingerprint() == made.fingerprint()
-    longer = text.build(spec | {"context": 30})
+    assert tokenizers.build(spec).fingerprint() == made.fingerprint()
+    longer = tokenizers.build(spec | {"context": 30})
     assert longer.context == 30 and longer.merges == made.merges
     with pytest.raises(UserError, match="trained with lower=True"):
-        text.build(spec | {"lower": False})
+        tokenizers.build(spec | {"lower": False})
     with pytest.raises(UserError, match="vocab_size allows 550"):
-        text.build(spec | {"vocab_size": 550})
+        tokenizers.build(spec | {"vocab_size": 550})
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="bpe.json"):
-        text.build(spec)
+        tokenizers.build(spec)
 
 
 def encode_elsewhere(tokenizer):

@@ -13,14 +13,14 @@ import tokenizers
 from tokenizers import normalizers, processors
 
 from mmjax import schema
-from mmjax.data import text
+from mmjax.data import tokenizers as tokenizers_lib
 from mmjax.errors import UserError
 
 # Python's string.punctuation, as SigLIP's canonical text is without it.
 _PUNCTUATION = r"[!-/:-@\[-`{-~]"
 
 
-class PieceTokenizer(text.Tokenizer):
+class PieceTokenizer(tokenizers_lib.Tokenizer):
     """A `tokenizer.json` (of the library `tokenizers`) that pads to its context.
 
     words: the file's text. end: the id that ends a text. pad: the id of padding.
@@ -71,7 +71,11 @@ class PieceTokenizer(text.Tokenizer):
         return len(self._ids(text))
 
     def to_json(self) -> str:
-        values = {"format": text.FORMAT, "kind": self.kind, "context": self.context}
+        values = {
+            "format": tokenizers_lib.FORMAT,
+            "kind": self.kind,
+            "context": self.context,
+        }
         values |= {"end": self.eot, "pad": self.pad, "words": self.words}
         return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
