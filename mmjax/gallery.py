@@ -17,7 +17,7 @@ from mmjax.data import pipeline
 from mmjax.data.image import ImageConfig
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
-from mmjax.evaluators import card
+from mmjax.evaluators.common import result_card
 from mmjax.index import approximate, build, exact, store
 
 SIDE = 96  # pixels of a picture shown, at most
@@ -151,7 +151,7 @@ def build_gallery(
             "fingerprint": source.fingerprint(),
             "records": len(source),
         },
-        preprocessing=card.preprocessing(run.parts.image_cfg),
+        preprocessing=result_card.preprocessing(run.parts.image_cfg),
         d=width,
         dtype=dtype,
         shard_rows=shard_rows,

@@ -18,9 +18,10 @@ import numpy as np
 from mmjax import arithmetic, schema
 from mmjax.data.prompts import SLOT
 from mmjax.errors import UserError
-from mmjax.evaluators import bootstrap, calls, card, labelled
+from mmjax.evaluators import bootstrap
 from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
-from mmjax.evaluators.view import open_view
+from mmjax.evaluators.common import forward, probing, result_card
+from mmjax.evaluators.common.subset import open_view
 
 SWAPS = ("first", "second")  # which word of a class name changes
 _DEFINITION = {
@@ -85,13 +86,13 @@ class Evaluator:
         self._env, self._where = env, where
         self._size = self.config.batch_size or env.batch_size
         self._source = open_view(self.config.source, self.config.limit, env.open_source)
-        calls.require_tokenizer(env, where)
+        forward.require_tokenizer(env, where)
         self.pairs = word_pairs(self._source.class_names, where)
 
     def check(self, vars_abstract: PyTree) -> None:
         """See Evaluator.check of the base."""
-        batch = calls.peek(self._env, self._source, None, self._size, self._where)
-        calls.check_pair(self._env, vars_abstract, batch, self._size, self._where)
+        batch = forward.peek(self._env, self._source, None, self._size, self._where)
+        forward.check_pair(self._env, vars_abstract, batch, self._size, self._where)
 
     def run(self, vars: PyTree) -> Result:
         """first_p10, ... (see _DEFINITION), with intervals over images.
@@ -99,11 +100,11 @@ class Evaluator:
         `arrays` holds, per image: index and label; per query: query (position of its
         image), swap (0 or 1), target (class), and the shares of each metric.
         """
-        found = labelled.extract(
+        found = probing.extract(
             self._env, vars, self._source, "embed_image", self._size, self._where
         )
         index_n, label_n = found.index_n, found.label_n
-        image_nd = calls.unit(found.features_nd, "embed_image", self._where)
+        image_nd = forward.unit(found.features_nd, "embed_image", self._where)
         ground_n = self._grounds(index_n)
         names = [" ".join(pair) for pair in self.pairs]
         classes_cd = self._embed_texts(vars, names)
@@ -189,14 +190,14 @@ class Evaluator:
     def _embed_texts(self, vars: PyTree, texts: Sequence[str]) -> np.ndarray:
         """(len(texts), d) unit rows, the template around every text."""
         filled = [self.config.template.replace(SLOT, text) for text in texts]
-        encoded = calls.encode(self._env, filled, self._where)
-        parts = calls.embed_texts(self._env, vars, encoded, self._size, self._where)
+        encoded = forward.encode(self._env, filled, self._where)
+        parts = forward.embed_texts(self._env, vars, encoded, self._size, self._where)
         return np.concatenate(list(parts))
 
     def _card(self, counts: dict[str, int]) -> dict[str, Any]:
         unit = "images, each with its two queries; the gallery stays whole"
         draws = {"resamples": self.config.resamples, "seed": self.config.seed}
-        return card.write(
+        return result_card.write(
             self.config,
             self._env,
             self._source,
@@ -205,7 +206,9 @@ class Evaluator:
             interval=bootstrap.describe(unit, **draws),
             metrics=_DEFINITION,
             task={
-                "class_names": card.listing([" ".join(pair) for pair in self.pairs]),
+                "class_names": result_card.listing(
+                    [" ".join(pair) for pair in self.pairs]
+                ),
                 "weight": self.config.weight,
                 "words": self.config.words,
                 "template": self.config.template,

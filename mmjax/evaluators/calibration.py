@@ -14,9 +14,10 @@ import numpy as np
 from scipy import optimize, special
 
 from mmjax.errors import UserError
-from mmjax.evaluators import bootstrap, calls, card, figures, labelled, zero_shot
+from mmjax.evaluators import bootstrap, figures, zero_shot
 from mmjax.evaluators.base import Env, PyTree, Result
-from mmjax.evaluators.view import open_view
+from mmjax.evaluators.common import forward, probing, result_card
+from mmjax.evaluators.common.subset import open_view
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class Evaluator(zero_shot.Evaluator):
     def check(self, vars_abstract: PyTree) -> None:
         """See Evaluator.check of the base."""
         super().check(vars_abstract)
-        texts = calls.text_abstract(self._env, 1)
-        calls.output_shape(self._env, "scale", vars_abstract, texts, self._where)
+        texts = forward.text_abstract(self._env, 1)
+        forward.output_shape(self._env, "scale", vars_abstract, texts, self._where)
 
     def run(self, vars: PyTree) -> Result:
         """top1, confidence (its mean), ece, nll; with val temperature, ece_fitted,
@@ -105,10 +106,10 @@ class Evaluator(zero_shot.Evaluator):
         """(n, c) cosines at the model's temperature, (n,) labels, broken records."""
         one = {k: v[:1] for k, v in self._encoded.items()}
         scale = float(np.asarray(self._env.predict["scale"](vars, one)[0]))
-        found = labelled.extract(
+        found = probing.extract(
             self._env, vars, source, "embed_image", self._size, self._where
         )
-        rows_nd = calls.unit(found.features_nd, "embed_image", self._where)
+        rows_nd = forward.unit(found.features_nd, "embed_image", self._where)
         return scale * rows_nd @ classes_cd.T, found.label_n, found.broken
 
     def _note(self, counts: dict, draw: dict) -> dict[str, Any]:
@@ -120,8 +121,8 @@ class Evaluator(zero_shot.Evaluator):
             "nll": "mean negative log probability of the label, nats",
         }
         task: dict[str, Any] = {
-            "class_names": card.listing(self.class_names),
-            "templates": card.listing(
+            "class_names": result_card.listing(self.class_names),
+            "templates": result_card.listing(
                 self.templates, given if isinstance(given, str) else None
             ),
             "bins": self.config.bins,
@@ -130,7 +131,7 @@ class Evaluator(zero_shot.Evaluator):
             metrics["temperature"] = "divides logits; least nll on val"
             metrics["ece_fitted"] = metrics["nll_fitted"] = "the same, so divided"
             task["val"] = self._val.fingerprint()
-        return card.write(
+        return result_card.write(
             self.config,
             self._env,
             self._source,

@@ -20,9 +20,10 @@ import numpy as np
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.evaluators import bootstrap, calls, card
+from mmjax.evaluators import bootstrap
 from mmjax.evaluators.base import Batch, Env, EvalConfig, PyTree, Result
-from mmjax.evaluators.view import open_view
+from mmjax.evaluators.common import forward, result_card
+from mmjax.evaluators.common.subset import open_view
 
 RECONSTRUCTION = "reconstruction"
 TERMS = {
@@ -68,9 +69,9 @@ class Evaluator:
     def check(self, vars_abstract: PyTree) -> None:
         """See Evaluator.check of the base."""
         args = self._env, self._source, self._env.tokenizer, self._size, self._where
-        batch = calls.abstract(_inputs(calls.peek(*args), self._where))
+        batch = forward.abstract(_inputs(forward.peek(*args), self._where))
         args = self._env, "elbo_terms", vars_abstract, batch, self._where
-        got = calls.output_shape(*args)
+        got = forward.output_shape(*args)
         shapes = jax.tree.map(lambda x: x.shape, got)
         names = set(got) if isinstance(got, Mapping) else set()
         good = names - {RECONSTRUCTION} in _SETS and RECONSTRUCTION in names
@@ -120,8 +121,8 @@ class Evaluator:
             self._source, env.tokenizer, env.image_cfg, batch_size=self._size
         )
         for batch in batches:
-            valid_b = calls.valid_rows(batch)
-            broken += calls.broken_rows(batch)
+            valid_b = forward.valid_rows(batch)
+            broken += forward.broken_rows(batch)
             dims = math.prod(batch["image"].shape[1:])
             got = env.predict["elbo_terms"](vars, _inputs(batch, self._where))
             index.append(np.asarray(batch["_index"])[valid_b])
@@ -153,7 +154,7 @@ class Evaluator:
             shown["image_bits_per_dim"] = (
                 "bits_per_dim without text_nll: given the text"
             )
-        return card.write(
+        return result_card.write(
             self.config,
             self._env,
             self._source,

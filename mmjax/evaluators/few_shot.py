@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.evaluators import bootstrap, card, labelled, plots, zero_shot
+from mmjax.evaluators import bootstrap, plots, zero_shot
 from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
-from mmjax.evaluators.labelled import Labelled
+from mmjax.evaluators.common import probing, result_card
+from mmjax.evaluators.common.probing import Labelled
 from mmjax.probe import logistic, search
 from mmjax.probe import shots as shots_lib
 
@@ -52,7 +53,7 @@ class Config(EvalConfig):
             raise ValueError(f"strength must be positive, got {self.strength}")
 
 
-class Evaluator(labelled.Probing):
+class Evaluator(probing.Probing):
     """Calls the predict function of `features`, and what zero_shot calls."""
 
     config_class = Config
@@ -146,8 +147,8 @@ class Evaluator(labelled.Probing):
         name = cfg.templates if isinstance(cfg.templates, str) else None
         prompts = None
         if self._zero_shot is not None:
-            prompts = card.listing(self._zero_shot.templates, name)
-        return card.write(
+            prompts = result_card.listing(self._zero_shot.templates, name)
+        return result_card.write(
             cfg,
             self._env,
             self._views["test"],
@@ -161,14 +162,14 @@ class Evaluator(labelled.Probing):
                 "between neighbours, first reaches zero_shot",
             },
             task={
-                "class_names": card.listing(self.class_names),
+                "class_names": result_card.listing(self.class_names),
                 "features": cfg.features,
                 "templates": prompts,
                 "search": "coarse_to_fine" if cfg.strength is None else cfg.strength,
                 "iterations": cfg.iterations,
                 "shots": list(cfg.shots),
                 "repeats": cfg.repeats,
-                "splits": labelled.splits_card(self._views, found, cfg),
+                "splits": probing.splits_card(self._views, found, cfg),
             },
             text=self._zero_shot is not None,
         )

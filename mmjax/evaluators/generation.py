@@ -13,18 +13,11 @@ import numpy as np
 from mmjax import schema
 from mmjax.data.records import BrokenRecord, Record
 from mmjax.errors import UserError
-from mmjax.evaluators import (
-    bootstrap,
-    calls,
-    candidates,
-    card,
-    copying,
-    frechet,
-    judges,
-    network,
-)
+from mmjax.evaluators import bootstrap, copying, frechet, judges
 from mmjax.evaluators.base import Env, EvalConfig, Network, PyTree, Result
-from mmjax.evaluators.view import View, open_view
+from mmjax.evaluators.common import candidates as candidates_lib
+from mmjax.evaluators.common import forward, judge_network, result_card
+from mmjax.evaluators.common.subset import View, open_view
 from mmjax.sampling import rerank
 
 JUDGES = {  # name: the keys of the config that it needs
@@ -119,7 +112,7 @@ class Evaluator:
         self._env, self._where = env, where
         self._size = self.config.batch_size or env.batch_size
         self._source = open_view(self.config.source, self.config.limit, env.open_source)
-        calls.require_tokenizer(env, where)
+        forward.require_tokenizer(env, where)
 
     @functools.cached_property
     def _records(self) -> tuple[list[Record], int]:
@@ -158,24 +151,26 @@ class Evaluator:
 
     @functools.cached_property
     def _encoded(self) -> dict[str, np.ndarray]:
-        return calls.encode(self._env, self.prompts, self._where)
+        return forward.encode(self._env, self.prompts, self._where)
 
     @functools.cached_property
     def _clip_run(self) -> Network:
         needs = ("embed_image", "embed_text")
-        return network.load(self._env, self.config.clip, needs, self._where)
+        return judge_network.load(self._env, self.config.clip, needs, self._where)
 
     @functools.cached_property
     def _features_run(self) -> Network:
         needs = {"frechet": "features", "classifier": "logits"}
         needs = [needs[name] for name in self.config.named if name in needs]
-        return network.load(self._env, self.config.features, needs, self._where)
+        return judge_network.load(self._env, self.config.features, needs, self._where)
 
     def check(self, vars_abstract: PyTree) -> None:
         """See Evaluator.check of the base."""
         k = self.config.candidates
-        batch = candidates.abstract(self._encoded, k=k, size=self._size)
-        got = calls.output_shape(self._env, "sample", vars_abstract, batch, self._where)
+        batch = candidates_lib.abstract(self._encoded, k=k, size=self._size)
+        got = forward.output_shape(
+            self._env, "sample", vars_abstract, batch, self._where
+        )
         side = self._env.image_cfg.size
         wanted = (*batch["candidate"].shape, side, side, 3)
         shape = getattr(got.get("image"), "shape", None)
@@ -184,13 +179,13 @@ class Evaluator:
                 f"{self._where}: 'sample' must give image {wanted}, gives {shape}"
             )
         if self.config.clip:
-            calls.require_tokenizer(
+            forward.require_tokenizer(
                 self._clip_run, f"{self._where}: {self.config.clip}"
             )
         if self.config.features:
             _ = self._features_run
         for spec in filter(None, (self.config.reference, self.config.train)):
-            calls.peek(self._env, self._open(spec), None, self._size, self._where)
+            forward.peek(self._env, self._open(spec), None, self._size, self._where)
 
     def run(self, vars: PyTree) -> Result:
         """Each judge's numbers, of all candidates and of the picks.
@@ -200,7 +195,7 @@ class Evaluator:
         where all is right.
         """
         cfg = self.config
-        drawn = candidates.draw(
+        drawn = candidates_lib.draw(
             functools.partial(self._env.predict["sample"], vars),
             self._encoded,
             k=cfg.candidates,
@@ -221,7 +216,7 @@ class Evaluator:
     def _cosines(self, images: np.ndarray) -> np.ndarray:
         """(p, k) of each picture with its prompt, by the CLIP run."""
         images_pkd = self._rows(self._clip_run, "embed_image", images)
-        texts_pd = network.of_texts(self._clip_run, "embed_text", self.prompts)
+        texts_pd = judge_network.of_texts(self._clip_run, "embed_text", self.prompts)
         return rerank.clip_scores(images_pkd, texts_pd)
 
     @property
@@ -250,7 +245,7 @@ class Evaluator:
     def _frechet(self, arrays: dict, chosen: judges.Picks, facts: dict) -> dict:
         run, images = self._features_run, arrays["image"]
         real = self._pictures(self.config.reference or self._source)
-        real_md = network.of_images(run, "features", real)
+        real_md = judge_network.of_images(run, "features", real)
         facts |= {"reference": len(real), "features": real_md.shape[1]}
         draw = self._draw | {"resamples": self.config.frechet_resamples}
         features_pkd = self._rows(run, "features", images)
@@ -268,7 +263,7 @@ class Evaluator:
 
     def _rows(self, run: Network, name: str, images: np.ndarray) -> np.ndarray:
         """A function of another run, of all pictures: (p, k, d)."""
-        rows_nd = network.of_images(run, name, judges.flat(images))
+        rows_nd = judge_network.of_images(run, name, judges.flat(images))
         return rows_nd.reshape(*images.shape[:2], -1)
 
     def _open(self, spec: Any) -> View:
@@ -280,7 +275,7 @@ class Evaluator:
         batches = self._env.eval_batches(
             source, None, self._env.image_cfg, batch_size=self._size
         )
-        return np.concatenate([b["image"][calls.valid_rows(b)] for b in batches])
+        return np.concatenate([b["image"][forward.valid_rows(b)] for b in batches])
 
     def _card(self, facts: dict[str, int]) -> dict[str, Any]:
         cfg = self.config
@@ -309,7 +304,7 @@ class Evaluator:
                 "frechet": frechet.INTERVAL,
                 "frechet_resamples": cfg.frechet_resamples,
             }
-        written = card.write(
+        written = result_card.write(
             cfg,
             self._env,
             self._source,
@@ -325,7 +320,9 @@ class Evaluator:
             metrics=definitions,
             task={
                 "judges": list(cfg.named),
-                "networks": {key: network.describe(run) for key, run in runs.items()},
+                "networks": {
+                    key: judge_network.describe(run) for key, run in runs.items()
+                },
                 "pictures_of": sources,
                 "candidates": cfg.candidates,
                 "best_of": list(cfg.best_of),

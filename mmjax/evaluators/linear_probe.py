@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mmjax.evaluators import bootstrap, card, labelled
+from mmjax.evaluators import bootstrap
 from mmjax.evaluators.base import EvalConfig, PyTree, Result
+from mmjax.evaluators.common import probing, result_card
 from mmjax.evaluators.zero_shot import mean_per_class
 from mmjax.probe import logistic, search
 
@@ -44,7 +45,7 @@ class Config(EvalConfig):
             raise ValueError(f"iterations must be at least 1, got {self.iterations}")
 
 
-class Evaluator(labelled.Probing):
+class Evaluator(probing.Probing):
     """Calls the predict function that `features` names; all splits need labels."""
 
     config_class = Config
@@ -104,7 +105,7 @@ class Evaluator(labelled.Probing):
 
     def _card(self, counts: dict, found: dict, draw: dict) -> dict[str, Any]:
         cfg = self.config
-        return card.write(
+        return result_card.write(
             cfg,
             self._env,
             self._views["test"],
@@ -117,12 +118,12 @@ class Evaluator(labelled.Probing):
                 "strength": "lambda: sum of cross-entropies + lambda / 2 x |weights|^2",
             },
             task={
-                "class_names": card.listing(self.class_names),
+                "class_names": result_card.listing(self.class_names),
                 "features": cfg.features,
                 "search": cfg.search if cfg.strength is None else cfg.strength,
                 "refit": cfg.refit,
                 "iterations": cfg.iterations,
-                "splits": labelled.splits_card(self._views, found, cfg),
+                "splits": probing.splits_card(self._views, found, cfg),
             },
             text=False,
         )

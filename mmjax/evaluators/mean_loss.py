@@ -9,9 +9,10 @@ import numpy as np
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.evaluators import bootstrap, calls, card
+from mmjax.evaluators import bootstrap
 from mmjax.evaluators.base import Batch, Env, EvalConfig, PyTree, Result
-from mmjax.evaluators.view import open_view
+from mmjax.evaluators.common import forward, result_card
+from mmjax.evaluators.common.subset import open_view
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Evaluator:
     def check(self, vars_abstract: PyTree) -> None:
         """See Evaluator.check of the base."""
         args = self._env, self._source, self._env.tokenizer, self._size, self._where
-        batch = calls.abstract(_device_part(calls.peek(*args)))
-        got = calls.output_shape(self._env, "loss", vars_abstract, batch, self._where)
+        batch = forward.abstract(_device_part(forward.peek(*args)))
+        got = forward.output_shape(self._env, "loss", vars_abstract, batch, self._where)
         legal = ((), (self._size,))
         bad = isinstance(got, Mapping) and {
             name: getattr(value, "shape", None)
@@ -74,12 +75,12 @@ class Evaluator:
             self._source, env.tokenizer, env.image_cfg, batch_size=size
         )
         for batch in batches:
-            valid_b = calls.valid_rows(batch)
+            valid_b = forward.valid_rows(batch)
             real = int((np.asarray(batch["_mask"]) > 0).sum())
             if real < size and self.config.partial == "drop":
                 counts["dropped"] += real
                 continue
-            counts["broken"] += calls.broken_rows(batch)
+            counts["broken"] += forward.broken_rows(batch)
             counts["examples"] += int(valid_b.sum())
             counts["batches"] += 1
             for name, value in env.predict["loss"](vars, _device_part(batch)).items():
@@ -113,7 +114,7 @@ class Evaluator:
         return values, " or ".join(sorted(units))
 
     def _card(self, counts: dict, interval: dict, names: list[str]) -> dict:
-        return card.write(
+        return result_card.write(
             self.config,
             self._env,
             self._source,

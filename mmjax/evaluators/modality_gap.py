@@ -12,9 +12,10 @@ import numpy as np
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.evaluators import bootstrap, calls, card, figures
+from mmjax.evaluators import bootstrap, figures
 from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
-from mmjax.evaluators.view import open_view
+from mmjax.evaluators.common import forward, result_card
+from mmjax.evaluators.common.subset import open_view
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,13 @@ class Evaluator:
         self._env, self._where = env, where
         self._size = self.config.batch_size or env.batch_size
         self._source = open_view(self.config.source, self.config.limit, env.open_source)
-        calls.require_tokenizer(env, where)
+        forward.require_tokenizer(env, where)
 
     def check(self, vars_abstract: PyTree) -> None:
         """See Evaluator.check of the base."""
         env = self._env
-        batch = calls.peek(env, self._source, env.tokenizer, self._size, self._where)
-        calls.check_pair(env, vars_abstract, batch, self._size, self._where)
+        batch = forward.peek(env, self._source, env.tokenizer, self._size, self._where)
+        forward.check_pair(env, vars_abstract, batch, self._size, self._where)
 
     def run(self, vars: PyTree) -> Result:
         """gap, pair (mean cosine of pairs), image and text (of two of a kind), other
@@ -55,7 +56,7 @@ class Evaluator:
         values = bootstrap.with_interval(names, statistics, len(index_n), **draw)
         image_xy, text_xy = plane(image_nd, text_nd)
         arrays = {"index": index_n, "image_xy": image_xy, "text_xy": text_xy}
-        note = card.write(
+        note = result_card.write(
             self.config,
             self._env,
             self._source,
@@ -80,15 +81,15 @@ class Evaluator:
             self._source, env.tokenizer, env.image_cfg, batch_size=self._size
         )
         for batch in batches:
-            valid_b = calls.valid_rows(batch)
-            broken += calls.broken_rows(batch)
+            valid_b = forward.valid_rows(batch)
+            broken += forward.broken_rows(batch)
             texts = {k: batch[k] for k in ("tokens", "token_mask")}
-            image_bd = env.predict["embed_image"](vars, calls.image_batch(batch))
+            image_bd = env.predict["embed_image"](vars, forward.image_batch(batch))
             text_bd = env.predict["embed_text"](vars, texts)
             found.append(
                 (
-                    calls.unit(image_bd, "embed_image", self._where)[valid_b],
-                    calls.unit(text_bd, "embed_text", self._where)[valid_b],
+                    forward.unit(image_bd, "embed_image", self._where)[valid_b],
+                    forward.unit(text_bd, "embed_text", self._where)[valid_b],
                     np.asarray(batch["_index"])[valid_b],
                 )
             )

@@ -12,9 +12,10 @@ import numpy as np
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.evaluators import bootstrap, calls, card, tiles
+from mmjax.evaluators import bootstrap, tiles
 from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
-from mmjax.evaluators.view import open_view
+from mmjax.evaluators.common import forward, result_card
+from mmjax.evaluators.common.subset import open_view
 
 log = logging.getLogger(__name__)
 LEAST = 1e-10  # mean squared error that counts as none: 100 dB
@@ -66,10 +67,10 @@ class Evaluator:
 
     def check(self, vars_abstract: PyTree) -> None:
         """See Evaluator.check of the base."""
-        batch = calls.peek(self._env, self._source, None, self._size, self._where)
-        images = calls.abstract(calls.image_batch(batch))
+        batch = forward.peek(self._env, self._source, None, self._size, self._where)
+        images = forward.abstract(forward.image_batch(batch))
         args = self._env, "reconstruct", vars_abstract, images, self._where
-        got = calls.output_shape(*args)
+        got = forward.output_shape(*args)
         shape = getattr(got.get("image"), "shape", None) if hasattr(got, "get") else got
         wanted = images["image"].shape
         if shape != wanted:
@@ -97,7 +98,7 @@ class Evaluator:
         if self.config.picture:
             tiles.draw(self.config.picture, *_rows(shown[: self.config.pictures]))
         names = [name for name in _DEFINITIONS if name in values]
-        made = card.write(
+        made = result_card.write(
             self.config,
             self._env,
             self._source,
@@ -120,9 +121,9 @@ class Evaluator:
             self._source, None, env.image_cfg, batch_size=self._size
         )
         for batch in batches:
-            valid_b = calls.valid_rows(batch)
-            broken += calls.broken_rows(batch)
-            got = env.predict["reconstruct"](vars, calls.image_batch(batch))
+            valid_b = forward.valid_rows(batch)
+            broken += forward.broken_rows(batch)
+            got = env.predict["reconstruct"](vars, forward.image_batch(batch))
             made_bss3 = np.asarray(got["image"], np.float32)[valid_b]
             self._check_finite(made_bss3)
             real_bss3 = np.asarray(batch["image"])[valid_b]

@@ -13,9 +13,10 @@ import numpy as np
 from mmjax import schema
 from mmjax.data.prompts import SLOT
 from mmjax.errors import UserError
-from mmjax.evaluators import bootstrap, calls, card, ranking
+from mmjax.evaluators import bootstrap, ranking
 from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
-from mmjax.evaluators.view import open_view
+from mmjax.evaluators.common import forward, result_card
+from mmjax.evaluators.common.subset import open_view
 
 TOP = (1, 5, 10)
 _DEFINITIONS = {
@@ -52,13 +53,13 @@ class Evaluator:
         self._env, self._where = env, where
         self._size = self.config.batch_size or env.batch_size
         self._source = open_view(self.config.source, self.config.limit, env.open_source)
-        calls.require_tokenizer(env, where)
+        forward.require_tokenizer(env, where)
 
     def check(self, vars_abstract: PyTree) -> None:
         """See Evaluator.check of the base."""
-        batch = calls.peek(self._env, self._source, None, self._size, self._where)
+        batch = forward.peek(self._env, self._source, None, self._size, self._where)
         self._captions([0])
-        calls.check_pair(self._env, vars_abstract, batch, self._size, self._where)
+        forward.check_pair(self._env, vars_abstract, batch, self._size, self._where)
 
     def run(self, vars: PyTree) -> Result:
         """i2t_r1 ... t2i_median_rank, with intervals for the recalls.
@@ -95,11 +96,11 @@ class Evaluator:
             self._source, None, env.image_cfg, batch_size=self._size
         )
         for batch in batches:
-            valid_b = calls.valid_rows(batch)
-            broken += calls.broken_rows(batch)
-            rows_bd = env.predict["embed_image"](vars, calls.image_batch(batch))
+            valid_b = forward.valid_rows(batch)
+            broken += forward.broken_rows(batch)
+            rows_bd = env.predict["embed_image"](vars, forward.image_batch(batch))
             rows_bd = np.asarray(rows_bd)[valid_b]
-            rows.append(calls.unit(rows_bd, "embed_image", self._where))
+            rows.append(forward.unit(rows_bd, "embed_image", self._where))
             index.append(np.asarray(batch["_index"])[valid_b])
         return np.concatenate(index), np.concatenate(rows), broken
 
@@ -122,9 +123,9 @@ class Evaluator:
     ) -> tuple[np.ndarray, int]:
         """(m, d), each distinct text embedded once; and how many fill the context."""
         distinct = {text: i for i, text in enumerate(dict.fromkeys(captions))}
-        encoded = calls.encode(self._env, list(distinct), self._where)
+        encoded = forward.encode(self._env, list(distinct), self._where)
         args = self._env, vars, encoded, self._size, self._where
-        rows_ud = np.concatenate(list(calls.embed_texts(*args)))
+        rows_ud = np.concatenate(list(forward.embed_texts(*args)))
         which_m = np.asarray([distinct[text] for text in captions])
         cut = int(encoded["token_mask"].all(1)[which_m].sum())
         return rows_ud[which_m], cut
@@ -165,7 +166,7 @@ class Evaluator:
     def _card(self, counts: dict, captions: list[str]) -> dict[str, Any]:
         draw = {"resamples": self.config.resamples, "seed": self.config.seed}
         unit = "images, each with its captions; the gallery stays whole"
-        return card.write(
+        return result_card.write(
             self.config,
             self._env,
             self._source,
@@ -176,7 +177,7 @@ class Evaluator:
             task={
                 "template": self.config.template,
                 "matches": self.config.matches,
-                "captions": card.listing(captions),
+                "captions": result_card.listing(captions),
                 "ties": ranking.TIES,
             },
             text=True,

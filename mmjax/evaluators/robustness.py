@@ -14,8 +14,9 @@ import numpy as np
 from mmjax.data import corruptions
 from mmjax.data.sources.shifted import Shifted
 from mmjax.errors import UserError
-from mmjax.evaluators import bootstrap, card, figures, zero_shot
+from mmjax.evaluators import bootstrap, figures, zero_shot
 from mmjax.evaluators.base import Env, PyTree, Result
+from mmjax.evaluators.common import result_card
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Evaluator(zero_shot.Evaluator):
 
     def _note(self, counts: dict, draw: dict) -> dict[str, Any]:
         given = self.config.templates
-        return card.write(
+        return result_card.write(
             self.config,
             self._env,
             self._source,
@@ -96,8 +97,8 @@ class Evaluator(zero_shot.Evaluator):
                 "<shift>_<severity>": "top-1 under that shift",
             },
             task={
-                "class_names": card.listing(self.class_names),
-                "templates": card.listing(
+                "class_names": result_card.listing(self.class_names),
+                "templates": result_card.listing(
                     self.templates, given if isinstance(given, str) else None
                 ),
                 "shifts": list(self.config.shifts),

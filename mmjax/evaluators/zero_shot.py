@@ -13,9 +13,10 @@ import numpy as np
 from mmjax import schema
 from mmjax.data import prompts
 from mmjax.errors import UserError
-from mmjax.evaluators import bootstrap, calls, card, ranking
+from mmjax.evaluators import bootstrap, ranking
 from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
-from mmjax.evaluators.view import open_view
+from mmjax.evaluators.common import forward, result_card
+from mmjax.evaluators.common.subset import open_view
 
 TOP = (1, 5)
 
@@ -53,15 +54,15 @@ class Evaluator:
             names, self._source, where, repeated=self.config.repeated_names
         )
         sentences = prompts.fill(self.templates, self.class_names)
-        self._encoded = calls.encode(env, sentences, where)
+        self._encoded = forward.encode(env, sentences, where)
 
     def check(self, vars_abstract: PyTree) -> None:
         """See Evaluator.check of the base."""
-        batch = calls.peek(self._env, self._source, None, self._size, self._where)
+        batch = forward.peek(self._env, self._source, None, self._size, self._where)
         if "label" not in batch:
             name = self._source.name
             raise UserError(f"{self._where}: records of {name!r} carry no label")
-        calls.check_pair(self._env, vars_abstract, batch, self._size, self._where)
+        forward.check_pair(self._env, vars_abstract, batch, self._size, self._where)
 
     def run(self, vars: PyTree) -> Result:
         """top1, top5 (where there are more than 5 classes), mean_per_class, intervals.
@@ -99,7 +100,7 @@ class Evaluator:
         a classifier of many prompts costs what one of a single prompt does.
         """
         count, total_cd, done = len(self.templates), None, 0
-        parts = calls.embed_texts(
+        parts = forward.embed_texts(
             self._env, vars, self._encoded, self._size, self._where
         )
         for rows_bd in parts:
@@ -108,7 +109,7 @@ class Evaluator:
             owner_b = np.arange(done, done + len(rows_bd)) // count
             np.add.at(total_cd, owner_b, rows_bd)
             done += len(rows_bd)
-        return calls.unit(total_cd / count, "embed_text", self._where)
+        return forward.unit(total_cd / count, "embed_text", self._where)
 
     def rank_images(
         self, vars: PyTree, classes_cd: np.ndarray, source: Any
@@ -118,11 +119,11 @@ class Evaluator:
         parts = collections.defaultdict(list)
         batches = env.eval_batches(source, None, env.image_cfg, batch_size=self._size)
         for batch in batches:
-            valid_b = calls.valid_rows(batch)
-            broken += calls.broken_rows(batch)
-            images = calls.image_batch(batch)
+            valid_b = forward.valid_rows(batch)
+            broken += forward.broken_rows(batch)
+            images = forward.image_batch(batch)
             rows_bd = np.asarray(env.predict["embed_image"](vars, images))[valid_b]
-            rows_bd = calls.unit(rows_bd, "embed_image", self._where)
+            rows_bd = forward.unit(rows_bd, "embed_image", self._where)
             label_b = np.asarray(batch["label"])[valid_b]
             index_b = np.asarray(batch["_index"])[valid_b]
             self._check_labels(label_b, index_b)
@@ -156,7 +157,7 @@ class Evaluator:
         given = self.config.templates
         name = given if isinstance(given, str) else None
         metrics = {f"top{k}": f"label among the {k} best classes" for k in tops}
-        return card.write(
+        return result_card.write(
             self.config,
             self._env,
             self._source,
@@ -166,8 +167,8 @@ class Evaluator:
             metrics=metrics
             | {"mean_per_class": "mean of top1 over the classes that occur"},
             task={
-                "class_names": card.listing(self.class_names),
-                "templates": card.listing(self.templates, name),
+                "class_names": result_card.listing(self.class_names),
+                "templates": result_card.listing(self.templates, name),
                 "ties": ranking.TIES,
             },
             text=True,

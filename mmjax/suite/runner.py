@@ -20,7 +20,7 @@ import numpy as np
 from mmjax import evaluators, hosts, notebook
 from mmjax.data import token_cache
 from mmjax.errors import UserError
-from mmjax.evaluators import card
+from mmjax.evaluators.common import result_card
 from mmjax.suite import plan
 from mmjax.train import metric_writer, setup
 
@@ -68,8 +68,8 @@ def describe(run: notebook.Run) -> dict[str, Any]:
         "task": run.config.task.name,
         "step": run.step,
         "fingerprint": token_cache.fingerprint(fetched),
-        "preprocessing": card.preprocessing(run.parts.image_cfg),
-        "tokenizer": card.tokenizer(run.parts.tokenizer),
+        "preprocessing": result_card.preprocessing(run.parts.image_cfg),
+        "tokenizer": result_card.tokenizer(run.parts.tokenizer),
     }
 
 

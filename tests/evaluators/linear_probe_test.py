@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.evaluators import labelled, linear_probe
+from mmjax.evaluators import linear_probe
+from mmjax.evaluators.common import probing
 from mmjax.probe import logistic
 
 NAMES = ("x", "y", "z")
@@ -87,9 +88,9 @@ def test_a_fixed_strength_and_a_share(make_env, sources, weights):
 
 def test_a_share_is_stratified():
     labels = np.repeat([0, 1, 2], [10, 4, 21])
-    taken = labelled.held_out(labels, 0.25, seed=1)
+    taken = probing.held_out(labels, 0.25, seed=1)
     np.testing.assert_array_equal(np.bincount(labels[taken]), [2, 1, 5])
-    assert (taken != labelled.held_out(labels, 0.25, seed=2)).any()
+    assert (taken != probing.held_out(labels, 0.25, seed=2)).any()
 
 
 @pytest.mark.parametrize(

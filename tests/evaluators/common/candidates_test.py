@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmjax.evaluators import candidates
+from mmjax.evaluators.common import candidates
 
 
 def recorder():

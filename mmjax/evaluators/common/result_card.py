@@ -7,7 +7,7 @@ from typing import Any
 from mmjax.data import prompts
 from mmjax.data.records import digest
 from mmjax.evaluators.base import Env, EvalConfig
-from mmjax.evaluators.view import View
+from mmjax.evaluators.common.subset import View
 
 
 def write(

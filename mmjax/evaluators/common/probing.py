@@ -10,9 +10,10 @@ import numpy as np
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.evaluators import calls, zero_shot
+from mmjax.evaluators import zero_shot
 from mmjax.evaluators.base import Env, EvalConfig, PyTree
-from mmjax.evaluators.view import View, open_view
+from mmjax.evaluators.common import forward
+from mmjax.evaluators.common.subset import View, open_view
 
 
 class Labelled(NamedTuple):
@@ -107,11 +108,11 @@ def check(
     env: Env, view: View, name: str, size: int, vars_abstract: PyTree, where: str
 ) -> None:
     """Raises UserError unless records have labels and `name` gives rows (size, d)."""
-    batch = calls.peek(env, view, None, size, where)
+    batch = forward.peek(env, view, None, size, where)
     if "label" not in batch:
         raise UserError(f"{where}: records of {view.name!r} carry no label")
-    images = calls.abstract(calls.image_batch(batch))
-    got = calls.output_shape(env, name, vars_abstract, images, where)
+    images = forward.abstract(forward.image_batch(batch))
+    got = forward.output_shape(env, name, vars_abstract, images, where)
     shape = getattr(got, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != size:
         raise UserError(f"{where}: {name!r} must give ({size}, d), gives {shape}")
@@ -129,9 +130,9 @@ def extract(
     features, labels, index, broken = [], [], [], 0
     batches = env.eval_batches(view, None, env.image_cfg, batch_size=size)
     for batch in batches:
-        valid_b = calls.valid_rows(batch)
-        broken += calls.broken_rows(batch)
-        rows_bd = env.predict[name](vars, calls.image_batch(batch))
+        valid_b = forward.valid_rows(batch)
+        broken += forward.broken_rows(batch)
+        rows_bd = env.predict[name](vars, forward.image_batch(batch))
         features.append(np.asarray(rows_bd, np.float32)[valid_b])
         labels.append(np.asarray(batch["label"])[valid_b])
         index.append(np.asarray(batch["_index"])[valid_b])
