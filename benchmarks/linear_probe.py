@@ -73,7 +73,7 @@ def ours(args: argparse.Namespace, features_nd: np.ndarray, labels_n: np.ndarray
     sides.start_mmjax()
     import jax
 
-    from mmjax.probe import logistic
+    from mmjax.evaluators.probe import logistic
 
     def solve() -> list:
         problem = logistic.Problem(features_nd, labels_n)

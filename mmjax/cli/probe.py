@@ -114,7 +114,7 @@ def read_sets(path: pathlib.Path, only: str | None) -> dict[str, dict[str, Any]]
 
 def _strengths(text: str | None) -> list[float]:
     """The numbers of --strengths; the coarse grid's without it."""
-    from mmjax.probe import search
+    from mmjax.evaluators.probe import search
 
     if text is None:
         return search.grid()[:: search.COARSE].tolist()
@@ -145,7 +145,7 @@ def _check(
     import numpy as np
 
     from mmjax import notebook
-    from mmjax.probe import logistic
+    from mmjax.evaluators.probe import logistic
     from mmjax.train import setup
 
     seen = notebook.load_run(workdir)

@@ -14,8 +14,8 @@ from mmjax.evaluators import bootstrap, plots, zero_shot
 from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
 from mmjax.evaluators.common import probing, result_card
 from mmjax.evaluators.common.probing import Labelled
-from mmjax.probe import logistic, search
-from mmjax.probe import shots as shots_lib
+from mmjax.evaluators.probe import logistic, search
+from mmjax.evaluators.probe import shots as shots_lib
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import numpy as np
 from mmjax.evaluators import bootstrap
 from mmjax.evaluators.base import EvalConfig, PyTree, Result
 from mmjax.evaluators.common import probing, result_card
+from mmjax.evaluators.probe import logistic
+from mmjax.evaluators.probe import search as search_lib
 from mmjax.evaluators.zero_shot import mean_per_class
-from mmjax.probe import logistic, search
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,14 @@ class Evaluator(probing.Probing):
             }
         return Result(values, self._card(counts, found, draw), arrays)
 
-    def _fit(self, found: dict) -> tuple[logistic.Probe, search.Chosen | None]:
+    def _fit(self, found: dict) -> tuple[logistic.Probe, search_lib.Chosen | None]:
         cfg, train = self.config, found["train"]
         how = {"iterations": cfg.iterations}
         path, strength = None, cfg.strength
         if strength is None:
             problem = logistic.Problem(train.features_nd, train.label_n)
             val = found["val"].features_nd, found["val"].label_n
-            path = search.choose(problem, *val, method=cfg.search, **how)
+            path = search_lib.choose(problem, *val, method=cfg.search, **how)
             strength = path.strength
             if not cfg.refit:
                 return path.probe, path

@@ -6,7 +6,7 @@ import pytest
 
 from mmjax.errors import UserError
 from mmjax.evaluators import few_shot
-from mmjax.probe import logistic, shots
+from mmjax.evaluators.probe import logistic, shots
 
 NAMES = ("x", "y", "z")
 

@@ -7,7 +7,7 @@ import pytest
 from mmjax.errors import UserError
 from mmjax.evaluators import linear_probe
 from mmjax.evaluators.common import probing
-from mmjax.probe import logistic
+from mmjax.evaluators.probe import logistic
 
 NAMES = ("x", "y", "z")
 

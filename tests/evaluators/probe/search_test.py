@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.probe import logistic, search
+from mmjax.evaluators.probe import logistic, search
 
 
 def test_the_grid_is_the_papers():

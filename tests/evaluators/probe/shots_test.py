@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.probe import shots
+from mmjax.evaluators.probe import shots
 
 LABELS = np.repeat([0, 1, 2], [5, 3, 9])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.probe import logistic
+from mmjax.evaluators.probe import logistic
 
 
 def data(n=300, d=12, classes=4, *, seed=0, noise=2.0):

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.errors import UserError
-from mmjax.probe import lbfgs
+from mmjax.evaluators.probe import lbfgs
 
 ITERATIONS = 1000  # the paper's
 TOLERANCE = 1e-10  # of the objective still to go: 1e-5 of the weights

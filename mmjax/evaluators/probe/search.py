@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mmjax.errors import UserError
-from mmjax.probe.logistic import ITERATIONS, Probe, Problem
+from mmjax.evaluators.probe.logistic import ITERATIONS, Probe, Problem
 
 PER_DECADE, LOW, HIGH = 8, -6, 6
 STEPS = (HIGH - LOW) * PER_DECADE  # 96 steps between 97 strengths
