@@ -21,7 +21,7 @@ a vector, and the fastest side's median counts. Shares of that bound are printed
 
 `--check` decodes a small model, teacher-forced, and compares its logits with those of
 whole sequences, for all kinds of masks: the largest difference may be 1e-4.
-`--memory` draws K = 64 and K = 512 candidates of one prompt by `mmjax.generate`, 64 in
+`--memory` draws K = 64 and K = 512 candidates of one prompt by `mmjax.inference.generate`, 64 in
 a call, in processes of their own, and reports the peak of memory that each held.
 `--rounds 0` leaves the speed out.
 
@@ -260,15 +260,15 @@ def check() -> dict[str, float]:
 
 
 def sampler(args: argparse.Namespace) -> Callable[[int], np.ndarray]:
-    """`mmjax.generate` on a run of this shape that was never trained: k to tokens."""
+    """`mmjax.inference.generate` on a run of this shape that was never trained: k to tokens."""
     sides.start_mmjax()
     import jax
     import jax.numpy as jnp
     from ml_collections import ConfigDict
 
     from mmjax.data import tokenizers
-    from mmjax.generate import Generator
-    from mmjax.notebook import Run
+    from mmjax.inference.generate import Generator
+    from mmjax.inference.load import Run
     from mmjax.state import TrainState
     from mmjax.train import setup
     from mmjax_configs import prior as configs

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from mmjax import generate, notebook, runtime
+from mmjax import runtime
 from mmjax.data import prompts as prompts_lib
 from mmjax.data.shapes import scene
 from mmjax.data.sources import open_source
 from mmjax.evaluators import judges, picture, tiles
+from mmjax.inference import generate, load
 from mmjax_demo import report, samples
 from mmjax_demo.stages import Plan
 
@@ -33,7 +34,7 @@ _RENAMED = {  # summary name: evaluator's value
 
 def judge(plan: Plan, workdir: pathlib.Path, values: Mapping[str, Any]) -> None:
     """Writes summary.json, results.json, the pictures and report.html."""
-    clip = notebook.load_run(workdir / "clip")
+    clip = load.load_run(workdir / "clip")
     summary = evaluated(values)
     results: dict[str, Any] = {"k_curve": {}, "judges": {}, "cards": _cards(workdir)}
     for split in samples.SPLITS:
@@ -99,7 +100,7 @@ def _cards(workdir: pathlib.Path) -> dict[str, Any]:
     return found
 
 
-def _cosines(clip: notebook.Run, made: generate.Candidates) -> np.ndarray:
+def _cosines(clip: load.Run, made: generate.Candidates) -> np.ndarray:
     image_pkd, text_pd = generate.embeddings(clip, made)
     return np.einsum("pkd,pd->pk", image_pkd, text_pd)
 
@@ -158,7 +159,7 @@ def _sheets(
 
 
 def _distances(
-    plan: Plan, clip: notebook.Run, made: generate.Candidates, best: judges.Picks
+    plan: Plan, clip: load.Run, made: generate.Candidates, best: judges.Picks
 ) -> dict[str, float]:
     """Frechet and Inception-like numbers over our CLIP, and the copying check."""
     one = {"": best[f"_best{plan.pools[-1]}"]}
@@ -200,7 +201,7 @@ def _completions(plan: Plan, workdir: pathlib.Path) -> dict[str, float]:
 
 def _tokenizer(plan: Plan, workdir: pathlib.Path) -> list[int]:
     """How often each code is used in held-out images, and a sheet of some of them."""
-    run = notebook.load_run(workdir / "tokenizer")
+    run = load.load_run(workdir / "tokenizer")
     source = open_source(f"shapes:val?size={plan.size}&count=1000")
     counts = np.zeros(run.task.model.vocab_size, np.int64)
     size = min(200, len(source))
@@ -216,7 +217,7 @@ def _tokenizer(plan: Plan, workdir: pathlib.Path) -> list[int]:
     return counts.tolist()
 
 
-def zero_shot(workdir: pathlib.Path, clip: notebook.Run, *, each: int = 6) -> None:
+def zero_shot(workdir: pathlib.Path, clip: load.Run, *, each: int = 6) -> None:
     """A PNG of val and unseen images with their ranked labels."""
     evals = clip.config.evals
     records, names = [], []

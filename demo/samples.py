@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mmjax import generate, notebook
 from mmjax.data import token_cache
 from mmjax.data.sources import open_source
+from mmjax.inference import generate
+from mmjax.inference import load as load_lib
 from mmjax_demo.stages import Plan
 
 SPLITS = ("val", "unseen")
@@ -20,7 +21,7 @@ COMPLETED = "completed"
 
 def all_samples(plan: Plan, workdir: pathlib.Path) -> None:
     """`samples_val.npz`, `samples_unseen.npz` and `samples_completed.npz`."""
-    run = notebook.load_run(workdir / "prior")
+    run = load_lib.load_run(workdir / "prior")
     generator = generate.Generator(run, batch=plan.batch)
     mark = token_cache.fingerprint({"params": generator.variables.params})
     mark = f"{mark} {plan.prompts} {plan.k} {plan.seed} {generator.options}"

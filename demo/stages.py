@@ -106,10 +106,10 @@ class Demo:
         """What CLIP alone reached, for a demo that ends there: summary.json and a
         picture of ranked labels.
         """
-        from mmjax import notebook
+        from mmjax.inference import load
         from mmjax_demo import judge
 
-        judge.zero_shot(self.workdir, notebook.load_run(self.workdir / "clip"))
+        judge.zero_shot(self.workdir, load.load_run(self.workdir / "clip"))
         summary = judge.evaluated(self.values)
         summary["minutes"] = round(sum(self.minutes().values()), 2)
         path = self.workdir / "summary.json"

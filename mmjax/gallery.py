@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from mmjax import notebook, parallel
+from mmjax import parallel
 from mmjax.data import pipeline
 from mmjax.data.image import ImageConfig
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.evaluators.common import result_card
 from mmjax.index import approximate, build, exact, store
+from mmjax.inference import load
 
 SIDE = 96  # pixels of a picture shown, at most
 
@@ -39,7 +40,7 @@ class Gallery:
     """An opened index; its rows are read when first searched."""
 
     store: store.Store
-    run: notebook.Run
+    run: load.Run
 
     @functools.cached_property
     def items(self) -> list[dict[str, Any]]:
@@ -116,13 +117,13 @@ def open_gallery(
     model = made.facts.model
     if workdir is None:
         workdir, step = model["workdir"], model["step"] if step is None else step
-    run = notebook.load_run(workdir, step)
+    run = load.load_run(workdir, step)
     made.check_model(run.fingerprint, workdir)
     return Gallery(made, run)
 
 
 def build_gallery(
-    run: notebook.Run,
+    run: load.Run,
     spec: str,
     folder: str | pathlib.Path,
     *,

@@ -50,16 +50,17 @@ def run(args: argparse.Namespace) -> int:
     if args.source and not args.workdir:
         raise UserError("--source is embedded by a model: give its --workdir")
     runtime.configure()
-    from mmjax import gallery, notebook
+    from mmjax import gallery
+    from mmjax.inference import load
 
     with contextlib.ExitStack() as stack:
         if args.index:
             found = gallery.open_gallery(args.index, args.workdir, args.step)
         else:
-            model = notebook.load_run(args.workdir, args.step)
+            model = load.load_run(args.workdir, args.step)
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             found = gallery.build_gallery(model, args.source, folder, say=progress)
-        given = [notebook.read_image(path) for path in args.images]
+        given = [load.read_image(path) for path in args.images]
         for record in args.records:
             given.append(found.picture(found.hit(found.row_of(record), 1.0)))
         query_d = found.run.combine(given, args.plus, args.minus, weight=args.weight)

@@ -27,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     args.prompts = [args.prompt]
     clip, generator = sample.begin(args)
-    from mmjax import notebook
+    from mmjax.inference import load
 
-    image = notebook.read_image(args.image)
+    image = load.read_image(args.image)
     view = generator.parts.image_cfg.evaluate(image)
     if image.shape != view.shape:
         height, width = image.shape[:2]

@@ -178,11 +178,11 @@ def tokenize(
     """
     import tqdm
 
-    from mmjax import notebook
     from mmjax.data import token_cache
+    from mmjax.inference import load
 
     source = _one_source(sources)
-    run = notebook.load_run(workdir, step)
+    run = load.load_run(workdir, step)
     if "encode" not in run.parts.predict:
         raise UserError(
             f"{workdir} is a run of task {run.config.task.name}, which encodes no "

@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--out {args.out}: there is no folder {args.out.parent}")
     paths, texts = image_files(args.images), _lines(args.texts)
     runtime.configure()
-    from mmjax import notebook
+    from mmjax.inference import load
 
-    model = notebook.load_run(args.workdir, args.step)
+    model = load.load_run(args.workdir, args.step)
     arrays: dict[str, np.ndarray] = {}
     if paths:
         arrays["image_embeddings"] = model.embed_images(paths)

@@ -105,7 +105,8 @@ def _checkpoint(
 # -- suites --------------------------------------------------------------------
 def _suite(spec: str, args: argparse.Namespace) -> list[str]:
     """Runs a suite and returns the lines to print."""
-    from mmjax import hosts, notebook
+    from mmjax import hosts
+    from mmjax.inference import load
     from mmjax.suite import plan, published, report, runner
     from mmjax.train import config as config_lib
 
@@ -113,7 +114,7 @@ def _suite(spec: str, args: argparse.Namespace) -> list[str]:
     cells = plan.cells(config_lib.load(spec, args.overrides))
     references = [published.read(path) for path in args.reference]
     out = args.out or args.workdir / "evals" / name
-    model = notebook.load_run(args.workdir, args.step)
+    model = load.load_run(args.workdir, args.step)
     about, outcomes = runner.run(cells, model, out)
     if not hosts.writer():
         return []
@@ -149,10 +150,10 @@ def _models(args: argparse.Namespace) -> list[str]:
 # -- a run's own evaluators ----------------------------------------------------
 def _evaluate(args: argparse.Namespace) -> list[str]:
     """The lines to print."""
-    from mmjax import notebook
+    from mmjax.inference import load
     from mmjax.train import setup
 
-    seen = notebook.load_run(args.workdir, args.step)
+    seen = load.load_run(args.workdir, args.step)
     config = _choose(seen.config, args)
     cfg = schema.from_mapping(setup.RunConfig, config, "config")
     parts = dataclasses.replace(seen.parts, config=config, cfg=cfg)

@@ -86,10 +86,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace) -> int:
     runtime.configure()
-    from mmjax import gallery, notebook
+    from mmjax import gallery
+    from mmjax.inference import load
 
     made = gallery.build_gallery(
-        notebook.load_run(args.workdir, args.step),
+        load.load_run(args.workdir, args.step),
         args.source,
         args.out,
         dtype=args.dtype,
@@ -113,14 +114,15 @@ def _search(args: argparse.Namespace) -> int:
     if not args.texts and not args.images:
         raise UserError("nothing to search for: give --text, --image or both")
     runtime.configure()
-    from mmjax import gallery, notebook
+    from mmjax import gallery
+    from mmjax.inference import load
 
     found = gallery.open_gallery(args.index, args.workdir, args.step)
     rows, queries = [], [None] * len(args.texts)
     if args.texts:
         rows.append(found.run.embed_texts(args.texts))
     if args.images:
-        queries += [notebook.read_image(path) for path in args.images]
+        queries += [load.read_image(path) for path in args.images]
         rows.append(found.run.embed_images(args.images))
     hits = found.search(np.concatenate(rows), args.top, probes=args.probes)
     names = [*args.texts, *args.images]

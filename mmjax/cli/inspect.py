@@ -25,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     runtime.configure()
-    from mmjax import notebook
+    from mmjax.inference import load
 
-    seen = notebook.load_run(args.workdir, args.step)
+    seen = load.load_run(args.workdir, args.step)
     print(f"{args.workdir}  task {seen.config.task.name}  step {seen.step}\n")
     print(seen.table())
     print("\nconfig")

@@ -144,11 +144,11 @@ def _check(
         raise UserError("--check needs scikit-learn: pip install scikit-learn") from e
     import numpy as np
 
-    from mmjax import notebook
     from mmjax.evaluators.probe import logistic
+    from mmjax.inference import load
     from mmjax.train import setup
 
-    seen = notebook.load_run(workdir)
+    seen = load.load_run(workdir)
     print(f"{workdir.name}, mean objective f, largest weight w; share of each")
     for name, specs in sets.items():
         parts = _with_evals(seen.parts, {"probe": _probe(specs, features)})
@@ -204,10 +204,10 @@ def _measure(
     workdir: pathlib.Path, sets: Mapping[str, Mapping], features: str, repeats: int
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(data set, protocol, values and card) of the run's newest checkpoint."""
-    from mmjax import notebook
+    from mmjax.inference import load
     from mmjax.train import setup
 
-    seen = notebook.load_run(workdir)
+    seen = load.load_run(workdir)
     for name, specs in sets.items():
         probe = _probe(specs, features)
         words = {"templates": specs["templates"]}

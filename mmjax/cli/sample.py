@@ -67,12 +67,12 @@ def begin(args: argparse.Namespace) -> tuple[Any, Any]:
     if args.k < 1:
         raise UserError(f"-k {args.k}: ask for one candidate or more")
     runtime.configure(devices=args.devices)
-    from mmjax import generate, notebook
+    from mmjax.inference import generate, load
 
     names = ("temperature", "top_k", "top_p", "guidance", "dtype")
     given = {name: getattr(args, name) for name in names}
     given = {name: value for name, value in given.items() if value is not None}
-    prior = notebook.load_run(args.workdir, args.step)
+    prior = load.load_run(args.workdir, args.step)
     generator = generate.Generator(prior, sampling=given, batch=args.batch)
     generator.check_prompts(args.prompts)
     for prompt in args.prompts:
@@ -80,7 +80,7 @@ def begin(args: argparse.Namespace) -> tuple[Any, Any]:
         if spelled:
             words = ", ".join(f"{word!r} in {many}" for word, many in spelled.items())
             print(f"note: spelled in pieces, perhaps never seen in training: {words}")
-    return notebook.load_run(args.clip) if args.clip else None, generator
+    return load.load_run(args.clip) if args.clip else None, generator
 
 
 def progress(total: int) -> Any:
@@ -103,8 +103,8 @@ def finish(
 
     import numpy as np
 
-    from mmjax import generate
     from mmjax.evaluators import tiles
+    from mmjax.inference import generate
 
     order_pk = np.tile(np.arange(args.k), (len(got.prompts), 1))
     scores_pk = None

@@ -47,12 +47,12 @@ def run(args: argparse.Namespace) -> int:
     templates = prompts.load(args.templates) if args.templates else ()
     paths = image_files(args.images)
     runtime.configure()
-    from mmjax import notebook
     from mmjax.evaluators import picture
+    from mmjax.inference import load
 
-    model = notebook.load_run(args.workdir, args.step)
+    model = load.load_run(args.workdir, args.step)
     templates = templates or prompts.load(own_templates(model.config))
-    pixels = [notebook.read_image(path) for path in paths]
+    pixels = [load.read_image(path) for path in paths]
     chances_nc = model.classify(pixels, labels, templates)
     width = max(map(len, labels))
     for path, chance_c in zip(paths, chances_nc, strict=True):

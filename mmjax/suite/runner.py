@@ -17,10 +17,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmjax import evaluators, hosts, notebook
+from mmjax import evaluators, hosts
 from mmjax.data import token_cache
 from mmjax.errors import UserError
 from mmjax.evaluators.common import result_card
+from mmjax.inference import load
 from mmjax.suite import plan
 from mmjax.train import metric_writer, setup
 
@@ -59,7 +60,7 @@ def numbers(values: Mapping[str, float]) -> tuple[str, ...]:
     )
 
 
-def describe(run: notebook.Run) -> dict[str, Any]:
+def describe(run: load.Run) -> dict[str, Any]:
     """What identifies the model and how it sees its input."""
     variables = run.state.eval_vars()
     fetched = run.parts.layout.fetch({"params": variables.params, **variables.extra})
@@ -74,7 +75,7 @@ def describe(run: notebook.Run) -> dict[str, Any]:
 
 
 def run(
-    cells: list[plan.Cell], model: notebook.Run, out: pathlib.Path
+    cells: list[plan.Cell], model: load.Run, out: pathlib.Path
 ) -> tuple[dict[str, Any], list[Outcome]]:
     """(model, outcomes in the cells' order). Every process of a run calls this.
 

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from mmjax import cli, notebook
+from mmjax import cli
+from mmjax.inference import load
 from mmjax_demo import samples, stages
 
 
@@ -44,9 +45,9 @@ def test_the_whole_pipeline(demo, capsys):
     # Candidates are those that `mmjax sample` draws for the same prompt and seed.
     made = samples.load(demo, "val")
     assert made.images.shape == (6, 8, 16, 16, 3)
-    from mmjax.generate import Generator
+    from mmjax.inference.generate import Generator
 
-    again = Generator(notebook.load_run(demo / "prior")).sample(made.prompts[2:3], k=2)
+    again = Generator(load.load_run(demo / "prior")).sample(made.prompts[2:3], k=2)
     np.testing.assert_array_equal(again.tokens[0], made.tokens[2, :2])
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmjax import cli, gallery, notebook
+from mmjax import cli, gallery
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.index import store
+from mmjax.inference import load
 
 SPEC = "shapes:val?size=16&count=40&objects=1"
 
@@ -39,7 +40,7 @@ def index(tiny_run, tmp_path_factory):
 def test_rows_are_the_runs_own_embeddings(index, tiny_run):
     made, run, source = (
         store.open_store(index),
-        notebook.load_run(tiny_run),
+        load.load_run(tiny_run),
         open_source(SPEC),
     )
     images = [source[i]["image"] for i in range(40)]
@@ -66,7 +67,7 @@ def test_search_ranks_as_a_sort_does(index, tiny_run, capsys, tmp_path):
     argv = ["--text", "a red star", "--image", photo, "--top", 5, "--out", png]
     lines = call(capsys, "index", "search", index, *argv).splitlines()
     assert lines[0] == "a red star" and lines[6] == str(photo)
-    run = notebook.load_run(tiny_run)
+    run = load.load_run(tiny_run)
     rows = store.open_store(index).rows(range(40))
     order = np.argsort(-rows @ run.embed_texts(["a red star"])[0])[:5]
     assert [line.split()[2] for line in lines[1:6]] == [source[i]["key"] for i in order]
@@ -77,7 +78,7 @@ def test_search_ranks_as_a_sort_does(index, tiny_run, capsys, tmp_path):
 
 
 def test_arithmetic_leaves_the_image_out(index, tiny_run, capsys, tmp_path):
-    source, run = open_source(SPEC), notebook.load_run(tiny_run)
+    source, run = open_source(SPEC), load.load_run(tiny_run)
     photo = tmp_path / "q.png"
     Image.fromarray(source[11]["image"]).save(photo)
     words = ["--minus", "red", "--plus", "blue", "--weight", 0.5, "--top", 6]
@@ -100,7 +101,7 @@ def test_arithmetic_leaves_the_image_out(index, tiny_run, capsys, tmp_path):
 
 
 def test_a_stopped_build_goes_on(index, tiny_run, tmp_path):
-    run = notebook.load_run(tiny_run)
+    run = load.load_run(tiny_run)
 
     class Stop(Exception):
         pass

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmjax import cli, notebook
+from mmjax import cli
 from mmjax.cli import inspect
 from mmjax.data.sources import open_source
+from mmjax.inference import load
 
 
 def call(capsys, *argv):
@@ -47,7 +48,7 @@ def test_inspect_an_earlier_step(tiny_run, capsys):
 def test_inspect_prints_config_as_it_is_taken(tiny_run):
     from mmjax.train import config
 
-    run = notebook.load_run(tiny_run)
+    run = load.load_run(tiny_run)
     lines = shlex.split(" ".join(inspect.config_lines(run.config)))
     again = config.override(run.config, lines)
     assert again.to_dict() == run.config.to_dict()

@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from mmjax import cli, notebook
+from mmjax import cli
 from mmjax.data import pipeline, token_cache
 from mmjax.data.sources import open_source
+from mmjax.inference import load
 from mmjax.train import config, loop
 
 BATCH = 16
@@ -26,7 +27,7 @@ def stage1(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(stage1):
-    return notebook.load_run(stage1)
+    return load.load_run(stage1)
 
 
 @pytest.fixture(scope="module")

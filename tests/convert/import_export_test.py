@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mmjax import cli, notebook
+from mmjax import cli
 from mmjax.convert import formats, import_export, read
 from mmjax.errors import UserError
+from mmjax.inference import load as load_lib
 
 
 def load(folder, name="model.safetensors"):
@@ -38,7 +39,7 @@ def test_in_and_out_again(hf_clip, tmp_path, capsys):
 def test_a_run_like_any_other(hf_clip, tmp_path, capsys):
     run = tmp_path / "run"
     import_export.bring_in(str(hf_clip), run)
-    seen = notebook.load_run(run)
+    seen = load_lib.load_run(run)
     assert seen.task.act == "gelu"
     assert seen.parts.image_cfg.method == "pil_bicubic"
     images = np.random.default_rng(0).integers(0, 256, (3, 9, 11, 3)).astype(np.uint8)
@@ -55,7 +56,7 @@ def test_scanned_blocks_hold_the_same_numbers(hf_clip, tmp_path):
     scan = ["--config.task.scan=true"]
     import_export.bring_in(str(hf_clip), tmp_path / "b", overrides=scan)
     images = list(np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8))
-    a, b = (notebook.load_run(tmp_path / x) for x in "ab")
+    a, b = (load_lib.load_run(tmp_path / x) for x in "ab")
     assert any("/blocks/" in path for path in b.params)
     np.testing.assert_allclose(
         a.embed_images(images), b.embed_images(images), atol=1e-5
@@ -75,7 +76,7 @@ def test_half_precision_comes_back(kind, hf_clip, tmp_path):
     arrays["text_model.embeddings.position_ids"] = position_ids
     safetensors.numpy.save_file(arrays, hf_clip / "model.safetensors")
     import_export.bring_in(str(hf_clip), tmp_path / "run")
-    params = notebook.load_run(tmp_path / "run").params
+    params = load_lib.load_run(tmp_path / "run").params
     assert {str(p.dtype) for p in params.values()} == {"float32"}
     import_export.write_out(tmp_path / "run", tmp_path / "out")
     found = [read.read(place).tensors for place in (hf_clip, tmp_path / "out")]
@@ -132,7 +133,7 @@ def test_a_model_that_was_trained_here(tiny_run, tmp_path, capsys):
     assert "--to is missing: a run of task clip" in capsys.readouterr().err
     assert cli.main(["convert", str(tiny_run), str(out), "--to", "open_clip"]) == 0
     import_export.bring_in(str(out), back)
-    a, b = notebook.load_run(tiny_run), notebook.load_run(back)
+    a, b = load_lib.load_run(tiny_run), load_lib.load_run(back)
     assert_equal(a.params, b.params)
     texts = ["a red circle", "two blue stars"]
     # two programs: one loops over its blocks

@@ -8,11 +8,12 @@ import pytest
 import safetensors.numpy
 import tokenizers
 
-from mmjax import cli, notebook
+from mmjax import cli
 from mmjax.convert import formats, import_export, read
 from mmjax.convert.formats import mindalle
 from mmjax.data import tokenizers as tokenizers_lib
 from mmjax.errors import UserError
+from mmjax.inference import load
 
 SMALL = {"width": 128, "depth": 2, "context": 8, "codes": 16, "grid": 4, "vocab": 64}
 # The released model's sizes, but for 40 of its 42 blocks.
@@ -221,7 +222,7 @@ def test_logits_are_the_originals(sizes, tmp_path, model_of):
     torch = pytest.importorskip("torch")
     folder = unpacked(tmp_path / "mindalle", model_of, sizes)
     import_export.bring_in(str(folder), tmp_path / "run")
-    run = notebook.load_run(tmp_path / "run")
+    run = load.load_run(tmp_path / "run")
     tokens_bl, mask_bl = run.parts.tokenizer.encode(["a cat", "one blue star " * 30])
     assert not mask_bl[0].all() and mask_bl[1].all()
     rng = np.random.default_rng(1)

@@ -318,10 +318,10 @@ def test_named_size(name):
 def test_a_model_trained_here_is_the_same_elsewhere(tiny_run, tmp_path):
     from PIL import Image
 
-    from mmjax import notebook
     from mmjax.convert.formats import _clip_tokenizer
+    from mmjax.inference import load
 
-    seen = notebook.load_run(tiny_run)
+    seen = load.load_run(tiny_run)
     rng = np.random.default_rng(0)
     images = list(rng.integers(0, 256, (3, 16, 16, 3)).astype(np.uint8))
     texts = ["a red circle", "two blue stars", "one green square on the left"]

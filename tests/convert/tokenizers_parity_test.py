@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mmjax import notebook
 from mmjax.convert import formats, import_export
+from mmjax.inference import load
 
 torch = pytest.importorskip("torch")
 load_file = pytest.importorskip("safetensors.torch").load_file
@@ -51,7 +51,7 @@ def shown(y):
 def opened(folder, workdir, family):
     done = import_export.bring_in(str(folder), workdir)
     assert done.family == family
-    run = notebook.load_run(workdir)
+    run = load.load_run(workdir)
     return lambda name, batch: run.parts.predict[name](run.state.eval_vars(), batch)
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mmjax import cli, evaluators, notebook, tree
+from mmjax import cli, evaluators, tree
 from mmjax.convert import formats, read
 from mmjax.convert.formats import _vqgan
 from mmjax.convert.name_table import UnknownLayout
 from mmjax.errors import UserError
+from mmjax.inference import load
 from mmjax.tasks import base
 from mmjax.train import config as config_lib
 from mmjax.train import loop, setup
@@ -169,7 +170,7 @@ def test_a_converted_tokenizer_serves_data_priors_and_evaluations(tmp_path, mode
     assert cli.main(["convert", str(tmp_path / "in"), str(run), *sizes]) == 0
     source = "shapes:val?size=16&count=16"
     assert cli.main(["data", "tokenize", str(run), source, "--out", str(out)]) == 0
-    tokenizer = notebook.load_run(run)
+    tokenizer = load.load_run(run)
     asked = {"type": "reconstruction", "source": source, "limit": 4}
     judge = evaluators.build("val", asked, setup.env(tokenizer.parts))
     values = judge.run(tokenizer.state.eval_vars()).values
@@ -181,6 +182,6 @@ def test_a_converted_tokenizer_serves_data_priors_and_evaluations(tmp_path, mode
     cfg.data.train, cfg.steps, cfg.optim.warmup = f"tokens:{out}", 1, 0
     cfg.evals = {}
     loop.run(cfg, tmp_path / "prior")
-    held = notebook.load_run(tmp_path / "prior").state.vars.frozen["tokenizer"]
+    held = load.load_run(tmp_path / "prior").state.vars.frozen["tokenizer"]
     for path, value in tree.flatten(held["params"]).items():
         np.testing.assert_array_equal(value, tokenizer.params[path], path)

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from mmjax import evaluators, notebook
+from mmjax import evaluators
 from mmjax.errors import UserError
 from mmjax.evaluators import Result
+from mmjax.inference import load
 from mmjax.suite import plan, runner
 
 ONE = "size=16&objects=1"
@@ -45,7 +46,7 @@ class Counted:
 
 @pytest.fixture(scope="module")
 def model(tiny_run):
-    return notebook.load_run(tiny_run)
+    return load.load_run(tiny_run)
 
 
 @pytest.fixture
@@ -108,5 +109,5 @@ def test_one_card_a_number(go, tmp_path, model):
 def test_another_checkpoint_is_another_model(go, tiny_run):
     go(Counted())
     other = Counted()
-    go(other, notebook.load_run(tiny_run, 1))
+    go(other, load.load_run(tiny_run, 1))
     assert len(other.ran) == 3

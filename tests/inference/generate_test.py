@@ -6,10 +6,11 @@ import pathlib
 import numpy as np
 import pytest
 
-from mmjax import cli, generate, notebook
+from mmjax import cli
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.evaluators import scenes
+from mmjax.inference import generate, load
 from mmjax.train import config, loop, setup
 
 PROMPTS = ["a red star", "a cyan moon"]
@@ -29,8 +30,8 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
-def run(prior: pathlib.Path) -> notebook.Run:
-    return notebook.load_run(prior)
+def run(prior: pathlib.Path) -> load.Run:
+    return load.load_run(prior)
 
 
 def test_a_candidate_does_not_depend_on_k_batch_or_company(run):
@@ -110,7 +111,7 @@ def test_bad_prompts(run, prompts, said):
 
 def test_a_run_that_draws_nothing(tiny_run):
     with pytest.raises(UserError, match="'clip' model, which draws no images"):
-        generate.Generator(notebook.load_run(tiny_run))
+        generate.Generator(load.load_run(tiny_run))
 
 
 def test_the_command_line(prior, tiny_run, tmp_path, capsys):

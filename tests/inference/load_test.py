@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from nbclient import NotebookClient
 
-from mmjax import notebook
 from mmjax.errors import UserError
+from mmjax.inference import load
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def run(tiny_run):
-    return notebook.load_run(tiny_run)
+    return load.load_run(tiny_run)
 
 
 def test_a_run_by_its_parts(run):
@@ -32,7 +32,7 @@ def test_params_are_the_averaged_ones(run):
     kept = run.state.ema
     assert live is not kept
     total = sum(float(np.abs(v).sum()) for v in run.params.values())
-    flat = notebook.tree.flatten(kept)
+    flat = load.tree.flatten(kept)
     assert total == pytest.approx(sum(float(abs(v).sum()) for v in flat.values()))
 
 
@@ -78,7 +78,7 @@ def test_arrays_that_are_no_image(run, image):
 
 def test_singular_values():
     params = {"a": 2 * np.eye(3, dtype=np.float32), "bias": np.ones(3)}
-    values = notebook.singular_values(params)
+    values = load.singular_values(params)
     assert list(values) == ["a"]
     np.testing.assert_allclose(values["a"], [2, 2, 2], atol=1e-6)
 
@@ -90,7 +90,7 @@ def test_the_committed_notebook_runs(tiny_run, monkeypatch):
     assert not any("import mmjax" in cell.source for cell in code)
     monkeypatch.setenv("MMJAX_WORKDIR", str(tiny_run))
     # The kernel is another process, and finds mmjax where this one did.
-    home = str(pathlib.Path(notebook.__file__).parents[1])
+    home = str(pathlib.Path(load.__file__).parents[1])
     known = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(known))
     place = {"metadata": {"path": str(ROOT / "notebooks")}}

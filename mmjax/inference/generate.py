@@ -14,7 +14,7 @@ import numpy as np
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.notebook import Run
+from mmjax.inference.load import Run
 
 Tick = Callable[[int], Any]  # told how many candidates were just made
 
