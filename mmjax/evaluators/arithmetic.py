@@ -15,13 +15,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mmjax import arithmetic, schema
+from mmjax import schema
 from mmjax.data.prompts import SLOT
 from mmjax.errors import UserError
-from mmjax.evaluators import bootstrap
 from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
 from mmjax.evaluators.common import forward, probing, result_card
 from mmjax.evaluators.common.subset import open_view
+from mmjax.metrics import bootstrap, embeddings
 
 SWAPS = ("first", "second")  # which word of a class name changes
 _DEFINITION = {
@@ -136,7 +136,7 @@ class Evaluator:
         """What to search by, under the name of its metrics."""
         weight = self.config.weight
         terms = [(1.0, image_qd), (weight, new_qd), (-weight, old_qd)]
-        return {"": arithmetic.combine(terms), "image_": image_qd}
+        return {"": embeddings.combine(terms), "image_": image_qd}
 
     def _judge(
         self,
@@ -151,7 +151,7 @@ class Evaluator:
         target_q1, own_q = swap.target_q[:, None], swap.query_q
         found: dict[str, np.ndarray] = {}
         for form, query_qd in asked.items():
-            near_qk = arithmetic.nearest(
+            near_qk = embeddings.nearest(
                 query_qd, image_nd, self.config.top, skip_q=own_q
             )
             class_qk = label_n[near_qk]

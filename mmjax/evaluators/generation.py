@@ -13,11 +13,12 @@ import numpy as np
 from mmjax import schema
 from mmjax.data.records import BrokenRecord, Record
 from mmjax.errors import UserError
-from mmjax.evaluators import bootstrap, copying, frechet, judges
 from mmjax.evaluators.base import Env, EvalConfig, Network, PyTree, Result
 from mmjax.evaluators.common import candidates as candidates_lib
 from mmjax.evaluators.common import forward, judge_network, result_card
 from mmjax.evaluators.common.subset import View, open_view
+from mmjax.metrics import bootstrap, copying, frechet
+from mmjax.metrics import judges as judges_lib
 from mmjax.sampling import rerank
 
 JUDGES = {  # name: the keys of the config that it needs
@@ -33,7 +34,7 @@ _DEFINITIONS = {
         **{
             f"oracle_{name}": f"share of pictures whose {name} it reads right, of "
             "every object at once"
-            for name in judges.ORDER[1:]
+            for name in judges_lib.ORDER[1:]
         },
     },
     "clip": {"clip_score": "mean of max(100 cosine, 0) with the caption"},
@@ -206,7 +207,7 @@ class Evaluator:
         arrays = {name: drawn[name] for name in kept if name in drawn}
         if cfg.clip:
             arrays["clip"] = self._cosines(arrays["image"])
-        chosen = judges.picks(cfg.candidates, arrays.get("clip"), cfg.best_of)
+        chosen = judges_lib.picks(cfg.candidates, arrays.get("clip"), cfg.best_of)
         values: dict[str, float] = {}
         facts: dict[str, int] = {}
         for name in cfg.named:
@@ -224,46 +225,46 @@ class Evaluator:
         return {"resamples": self.config.resamples, "seed": self.config.seed}
 
     # -- judges by name: (arrays, picks, facts for the card) -> values -----------
-    def _oracle(self, arrays: dict, chosen: judges.Picks, facts: dict) -> dict:
+    def _oracle(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
         truths = [record["scene"] for record in self._records[0]]
         args = arrays["image"], truths, chosen
-        values, arrays["oracle"] = judges.oracle(*args, **self._draw)
+        values, arrays["oracle"] = judges_lib.oracle(*args, **self._draw)
         return values
 
-    def _clip(self, arrays: dict, chosen: judges.Picks, facts: dict) -> dict:
-        return judges.clip_score(arrays["clip"], chosen, **self._draw)
+    def _clip(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
+        return judges_lib.clip_score(arrays["clip"], chosen, **self._draw)
 
-    def _classifier(self, arrays: dict, chosen: judges.Picks, facts: dict) -> dict:
+    def _classifier(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
         label_p = np.asarray([r.get("label", -1) for r in self._records[0]])
         facts["labelled"] = int((label_p >= 0).sum())
         if not facts["labelled"]:
             name = self._source.name
             raise UserError(f"{self._where}: no record of {name!r} has a label")
         logits_pkc = self._rows(self._features_run, "logits", arrays["image"])
-        return judges.classifier(logits_pkc, label_p, chosen, **self._draw)
+        return judges_lib.classifier(logits_pkc, label_p, chosen, **self._draw)
 
-    def _frechet(self, arrays: dict, chosen: judges.Picks, facts: dict) -> dict:
+    def _frechet(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
         run, images = self._features_run, arrays["image"]
         real = self._pictures(self.config.reference or self._source)
         real_md = judge_network.of_images(run, "features", real)
         facts |= {"reference": len(real), "features": real_md.shape[1]}
         draw = self._draw | {"resamples": self.config.frechet_resamples}
         features_pkd = self._rows(run, "features", images)
-        values = judges.fid(features_pkd, real_md, chosen, **draw)
+        values = judges_lib.fid(features_pkd, real_md, chosen, **draw)
         if "logits" in run.predict:
             logits_pkc = self._rows(run, "logits", images)
-            values |= judges.inception_score(logits_pkc, chosen, **draw)
+            values |= judges_lib.inception_score(logits_pkc, chosen, **draw)
         return values
 
-    def _copying(self, arrays: dict, chosen: judges.Picks, facts: dict) -> dict:
+    def _copying(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
         train = self._pictures(self.config.train)
         held_out = self._pictures(self._source)
         facts |= {"training_pictures": len(train), "held_out_pictures": len(held_out)}
-        return judges.copies(arrays["image"], train, held_out, **self._draw)
+        return judges_lib.copies(arrays["image"], train, held_out, **self._draw)
 
     def _rows(self, run: Network, name: str, images: np.ndarray) -> np.ndarray:
         """A function of another run, of all pictures: (p, k, d)."""
-        rows_nd = judge_network.of_images(run, name, judges.flat(images))
+        rows_nd = judge_network.of_images(run, name, judges_lib.flat(images))
         return rows_nd.reshape(*images.shape[:2], -1)
 
     def _open(self, spec: Any) -> View:
@@ -298,7 +299,7 @@ class Evaluator:
         definitions: dict[str, str] = {}
         for name in cfg.named:
             definitions |= _DEFINITIONS[name]
-        interval = bootstrap.describe(judges.UNIT, **self._draw)
+        interval = bootstrap.describe(judges_lib.UNIT, **self._draw)
         if "frechet" in cfg.named:
             interval |= {
                 "frechet": frechet.INTERVAL,

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mmjax.evaluators import bootstrap
 from mmjax.evaluators.base import EvalConfig, PyTree, Result
 from mmjax.evaluators.common import probing, result_card
 from mmjax.evaluators.probe import logistic
 from mmjax.evaluators.probe import search as search_lib
 from mmjax.evaluators.zero_shot import mean_per_class
+from mmjax.metrics import bootstrap
 
 
 @dataclass(frozen=True)

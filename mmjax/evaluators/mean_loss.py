@@ -9,10 +9,10 @@ import numpy as np
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.evaluators import bootstrap
 from mmjax.evaluators.base import Batch, Env, EvalConfig, PyTree, Result
 from mmjax.evaluators.common import forward, result_card
 from mmjax.evaluators.common.subset import open_view
+from mmjax.metrics import bootstrap
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ import numpy as np
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.evaluators import bootstrap, tiles
+from mmjax.evaluators import tiles
 from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
 from mmjax.evaluators.common import forward, result_card
 from mmjax.evaluators.common.subset import open_view
+from mmjax.metrics import bootstrap
 
 log = logging.getLogger(__name__)
 LEAST = 1e-10  # mean squared error that counts as none: 100 dB

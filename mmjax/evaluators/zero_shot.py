@@ -13,10 +13,10 @@ import numpy as np
 from mmjax import schema
 from mmjax.data import prompts
 from mmjax.errors import UserError
-from mmjax.evaluators import bootstrap, ranking
 from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
 from mmjax.evaluators.common import forward, result_card
 from mmjax.evaluators.common.subset import open_view
+from mmjax.metrics import bootstrap, ranking
 
 TOP = (1, 5)
 

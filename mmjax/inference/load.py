@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from mmjax import arithmetic, tree
+from mmjax import tree
 from mmjax.data import image as image_lib
 from mmjax.data import prompts
 from mmjax.data.records import BrokenRecord
 from mmjax.errors import UserError
+from mmjax.metrics import embeddings
 from mmjax.state import TrainState
 from mmjax.train import checkpoint, metric_writer, setup
 from mmjax.train import config as config_lib
@@ -105,12 +106,12 @@ class Run:
     ) -> np.ndarray:
         """(d,) unit sum of images, plus and minus texts: image - "red" + "blue".
 
-        weight: of every text, beside an image's 1. See mmjax.arithmetic.
+        weight: of every text, beside an image's 1. See mmjax.metrics.embeddings.
         """
         terms = [(1.0, row) for row in self.embed_images(images)] if images else []
         for sign, texts in ((weight, plus), (-weight, minus)):
             terms += [(sign, row) for row in self.embed_texts(texts)] if texts else []
-        return arithmetic.combine(terms)
+        return embeddings.combine(terms)
 
     def logits(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
         """(n, m): cosines of two embeddings at the model's temperature (and bias)."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmjax.cli import demo
-from mmjax.evaluators import judges
+from mmjax.metrics import judges
 from mmjax_demo import judge, words
 
 NBSP = "\N{NO-BREAK SPACE}"

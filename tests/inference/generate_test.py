@@ -9,8 +9,8 @@ import pytest
 from mmjax import cli
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
-from mmjax.evaluators import scenes
 from mmjax.inference import generate, load
+from mmjax.metrics import scenes
 from mmjax.train import config, loop, setup
 
 PROMPTS = ["a red star", "a cyan moon"]

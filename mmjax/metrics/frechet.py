@@ -13,7 +13,7 @@ import numpy as np
 from scipy import special
 
 from mmjax.errors import UserError
-from mmjax.evaluators import bootstrap
+from mmjax.metrics import bootstrap
 
 Statistic = Callable[[np.ndarray], float]
 

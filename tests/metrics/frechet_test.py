@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 
 from mmjax.errors import UserError
-from mmjax.evaluators import frechet
+from mmjax.metrics import frechet
 
 
 def covariance(rng, d, rank=None):

@@ -5,7 +5,7 @@ import pytest
 
 from mmjax.data.shapes import oracle
 from mmjax.data.sources import open_source
-from mmjax.evaluators import scenes
+from mmjax.metrics import scenes
 
 
 @pytest.fixture(scope="module")

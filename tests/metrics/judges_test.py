@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmjax.data.sources import open_source
-from mmjax.evaluators import frechet, judges
+from mmjax.metrics import frechet, judges
 
 DRAW = {"resamples": 200, "seed": 0}
 P, K = 6, 4

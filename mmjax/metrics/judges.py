@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from mmjax.data.shapes.scene import Scene
-from mmjax.evaluators import bootstrap, copying, frechet, scenes
+from mmjax.metrics import bootstrap, copying, frechet, scenes
 from mmjax.sampling import rerank
 
 Picks = Mapping[str, np.ndarray]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmjax.evaluators import bootstrap
+from mmjax.metrics import bootstrap
 
 
 def mean_of(values):

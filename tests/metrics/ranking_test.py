@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmjax.evaluators import ranking
+from mmjax.metrics import ranking
 
 
 def by_hand(scores, relevant):

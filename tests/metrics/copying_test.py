@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.evaluators import copying
+from mmjax.metrics import copying
 
 
 def by_hand(queries, gallery):
