@@ -42,7 +42,7 @@ def program(form: str, args: argparse.Namespace) -> tuple[Callable, Any]:
     from jax.sharding import NamedSharding, PartitionSpec
 
     from mmjax.losses import contrastive, contrastive_tiles
-    from mmjax.parallel import Layout
+    from mmjax.parallel.layout import Layout
 
     placed = Layout({}, jax.devices()[: args.devices]).row_sharding
 
@@ -155,7 +155,7 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     sys.path.insert(0, str(sides.ROOT))
-    from mmjax import runtime
+    from mmjax.parallel import runtime
 
     runtime.configure(devices=args.devices)
     if args.child:

@@ -20,7 +20,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 def start_mmjax() -> None:
     """Makes mmjax importable and sets up its process, as `mmjax train` does."""
     sys.path.insert(0, str(ROOT))
-    from mmjax import runtime
+    from mmjax.parallel import runtime
 
     runtime.configure()
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from mmjax import runtime
 from mmjax.data import prompts as prompts_lib
 from mmjax.data.shapes import scene
 from mmjax.data.sources import open_source
 from mmjax.evaluators import picture, tiles
 from mmjax.inference import generate, load
 from mmjax.metrics import judges
+from mmjax.parallel import runtime
 from mmjax_demo import report, samples
 from mmjax_demo.stages import Plan
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from mmjax import parallel
 from mmjax.data import pipeline
 from mmjax.data.image import ImageConfig
 from mmjax.data.sources import open_source
@@ -20,6 +19,7 @@ from mmjax.errors import UserError
 from mmjax.evaluators.common import result_card
 from mmjax.index import approximate, build, exact, store
 from mmjax.inference import load
+from mmjax.parallel import layout
 
 SIDE = 96  # pixels of a picture shown, at most
 
@@ -60,7 +60,7 @@ class Gallery:
 
     @functools.cached_property
     def exact(self) -> exact.Exact:
-        return exact.Exact(self.store.shards, parallel.Layout().batch_sharding)
+        return exact.Exact(self.store.shards, layout.Layout().batch_sharding)
 
     def search(
         self, rows_qd: np.ndarray, k: int, *, probes: int | None = None

@@ -7,7 +7,7 @@ import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from mmjax import runtime  # noqa: E402  (after the platform is chosen)
+from mmjax.parallel import runtime
 
 runtime.configure(devices=4)
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -18,9 +18,11 @@ import jax
 import numpy as np
 import pytest
 
-from mmjax import cluster, hosts, tree
+from mmjax import tree
 from mmjax.cli.launch import free_port
 from mmjax.errors import UserError
+from mmjax.parallel import distributed
+from mmjax.parallel import processes as processes_lib
 from mmjax.train import config as config_lib
 from mmjax.train import loop, metric_writer
 
@@ -113,12 +115,12 @@ def test_checkpoints_in_a_folder_of_their_own_outlive_the_workdir(tmp_path):
 
 
 def test_one_process_asks_nobody():
-    with hosts.stop_signals() as asked:
+    with processes_lib.stop_signals() as asked:
         assert asked() == 0
         os.kill(os.getpid(), signal.SIGTERM)
         assert asked() == signal.SIGTERM
         assert asked() == signal.SIGTERM
-    hosts.require_same({"nothing": object()})  # not even looked at
+    processes_lib.require_same({"nothing": object()})  # not even looked at
 
 
 AGREE = """
@@ -208,7 +210,7 @@ def test_a_killed_process_ends_the_other_within_a_minute(victim: int, tmp_path):
     both[victim].kill()
     err = both[1 - victim].communicate()[1]
     both[victim].communicate()
-    assert both[1 - victim].returncode == cluster.LOST, err
+    assert both[1 - victim].returncode == distributed.LOST, err
     assert f"process {1 - victim} lost another process of the run" in err
     print(
         f"\nprocess {victim} killed, the other ended {time.monotonic() - begin:.0f} s"
@@ -287,10 +289,10 @@ def test_checkpoints_move_between_topologies(finished, tmp_path):
 
 def test_the_coordinator_and_the_loop_refuse_alike():
     """A UserError of one process is what it is, not a lost process."""
-    assert not cluster._lost(UserError("batch 100 must split over 8 devices"))
+    assert not distributed._lost(UserError("batch 100 must split over 8 devices"))
     lost = jax.errors.JaxRuntimeError("UNKNOWN: Gloo all-reduce failed: closed by peer")
     failed = UserError("saving failed")
     failed.__cause__ = lost
-    assert "Gloo" in cluster._lost(failed)
+    assert "Gloo" in distributed._lost(failed)
     full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-    assert not cluster._lost(full)
+    assert not distributed._lost(full)

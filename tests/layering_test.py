@@ -290,7 +290,7 @@ def test_the_ban_lets_pass(code):
         ("models", "mmjax.losses.contrastive", False),
         ("tasks", "mmjax.tasks.base", True),
         ("tasks", "mmjax.tasks.clip", False),
-        ("tasks", "mmjax.parallel", False),
+        ("tasks", "mmjax.parallel.layout", False),
         ("train", "mmjax.tasks.clip", False),
         ("train", "mmjax.tasks.base", True),
         ("train", "mmjax.data.pipeline", True),

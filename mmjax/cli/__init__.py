@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status.
 
     0 done; 2 bad input, said in one line on stderr; 130 interrupted (143 terminated);
-    75, of several processes: another was lost (mmjax.cluster).
+    75, of several processes: another was lost (mmjax.parallel.distributed).
     """
     logging.basicConfig(format="mmjax: %(message)s", level=logging.WARNING)
     # Orbax and the threads it runs in log tracebacks of a failed save, which we report

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmjax import runtime
 from mmjax.cli.index import add_search, draw, lines, progress
 from mmjax.errors import UserError
+from mmjax.parallel import runtime
 
 if TYPE_CHECKING:
     from mmjax.gallery import Gallery, Hit

@@ -9,8 +9,8 @@ notebook.load_run open. Nothing in a file is run, and every array has to find it
 import argparse
 import pathlib
 
-from mmjax import runtime
 from mmjax.errors import UserError
+from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
   mmjax convert hf://openai/clip-vit-base-patch32 runs/b32 --check

@@ -11,7 +11,7 @@ import pathlib
 import sys
 from collections.abc import Mapping
 
-from mmjax import runtime
+from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
   mmjax demo

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmjax import runtime
 from mmjax.errors import UserError
+from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
   mmjax embed runs/demo --images photos/ cat.jpg --out photos.npz

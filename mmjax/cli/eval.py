@@ -17,9 +17,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from mmjax import cluster, schema
+from mmjax import schema
 from mmjax.cli.train import add_devices
 from mmjax.errors import UserError
+from mmjax.parallel import distributed
 
 EXAMPLE = """examples:
   mmjax eval runs/demo
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", metavar="A,B", help="which of the published models")
     parser.add_argument("--json", action="store_true", help="print values and cards")
     add_devices(parser)
-    cluster.add_arguments(parser)
+    distributed.add_arguments(parser)
     parser.set_defaults(overrides=[])
 
 
@@ -68,12 +69,12 @@ def run(args: argparse.Namespace) -> int:
     if suite == ["compare"]:
         print(_compare(pathlib.Path(place), args))
         return 0
-    with cluster.session(args):
-        from mmjax import hosts
+    with distributed.session(args):
+        from mmjax.parallel import processes
 
         args.workdir, args.step = _checkpoint(pathlib.Path(place), args.step)
         shown = _suite(suite[0], args) if suite else _evaluate(args)
-        if hosts.writer():
+        if processes.writer():
             print("\n".join(shown))
         return 0
 
@@ -105,8 +106,8 @@ def _checkpoint(
 # -- suites --------------------------------------------------------------------
 def _suite(spec: str, args: argparse.Namespace) -> list[str]:
     """Runs a suite and returns the lines to print."""
-    from mmjax import hosts
     from mmjax.inference import load
+    from mmjax.parallel import processes
     from mmjax.suite import plan, published, report, runner
     from mmjax.train import config as config_lib
 
@@ -116,7 +117,7 @@ def _suite(spec: str, args: argparse.Namespace) -> list[str]:
     out = args.out or args.workdir / "evals" / name
     model = load.load_run(args.workdir, args.step)
     about, outcomes = runner.run(cells, model, out)
-    if not hosts.writer():
+    if not processes.writer():
         return []
     found = report.write(out, name, about, outcomes, references, _models(args))
     if args.json:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmjax import runtime
 from mmjax.errors import UserError
+from mmjax.parallel import runtime
 
 if TYPE_CHECKING:
     from mmjax.gallery import Gallery, Hit
@@ -171,15 +171,15 @@ def draw(
 
 def _faiss(args: argparse.Namespace) -> int:
     runtime.configure()
-    from mmjax import parallel
     from mmjax.index import approximate, exact, store
+    from mmjax.parallel import layout
 
     made = store.open_store(args.index)
     approximate.build(made, lists=args.lists, seed=args.seed)
     rng = np.random.default_rng(args.seed)
     many = min(1000, made.count)
     rows_qd = made.rows(rng.choice(made.count, many, replace=False))
-    exactly = exact.Exact(made.shards, parallel.Layout().batch_sharding)
+    exactly = exact.Exact(made.shards, layout.Layout().batch_sharding)
     share = approximate.measure(made, exactly, rows_qd, probes=args.probes)
     print(
         f"{args.index}: {args.lists} lists; with {args.probes} probed, recall@10 "

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from mmjax import runtime
+from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
   mmjax inspect runs/demo

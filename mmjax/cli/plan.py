@@ -9,8 +9,8 @@ import argparse
 import json
 import math
 
-from mmjax import runtime
 from mmjax.errors import UserError
+from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
   mmjax plan --config configs/prior.py:dalle_12b --mesh data=16,fsdp=16

@@ -12,8 +12,9 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mmjax import runtime, schema
+from mmjax import schema
 from mmjax.errors import UserError
+from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
   mmjax probe runs/flickr8k runs/emoji --sets experiments/clip_probes/sets.json \\

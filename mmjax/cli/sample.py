@@ -9,9 +9,9 @@ import json
 import pathlib
 from typing import Any
 
-from mmjax import runtime
 from mmjax.cli.train import add_devices
 from mmjax.errors import UserError
+from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
   mmjax sample runs/demo/prior "a small red star above a blue ring" -k 64 --seed 0

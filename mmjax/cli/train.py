@@ -8,8 +8,8 @@ import argparse
 import pathlib
 import sys
 
-from mmjax import cluster
 from mmjax.errors import UserError
+from mmjax.parallel import distributed
 
 EXAMPLE = """examples:
   mmjax train --config configs/clip.py:shapes --workdir runs/shapes
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="trace these steps into DIR/profile, for TensorBoard or Perfetto",
     )
     add_devices(parser)
-    cluster.add_arguments(parser)
+    distributed.add_arguments(parser)
     parser.set_defaults(overrides=[])
 
 
@@ -71,15 +71,15 @@ def _steps(text: str | None) -> tuple[int, int] | None:
 
 def run(args: argparse.Namespace) -> int:
     profile = _steps(args.profile)
-    with cluster.session(args):
-        from mmjax import hosts
+    with distributed.session(args):
+        from mmjax.parallel import processes
         from mmjax.train import config, loop
 
         try:
             made = config.load(args.config, args.overrides)
             loop.run(made, args.workdir, profile=profile)
         except loop.Interrupted as e:
-            if hosts.writer():
+            if processes.writer():
                 print(f"mmjax: {e}; run the same command to go on", file=sys.stderr)
             return e.code
         return 0

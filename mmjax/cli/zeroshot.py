@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from mmjax import runtime
 from mmjax.cli.embed import image_files
 from mmjax.errors import UserError
+from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
   mmjax zeroshot runs/demo scene.png --labels "red circle,blue square"

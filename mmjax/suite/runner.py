@@ -17,11 +17,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmjax import evaluators, hosts
+from mmjax import evaluators
 from mmjax.data import token_cache
 from mmjax.errors import UserError
 from mmjax.evaluators.common import result_card
 from mmjax.inference import load
+from mmjax.parallel import processes
 from mmjax.suite import plan
 from mmjax.train import metric_writer, setup
 
@@ -91,7 +92,7 @@ def run(
     env = dataclasses.replace(env, open_source=opened)
     keys = [cell.key(identity, opened) for cell in cells]
     # what process 0 finds, for all: they must run the same cells
-    found = hosts.of_writer([(_file(out, key)).is_file() for key in keys])
+    found = processes.of_writer([(_file(out, key)).is_file() for key in keys])
     variables = model.state.eval_vars()
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), variables)
     waiting = {}
@@ -101,7 +102,7 @@ def run(
             waiting[key].check(shapes)
     done = len(cells) - len(waiting)
     progress = metric_writer.Progress(
-        len(cells), done, 1, label="suite", active=hosts.writer()
+        len(cells), done, 1, label="suite", active=processes.writer()
     )
     if done:
         progress.note(f"{done} of {len(cells)} are in {out} already")
@@ -113,12 +114,12 @@ def run(
             progress.update()
             shown = {f"{cell.name} {n}": outcome.values[n] for n in outcome.shown}
             progress.say(done, shown)
-        elif hosts.writer():
+        elif processes.writer():
             outcome = read(out, cell, key)
         else:
             continue
         outcomes.append(outcome)
-        if hosts.writer():
+        if processes.writer():
             write_cards(out, outcome, about)
     progress.close()
     return about, outcomes
@@ -140,7 +141,7 @@ def _run(
         card=dict(result.card),
         seconds=round(time.perf_counter() - begin, 2),
     )
-    if hosts.writer():
+    if processes.writer():
         path = _file(out, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays = path.with_suffix(".npz")

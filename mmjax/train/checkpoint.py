@@ -26,8 +26,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from mmjax import hosts, tree
+from mmjax import tree
 from mmjax.errors import UserError
+from mmjax.parallel import processes
 from mmjax.state import TrainState
 from mmjax.train import checksum
 
@@ -156,7 +157,7 @@ class Checkpointer:
                 keep.BestN(get_metric_fn=metric, reverse=config.best_mode == "min", n=1)
             )
             best = {"best_fn": metric, "best_mode": config.best_mode}
-        hosts.wait_for_all("checkpoints")
+        processes.wait_for_all("checkpoints")
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=not read_only,
@@ -212,7 +213,7 @@ class Checkpointer:
         """
         try:
             self._manager.wait_until_finished()
-            hosts.wait_for_all("saved")  # who exits first may take the others along
+            processes.wait_for_all("saved")  # who exits first may take the others along
         except Exception as e:
             raise failure(e, self.home) from e
 
@@ -255,7 +256,7 @@ class Checkpointer:
             state, data = self._load(step, abstract)
         except Exception as e:
             failed = e
-        if failed := hosts.failure_anywhere(failed, _first_line):
+        if failed := processes.failure_anywhere(failed, _first_line):
             raise failed
         if isinstance(data, Mapping):  # written before there were sums
             return state, data
@@ -297,7 +298,7 @@ class Checkpointer:
 
     def _set_aside(self, steps: Iterable[int]) -> None:
         """Moved, not deleted: the disk, and not the file, may be what failed."""
-        if hosts.writer():
+        if processes.writer():
             (self.home / DAMAGED).mkdir(exist_ok=True)
             for step in steps:
                 target = self.home / DAMAGED / str(step)
@@ -306,7 +307,7 @@ class Checkpointer:
                         break
                     target = self.home / DAMAGED / f"{step}.{n}"
                 (self.home / FOLDER / str(step)).rename(target)
-        hosts.wait_for_all("damaged checkpoints moved")
+        processes.wait_for_all("damaged checkpoints moved")
         self._manager.reload()
 
     def _give_up(self, failed: Mapping[int, Exception], steps: list[int]) -> NoReturn:

@@ -20,10 +20,11 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from mmjax import hosts, tree
+from mmjax import tree
 from mmjax.data import pipeline
 from mmjax.data.prefetch import Prefetch
 from mmjax.errors import UserError
+from mmjax.parallel import processes
 from mmjax.train import checkpoint, metric_writer, setup, timing
 from mmjax.train import step as step_lib
 from mmjax.train.setup import Parts, build, evaluate, restore
@@ -122,8 +123,8 @@ class _Run:
         about = setup.about(parts)
         same = {key: about[key] for key in ("config", "tokenizer")}
         same |= {"the version of jax": jax.__version__, "data": len(parts.source)}
-        hosts.require_same({**same, "the newest checkpoint": self.saved.latest()})
-        hosts.require_shared(self.saved.home)
+        processes.require_same({**same, "the newest checkpoint": self.saved.latest()})
+        processes.require_shared(self.saved.home)
         share = parts.layout.row_share()
         self.data = pipeline.train_iterator(
             parts.source,
@@ -144,7 +145,7 @@ class _Run:
             self.state, position = self.saved.restore(setup.abstract(parts, init))
             self.data.set_state(position)
             known = metric_writer.evaluations(workdir, until=int(self.state.step))
-            self.last = hosts.of_writer(known)  # whose workdir it is
+            self.last = processes.of_writer(known)  # whose workdir it is
         else:
             key = jax.random.key(cfg.seed)
             self.state = parts.layout.init(init, key, parts.example())
@@ -155,7 +156,7 @@ class _Run:
         self.trace = timing.Trace(
             profile, workdir, start=int(self.state.step), total=cfg.steps
         )
-        if hosts.writer():
+        if processes.writer():
             for place in {epath.Path(workdir.absolute()), self.saved.home}:
                 checkpoint.write_run(place, about)
         self.finite_k = parts.layout.replicate(_finite_k)
@@ -201,7 +202,7 @@ class _Run:
             begin = time.perf_counter()
             result = evaluator.run(self.state.eval_vars())
             values |= {f"{name}/{k}": v for k, v in result.values.items()}
-            if hosts.writer():
+            if processes.writer():
                 cards = self.workdir / "cards"
                 cards.mkdir(exist_ok=True)
                 card = {"step": done, "values": result.values, **result.card}
@@ -214,7 +215,7 @@ class _Run:
     def loop(self, asked: Callable[[], int]) -> dict[str, float]:
         cfg, start = self.parts.cfg, int(self.state.step)
         window = _Window(self.names)
-        active = hosts.writer()
+        active = processes.writer()
         writer = metric_writer.Writer(self.workdir, resumed_at=start, active=active)
         progress = metric_writer.Progress(
             cfg.steps, start, cfg.batch_size, label=self.label, active=active
@@ -278,8 +279,8 @@ def run(
       Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     workdir = pathlib.Path(workdir)
-    guard = checkpoint.lock(workdir) if hosts.writer() else contextlib.nullcontext()
-    with guard, hosts.stop_signals() as asked:
+    guard = checkpoint.lock(workdir) if processes.writer() else contextlib.nullcontext()
+    with guard, processes.stop_signals() as asked:
         parts = setup.reopen(config, workdir)
         try:
             return _train(parts, workdir, asked, label=label, profile=profile)

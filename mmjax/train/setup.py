@@ -12,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from mmjax import evaluators, parallel, runtime, schema, tree
+from mmjax import evaluators, schema, tree
 from mmjax.data import pipeline, token_cache, tokenizers
 from mmjax.data.image import ImageConfig
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
+from mmjax.parallel import layout as layout_lib
+from mmjax.parallel import runtime
 from mmjax.state import Ctx, TrainState, Vars
 from mmjax.tasks import base
 from mmjax.train import checkpoint as checkpoint_lib
@@ -64,7 +66,7 @@ class Parts:
 
     config: ConfigDict
     cfg: RunConfig
-    layout: parallel.Layout
+    layout: layout_lib.Layout
     tokenizer: tokenizers.Tokenizer | None  # None: batches carry no text
     task: base.Task
 
@@ -123,7 +125,7 @@ def build(
     for key in ("steps", "batch_size", "log_every"):
         if getattr(cfg, key) < 1:
             raise UserError(f"config.{key} is {getattr(cfg, key)}: it must be positive")
-    layout = parallel.Layout(cfg.parallel)
+    layout = layout_lib.Layout(cfg.parallel)
     task = base.build(cfg.task)
     spec = cfg.data.tokenizer
     wordless = "kind" in spec and spec["kind"] == "none"
@@ -288,7 +290,7 @@ def _placed(old: PyTree, new: PyTree, place: str, workdir: str) -> PyTree:
                 "name another run"
             )
     return jax.tree.map(
-        lambda o, n: parallel.spread(np.asarray(n, o.dtype), o.sharding), old, new
+        lambda o, n: layout_lib.spread(np.asarray(n, o.dtype), o.sharding), old, new
     )
 
 

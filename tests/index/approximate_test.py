@@ -8,7 +8,7 @@ import pytest
 
 from mmjax.errors import UserError
 from mmjax.index import approximate, exact, store
-from mmjax.parallel import Layout
+from mmjax.parallel.layout import Layout
 
 
 def test_recall_by_hand():

@@ -7,7 +7,7 @@ import pytest
 
 from mmjax.errors import UserError
 from mmjax.index import exact
-from mmjax.parallel import Layout
+from mmjax.parallel.layout import Layout
 
 
 def placed(devices):

@@ -21,8 +21,8 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mmjax import runtime
 from mmjax.errors import UserError
+from mmjax.parallel import runtime
 
 LOST = os.EX_TEMPFAIL
 HEARTBEAT = 30  # seconds of silence after which a process counts as lost
@@ -274,7 +274,7 @@ def _join(place: Place, timeout: int) -> None:
     import jax
 
     # Its handler of SIGTERM would replace the default one and then swallow the signal;
-    # the loop agrees on where to stop by itself (mmjax.hosts).
+    # the loop agrees on where to stop by itself (mmjax.parallel.processes).
     jax.config.update("jax_enable_preemption_service", False)
     limits = {
         "initialization_timeout": timeout,

@@ -18,8 +18,9 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from mmjax import hosts, schema, tree
+from mmjax import schema, tree
 from mmjax.errors import UserError
+from mmjax.parallel import processes
 
 PyTree = Any
 ROWS = ("data", "fsdp")  # batch rows are split over both
@@ -326,7 +327,7 @@ class Layout:
             key = structure, *(f"{x.dtype}{x.shape}" for x in leaves)
             if key not in made:
                 made[key] = compiled.lower(*args).compile()
-                hosts.wait_for_all("program")
+                processes.wait_for_all("program")
             return made[key](*args)
 
         return run

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from mmjax import cli, cluster
+from mmjax import cli
 from mmjax.cli.launch import free_port
 from mmjax.errors import UserError
+from mmjax.parallel import distributed
 
 ALL = {
     "JAX_COORDINATOR_ADDRESS": "10.0.0.1:8476",
@@ -20,12 +21,12 @@ ALL = {
 
 def _args(*argv: str) -> argparse.Namespace:
     parser = cli.Parser()
-    cluster.add_arguments(parser)
+    distributed.add_arguments(parser)
     return parser.parse_args(argv)
 
 
-def _chosen(*argv: str, **environ: str) -> cluster.Place | None:
-    return cluster.chosen(_args(*argv), environ)
+def _chosen(*argv: str, **environ: str) -> distributed.Place | None:
+    return distributed.chosen(_args(*argv), environ)
 
 
 def test_one_process_stays_alone():
@@ -36,11 +37,11 @@ def test_one_process_stays_alone():
 
 
 def test_options_go_before_the_environment():
-    assert _chosen(**ALL) == cluster.Place("10.0.0.1:8476", 4, 3)
-    assert _chosen("--process", "0", **ALL) == cluster.Place("10.0.0.1:8476", 4, 0)
+    assert _chosen(**ALL) == distributed.Place("10.0.0.1:8476", 4, 3)
+    assert _chosen("--process", "0", **ALL) == distributed.Place("10.0.0.1:8476", 4, 0)
     ipv6 = ["--coordinator", "[::1]:80", "--processes", "2", "--process", "1"]
-    assert _chosen(*ipv6) == cluster.Place("[::1]:80", 2, 1)
-    assert _chosen("--distributed", "auto", **ALL) == cluster.Place(auto=True)
+    assert _chosen(*ipv6) == distributed.Place("[::1]:80", 2, 1)
+    assert _chosen("--distributed", "auto", **ALL) == distributed.Place(auto=True)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_a_coordinator_that_is_not_there():
 
 def test_others_that_do_not_come():
     done = _train(*_alone(0, free_port()))
-    assert done.returncode == cluster.LOST, done.stderr
+    assert done.returncode == distributed.LOST, done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith("mmjax: process 0: not all processes arrived within 2 s")
 
