@@ -13,10 +13,10 @@ import numpy as np
 from mmjax.data import prompts as prompts_lib
 from mmjax.data.shapes import scene
 from mmjax.data.sources import open_source
-from mmjax.evaluators import picture, tiles
 from mmjax.inference import generate, load
 from mmjax.metrics import judges
 from mmjax.parallel import runtime
+from mmjax.report import image_grid, ranked_labels
 from mmjax_demo import report, samples
 from mmjax_demo.stages import Plan
 
@@ -156,7 +156,7 @@ def _sheets(
                 [made.images[p, c] for c in chosen_pk[p, :ACROSS]]
                 for p in range(min(SHOWN, len(made.prompts)))
             ]
-            tiles.draw(workdir / f"{name}.png", rows, made.prompts[: len(rows)])
+            image_grid.draw(workdir / f"{name}.png", rows, made.prompts[: len(rows)])
 
 
 def _distances(
@@ -194,7 +194,7 @@ def _completions(plan: Plan, workdir: pathlib.Path) -> dict[str, float]:
         given[plan.size // 2 :] = 255
         rows.append([given, true[p]["image"], made.images[p, 0]])
     captions = [f"{text}: given, true, completed" for text in made.prompts[: len(rows)]]
-    tiles.draw(workdir / "completions.png", rows, captions)
+    image_grid.draw(workdir / "completions.png", rows, captions)
     summary: dict[str, float] = {}
     _copy(summary, "completion_oracle", found, "oracle_all")
     return summary
@@ -214,7 +214,7 @@ def _tokenizer(plan: Plan, workdir: pathlib.Path) -> list[int]:
             made = np.round(255 * np.asarray(out["image"])).astype(np.uint8)
             rows = [image[:16], made[:16], image[16:32], made[16:32]]
             captions = ["held-out images", "the same from their tokens", "", ""]
-            tiles.draw(workdir / "reconstructions.png", rows, captions)
+            image_grid.draw(workdir / "reconstructions.png", rows, captions)
     return counts.tolist()
 
 
@@ -229,7 +229,7 @@ def zero_shot(workdir: pathlib.Path, clip: load.Run, *, each: int = 6) -> None:
         names += [name] * each
     images = [record["image"] for record in records]
     labels = source.class_names
-    picture.ranked(
+    ranked_labels.ranked(
         workdir / "zero_shot.png",
         images,
         labels,

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmjax.demo import charts, page
-from mmjax.demo.charts import Series
+from mmjax.report import charts, page
+from mmjax.report.charts import Series
 from mmjax_demo import words
 
 Rows = Sequence[Mapping[str, Any]]  # of metrics.jsonl

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mmjax.demo import charts, page
+from mmjax.report import charts, page
 from mmjax.train import metric_writer
 from mmjax_demo import panels, words
 

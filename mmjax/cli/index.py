@@ -157,7 +157,7 @@ def draw(
     leaves it blank.
     """
     from mmjax import gallery
-    from mmjax.evaluators import tiles
+    from mmjax.report import image_grid
 
     pictures = [[found.picture(hit) for hit in listed] for listed in hits]
     if any(query is not None for query in queries):
@@ -165,7 +165,7 @@ def draw(
         own = [blank if query is None else query for query in queries]
         pictures = [[q, *row] for q, row in zip(own, pictures, strict=True)]
     flat = iter(gallery.tiles([p for row in pictures for p in row]))
-    tiles.draw(path, [[next(flat) for _ in row] for row in pictures], list(names))
+    image_grid.draw(path, [[next(flat) for _ in row] for row in pictures], list(names))
     print(f"picture: {path}")
 
 

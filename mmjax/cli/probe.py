@@ -230,7 +230,7 @@ def _measure(
 
 
 def _draw(out: pathlib.Path, name: str, by_data: Mapping[str, Mapping]) -> None:
-    from mmjax.evaluators import plots
+    from mmjax.report import plots
 
     both = {
         data: {

@@ -103,8 +103,8 @@ def finish(
 
     import numpy as np
 
-    from mmjax.evaluators import tiles
     from mmjax.inference import generate
+    from mmjax.report import image_grid
 
     order_pk = np.tile(np.arange(args.k), (len(got.prompts), 1))
     scores_pk = None
@@ -127,7 +127,7 @@ def finish(
                 one["clip"] = float(scores_pk[p, c])
             listed.append({**one, "image_tokens": got.tokens[p, c].tolist()})
         report.append({"prompt": prompt, "shown": listed})
-    png = tiles.draw(args.out, rows, captions)
+    png = image_grid.draw(args.out, rows, captions)
     about = {
         "workdir": str(args.workdir),
         "clip": str(args.clip) if args.clip else None,

@@ -47,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
     templates = prompts.load(args.templates) if args.templates else ()
     paths = image_files(args.images)
     runtime.configure()
-    from mmjax.evaluators import picture
     from mmjax.inference import load
+    from mmjax.report import ranked_labels
 
     model = load.load_run(args.workdir, args.step)
     templates = templates or prompts.load(own_templates(model.config))
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"  {labels[c]:<{width}}  {100 * chance_c[c]:5.1f} %")
     if args.png:
         names = [path.name for path in paths]
-        picture.ranked(args.png, pixels, labels, chances_nc, captions=names)
+        ranked_labels.ranked(args.png, pixels, labels, chances_nc, captions=names)
         print(f"picture: {args.png}")
     return 0
 

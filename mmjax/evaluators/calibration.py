@@ -14,11 +14,12 @@ import numpy as np
 from scipy import optimize, special
 
 from mmjax.errors import UserError
-from mmjax.evaluators import figures, zero_shot
+from mmjax.evaluators import zero_shot
 from mmjax.evaluators.base import Env, PyTree, Result
 from mmjax.evaluators.common import forward, probing, result_card
 from mmjax.evaluators.common.subset import open_view
 from mmjax.metrics import bootstrap
+from mmjax.report import figures
 
 
 @dataclass(frozen=True)

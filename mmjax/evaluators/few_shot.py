@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.evaluators import plots, zero_shot
+from mmjax.evaluators import zero_shot
 from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
 from mmjax.evaluators.common import probing, result_card
 from mmjax.evaluators.common.probing import Labelled
 from mmjax.evaluators.probe import logistic, search
 from mmjax.evaluators.probe import shots as shots_lib
 from mmjax.metrics import bootstrap
+from mmjax.report import plots
 
 
 @dataclass(frozen=True)

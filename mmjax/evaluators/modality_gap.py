@@ -12,11 +12,11 @@ import numpy as np
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.evaluators import figures
 from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
 from mmjax.evaluators.common import forward, result_card
 from mmjax.evaluators.common.subset import open_view
 from mmjax.metrics import bootstrap
+from mmjax.report import figures
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import numpy as np
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.evaluators import tiles
 from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
 from mmjax.evaluators.common import forward, result_card
 from mmjax.evaluators.common.subset import open_view
 from mmjax.metrics import bootstrap
+from mmjax.report import image_grid
 
 log = logging.getLogger(__name__)
 LEAST = 1e-10  # mean squared error that counts as none: 100 dB
@@ -97,7 +97,7 @@ class Evaluator:
             values |= usage(arrays["count"], arrays.pop("vocab_size", None))
             self._warn(values, int(arrays["count"].sum()))
         if self.config.picture:
-            tiles.draw(self.config.picture, *_rows(shown[: self.config.pictures]))
+            image_grid.draw(self.config.picture, *_rows(shown[: self.config.pictures]))
         names = [name for name in _DEFINITIONS if name in values]
         made = result_card.write(
             self.config,

@@ -14,10 +14,11 @@ import numpy as np
 from mmjax.data import corruptions
 from mmjax.data.sources.shifted import Shifted
 from mmjax.errors import UserError
-from mmjax.evaluators import figures, zero_shot
+from mmjax.evaluators import zero_shot
 from mmjax.evaluators.base import Env, PyTree, Result
 from mmjax.evaluators.common import result_card
 from mmjax.metrics import bootstrap
+from mmjax.report import figures
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmjax import evaluators
 from mmjax.errors import UserError
-from mmjax.evaluators import figures
+from mmjax.report import figures
 from mmjax.suite import published, runner
 from mmjax.suite.runner import Outcome
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmjax.data.shapes.scene import CLASS_NAMES
 from mmjax.data.sources import open_source
-from mmjax.evaluators import picture, tiles
+from mmjax.report import image_grid, ranked_labels
 from mmjax_demo import report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -155,14 +155,14 @@ def _pictures(workdir: pathlib.Path) -> None:
     texts = [record["text"][0] for record in records]
     for name in ("samples_first", "samples_best", "unseen_best"):
         rows = [images[8 * r : 8 * r + 8] for r in range(8)]
-        tiles.draw(workdir / f"{name}.png", rows, texts[:8])
+        image_grid.draw(workdir / f"{name}.png", rows, texts[:8])
     rows = [images[:16], images[:16]]
     captions = ["held-out images", "the same from their tokens"]
-    tiles.draw(workdir / "reconstructions.png", rows, captions)
+    image_grid.draw(workdir / "reconstructions.png", rows, captions)
     rows = [[images[p], images[p], images[p + 1]] for p in range(8)]
-    tiles.draw(workdir / "completions.png", rows, texts[:8])
+    image_grid.draw(workdir / "completions.png", rows, texts[:8])
     scores = np.random.default_rng(0).dirichlet(np.full(64, 0.05), 12)
-    picture.ranked(workdir / "zero_shot.png", images[:12], CLASS_NAMES, scores)
+    ranked_labels.ranked(workdir / "zero_shot.png", images[:12], CLASS_NAMES, scores)
 
 
 def console(done: subprocess.CompletedProcess) -> list[str]:

@@ -3,7 +3,7 @@
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.evaluators import plots
+from mmjax.report import plots
 
 
 def values(name, value):

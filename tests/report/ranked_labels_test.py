@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from mmjax.errors import UserError
-from mmjax.evaluators import picture
+from mmjax.report import ranked_labels
 
 GREEN, RED = (46, 139, 87), (192, 80, 77)
 
@@ -18,7 +18,7 @@ def draw(path, n=4, **more):
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 255, (8, 8 + i, 3), np.uint8) for i in range(n)]
     scores = np.tile([0.1, 0.6, 0.1, 0.05, 0.05, 0.1], (n, 1))
-    return picture.ranked(path, images, list("abcdef"), scores, **more)
+    return ranked_labels.ranked(path, images, list("abcdef"), scores, **more)
 
 
 def test_bars_are_as_long_as_their_scores(tmp_path):
@@ -38,14 +38,16 @@ def test_any_number_of_images_and_odd_labels(tmp_path):
         assert Image.open(one).size[0] == 572 * min(3, -(-n // 3))
     image = np.zeros((300, 100, 3), np.uint8)
     labels = ["cost $5 to $6", "x" * 99]
-    picture.ranked(tmp_path / "odd.png", [image], labels, [[0.5, 0.5]])
+    ranked_labels.ranked(tmp_path / "odd.png", [image], labels, [[0.5, 0.5]])
 
 
 def test_refusals(tmp_path):
     image = np.zeros((4, 4, 3), np.uint8)
     with pytest.raises(UserError, match=r"needs scores of shape \(1, 2\), got \(2,\)"):
-        picture.ranked(tmp_path / "a.png", [image], ["a", "b"], np.ones(2))
+        ranked_labels.ranked(tmp_path / "a.png", [image], ["a", "b"], np.ones(2))
     with pytest.raises(UserError, match="'c' is not among"):
-        picture.ranked(tmp_path / "a.png", [image], ["a"], [[1]], truth=["c"])
+        ranked_labels.ranked(tmp_path / "a.png", [image], ["a"], [[1]], truth=["c"])
     with pytest.raises(UserError, match="2 captions for 1 images"):
-        picture.ranked(tmp_path / "a.png", [image], ["a"], [[1]], captions=["", ""])
+        ranked_labels.ranked(
+            tmp_path / "a.png", [image], ["a"], [[1]], captions=["", ""]
+        )
