@@ -3,7 +3,7 @@
     python benchmarks/index_search.py --rounds 7
 
 All find the 10 best of float32 unit rows by inner product, for one query at a time and
-for a batch: `mmjax.index.exact.Exact` with its rows on the device, `IndexFlatIP`, and a
+for a batch: `mmjax.retrieval.exact.Exact` with its rows on the device, `IndexFlatIP`, and a
 numpy product with `argpartition`. Each lives in a process of its own with the same
 rows, and they take turns, so a busy machine slows all alike. The positions that each
 finds are compared with numpy's. Prints medians and ratios (above 1: mmjax is faster)
@@ -35,8 +35,8 @@ def problem(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
 
 def mmjax_search(rows_nd: np.ndarray) -> Callable:
     sides.start_mmjax()
-    from mmjax.index import exact
     from mmjax.parallel import layout
+    from mmjax.retrieval import exact
 
     placed = layout.Layout().batch_sharding
     # the rows stay on the device, as FAISS's stay in memory

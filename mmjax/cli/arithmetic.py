@@ -18,7 +18,7 @@ from mmjax.errors import UserError
 from mmjax.parallel import runtime
 
 if TYPE_CHECKING:
-    from mmjax.gallery import Gallery, Hit
+    from mmjax.retrieval.gallery import Gallery, Hit
 
 EXAMPLE = """examples:
   mmjax arithmetic --index photos.idx --image car.png --minus blue --plus red \\
@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
     if args.source and not args.workdir:
         raise UserError("--source is embedded by a model: give its --workdir")
     runtime.configure()
-    from mmjax import gallery
     from mmjax.inference import load
+    from mmjax.retrieval import gallery
 
     with contextlib.ExitStack() as stack:
         if args.index:

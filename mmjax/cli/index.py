@@ -16,7 +16,7 @@ from mmjax.errors import UserError
 from mmjax.parallel import runtime
 
 if TYPE_CHECKING:
-    from mmjax.gallery import Gallery, Hit
+    from mmjax.retrieval.gallery import Gallery, Hit
 
 EXAMPLE = """examples:
   mmjax index build runs/flickr --source "folder:/photos?label=none" --out photos.idx
@@ -86,8 +86,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace) -> int:
     runtime.configure()
-    from mmjax import gallery
     from mmjax.inference import load
+    from mmjax.retrieval import gallery
 
     made = gallery.build_gallery(
         load.load_run(args.workdir, args.step),
@@ -114,8 +114,8 @@ def _search(args: argparse.Namespace) -> int:
     if not args.texts and not args.images:
         raise UserError("nothing to search for: give --text, --image or both")
     runtime.configure()
-    from mmjax import gallery
     from mmjax.inference import load
+    from mmjax.retrieval import gallery
 
     found = gallery.open_gallery(args.index, args.workdir, args.step)
     rows, queries = [], [None] * len(args.texts)
@@ -156,8 +156,8 @@ def draw(
     Every row begins with the query's picture where any query has one; a query without
     leaves it blank.
     """
-    from mmjax import gallery
     from mmjax.report import image_grid
+    from mmjax.retrieval import gallery
 
     pictures = [[found.picture(hit) for hit in listed] for listed in hits]
     if any(query is not None for query in queries):
@@ -171,8 +171,8 @@ def draw(
 
 def _faiss(args: argparse.Namespace) -> int:
     runtime.configure()
-    from mmjax.index import approximate, exact, store
     from mmjax.parallel import layout
+    from mmjax.retrieval import approximate, exact, store
 
     made = store.open_store(args.index)
     approximate.build(made, lists=args.lists, seed=args.seed)
@@ -189,7 +189,7 @@ def _faiss(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from mmjax.index import store
+    from mmjax.retrieval import store
 
     made = store.open_store(args.index)
     made.verify()

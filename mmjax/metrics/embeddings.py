@@ -53,7 +53,7 @@ def nearest(
     """Positions (q, k) of the rows with the largest inner products, the best first.
 
     Ties are in the gallery's order. In flat memory, on the host: for galleries of
-    thousands; `mmjax.index.exact` is for more.
+    thousands; `mmjax.retrieval.exact` is for more.
 
     Args:
       skip_q: a position that a query must not find, such as its own image's.

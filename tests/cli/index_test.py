@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmjax import cli, gallery
+from mmjax import cli
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
-from mmjax.index import store
 from mmjax.inference import load
+from mmjax.retrieval import gallery, store
 
 SPEC = "shapes:val?size=16&count=40&objects=1"
 

@@ -17,9 +17,11 @@ from mmjax.data.image import ImageConfig
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.evaluators.common import result_card
-from mmjax.index import approximate, build, exact, store
 from mmjax.inference import load
 from mmjax.parallel import layout
+from mmjax.retrieval import approximate, build
+from mmjax.retrieval import exact as exact_lib
+from mmjax.retrieval import store as store_lib
 
 SIDE = 96  # pixels of a picture shown, at most
 
@@ -39,7 +41,7 @@ class Hit:
 class Gallery:
     """An opened index; its rows are read when first searched."""
 
-    store: store.Store
+    store: store_lib.Store
     run: load.Run
 
     @functools.cached_property
@@ -59,8 +61,8 @@ class Gallery:
         return source
 
     @functools.cached_property
-    def exact(self) -> exact.Exact:
-        return exact.Exact(self.store.shards, layout.Layout().batch_sharding)
+    def exact(self) -> exact_lib.Exact:
+        return exact_lib.Exact(self.store.shards, layout.Layout().batch_sharding)
 
     def search(
         self, rows_qd: np.ndarray, k: int, *, probes: int | None = None
@@ -113,7 +115,7 @@ def open_gallery(
     Raises:
       UserError: the index is unfinished or damaged, or another model's.
     """
-    made = store.open_store(folder)
+    made = store_lib.open_store(folder)
     model = made.facts.model
     if workdir is None:
         workdir, step = model["workdir"], model["step"] if step is None else step
@@ -128,18 +130,18 @@ def build_gallery(
     folder: str | pathlib.Path,
     *,
     dtype: str = "float32",
-    shard_rows: int = store.SHARD_ROWS,
+    shard_rows: int = store_lib.SHARD_ROWS,
     say: Callable[[int, int], object] = lambda done, total: None,
 ) -> Gallery:
     """Embeds the pictures of a source into an index, or goes on with an unfinished one.
 
     Raises:
-      UserError: see mmjax.index.build; or the task embeds no images.
+      UserError: see mmjax.retrieval.build; or the task embeds no images.
     """
     source = open_source(spec)
     size, variables = run.parts.cfg.batch_size, run.state.eval_vars()
     width = run.embed_images([np.zeros((8, 8, 3), np.uint8)]).shape[1]
-    facts = store.Facts(
+    facts = store_lib.Facts(
         model={
             "fingerprint": run.fingerprint,
             "task": run.config.task.name,

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mmjax.errors import UserError
-from mmjax.index import store
+from mmjax.retrieval import store
 
 CHUNK = 1 << 16  # rows on the devices at a time
 QUERIES = 64  # at a time: with CHUNK, 16 MiB of scores

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.index import exact
 from mmjax.parallel.layout import Layout
+from mmjax.retrieval import exact
 
 
 def placed(devices):

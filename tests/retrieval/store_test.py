@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.index import store
+from mmjax.retrieval import store
 
 FACTS = store.Facts(
     model={"fingerprint": "aa", "task": "clip", "step": 3, "workdir": "/runs/x"},

@@ -10,7 +10,7 @@ from mmjax.data import records
 from mmjax.data.records import Record, Source
 from mmjax.data.sources import views
 from mmjax.errors import UserError
-from mmjax.index import store
+from mmjax.retrieval import store
 
 Embed = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 

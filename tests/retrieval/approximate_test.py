@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.index import approximate, exact, store
 from mmjax.parallel.layout import Layout
+from mmjax.retrieval import approximate, exact, store
 
 
 def test_recall_by_hand():

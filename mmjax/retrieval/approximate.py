@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.errors import UserError
-from mmjax.index import exact, store
+from mmjax.retrieval import exact, store
 
 FILE, LISTS, FACTS = "faiss.index", "faiss.ivfdata", "faiss.json"
 _PER_LIST = 64  # training rows a list, between FAISS's own 39 and 256
