@@ -6,8 +6,8 @@
 | shapes | shapes, seen and unseen pairs | 3 minutes |
 | bundle | parts of the five sets it names | 6 minutes, and 20 for its probes |
 
-A data set is its parts and its names (mmjax.suite.plan.Dataset), a protocol an
-evaluator and its keys (mmjax.suite.plan.Protocol). Real data are read below
+A data set is its parts and its names (mmjax.suite.cells.Dataset), a protocol an
+evaluator and its keys (mmjax.suite.cells.Protocol). Real data are read below
 $MMJAX_DATA, or ../shared/data where that is not set.
 """
 

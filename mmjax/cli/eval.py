@@ -108,11 +108,12 @@ def _suite(spec: str, args: argparse.Namespace) -> list[str]:
     """Runs a suite and returns the lines to print."""
     from mmjax.inference import load
     from mmjax.parallel import processes
-    from mmjax.suite import plan, published, report, runner
+    from mmjax.suite import cells as cells_lib
+    from mmjax.suite import published, report, runner
     from mmjax.train import config as config_lib
 
     name = spec.partition(":")[2] or pathlib.Path(spec).stem
-    cells = plan.cells(config_lib.load(spec, args.overrides))
+    cells = cells_lib.cells(config_lib.load(spec, args.overrides))
     references = [published.read(path) for path in args.reference]
     out = args.out or args.workdir / "evals" / name
     model = load.load_run(args.workdir, args.step)

@@ -23,7 +23,7 @@ from mmjax.errors import UserError
 from mmjax.evaluators.common import result_card
 from mmjax.inference import load
 from mmjax.parallel import processes
-from mmjax.suite import plan
+from mmjax.suite import cells as cells_lib
 from mmjax.train import metric_writer, setup
 
 
@@ -76,7 +76,7 @@ def describe(run: load.Run) -> dict[str, Any]:
 
 
 def run(
-    cells: list[plan.Cell], model: load.Run, out: pathlib.Path
+    cells: list[cells_lib.Cell], model: load.Run, out: pathlib.Path
 ) -> tuple[dict[str, Any], list[Outcome]]:
     """(model, outcomes in the cells' order). Every process of a run calls this.
 
@@ -126,7 +126,7 @@ def run(
 
 
 def _run(
-    cell: plan.Cell, key: str, evaluator: Any, variables: Any, out: pathlib.Path
+    cell: cells_lib.Cell, key: str, evaluator: Any, variables: Any, out: pathlib.Path
 ) -> Outcome:
     begin = time.perf_counter()
     result = evaluator.run(variables)
@@ -153,7 +153,7 @@ def _run(
     return outcome
 
 
-def read(out: pathlib.Path, cell: plan.Cell, key: str) -> Outcome:
+def read(out: pathlib.Path, cell: cells_lib.Cell, key: str) -> Outcome:
     """A finished cell's outcome, under the cell's names of today.
 
     Raises:

@@ -9,7 +9,8 @@ from mmjax import evaluators
 from mmjax.errors import UserError
 from mmjax.evaluators import Result
 from mmjax.inference import load
-from mmjax.suite import plan, runner
+from mmjax.suite import cells as cells_lib
+from mmjax.suite import runner
 
 ONE = "size=16&objects=1"
 DATASETS = {
@@ -52,7 +53,7 @@ def model(tiny_run):
 @pytest.fixture
 def go(model, tmp_path, monkeypatch):
     protocols = {"zero": {"type": "zero_shot"}}
-    cells = plan.cells({"datasets": DATASETS, "protocols": protocols})
+    cells = cells_lib.cells({"datasets": DATASETS, "protocols": protocols})
 
     def run(counted, model=model):
         monkeypatch.setattr(evaluators, "build", counted.build)

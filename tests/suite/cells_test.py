@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.suite import plan
+from mmjax.suite import cells as cells_lib
 from mmjax.train import config as config_lib
 
 A = {"source": "a", "val": "v", "captions": "c", "templates": "clip7"}
@@ -14,7 +14,7 @@ CALIBRATION = {"type": "calibration", "needs": ("val",)}
 
 
 def planned(datasets, protocols, **more):
-    found = plan.cells({"datasets": datasets, "protocols": protocols, **more})
+    found = cells_lib.cells({"datasets": datasets, "protocols": protocols, **more})
     return {cell.name: cell.cfg for cell in found}
 
 
@@ -74,7 +74,9 @@ class Opened:
 
 
 def key(cfg, model=None, opened=Opened):
-    cell = plan.Cell("x", "zero", "zero_shot", {"type": "zero_shot", **cfg}, (), "x")
+    cell = cells_lib.Cell(
+        "x", "zero", "zero_shot", {"type": "zero_shot", **cfg}, (), "x"
+    )
     return cell.key(model or {"fingerprint": "f", "step": 1}, opened)
 
 
@@ -103,6 +105,6 @@ def test_a_key_changes_with_what_can_change_the_numbers(tmp_path):
 @pytest.mark.parametrize("name", ["tiny", "shapes", "bundle"])
 def test_shipped_suites_have_cells_of_every_protocol(name):
     config = config_lib.load(f"configs/suites.py:{name}", ["--config.limit=8"])
-    cells = plan.cells(config)
+    cells = cells_lib.cells(config)
     assert {cell.protocol for cell in cells} == set(config.protocols)
     assert all(cell.cfg["limit"] == 8 for cell in cells)
