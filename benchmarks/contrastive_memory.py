@@ -42,7 +42,7 @@ def program(form: str, args: argparse.Namespace) -> tuple[Callable, Any]:
     from jax.sharding import NamedSharding, PartitionSpec
 
     from mmjax.losses import contrastive, contrastive_tiles
-    from mmjax.parallel.layout import Layout
+    from mmjax.parallel import Layout
 
     placed = Layout({}, jax.devices()[: args.devices]).row_sharding
 

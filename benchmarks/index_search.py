@@ -35,10 +35,10 @@ def problem(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
 
 def mmjax_search(rows_nd: np.ndarray) -> Callable:
     sides.start_mmjax()
-    from mmjax.parallel import layout
+    from mmjax import parallel
     from mmjax.retrieval import exact
 
-    placed = layout.Layout().batch_sharding
+    placed = parallel.Layout().batch_sharding
     # the rows stay on the device, as FAISS's stay in memory
     found = exact.Exact([rows_nd], placed, resident=rows_nd.nbytes)
     return lambda queries_qd, k: found.search(queries_qd, k)[1]

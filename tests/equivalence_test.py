@@ -13,8 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import mmjax_configs as configs
-from mmjax import tree
-from mmjax.parallel import layout as layout_lib
+from mmjax import parallel, tree
 from mmjax.state import TrainState
 from mmjax.tasks import base
 from mmjax.train import optim, step
@@ -135,7 +134,7 @@ def _trained(task_name: str, layout_name: str) -> dict[str, np.ndarray]:
     """Parameters and extra after five SGD steps."""
     task = base.build(TASKS[task_name])
     cfg, devices = LAYOUTS[layout_name]
-    layout = layout_lib.Layout(cfg, jax.devices()[:devices])
+    layout = parallel.Layout(cfg, jax.devices()[:devices])
     tx, state = _initial(task_name)
     state = state.replace(rng=jax.random.key(1))
     state = jax.device_put(state, layout.shardings(state))
@@ -162,7 +161,7 @@ def test_layouts_agree(task: str, layout: str):
 
 
 def test_fsdp_really_splits():
-    layout = layout_lib.Layout(LAYOUTS["jit 1x2x2"][0], jax.devices()[:4])
+    layout = parallel.Layout(LAYOUTS["jit 1x2x2"][0], jax.devices()[:4])
     task = base.build(TASKS["clip vit"])
     shapes = jax.eval_shape(
         task.init, jax.random.key(0), _batches(1, *_sizes("clip vit"))[0]

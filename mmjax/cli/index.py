@@ -171,7 +171,7 @@ def draw(
 
 def _faiss(args: argparse.Namespace) -> int:
     runtime.configure()
-    from mmjax.parallel import layout
+    from mmjax import parallel
     from mmjax.retrieval import approximate, exact, store
 
     made = store.open_store(args.index)
@@ -179,7 +179,7 @@ def _faiss(args: argparse.Namespace) -> int:
     rng = np.random.default_rng(args.seed)
     many = min(1000, made.count)
     rows_qd = made.rows(rng.choice(made.count, many, replace=False))
-    exactly = exact.Exact(made.shards, layout.Layout().batch_sharding)
+    exactly = exact.Exact(made.shards, parallel.Layout().batch_sharding)
     share = approximate.measure(made, exactly, rows_qd, probes=args.probes)
     print(
         f"{args.index}: {args.lists} lists; with {args.probes} probed, recall@10 "

@@ -18,10 +18,9 @@ import jax.numpy as jnp
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-from mmjax import schema, tree
+from mmjax import parallel, schema, tree
 from mmjax.data import tokenizers
 from mmjax.errors import UserError
-from mmjax.parallel import layout as layout_lib
 from mmjax.planning import hlo
 from mmjax.state import TrainState
 from mmjax.tasks import base
@@ -89,7 +88,7 @@ def build(config: ConfigDict) -> Program:
       UserError: the config is wrong in itself, does not fit its mesh, or asks for pmap.
     """
     cfg = schema.from_mapping(setup.RunConfig, config, "config")
-    layout = layout_lib.Layout(cfg.parallel)
+    layout = parallel.Layout(cfg.parallel)
     if layout.pmap:
         raise UserError(
             "config.parallel.mode is 'pmap', whose programs cannot be compiled without "

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from mmjax import parallel
 from mmjax.data import pipeline
 from mmjax.data.image import ImageConfig
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.evaluators.common import result_card
 from mmjax.inference import load
-from mmjax.parallel import layout
 from mmjax.retrieval import approximate, build
 from mmjax.retrieval import exact as exact_lib
 from mmjax.retrieval import store as store_lib
@@ -62,7 +62,7 @@ class Gallery:
 
     @functools.cached_property
     def exact(self) -> exact_lib.Exact:
-        return exact_lib.Exact(self.store.shards, layout.Layout().batch_sharding)
+        return exact_lib.Exact(self.store.shards, parallel.Layout().batch_sharding)
 
     def search(
         self, rows_qd: np.ndarray, k: int, *, probes: int | None = None

@@ -150,8 +150,8 @@ def _add_default(config: ConfigDict, node: ConfigDict, above: list, key: str) ->
 
 def _section(config: ConfigDict, above: Iterable[str]) -> dict[str, Any]:
     """Defaults of the dataclass that reads a section, those a flag can set."""
+    from mmjax import parallel
     from mmjax.data import image, tokenizers
-    from mmjax.parallel import layout
     from mmjax.train import checkpoint, optim, setup
 
     known: dict[tuple[str, ...], Any] = {
@@ -160,8 +160,8 @@ def _section(config: ConfigDict, above: Iterable[str]) -> dict[str, Any]:
         ("data", "image"): image.ImageConfig,
         ("data", "tokenizer"): tokenizers.TokenizerConfig,
         ("optim",): optim.OptimConfig,
-        ("parallel",): layout.ParallelConfig,
-        ("parallel", "mesh"): layout.MeshConfig,
+        ("parallel",): parallel.ParallelConfig,
+        ("parallel", "mesh"): parallel.MeshConfig,
         ("checkpoint",): checkpoint.CheckpointConfig,
     }
     place = tuple(above)

@@ -13,11 +13,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mmjax import evaluators, schema, tree
+from mmjax import parallel as parallel_lib
 from mmjax.data import pipeline, token_cache, tokenizers
 from mmjax.data.image import ImageConfig
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
-from mmjax.parallel import layout as layout_lib
 from mmjax.parallel import runtime
 from mmjax.state import Ctx, TrainState, Vars
 from mmjax.tasks import base
@@ -66,7 +66,7 @@ class Parts:
 
     config: ConfigDict
     cfg: RunConfig
-    layout: layout_lib.Layout
+    layout: parallel_lib.Layout
     tokenizer: tokenizers.Tokenizer | None  # None: batches carry no text
     task: base.Task
 
@@ -125,7 +125,7 @@ def build(
     for key in ("steps", "batch_size", "log_every"):
         if getattr(cfg, key) < 1:
             raise UserError(f"config.{key} is {getattr(cfg, key)}: it must be positive")
-    layout = layout_lib.Layout(cfg.parallel)
+    layout = parallel_lib.Layout(cfg.parallel)
     task = base.build(cfg.task)
     spec = cfg.data.tokenizer
     wordless = "kind" in spec and spec["kind"] == "none"
@@ -290,7 +290,7 @@ def _placed(old: PyTree, new: PyTree, place: str, workdir: str) -> PyTree:
                 "name another run"
             )
     return jax.tree.map(
-        lambda o, n: layout_lib.spread(np.asarray(n, o.dtype), o.sharding), old, new
+        lambda o, n: parallel_lib.spread(np.asarray(n, o.dtype), o.sharding), old, new
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.parallel.layout import Layout
+from mmjax.parallel import Layout
 from mmjax.retrieval import exact
 
 

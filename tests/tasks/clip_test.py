@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mmjax import tree
+from mmjax import parallel, tree
 from mmjax.errors import UserError
-from mmjax.parallel import layout as layout_lib
 from mmjax.state import Ctx, TrainState
 from mmjax.tasks import base
 from mmjax.train import config as config_lib
@@ -96,7 +95,7 @@ def batch(rows: int = 16) -> dict[str, np.ndarray]:
     return {"image": image, "tokens": tokens, "token_mask": tokens != 0}
 
 
-def steps(task, layout: layout_lib.Layout, accum: int, count: int = 3) -> dict:
+def steps(task, layout: parallel.Layout, accum: int, count: int = 3) -> dict:
     """Parameters and metrics after a few steps of SGD."""
     import optax
 
@@ -127,7 +126,7 @@ def steps(task, layout: layout_lib.Layout, accum: int, count: int = 3) -> dict:
 
 @functools.cache
 def whole() -> dict:
-    return steps(base.build(FIELDS), layout_lib.Layout({}, jax.devices()[:1]), 1)
+    return steps(base.build(FIELDS), parallel.Layout({}, jax.devices()[:1]), 1)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +140,7 @@ def whole() -> dict:
 )
 def test_slices_of_a_batch_meet_each_other(layout: dict, devices: int, impl: str):
     task = base.build(FIELDS | {"loss_impl": impl, "loss_block": 3})
-    got = steps(task, layout_lib.Layout(layout, jax.devices()[:devices]), 2)
+    got = steps(task, parallel.Layout(layout, jax.devices()[:devices]), 2)
     assert got.keys() == whole().keys()
     for path, value in whole().items():
         if "_grad_sq" not in path:
@@ -150,7 +149,7 @@ def test_slices_of_a_batch_meet_each_other(layout: dict, devices: int, impl: str
 
 def test_evaluation_leaves_the_tiles_to_the_compiler():
     """Predict functions are given no `rows`; any number of pairs will do."""
-    layout = layout_lib.Layout({}, jax.devices()[:4])
+    layout = parallel.Layout({}, jax.devices()[:4])
     ctx, found = Ctx(rng=jax.random.key(0), step=jnp.int32(0)), {}
     for impl in ("dense", "ring"):
         task = base.build(FIELDS | {"loss_impl": impl, "loss_block": 3})

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax import parallel
 from mmjax.errors import UserError
-from mmjax.parallel import layout as layout_lib
 from mmjax.state import Ctx, TrainState
 from mmjax.tasks import base
 from mmjax.train import optim, step
@@ -90,7 +90,7 @@ SGD = {"name": "sgd", "lr": 0.05, "clip_norm": 1.0}
 
 def train(task, steps, layout=None, *, rows=8, optimizer=SGD):
     """State and metrics after steps on one batch each."""
-    layout = layout or layout_lib.Layout({"mode": "jit"}, jax.devices()[:1])
+    layout = layout or parallel.Layout({"mode": "jit"}, jax.devices()[:1])
     variables = jax.device_get(start(task))
     constant = {**optimizer, "warmup": 0, "schedule": "constant"}
     tx, _, _ = optim.make(constant, steps, variables.params, couples_rows=False)
@@ -118,7 +118,7 @@ DYING = {"revive_below": 0.6, "decay": 0.7}
 def test_pmap_is_jit_with_kmeans_and_revival(more):
     task = task_of(**more)
     one, metrics = train(task, 5)
-    many, same = train(task, 5, layout_lib.Layout({"mode": "pmap"}, jax.devices()[:4]))
+    many, same = train(task, 5, parallel.Layout({"mode": "pmap"}, jax.devices()[:4]))
     if "codebook" in one.vars.extra:
         assert one.vars.extra["codebook"]["initialised"] == 1
         assert metrics["dead"] > 0, "or revival was not tested"

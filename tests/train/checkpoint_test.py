@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax import tree
+from mmjax import parallel, tree
 from mmjax.errors import UserError
-from mmjax.parallel import layout
 from mmjax.state import TrainState, Vars
 from mmjax.train import checkpoint
 
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )
 CONFIG = checkpoint.CheckpointConfig(every=1, keep=2)
-LAYOUT = layout.Layout({}, jax.devices()[:1])
+LAYOUT = parallel.Layout({}, jax.devices()[:1])
 
 
 @pytest.fixture(autouse=True)

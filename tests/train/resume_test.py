@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import pytest
 
+from mmjax import parallel
 from mmjax.errors import UserError
-from mmjax.parallel import layout as layout_lib
 from mmjax.train import config as config_lib
 from mmjax.train import loop, metric_writer
 from mmjax.train import timing as timing_lib
@@ -142,7 +142,7 @@ def test_resume_of_another_run_is_refused(whole, override: str, what: str):
 
 
 def test_batch_that_does_not_divide_names_the_fix():
-    layout = layout_lib.Layout({}, jax.devices()[:4])
+    layout = parallel.Layout({}, jax.devices()[:4])
     with pytest.raises(UserError, match="batch 18 must split over 4 .* use 16 or 20"):
         layout.check_batch(18)
 
@@ -161,7 +161,7 @@ def test_batch_that_does_not_divide_names_the_fix():
 )
 def test_meshes_that_do_not_fit(mesh: dict, what: str):
     with pytest.raises(UserError, match=what):
-        layout_lib.Layout(mesh, jax.devices()[:4])
+        parallel.Layout(mesh, jax.devices()[:4])
 
 
 def test_divergence_names_step_and_tensor(tmp_path: pathlib.Path):
