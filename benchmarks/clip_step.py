@@ -3,8 +3,8 @@
     python benchmarks/clip_step.py --models ViT-B/32 RN50 --rounds 7
 
 A step is forward, backward and AdamW with weight decay on kernels, float32, on CPU:
-`mmjax.train.step.train_step` compiled with donated state, and open_clip's model, loss and
-torch's eager AdamW. Both live in processes of their own and take turns, so a busy
+`mmjax.train.step.train_step` compiled with donated state, and open_clip's model, loss
+and torch's eager AdamW. Both live in processes of their own and take turns, so a busy
 machine slows both alike; each also times a large matrix product every round, which is
 the machine's rate that the shares refer to. Prints medians and ratios and writes JSON.
 

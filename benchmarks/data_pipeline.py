@@ -33,6 +33,7 @@ from PIL import Image
 from mmjax.data import image, pipeline, tokenizers
 from mmjax.data.image import ImageConfig
 from mmjax.data.sources import open_source
+from mmjax.data.tokenizers import base
 
 OUT = pathlib.Path(__file__).parent / "results" / "data_pipeline.json"
 WORDS = "a man dog woman child red blue ball runs on the grass beside water with two"
@@ -84,7 +85,7 @@ class OpenClipSet:
 class SameOpsSet:
     """The same record by our own decoder, crop and tokenizer."""
 
-    def __init__(self, source: Any, size: int, tokenizer: tokenizers.Tokenizer):
+    def __init__(self, source: Any, size: int, tokenizer: base.Tokenizer):
         self.source, self.tokenizer = source, tokenizer
         self.cfg = ImageConfig(size=size)
 
@@ -116,7 +117,7 @@ def torch_batches(data: Any, batch: int) -> Iterator[Any]:
 
 
 def our_batches(
-    source: Any, size: int, batch: int, tokenizer: tokenizers.Tokenizer, **options: int
+    source: Any, size: int, batch: int, tokenizer: base.Tokenizer, **options: int
 ) -> pipeline.TrainIterator:
     cfg = ImageConfig(size=size)
     return pipeline.train_iterator(
@@ -153,7 +154,7 @@ def rate(batches: Iterator[Any], batch: int, seconds: float) -> tuple[float, flo
 
 
 def measure(
-    source: Any, size: int, tokenizer: tokenizers.Tokenizer, args: argparse.Namespace
+    source: Any, size: int, tokenizer: base.Tokenizer, args: argparse.Namespace
 ) -> dict[str, Any]:
     """Medians of all peers at one size, taken in turn."""
     ours = functools.partial(our_batches, source, size, args.batch, tokenizer)

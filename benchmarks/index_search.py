@@ -3,8 +3,9 @@
     python benchmarks/index_search.py --rounds 7
 
 All find the 10 best of float32 unit rows by inner product, for one query at a time and
-for a batch: `mmjax.retrieval.exact.Exact` with its rows on the device, `IndexFlatIP`, and a
-numpy product with `argpartition`. Each lives in a process of its own with the same
+for a batch: `mmjax.retrieval.exact.Exact` with its rows on the device, `IndexFlatIP`,
+and
+a numpy product with `argpartition`. Each lives in a process of its own with the same
 rows, and they take turns, so a busy machine slows all alike. The positions that each
 finds are compared with numpy's. Prints medians and ratios (above 1: mmjax is faster)
 and writes JSON.

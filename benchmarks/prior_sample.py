@@ -21,8 +21,9 @@ a vector, and the fastest side's median counts. Shares of that bound are printed
 
 `--check` decodes a small model, teacher-forced, and compares its logits with those of
 whole sequences, for all kinds of masks: the largest difference may be 1e-4.
-`--memory` draws K = 64 and K = 512 candidates of one prompt by `mmjax.inference.generate`, 64 in
-a call, in processes of their own, and reports the peak of memory that each held.
+`--memory` draws K = 64 and K = 512 candidates of one prompt by
+`mmjax.inference.generate`, 64 in a call, in processes of their own, and reports the
+peak of memory that each held.
 `--rounds 0` leaves the speed out.
 
 Needs torch and transformers (extra `bench`), here or for `--peer-python`.
@@ -260,7 +261,7 @@ def check() -> dict[str, float]:
 
 
 def sampler(args: argparse.Namespace) -> Callable[[int], np.ndarray]:
-    """`mmjax.inference.generate` on a run of this shape that was never trained: k to tokens."""
+    """Candidates of a run of this shape that was never trained: k to tokens."""
     sides.start_mmjax()
     import jax
     import jax.numpy as jnp

@@ -3,8 +3,9 @@
     python benchmarks/prior_step.py --rounds 7
 
 A step is forward, backward and AdamW with weight decay on kernels, float32, on CPU, on
-64 text and 256 image tokens: `mmjax.train.step.train_step` compiled with donated state, and
-`GPT2LMHeadModel` of the same depth, width and heads with its own loss and torch's eager
+64 text and 256 image tokens: `mmjax.train.step.train_step` compiled with donated state,
+and `GPT2LMHeadModel` of the same depth, width and heads with its own loss and torch's
+eager
 AdamW, no dropout. All live in processes of their own and take turns, so a busy machine
 slows all alike; each also times a large matrix product every round, which is the
 machine's rate that the shares refer to. Prints medians and ratios and writes JSON.

@@ -3,8 +3,9 @@
     python benchmarks/tokenizer_step.py --rounds 15
 
 A step is forward, backward and AdamW in float32 on CPU, Gumbel noise included:
-`mmjax.train.step.train_step` compiled with donated state, and `openai_dvae.DVae` with torch's
-eager AdamW, in both of torch's memory formats. All live in processes of their own and
+`mmjax.train.step.train_step` compiled with donated state, and `openai_dvae.DVae` with
+torch's eager AdamW, in both of torch's memory formats. All live in processes of their
+own and
 take turns, so a busy machine slows all alike. Prints medians and ratios and writes
 JSON. Where other work shares the machine, take `--cores 1` and the ratio of CPU times:
 torch's threads wait for each other in busy loops, and with more of them the wait counts

@@ -18,7 +18,7 @@ from mmjax.metrics import judges
 from mmjax.parallel import runtime
 from mmjax.report import image_grid, ranked_labels
 from mmjax_demo import report, samples
-from mmjax_demo.stages import Plan
+from mmjax_demo.plan import Plan
 
 DRAW = {"resamples": 1000, "seed": 0}  # of the bootstrap intervals
 SHOWN, ACROSS = 8, 8  # prompts and pictures of a sheet

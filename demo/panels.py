@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmjax.report import charts, page
+from mmjax.report import charts, numbers, page
 from mmjax.report.charts import Series
 from mmjax_demo import words
 
@@ -99,7 +99,7 @@ def best_of(name: str, curves: Mapping[str, Curve]) -> str:
         k = curve["k"] if shares else []
         series.append(Series(label, k, shares, *((low, high) if k else ())))
         if shares:
-            spelled = ", ".join(words.spell(value, "share") for value in shares)
+            spelled = ", ".join(numbers.spell(value, "share") for value in shares)
             said.append(f"{label}: {spelled}")
     pools = sorted({k for s in series for k in s.x})
     title = _title(name)

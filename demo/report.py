@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mmjax.report import charts, page
+from mmjax.report import charts, numbers, page
 from mmjax.train import metric_writer
 from mmjax_demo import panels, words
 
@@ -112,7 +112,9 @@ def _absent(stage: str, what: str) -> str:
 
 
 def _head(found: _Found) -> str:
-    known = {figure.name: figure for figure in words.figures(found.summary)}
+    known = {
+        figure.name: figure for figure in numbers.figures(found.summary, words.meaning)
+    }
     shown = []
     for name, label in _TILES:
         name, label = name.format(k=found.k), label.format(k=found.k)
@@ -130,7 +132,7 @@ def _numbers(found: _Found) -> str:
         "training, from another seed, would give is not covered.",
         "soft",
     )
-    return note + page.table(words.figures(found.summary))
+    return note + page.table(numbers.figures(found.summary, words.meaning))
 
 
 def _curves(found: _Found) -> str:
@@ -175,7 +177,10 @@ def _tokenizer(found: _Found) -> str:
 
 
 def _samples(found: _Found) -> str:
-    k, known = found.k, {f.name: f for f in words.figures(found.summary)}
+    k, known = (
+        found.k,
+        {f.name: f for f in numbers.figures(found.summary, words.meaning)},
+    )
     note = page.paragraph(
         "Each row holds pictures for the caption above it, drawn token by token. On "
         "the first sheet they are in the order in which they were drawn; on the second "
@@ -184,7 +189,7 @@ def _samples(found: _Found) -> str:
     )
     if {"oracle_k1", f"oracle_k{k}"} <= known.keys() and k > 1:
         first, best = (
-            words.spell(known[f"oracle_k{n}"].value, "share") for n in (1, k)
+            numbers.spell(known[f"oracle_k{n}"].value, "share") for n in (1, k)
         )
         note += page.finding(
             f"All that the caption says is right in {first} of first pictures and in "
@@ -265,7 +270,7 @@ def _judges(found: _Found) -> str:
             "whether they are copies of training pictures."
         )
     ]
-    figures = words.figures(values)
+    figures = numbers.figures(values, words.meaning)
     oracle = [f for f in figures if f.meaning.group == "Oracle"]
     rest = [f for f in figures if f.meaning.group != "Oracle"]
     parts.append(page.table(rest))

@@ -13,7 +13,7 @@ from mmjax.data import token_cache
 from mmjax.data.sources import open_source
 from mmjax.inference import generate
 from mmjax.inference import load as load_lib
-from mmjax_demo.stages import Plan
+from mmjax_demo.plan import Plan
 
 SPLITS = ("val", "unseen")
 COMPLETED = "completed"

@@ -7,87 +7,30 @@
 Every stage goes on where it was stopped, and one that is finished is not done again.
 """
 
-import dataclasses
 import json
 import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
 
-NAMES = ("clip", "tokenizer", "tokens", "prior", "samples", "judge")
+from mmjax_demo import plan as plan_lib
+
 _CLOCK = "seconds.json"  # spent in each stage, in all the calls that it took
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What a demo trains and how much it draws.
-
-    clip, tokenizer, prior: configs. train: sources that the prior is trained on.
-    prompts: of each split; k: candidates of a prompt; batch: candidates in a call.
-    context: text tokens of the prior; 0 is its config's.
-    """
-
-    clip: str
-    tokenizer: str
-    prior: str
-    train: tuple[str, ...]
-    size: int
-    prompts: int
-    k: int
-    batch: int = 256
-    context: int = 0
-    seed: int = 0
-
-    @property
-    def pools(self) -> tuple[int, ...]:
-        """The pool sizes of best-of-K."""
-        return tuple(pool for pool in (1, 8, 64, 512) if pool <= self.k)
-
-    def source(self, split: str) -> str:
-        """The scenes whose captions are the prompts of `val` or `unseen`."""
-        return f"shapes:{split}?size={self.size}&count={self.prompts}"
-
-
-PLANS = {
-    "full": Plan(
-        clip="configs/clip.py:shapes",
-        tokenizer="configs/vqvae.py:shapes",
-        prior="configs/prior.py:shapes",
-        # One object is learned soon; telling two apart is what takes the time.
-        train=(
-            "shapes:train?size=32&count=15000&seed=2&words=full&objects=1",
-            "shapes:train?size=32&count=60000&seed=3&words=full&objects=2",
-        ),
-        size=32,
-        prompts=200,
-        k=64,
-    ),
-    "tiny": Plan(
-        clip="configs/clip.py:tiny",
-        tokenizer="configs/vqvae.py:tiny",
-        prior="configs/prior.py:tiny",
-        train=("shapes:train?size=16&count=64",),
-        size=16,
-        prompts=6,
-        k=8,
-        context=96,  # with few captions to learn words from, they are spelled out
-    ),
-}
 
 
 class Demo:
     """One workdir and its plan; `run` does the stages up to and with the last."""
 
-    def __init__(self, plan: Plan, workdir: pathlib.Path):
+    def __init__(self, plan: plan_lib.Plan, workdir: pathlib.Path):
         self.plan, self.workdir = plan, workdir
         self.values: dict[str, dict[str, float]] = {}  # of the runs' evaluators
 
     def run(self, last: str, say: Callable[[str], Any]) -> None:
         """Raises whatever a stage raises; the same call then goes on there."""
         self.workdir.mkdir(parents=True, exist_ok=True)
-        stages = NAMES[: NAMES.index(last) + 1]
+        stages = plan_lib.NAMES[: plan_lib.NAMES.index(last) + 1]
         for number, name in enumerate(stages, 1):
-            say(f"[{number}/{len(stages)}] {_TITLES[name]}")
+            say(f"[{number}/{len(stages)}] {plan_lib.TITLES[name]}")
             begin = time.perf_counter()
             done = self._finished(name)
             try:
@@ -161,9 +104,9 @@ class Demo:
         self._train("tokenizer")
 
     def _tokens(self) -> None:
-        from mmjax.cli import data
+        from mmjax.inference import tokenize
 
-        data.tokenize(
+        tokenize.tokenize(
             self.workdir / "tokenizer",
             self.plan.train,
             self.workdir / "tokens",
@@ -182,13 +125,3 @@ class Demo:
         from mmjax_demo import judge
 
         judge.judge(self.plan, self.workdir, self.values)
-
-
-_TITLES = {
-    "clip": "CLIP: which caption belongs to which image?",
-    "tokenizer": "Image tokenizer: images to a grid of codes and back",
-    "tokens": "Tokens: every training image encoded once",
-    "prior": "Prior: text and image tokens, one after the other",
-    "samples": "Samples for prompts that nobody rendered",
-    "judge": "Re-ranking, the oracle's verdict, report",
-}

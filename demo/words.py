@@ -1,14 +1,10 @@
 """What the demo's numbers mean, in plain words, by their names in the JSON files."""
 
-import dataclasses
-import math
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from mmjax.data.shapes import scene
+from mmjax.report import numbers
 
-OTHER = "Other numbers"
 SPLITS = {
     "val": "pairs of colour and shape met in training",
     "unseen": "pairs of colour and shape never met in training",
@@ -205,36 +201,9 @@ _TABLE = (
     ("cores", "Cost", "Processor cores", "That the machine has.", "number"),
     ("devices", "Cost", "Devices", "That JAX computed on.", "number"),
 )
-_UNITS = {"share": "%", "dB": "dB", "nats": "nats", "minutes": "min"}
-_SPACE = "\N{NO-BREAK SPACE}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Meaning:
-    """group: of numbers that belong together. kind: share, number or a unit."""
-
-    group: str
-    label: str
-    text: str
-    kind: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A value of a JSON file with the ends of its 95 % interval, or None."""
-
-    name: str
-    value: Any
-    low: float | None
-    high: float | None
-
-    @property
-    def meaning(self) -> Meaning:
-        """What the name stands for."""
-        return meaning(self.name)
-
-
-def meaning(name: str) -> Meaning:
+def meaning(name: str) -> numbers.Meaning:
     """What a name stands for; of an unknown one, nothing but the name itself."""
     for pattern, group, label, text, kind in _TABLE:
         found = re.fullmatch(pattern, name)
@@ -244,39 +213,7 @@ def meaning(name: str) -> Meaning:
             label, text = label.format(**parts), text.format(**parts)
             if parts.get("k") == "1":  # the best of one is the first: nothing is chosen
                 label = label.replace("best of 1", "first try")
-            return Meaning(group, label, text.replace(" %", f"{_SPACE}%"), kind)
-    return Meaning(OTHER, name.replace("_", " "), "", "number")
-
-
-def figures(values: Mapping[str, Any]) -> list[Figure]:
-    """The values in their order, with NAME_lo and NAME_hi drawn into NAME."""
-    found = []
-    for name, value in values.items():
-        base = name.removesuffix("_lo").removesuffix("_hi")
-        if base == name or not _banded(values, base):
-            ends = (None, None)
-            if _banded(values, name):
-                ends = (values[f"{name}_lo"], values[f"{name}_hi"])
-            found.append(Figure(name, value, *ends))
-    return found
-
-
-def spell(value: Any, kind: str, *, unit: bool = True) -> str:
-    """A number as a reader wants it: 0.766 as 76.6 %, where it is a share."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    if not math.isfinite(value):
-        return str(value)
-    behind = _SPACE + _UNITS[kind] if unit and kind in _UNITS else ""
-    if kind == "share":
-        return f"{100 * value:.1f}{behind}"
-    if isinstance(value, int):
-        return f"{value:,}{behind}"
-    digits = {"dB": ".1f", "minutes": ".1f", "nats": ".2f"}.get(kind, ".4g")
-    return f"{value:{digits}}{behind}"
-
-
-def _banded(values: Mapping[str, Any], name: str) -> bool:
-    """Whether a name is there with both ends of an interval, all of them numbers."""
-    keys = (name, f"{name}_lo", f"{name}_hi")
-    return all(isinstance(values.get(key), (int, float)) for key in keys)
+            return numbers.Meaning(
+                group, label, text.replace(" %", f"{numbers.SPACE}%"), kind
+            )
+    return numbers.Meaning(numbers.OTHER, name.replace("_", " "), "", "number")

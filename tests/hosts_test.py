@@ -24,7 +24,7 @@ from mmjax.errors import UserError
 from mmjax.parallel import distributed
 from mmjax.parallel import processes as processes_lib
 from mmjax.train import config as config_lib
-from mmjax.train import loop, metric_writer
+from mmjax.train import loop, metric_writer, restore
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FAMILIES = ("clip", "dvae", "prior")
@@ -66,7 +66,7 @@ def _wait_for(workdir: pathlib.Path, step: int, of: list[subprocess.Popen]) -> N
 
 
 def _leaves(workdir: pathlib.Path) -> dict[str, np.ndarray]:
-    _, state = loop.restore(workdir)
+    _, state = restore.restore(workdir)
     return tree.flatten(jax.device_get(state.vars._replace(frozen={})))
 
 
@@ -108,7 +108,7 @@ def test_checkpoints_in_a_folder_of_their_own_outlive_the_workdir(tmp_path):
     shutil.rmtree(tmp_path / "bucket/checkpoints/12")
     loop.run(config, tmp_path / "two")
     assert metric_writer.read(tmp_path / "two")[0]["step"] == 11  # on from step 10
-    assert int(loop.restore(tmp_path / "two")[1].step) == 12
+    assert int(restore.restore(tmp_path / "two")[1].step) == 12
     other = config_lib.load("configs/clip.py:tiny", [folder, "--config.batch_size=32"])
     with pytest.raises(UserError, match="config.batch_size was 16"):
         loop.run(other, tmp_path / "three")
@@ -215,7 +215,7 @@ def test_a_killed_process_ends_the_other_within_a_minute(victim: int, tmp_path):
     print(
         f"\nprocess {victim} killed, the other ended {time.monotonic() - begin:.0f} s"
     )
-    _, state = loop.restore(tmp_path)
+    _, state = restore.restore(tmp_path)
     assert int(state.step) % SAVED == 0 and int(state.step) >= SAVED
 
 

@@ -7,11 +7,6 @@ jsonl:/d/x.jsonl, folder:/d, packed:/d/x.npz, tfds:name/split?data_dir=/d.
 
 import argparse
 import pathlib
-import sys
-from collections.abc import Callable, Sequence
-from typing import Any
-
-import numpy as np
 
 from mmjax.errors import UserError
 
@@ -105,13 +100,13 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _bpe(args: argparse.Namespace) -> int:
-    from mmjax.data import tokenizers
     from mmjax.data.sources import open_source
+    from mmjax.data.tokenizers import bpe as bpe_lib
 
     if not args.out.absolute().parent.is_dir():
         raise UserError(f"--out {args.out}: there is no folder {args.out.parent}")
     sources = [open_source(spec) for spec in args.sources]
-    made = tokenizers.train_bpe(
+    made = bpe_lib.train_bpe(
         (caption for source in sources for caption in source.texts()),
         vocab_size=args.vocab_size,
         context=args.context,
@@ -143,12 +138,13 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _tokenize(args: argparse.Namespace) -> int:
+    from mmjax.inference import tokenize
     from mmjax.parallel import runtime
 
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: use 1 or more")
     runtime.configure()
-    made = tokenize(
+    made = tokenize.tokenize(
         args.workdir,
         args.sources,
         args.out,
@@ -161,77 +157,3 @@ def _tokenize(args: argparse.Namespace) -> int:
         f"read it as tokens:{args.out}"
     )
     return 0
-
-
-def tokenize(
-    workdir: pathlib.Path,
-    sources: Sequence[str],
-    out: pathlib.Path,
-    *,
-    step: int | None = None,
-    batch_size: int | None = None,
-) -> Any:
-    """Writes the tokens of sources by the run in `workdir`; the cache's Header.
-
-    Raises:
-      UserError: the run encodes no pictures, or see `token_cache.write`.
-    """
-    import tqdm
-
-    from mmjax.data import token_cache
-    from mmjax.inference import load
-
-    source = _one_source(sources)
-    run = load.load_run(workdir, step)
-    if "encode" not in run.parts.predict:
-        raise UserError(
-            f"{workdir} is a run of task {run.config.task.name}, which encodes no "
-            "pictures: give the run of an image tokenizer"
-        )
-    # Lines in a log file are rarer than the bar's in a terminal.
-    pause = 0.5 if sys.stderr.isatty() else 15.0
-    with tqdm.tqdm(total=len(source), unit="img", mininterval=pause) as bar:
-        return token_cache.write(
-            source,
-            _encoder(run),
-            out,
-            stage1=_stage1(run),
-            image_cfg=run.parts.image_cfg,
-            batch_size=batch_size or run.parts.cfg.batch_size,
-            about={"run": str(run.workdir.absolute()), "step": run.step},
-            progress=lambda done, total: bar.update(done - bar.n),
-        )
-
-
-def _one_source(specs: Sequence[str]) -> Any:
-    """The sources of several specs, one after another."""
-    from mmjax.data import records
-    from mmjax.data.sources import mixture, open_source
-
-    opened = [open_source(spec) for spec in specs]
-    for source in opened:
-        if records.stage1(source):
-            raise UserError(f"{source.name} holds image tokens already")
-    if len(opened) == 1:
-        return opened[0]
-    # Weighted by their lengths, the parts of a mixture come whole, in order.
-    return mixture.Mixture([(source, float(len(source))) for source in opened])
-
-
-def _encoder(run: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """uint8 (b, S, S, 3) pictures to (b, n) tokens."""
-    variables, encode = run.state.eval_vars(), run.parts.predict["encode"]
-    return lambda pixels_bhw3: encode(variables, {"image": pixels_bhw3})["image_tokens"]
-
-
-def _stage1(run: Any) -> Any:
-    """Who encodes: the weights as a model that holds them frozen would hash them."""
-    import jax
-
-    from mmjax.data import token_cache
-
-    variables, model = run.state.eval_vars(), run.task.model
-    weights = jax.device_get({"params": variables.params, **variables.extra})
-    return token_cache.Stage1(
-        token_cache.fingerprint(weights), model.grid, model.vocab_size
-    )

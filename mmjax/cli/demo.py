@@ -51,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     runtime.configure()
     from mmjax.train import loop
-    from mmjax_demo import judge, stages
+    from mmjax_demo import judge, plan, stages
 
-    demo = stages.Demo(stages.PLANS[args.plan], args.workdir)
+    demo = stages.Demo(plan.PLANS[args.plan], args.workdir)
     try:
         demo.run(args.until, lambda text: print(text, file=sys.stderr, flush=True))
     except loop.Interrupted as e:

@@ -153,13 +153,14 @@ def _models(args: argparse.Namespace) -> list[str]:
 def _evaluate(args: argparse.Namespace) -> list[str]:
     """The lines to print."""
     from mmjax.inference import load
-    from mmjax.train import setup
+    from mmjax.train import config as config_lib
+    from mmjax.train import evaluate
 
     seen = load.load_run(args.workdir, args.step)
     config = _choose(seen.config, args)
-    cfg = schema.from_mapping(setup.RunConfig, config, "config")
+    cfg = schema.from_mapping(config_lib.RunConfig, config, "config")
     parts = dataclasses.replace(seen.parts, config=config, cfg=cfg)
-    results = setup.evaluate(parts, seen.state.eval_vars())
+    results = evaluate.evaluate(parts, seen.state.eval_vars())
     if args.json:
         shown = {
             name: {"step": seen.step, "values": r.values, "card": r.card}

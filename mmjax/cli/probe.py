@@ -147,13 +147,13 @@ def _check(
 
     from mmjax.evaluators.probe import logistic
     from mmjax.inference import load
-    from mmjax.train import setup
+    from mmjax.train import evaluate
 
     seen = load.load_run(workdir)
     print(f"{workdir.name}, mean objective f, largest weight w; share of each")
     for name, specs in sets.items():
         parts = _with_evals(seen.parts, {"probe": _probe(specs, features)})
-        evaluator = setup.make_evaluators(parts)["probe"][1]
+        evaluator = evaluate.make_evaluators(parts)["probe"][1]
         train = evaluator.splits(seen.state.eval_vars())["train"]
         wide_nd = train.features_nd.astype(np.float64)
         problem = logistic.Problem(train.features_nd, train.label_n)
@@ -206,7 +206,7 @@ def _measure(
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(data set, protocol, values and card) of the run's newest checkpoint."""
     from mmjax.inference import load
-    from mmjax.train import setup
+    from mmjax.train import evaluate
 
     seen = load.load_run(workdir)
     for name, specs in sets.items():
@@ -217,7 +217,7 @@ def _measure(
         evals = {"zero_shot": zero, "linear_probe": probe}
         evals["few_shot"] = probe | {"type": "few_shot"} | few | words
         parts = _with_evals(seen.parts, evals)
-        made = setup.make_evaluators(parts)
+        made = evaluate.make_evaluators(parts)
         for protocol in evals:
             result = made[protocol][1].run(seen.state.eval_vars())
             values = dict(result.values)

@@ -18,7 +18,7 @@ from mmjax import schema, tree
 from mmjax.data import tokenizers
 from mmjax.errors import UserError
 from mmjax.state import TrainState, Vars
-from mmjax.train import checkpoint, setup
+from mmjax.train import checkpoint, restore, setup
 from mmjax.train import config as config_lib
 
 NOTE = "convert.json"  # in the workdir: the format it came from, and what that carries
@@ -181,7 +181,7 @@ def write_out(
     workdir, folder = pathlib.Path(workdir), pathlib.Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not an empty folder: give another")
-    parts, state = setup.restore(workdir, step)
+    parts, state = restore.restore(workdir, step)
     name = family or _noted(workdir).get("family")
     files, notes = _write(workdir, parts, state.eval_vars(), name, folder)
     lines = [f"{folder}: {', '.join(sorted(files))} ({name}, step {int(state.step)})"]
@@ -268,7 +268,7 @@ def check(done: Done) -> dict[str, tuple[float, float]]:
     """
     from mmjax.convert import formats
 
-    parts, state = setup.restore(done.workdir, done.step)
+    parts, state = restore.restore(done.workdir, done.step)
     variables, family = state.eval_vars(), formats.find(done.family)
     if not hasattr(family, "reference"):
         raise UserError(f"--check: {done.family} has no reference to compare with")

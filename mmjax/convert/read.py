@@ -1,8 +1,8 @@
 """Opens public weights: a file, a folder as Hugging Face keeps them, or `hf://org/name`.
 
 safetensors are read by their library. Torch's zip archives are read as data, without
-torch (`mmjax.convert.torch_archive`); its older format by `torch.load(weights_only=True)`.
-Nothing is ever unpickled or run.
+torch (`mmjax.convert.torch_archive`); its older format by
+`torch.load(weights_only=True)`. Nothing is ever unpickled or run.
 """
 
 import dataclasses

@@ -27,7 +27,7 @@ _LEAST = 1000  # rows before which a share says little: see BrokenBudget
 
 
 class Tokenizer(Protocol):
-    """What the pipeline needs of `mmjax.data.tokenizers.Tokenizer`.
+    """What the pipeline needs of `mmjax.data.tokenizers.base.Tokenizer`.
 
     Keywords are passed only where `dropout` is above 0.
     """

@@ -20,10 +20,12 @@ from ml_collections import ConfigDict
 
 from mmjax import parallel, schema, tree
 from mmjax.data import tokenizers
+from mmjax.data.tokenizers import base as base_lib
 from mmjax.errors import UserError
 from mmjax.planning import hlo
 from mmjax.state import TrainState
 from mmjax.tasks import base
+from mmjax.train import config as config_lib
 from mmjax.train import flops as flops_lib
 from mmjax.train import optim, setup
 from mmjax.train import step as step_lib
@@ -39,8 +41,8 @@ class Program:
     mesh: sizes of its axes. batch_size: rows a step. rows: of the parameter table.
     sizes: bytes on a device of params, frozen, optimizer and other state; batch; temp,
       what the compiler needs besides; out, results that are not written over the state.
-    params, frozen: numbers in all. flops: see mmjax.train.flops. collectives: of the compiled
-      program. remat: the config's.
+    params, frozen: numbers in all. flops: see mmjax.train.flops. collectives: of the
+      compiled program. remat: the config's.
     """
 
     mesh: Mapping[str, int]
@@ -62,7 +64,7 @@ class Program:
         return sum(self.sizes.values())
 
 
-def batch_of(cfg: setup.RunConfig, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_of(cfg: config_lib.RunConfig, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of `rows` rows: a picture, a label, and tokens where there is text."""
     size = cfg.data.image.size
     shapes = {
@@ -73,7 +75,7 @@ def batch_of(cfg: setup.RunConfig, rows: int) -> dict[str, jax.ShapeDtypeStruct]
         tokenizers.TokenizerConfig, cfg.data.tokenizer, "config.data.tokenizer"
     )
     if words.kind != "none":
-        context = words.context or tokenizers.CONTEXT
+        context = words.context or base_lib.CONTEXT
         shapes["tokens"] = jax.ShapeDtypeStruct((rows, context), jnp.int32)
         shapes["token_mask"] = jax.ShapeDtypeStruct((rows, context), jnp.bool_)
     return shapes
@@ -87,7 +89,7 @@ def build(config: ConfigDict) -> Program:
     Raises:
       UserError: the config is wrong in itself, does not fit its mesh, or asks for pmap.
     """
-    cfg = schema.from_mapping(setup.RunConfig, config, "config")
+    cfg = schema.from_mapping(config_lib.RunConfig, config, "config")
     layout = parallel.Layout(cfg.parallel)
     if layout.pmap:
         raise UserError(

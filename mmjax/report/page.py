@@ -11,7 +11,7 @@ import pathlib
 import struct
 from collections.abc import Iterable, Sequence
 
-from mmjax_demo import words
+from mmjax.report import numbers
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -230,11 +230,11 @@ def preformatted(text: str) -> str:
 def data(value: object, kind: str, *, unit: bool = True) -> str:
     """A number in words, with all its digits beside it for machines."""
     raw = html.escape(str(value), quote=True)
-    said = html.escape(words.spell(value, kind, unit=unit))
+    said = html.escape(numbers.spell(value, kind, unit=unit))
     return f'<data value="{raw}">{said}</data>'
 
 
-def span(figure: words.Figure) -> str:
+def span(figure: numbers.Figure) -> str:
     """The interval of a figure in the figure's unit, or ''."""
     if figure.low is None or figure.high is None:
         return ""
@@ -242,7 +242,7 @@ def span(figure: words.Figure) -> str:
     return " to ".join(data(end, figure.meaning.kind, unit=False) for end in ends)
 
 
-def tiles(figures: Sequence[tuple[str, words.Figure]]) -> str:
+def tiles(figures: Sequence[tuple[str, numbers.Figure]]) -> str:
     """Headline numbers, each under a label; '' of none."""
     if not figures:
         return ""
@@ -258,13 +258,13 @@ def tiles(figures: Sequence[tuple[str, words.Figure]]) -> str:
     return f'<dl class="tiles">{"".join(made)}</dl>'
 
 
-def table(figures: Iterable[words.Figure]) -> str:
+def table(figures: Iterable[numbers.Figure]) -> str:
     """Numbers with their intervals and what they mean, in groups; '' of none."""
-    groups: dict[str, list[words.Figure]] = {}
+    groups: dict[str, list[numbers.Figure]] = {}
     for figure in figures:
         groups.setdefault(figure.meaning.group, []).append(figure)
-    last = groups.pop(words.OTHER, [])
-    groups |= {words.OTHER: last} if last else {}
+    last = groups.pop(numbers.OTHER, [])
+    groups |= {numbers.OTHER: last} if last else {}
     if not groups:
         return ""
     bodies = "".join(
@@ -311,7 +311,7 @@ def times(minutes: Sequence[tuple[str, float]]) -> str:
     return f'<dl class="times">{rows}</dl>'
 
 
-def _row(figure: words.Figure) -> str:
+def _row(figure: numbers.Figure) -> str:
     meaning = figure.meaning
     text = f"<small>{html.escape(meaning.text)}</small>" if meaning.text else ""
     return (
@@ -322,7 +322,7 @@ def _row(figure: words.Figure) -> str:
     )
 
 
-def _bar(figure: words.Figure) -> str:
+def _bar(figure: numbers.Figure) -> str:
     """Where a share and its interval lie between 0 and 1; it repeats the numbers."""
     low, high = figure.low, figure.high
     if figure.meaning.kind != "share" or low is None or high is None:

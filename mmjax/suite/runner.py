@@ -24,7 +24,7 @@ from mmjax.evaluators.common import result_card
 from mmjax.inference import load
 from mmjax.parallel import processes
 from mmjax.suite import cells as cells_lib
-from mmjax.train import metric_writer, setup
+from mmjax.train import evaluate, metric_writer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ def run(
     """
     about = describe(model)
     identity = {k: v for k, v in about.items() if k != "workdir"}
-    env = setup.env(model.parts)
+    env = evaluate.env(model.parts)
     opened = _Opened(env.open_source)
     env = dataclasses.replace(env, open_source=opened)
     keys = [cell.key(identity, opened) for cell in cells]

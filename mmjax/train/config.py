@@ -19,11 +19,44 @@ from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
 from mmjax import schema
+from mmjax.data.image import ImageConfig
 from mmjax.errors import UserError
+from mmjax.train.checkpoint import CheckpointConfig
 
 # Where the files of a checkout lie: the folder that holds the package.
-HOME = pathlib.Path(__file__).resolve().parent.parent
+HOME = pathlib.Path(__file__).resolve().parents[2]
 _SCALARS = (bool, int, float, str)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """`config.data`."""
+
+    train: Any  # source spec, or ((spec, weight), ...)
+    tokenizer: dict = dataclasses.field(default_factory=lambda: {"kind": "bytes"})
+    image: ImageConfig = ImageConfig(size=224)
+    threads: int = 2  # decoding threads, where workers is 0
+    workers: int = 0  # decoding processes
+    prefetch: int = 2  # batches made ahead and placed on the device
+    max_broken: float = 0.01  # share of broken records that fails the run
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """The top of a config."""
+
+    task: Any
+    data: DataConfig
+    steps: int
+    batch_size: int  # global
+    seed: int = 0
+    log_every: int = 50
+    optim: Any = dataclasses.field(default_factory=dict)
+    parallel: Any = dataclasses.field(default_factory=dict)
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evals: Any = dataclasses.field(default_factory=dict)
+    peak_tflops: float = 0.0  # of one device, for `mfu`; 0: of the device's make
+    graft: Any = dataclasses.field(default_factory=dict)  # place: WORKDIR, see `graft`
 
 
 def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -152,11 +185,12 @@ def _section(config: ConfigDict, above: Iterable[str]) -> dict[str, Any]:
     """Defaults of the dataclass that reads a section, those a flag can set."""
     from mmjax import parallel
     from mmjax.data import image, tokenizers
-    from mmjax.train import checkpoint, optim, setup
+    from mmjax.train import checkpoint, optim
+    from mmjax.train import config as config_lib
 
     known: dict[tuple[str, ...], Any] = {
-        (): setup.RunConfig,
-        ("data",): setup.DataConfig,
+        (): config_lib.RunConfig,
+        ("data",): config_lib.DataConfig,
         ("data", "image"): image.ImageConfig,
         ("data", "tokenizer"): tokenizers.TokenizerConfig,
         ("optim",): optim.OptimConfig,

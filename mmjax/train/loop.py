@@ -26,8 +26,12 @@ from mmjax.data.prefetch import Prefetch
 from mmjax.errors import UserError
 from mmjax.parallel import processes
 from mmjax.train import checkpoint, metric_writer, setup, timing
+from mmjax.train import evaluate as evaluate_lib
+from mmjax.train import restore as restore_lib
 from mmjax.train import step as step_lib
-from mmjax.train.setup import Parts, build, evaluate, restore
+from mmjax.train.evaluate import evaluate
+from mmjax.train.restore import restore
+from mmjax.train.setup import Parts, build
 
 __all__ = [
     "Diverged",
@@ -116,7 +120,7 @@ class _Run:
         shapes, tx, self.lr, optim_cfg = setup.optimizer(parts)
         parts.layout.check_batch(cfg.batch_size, accum=optim_cfg.accum)
         self.names = list(tree.flatten(shapes.params))
-        self.evals = setup.make_evaluators(parts)
+        self.evals = evaluate_lib.make_evaluators(parts)
         for _, evaluator in self.evals.values():
             evaluator.check(shapes)
         self.saved = checkpoint.Checkpointer(workdir, cfg.checkpoint)
@@ -141,7 +145,7 @@ class _Run:
         )
         init = setup.fresh(parts.task, tx, optim_cfg.ema > 0)
         if self.saved.latest() is not None:
-            setup.check_resume(parts, checkpoint.read_run(self.saved.home))
+            restore_lib.check_resume(parts, checkpoint.read_run(self.saved.home))
             self.state, position = self.saved.restore(setup.abstract(parts, init))
             self.data.set_state(position)
             known = metric_writer.evaluations(workdir, until=int(self.state.step))
@@ -149,8 +153,8 @@ class _Run:
         else:
             key = jax.random.key(cfg.seed)
             self.state = parts.layout.init(init, key, parts.example())
-            self.state = setup.graft(parts, self.state)
-        setup.check_cache(parts, self.state)
+            self.state = restore_lib.graft(parts, self.state)
+        restore_lib.check_cache(parts, self.state)
         self.clock = timing.Clock()
         self.speed = timing.Speed(parts.layout.devices, peak=cfg.peak_tflops)
         self.trace = timing.Trace(

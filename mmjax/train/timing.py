@@ -129,8 +129,9 @@ def peak_tflops(kind: str) -> float:
 class Speed:
     """Operations a second of a training step, and what share of the peak they are.
 
-    Operations are those of the model's products (mmjax.train.flops): what rematerialisation
-    repeats does not count, so the share is the MFU of Chowdhery et al. 2022, B.
+    Operations are those of the model's products (mmjax.train.flops): what
+    rematerialisation repeats does not count, so the share is the MFU of Chowdhery et
+    al. 2022, B.
     """
 
     def __init__(self, devices: list, *, peak: float):

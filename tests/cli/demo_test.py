@@ -7,7 +7,7 @@ import pytest
 
 from mmjax import cli
 from mmjax.inference import load
-from mmjax_demo import samples, stages
+from mmjax_demo import plan, samples, stages
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_a_stop_in_the_middle_loses_nothing(demo, monkeypatch):
 
 
 def test_the_full_plan_is_consistent():
-    made = stages.Demo(stages.PLANS["full"], stages.pathlib.Path("runs/demo"))
+    made = stages.Demo(plan.PLANS["full"], stages.pathlib.Path("runs/demo"))
     prior, tokenizer = made.config("prior"), made.config("tokenizer")
     assert prior.task.stage1.to_dict() == tokenizer.task.tokenizer.to_dict()
     assert prior.data.image.size == made.config("clip").data.image.size == 32

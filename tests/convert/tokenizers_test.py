@@ -14,7 +14,7 @@ from mmjax.errors import UserError
 from mmjax.inference import load
 from mmjax.tasks import base
 from mmjax.train import config as config_lib
-from mmjax.train import loop, setup
+from mmjax.train import evaluate, loop
 
 NET = {"width": 32, "mult": (1, 2), "depth": 1, "hidden": 8}
 VQ = {"kind": "vqvae", "image_size": 256, "vocab_size": 16, "code_dim": 6}
@@ -172,7 +172,7 @@ def test_a_converted_tokenizer_serves_data_priors_and_evaluations(tmp_path, mode
     assert cli.main(["data", "tokenize", str(run), source, "--out", str(out)]) == 0
     tokenizer = load.load_run(run)
     asked = {"type": "reconstruction", "source": source, "limit": 4}
-    judge = evaluators.build("val", asked, setup.env(tokenizer.parts))
+    judge = evaluators.build("val", asked, evaluate.env(tokenizer.parts))
     values = judge.run(tokenizer.state.eval_vars()).values
     assert 1 <= values["codes"] <= VQ["vocab_size"] and values["mse"] > 0
     cfg = config_lib.load("configs/prior.py:tiny", [])

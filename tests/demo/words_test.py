@@ -5,6 +5,7 @@ import pytest
 
 from mmjax.cli import demo
 from mmjax.metrics import judges
+from mmjax.report import numbers
 from mmjax_demo import judge, words
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -13,7 +14,7 @@ NBSP = "\N{NO-BREAK SPACE}"
 def test_whatever_the_demo_writes_is_described():
     names = [*judge._RENAMED, *(name for _, name, _ in demo._ROWS), "psnr", "minutes"]
     names += ["oracle_unseen_k8", "minutes_tokens", "cores", "devices"]
-    assert [n for n in names if words.meaning(n).group == words.OTHER] == []
+    assert [n for n in names if words.meaning(n).group == numbers.OTHER] == []
 
 
 def test_whatever_the_judges_say_is_described():
@@ -30,9 +31,9 @@ def test_whatever_the_judges_say_is_described():
     scored = judges.clip_score(cosine, first, **draw)
     found |= {f"val_{k}": v for k, v in scored.items()}
     found |= {f"unseen_oracle_{name}_k64": 0.5 for name in judges.ORDER}
-    shown = words.figures(found)
+    shown = numbers.figures(found)
     assert len(found) > 2 * len(shown)  # intervals are not rows of their own
-    assert [f.name for f in shown if f.meaning.group == words.OTHER] == []
+    assert [f.name for f in shown if f.meaning.group == numbers.OTHER] == []
 
 
 def test_patterns_fill_their_words():
@@ -54,13 +55,13 @@ def test_no_text_has_unfilled_braces():
 
 
 def test_intervals_join_their_number():
-    a, b, c = words.figures(
+    a, b, c = numbers.figures(
         {"x": 0.5, "x_lo": 0.4, "x_hi": 0.6, "y_lo": 1.0, "z": 2.0, "z_hi": 3.0}
     )[:3]
     assert (a.name, a.value, a.low, a.high) == ("x", 0.5, 0.4, 0.6)
     assert (b.name, b.low) == ("y_lo", None)  # there is no y
     assert (c.name, c.high) == ("z", None)  # half an interval is none
-    assert [f.name for f in words.figures({"z": 2.0, "z_hi": 3.0})] == ["z", "z_hi"]
+    assert [f.name for f in numbers.figures({"z": 2.0, "z_hi": 3.0})] == ["z", "z_hi"]
 
 
 @pytest.mark.parametrize(
@@ -80,9 +81,9 @@ def test_intervals_join_their_number():
     ],
 )
 def test_spelling(value, kind, said):
-    assert words.spell(value, kind) == said.replace(" ", NBSP)
+    assert numbers.spell(value, kind) == said.replace(" ", NBSP)
 
 
 def test_spelling_without_the_unit():
-    assert words.spell(0.5, "share", unit=False) == "50.0"
-    assert words.spell(3, "minutes", unit=False) == "3"
+    assert numbers.spell(0.5, "share", unit=False) == "50.0"
+    assert numbers.spell(3, "minutes", unit=False) == "3"

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 
 from mmjax import tree
-from mmjax.train import loop, metric_writer
+from mmjax.train import metric_writer, restore
 from mmjax.train import timing as timing_lib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -94,7 +94,7 @@ def saving(workdir: pathlib.Path) -> bool:
 
 
 def leaves(workdir: pathlib.Path) -> dict[str, np.ndarray]:
-    _, state = loop.restore(workdir)
+    _, state = restore.restore(workdir)
     return tree.flatten(
         jax.device_get(state.replace(rng=jax.random.key_data(state.rng)))
     )

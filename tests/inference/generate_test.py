@@ -11,7 +11,7 @@ from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.inference import generate, load
 from mmjax.metrics import scenes
-from mmjax.train import config, loop, setup
+from mmjax.train import config, evaluate, loop
 
 PROMPTS = ["a red star", "a cyan moon"]
 SCENES = "shapes:val?size=16&count=3"
@@ -64,7 +64,7 @@ def test_calls_draw_every_candidate_once(run, p, k, batch, devices):
 
 
 def test_the_evaluator_judges_what_the_task_draws(run):
-    result = setup.evaluate(run.parts, run.state.eval_vars(), ("drawn",))["drawn"]
+    result = evaluate.evaluate(run.parts, run.state.eval_vars(), ("drawn",))["drawn"]
     source = open_source(SCENES)
     records = [source[i] for i in range(3)]
     tokens, mask = run.parts.tokenizer.encode([r["text"][0] for r in records])

@@ -8,8 +8,9 @@ from nbclient import NotebookClient
 
 from mmjax.errors import UserError
 from mmjax.inference import load
+from mmjax.report import params as params_lib
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_arrays_that_are_no_image(run, image):
 
 def test_singular_values():
     params = {"a": 2 * np.eye(3, dtype=np.float32), "bias": np.ones(3)}
-    values = load.singular_values(params)
+    values = params_lib.singular_values(params)
     assert list(values) == ["a"]
     np.testing.assert_allclose(values["a"], [2, 2, 2], atol=1e-6)
 
@@ -90,7 +91,7 @@ def test_the_committed_notebook_runs(tiny_run, monkeypatch):
     assert not any("import mmjax" in cell.source for cell in code)
     monkeypatch.setenv("MMJAX_WORKDIR", str(tiny_run))
     # The kernel is another process, and finds mmjax where this one did.
-    home = str(pathlib.Path(load.__file__).parents[1])
+    home = str(pathlib.Path(load.__file__).parents[2])
     known = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(known))
     place = {"metadata": {"path": str(ROOT / "notebooks")}}

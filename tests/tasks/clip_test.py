@@ -14,7 +14,7 @@ from mmjax.errors import UserError
 from mmjax.state import Ctx, TrainState
 from mmjax.tasks import base
 from mmjax.train import config as config_lib
-from mmjax.train import loop, setup, step
+from mmjax.train import loop, restore, setup, step
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 OVERRIDES = (
@@ -54,7 +54,7 @@ def tiny(*overrides: str) -> ConfigDict:
 def trained(workdir: pathlib.Path, *overrides: str) -> dict[str, np.ndarray]:
     """Parameters at the end of a run."""
     loop.run(tiny(*overrides), workdir)
-    return tree.flatten(jax.device_get(loop.restore(workdir)[1].vars.params))
+    return tree.flatten(jax.device_get(restore.restore(workdir)[1].vars.params))
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +80,10 @@ def test_the_loop_trains_the_same_with_every_form(dense, overrides, tmp_path):
 
 def test_a_run_goes_on_with_another_form():
     before = setup.about(setup.build(tiny("--config.task.loss_impl=chunked")))
-    setup.check_resume(setup.build(tiny("--config.task.loss_impl=ring")), before)
+    restore.check_resume(setup.build(tiny("--config.task.loss_impl=ring")), before)
     other = setup.build(tiny("--config.task.loss_name=sigmoid"))
     with pytest.raises(UserError, match="loss_name was info_nce"):
-        setup.check_resume(other, before)
+        restore.check_resume(other, before)
 
 
 def batch(rows: int = 16) -> dict[str, np.ndarray]:

@@ -15,10 +15,10 @@ import pytest
 from mmjax import parallel
 from mmjax.errors import UserError
 from mmjax.train import config as config_lib
-from mmjax.train import loop, metric_writer
+from mmjax.train import loop, metric_writer, restore
 from mmjax.train import timing as timing_lib
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 TWENTY = (
     "--config.steps=20",
     "--config.checkpoint.every=10",
@@ -39,7 +39,7 @@ def _command(workdir: pathlib.Path) -> list[str]:
 def _leaves(workdir: pathlib.Path) -> dict:
     from mmjax import tree
 
-    _, state = loop.restore(workdir)
+    _, state = restore.restore(workdir)
     host = jax.device_get(state.replace(rng=jax.random.key_data(state.rng)))
     return tree.flatten(host)
 

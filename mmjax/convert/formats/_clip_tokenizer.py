@@ -10,6 +10,7 @@ from typing import Any
 
 from mmjax.convert.read import Source
 from mmjax.data import tokenizers
+from mmjax.data.tokenizers import base, bpe
 from mmjax.data.tokenizers import merges as merges_lib
 from mmjax.errors import UserError
 
@@ -88,19 +89,17 @@ def of_folder(source: Source, context: int, vocab_size: int) -> str | None:
     return built.to_json()
 
 
-def from_merges(
-    merges: Sequence[tuple[str, str]], context: int
-) -> tokenizers.Tokenizer:
+def from_merges(merges: Sequence[tuple[str, str]], context: int) -> base.Tokenizer:
     """A lower-casing tokenizer; of kind `clip` where it is as large as CLIP's."""
     kind = (
         "clip"
         if len(merges) == merges_lib.CLIP_VOCAB - merges_lib.BASE - merges_lib.SPECIALS
         else "bpe"
     )
-    return tokenizers.BpeTokenizer(kind, tuple(merges), context=context, lower=True)
+    return bpe.BpeTokenizer(kind, tuple(merges), context=context, lower=True)
 
 
-def opened(tokenizer: str | None) -> tokenizers.Tokenizer | None:
+def opened(tokenizer: str | None) -> base.Tokenizer | None:
     """The tokenizer of our JSON."""
     return None if tokenizer is None else tokenizers.from_json(tokenizer)
 

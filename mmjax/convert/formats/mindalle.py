@@ -21,7 +21,7 @@ from mmjax.convert.name_table import Rule, Table, UnknownLayout
 from mmjax.convert.read import Source
 from mmjax.convert.transforms import DENSE
 from mmjax.data import tokenizers as tokenizers_lib
-from mmjax.data.tokenizers import pieces
+from mmjax.data.tokenizers import base, pieces
 from mmjax.errors import UserError
 
 ABOUT = "minDALL-E: a folder with both stages and the tokenizer"
@@ -191,7 +191,7 @@ def from_mmjax(model: formats.Model) -> formats.Export:
     )
 
 
-def _fits(model: formats.Model, words: tokenizers_lib.Tokenizer | None) -> None:
+def _fits(model: formats.Model, words: base.Tokenizer | None) -> None:
     """UserError for what minDALL-E's code has not."""
     task: Mapping = model.task
     wanted = {

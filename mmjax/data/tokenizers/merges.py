@@ -1,6 +1,6 @@
 """Byte-pair encoding in CLIP's layout: symbols, words, training, CLIP's vocabulary.
 
-Everything here is text in, numbers out; `mmjax.data.tokenizers` is the door callers use. A
+Everything here is text in, numbers out; callers use `mmjax.data.tokenizers`. A
 vocabulary is its list of merges, in order: the 256 byte symbols, the same 256 with the
 end-of-word mark, one symbol a merge, start of text, end of text (openai/CLIP,
 clip/simple_tokenizer.py).

@@ -4,6 +4,7 @@ Rows are what the tokenizer's own file makes of a text, its marks included, and 
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -13,14 +14,14 @@ import tokenizers
 from tokenizers import normalizers, processors
 
 from mmjax import schema
-from mmjax.data import tokenizers as tokenizers_lib
+from mmjax.data.tokenizers import base
 from mmjax.errors import UserError
 
 # Python's string.punctuation, as SigLIP's canonical text is without it.
 _PUNCTUATION = r"[!-/:-@\[-`{-~]"
 
 
-class PieceTokenizer(tokenizers_lib.Tokenizer):
+class PieceTokenizer(base.Tokenizer):
     """A `tokenizer.json` (of the library `tokenizers`) that pads to its context.
 
     words: the file's text. end: the id that ends a text. pad: the id of padding.
@@ -36,6 +37,10 @@ class PieceTokenizer(tokenizers_lib.Tokenizer):
                 raise UserError(f"tokenizer: {name} is {number}, of {size} ids")
         self.words = words
         self.sot, self.eot, self.pad = -1, end, pad  # no mark of ours at the start
+
+    def __reduce__(self):  # the engine is made again
+        options = {"context": self.context, "end": self.eot, "pad": self.pad}
+        return functools.partial(type(self), self.words, **options), ()
 
     def _ids(self, caption: str) -> list[int]:
         return self._engine.encode(caption).ids
@@ -72,7 +77,7 @@ class PieceTokenizer(tokenizers_lib.Tokenizer):
 
     def to_json(self) -> str:
         values = {
-            "format": tokenizers_lib.FORMAT,
+            "format": base.FORMAT,
             "kind": self.kind,
             "context": self.context,
         }

@@ -9,6 +9,7 @@ import pytest
 from mmjax.data import pipeline, tokenizers
 from mmjax.data.image import ImageConfig
 from mmjax.data.sources import open_source
+from mmjax.data.tokenizers import base, bpe
 from mmjax.data.tokenizers import merges as merges_lib
 from mmjax.errors import UserError
 
@@ -22,12 +23,12 @@ CAPTIONS = [
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return tokenizers.train_bpe(CAPTIONS, 560, context=60)
+    return bpe.train_bpe(CAPTIONS, 560, context=60)
 
 
 def words_of(tokenizer, caption):
     return merges_lib.words(
-        tokenizers.clean(caption, lower=True), merges_lib.engine(tokenizer.merges)
+        base.clean(caption, lower=True), merges_lib.engine(tokenizer.merges)
     )
 
 
@@ -55,7 +56,7 @@ def test_no_dropout_is_the_tokenizer_itself(tokenizer, caption):
         words_of(tokenizer, caption), 0.0, rng
     )
     engine = merges_lib.engine(tokenizer.merges)
-    assert ids == engine.encode(tokenizers.clean(caption, lower=True)).ids
+    assert ids == engine.encode(base.clean(caption, lower=True)).ids
 
 
 def test_full_dropout_is_one_id_a_byte(tokenizer):
@@ -66,7 +67,7 @@ def test_full_dropout_is_one_id_a_byte(tokenizer):
         assert mask.sum() == count + 2
         assert tokens[0][mask[0]][1:-1].max() < merges_lib.BASE
         assert tokens[0, 0] == tokenizer.sot and tokens[0][mask[0]][-1] == tokenizer.eot
-        cut = tokenizers.clean(caption, lower=True).split()[0]
+        cut = base.clean(caption, lower=True).split()[0]
         assert tokenizer.decode(tokens[0]).startswith(cut)
 
 
@@ -153,7 +154,7 @@ def rows(tokenizer, count=3, **options):
 
 def test_training_rows_drop_by_their_own_generator():
     source = open_source("shapes:train?size=16&count=40")
-    tokenizer = tokenizers.train_bpe(source.texts(), 600, context=40)
+    tokenizer = bpe.train_bpe(source.texts(), 600, context=40)
     plain, first = rows(tokenizer), rows(tokenizer, dropout=0.3)
     for options in ({"threads": 2}, {"batch_size": 24, "count": 1}, {"workers": 1}):
         again = rows(tokenizer, dropout=0.3, **options)
@@ -168,7 +169,7 @@ def test_training_rows_drop_by_their_own_generator():
 
 def test_evaluation_never_drops():
     source = open_source("shapes:val?size=16&count=8")
-    tokenizer = tokenizers.train_bpe(source.texts(), 600, context=40)
+    tokenizer = bpe.train_bpe(source.texts(), 600, context=40)
     cfg = ImageConfig(size=16)
     [batch] = pipeline.eval_batches(source, tokenizer, cfg, batch_size=8)
     texts = [source[i]["text"][0] for i in range(8)]

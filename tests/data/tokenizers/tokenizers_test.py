@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from mmjax.data import tokenizers
+from mmjax.data.tokenizers import base, bpe
 from mmjax.data.tokenizers import merges as merges_lib
 from mmjax.errors import UserError
 
@@ -30,7 +31,7 @@ CAPTIONS = [
 
 
 def trained(**options):
-    return tokenizers.train_bpe(CAPTIONS, 560, **options)
+    return bpe.train_bpe(CAPTIONS, 560, **options)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def each_kind():
 
 def test_golden_ids_from_the_merges_they_need():
     merges = tuple(tuple(m.split(" ")) for m in GOLDEN["merges"])
-    small = tokenizers.BpeTokenizer("bpe", merges, context=77, lower=True)
+    small = bpe.BpeTokenizer("bpe", merges, context=77, lower=True)
     known = [*range(512), *GOLDEN["merge_ids"]]
     for caption, expected in GOLDEN["captions"]:
         tokens, mask = small.encode([caption])
@@ -153,8 +154,8 @@ def test_clean_skips_only_what_changes_nothing():
     for _ in range(2000):
         line = "".join(draw.choices(printable, k=draw.randint(0, 20)))
         assert ftfy.fix_text(line) == line
-    assert tokenizers.clean(" Caf&amp;eacute;\t\n A ", lower=True) == "café a"
-    assert tokenizers.clean(" A  b ", lower=False) == "A b"
+    assert base.clean(" Caf&amp;eacute;\t\n A ", lower=True) == "café a"
+    assert base.clean(" A  b ", lower=False) == "A b"
 
 
 def test_ascii_words_are_the_words_of_the_full_pattern():
@@ -162,7 +163,7 @@ def test_ascii_words_are_the_words_of_the_full_pattern():
     parts = [*map(chr, range(128)), "'s", "'LL", "'re", "don't", "''d", "ab", "--"]
     small = trained()
     for _ in range(3000):
-        line = tokenizers.clean("".join(draw.choices(parts, k=10)), lower=False)
+        line = base.clean("".join(draw.choices(parts, k=10)), lower=False)
         assert small._ids(line) == small._engine.encode(line).ids, ascii(line)
 
 
@@ -204,7 +205,7 @@ def test_decode_survives_a_cut_character_and_a_missing_end():
 
 
 def test_lower_is_a_choice():
-    upper = tokenizers.train_bpe(["Dog dog DOG"] * 3, 530, lower=False)
+    upper = bpe.train_bpe(["Dog dog DOG"] * 3, 530, lower=False)
     tokens, mask = upper.encode(["Dog dog"])
     assert upper.decode(tokens[0]) == "Dog dog"
     assert (
@@ -225,8 +226,8 @@ def test_inputs_that_are_not_lists_of_text_are_refused():
 def test_training_is_the_same_in_every_process():
     here = trained().fingerprint()
     code = (
-        "from mmjax.data import text; import sys, json;"
-        "print(text.train_bpe(json.load(sys.stdin), 560).fingerprint())"
+        "from mmjax.data.tokenizers import bpe; import sys, json;"
+        "print(bpe.train_bpe(json.load(sys.stdin), 560).fingerprint())"
     )
     for seed in "12":
         ran = subprocess.run(
@@ -242,7 +243,7 @@ def test_training_is_the_same_in_every_process():
 
 def test_training_fills_the_vocabulary_or_stops():
     assert trained().vocab_size == 560
-    most = tokenizers.train_bpe(CAPTIONS, 100_000)
+    most = bpe.train_bpe(CAPTIONS, 100_000)
     assert 560 < most.vocab_size < 700  # no pair is left that occurs twice
     words, mask = most.encode(["circle square"])
     assert mask.sum() == 4
@@ -251,7 +252,7 @@ def test_training_fills_the_vocabulary_or_stops():
 
 def test_training_counts_words_not_captions():
     # 'lo' + 'w' before rarer pairs, and never across a space
-    merges = tokenizers.train_bpe(["low low low lower"], 516).merges
+    merges = bpe.train_bpe(["low low low lower"], 516).merges
     assert merges == (("l", "o"), ("lo", "w</w>"))
 
 
@@ -261,7 +262,7 @@ def test_training_counts_words_not_captions():
 )
 def test_training_refuses(captions, size, message):
     with pytest.raises(UserError, match=message):
-        tokenizers.train_bpe(captions, size)
+        bpe.train_bpe(captions, size)
 
 
 @pytest.mark.parametrize("tokenizer", each_kind())
@@ -288,7 +289,7 @@ def test_fingerprint_follows_everything_that_changes_ids():
         trained().fingerprint(),
         trained(context=9).fingerprint(),
         trained(lower=False).fingerprint(),
-        tokenizers.train_bpe(CAPTIONS, 561).fingerprint(),
+        bpe.train_bpe(CAPTIONS, 561).fingerprint(),
         tokenizers.build({"kind": "bytes"}).fingerprint(),
     }
     assert len(prints) == 5
@@ -365,8 +366,8 @@ def test_worker_processes_get_the_same_ids():
 def test_a_fork_after_training_and_encoding_works():
     code = """
 import multiprocessing
-from mmjax.data import text
-made = text.train_bpe(["a red dog é", "a red cat"] * 50, 530)
+from mmjax.data.tokenizers import bpe
+made = bpe.train_bpe(["a red dog é", "a red cat"] * 50, 530)
 before = made.encode(["red é"])[0].tolist()
 with multiprocessing.get_context("fork").Pool(2) as pool:
     after = pool.map(made.encode, [["red é"]] * 4)

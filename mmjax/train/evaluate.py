@@ -1,0 +1,69 @@
+"""Evaluators of a run, and other runs as their judges."""
+
+import functools
+import pathlib
+from typing import Any
+
+from mmjax import evaluators, schema
+from mmjax.data import pipeline
+from mmjax.data.sources import open_source
+from mmjax.errors import UserError
+from mmjax.state import Vars
+from mmjax.train.restore import fingerprint, restore
+from mmjax.train.setup import Parts
+
+
+def open_network(workdir: str) -> evaluators.Network:
+    """A trained run as another run's judge, its averaged weights bound."""
+    parts, state = restore(pathlib.Path(workdir))
+    variables = state.eval_vars()
+    return evaluators.Network(
+        name=str(workdir),
+        task=parts.config.task.name,
+        step=int(state.step),
+        fingerprint=fingerprint(variables),
+        predict={
+            name: functools.partial(fn, variables) for name, fn in parts.predict.items()
+        },
+        tokenizer=parts.tokenizer,
+        image_cfg=parts.image_cfg,
+        batch_size=parts.cfg.batch_size,
+    )
+
+
+def env(parts: Parts) -> evaluators.Env:
+    """The run's side of an evaluation."""
+    return evaluators.Env(
+        predict=parts.predict,
+        raw=parts.raw,
+        tokenizer=parts.tokenizer,
+        image_cfg=parts.image_cfg,
+        batch_size=parts.cfg.batch_size,
+        open_source=open_source,
+        eval_batches=pipeline.eval_batches,
+        open_run=open_network,
+    )
+
+
+def make_evaluators(parts: Parts) -> dict[str, tuple[int, Any]]:
+    """name -> (every, evaluator) of `config.evals`."""
+    shared, made = env(parts), {}
+    for name in sorted(parts.cfg.evals):
+        evaluator = evaluators.build(name, parts.cfg.evals[name], shared)
+        made[name] = (evaluator.config.every, evaluator)
+    return made
+
+
+def evaluate(
+    parts: Parts, variables: Vars, names: tuple[str, ...] | None = None
+) -> dict[str, Any]:
+    """Runs the config's evaluators, or those named, and returns their Results."""
+    made = make_evaluators(parts)
+    for name in names or ():
+        if name not in made:
+            raise UserError(f"no evaluator {name!r}{schema.suggest(name, made)}")
+    return {
+        name: evaluator.run(variables)
+        for name, (_, evaluator) in made.items()
+        if names is None or name in names
+    }
