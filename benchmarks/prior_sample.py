@@ -81,7 +81,7 @@ def ours(args: argparse.Namespace, prompts: int) -> tuple:
 
     task = Task(**prior_step.prior_fields(args))
     text = prior_step.make_tokens(args)[0][:prompts]
-    batch = {"tokens": text, "token_mask": np.ones_like(text, bool)}
+    batch = {"tokens": text, "tokens_mask": np.ones_like(text, bool)}
     variables = jax.jit(task.init)(jax.random.key(0), batch)
     candidates = np.arange(args.batch // prompts, dtype=np.int32)
     batch["seed"] = np.arange(prompts, dtype=np.uint32)

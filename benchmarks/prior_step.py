@@ -127,7 +127,7 @@ def ours(args: argparse.Namespace) -> tuple:
     from mmjax.tasks.prior import Task
 
     text, image = make_tokens(args)
-    batch = {"tokens": text, "token_mask": np.ones_like(text, bool)}
+    batch = {"tokens": text, "tokens_mask": np.ones_like(text, bool)}
     batch["image_tokens"] = image
     task = Task(**prior_fields(args))
     step, facts = sides.mmjax_step(task, batch, sides.constant_adamw(**ADAMW))

@@ -104,7 +104,7 @@ def _batches(
             tokens[:, 0], tokens[:, end], tokens[:, end + 1 :] = vocab - 2, vocab - 1, 0
             tokens[1] = tokens[0]  # equal captions, on one device and across two
             tokens[-1] = tokens[2]
-            batch |= {"tokens": tokens, "token_mask": tokens != 0}
+            batch |= {"tokens": tokens, "tokens_mask": tokens != 0}
         made.append(batch)
     return made
 

@@ -277,7 +277,7 @@ def check(done: Done) -> dict[str, tuple[float, float]]:
     batch = {"image": rng.integers(0, 256, (_ROWS, size, size, 3), np.uint8)}
     if parts.tokenizer is not None:
         tokens = parts.tokenizer.encode(list(_SENTENCES))
-        batch["tokens"], batch["token_mask"] = tokens
+        batch["tokens"], batch["tokens_mask"] = tokens
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(place) / "export"
         _write(done.workdir, parts, variables, done.family, folder)

@@ -115,7 +115,7 @@ class Loader:
                 tokens, mask = map(np.concatenate, pairs)
             else:
                 tokens, mask = self.tokenizer.encode([row["text"] for row in rows])
-            out |= {"tokens": tokens, "token_mask": mask}
+            out |= {"tokens": tokens, "tokens_mask": mask}
         if self.source.class_names:
             out["label"] = np.array([row["label"] for row in rows], np.int32)
         out["_broken"] = np.array([len(row["broken"]) for row in rows], np.int32)
@@ -220,7 +220,7 @@ def train_iterator(
       dropout: BPE-dropout of the captions (`text.dropout` of the tokenizer's spec).
 
     Yields: `image` uint8 (B, S, S, 3), or `image_tokens` int32 (B, n) of a source of
-      tokens; `tokens` int32 (B, L), `token_mask` bool (B, L), `label` int32 (B,) where
+      tokens; `tokens` int32 (B, L), `tokens_mask` bool (B, L), `label` int32 (B,) where
       the source has class names, and `_broken` int32 (B,), the broken records passed
       over for the row.
     """
@@ -318,7 +318,7 @@ class _Ordered:
         out = {"image_tokens" if self.tokens else "image": picture}
         out |= {"_mask": mask, "_index": index, "_broken": bad}
         if self.tokenizer is not None:
-            out["tokens"], out["token_mask"] = self.tokenizer.encode(texts)
+            out["tokens"], out["tokens_mask"] = self.tokenizer.encode(texts)
         if self.source.class_names:
             out["label"] = label
         return out, broken

@@ -94,27 +94,29 @@ class Evaluator:
         batch = forward.peek(self._env, self._source, None, self._size, self._where)
         forward.check_pair(self._env, vars_abstract, batch, self._size, self._where)
 
-    def run(self, vars: PyTree) -> Result:
+    def run(self, variables: PyTree) -> Result:
         """first_p10, ... (see _DEFINITION), with intervals over images.
 
         `arrays` holds, per image: index and label; per query: query (position of its
         image), swap (0 or 1), target (class), and the shares of each metric.
         """
         found = probing.extract(
-            self._env, vars, self._source, "embed_image", self._size, self._where
+            self._env, variables, self._source, "embed_image", self._size, self._where
         )
         index_n, label_n = found.index_n, found.label_n
         image_nd = forward.unit(found.features_nd, "embed_image", self._where)
         ground_n = self._grounds(index_n)
         names = [" ".join(pair) for pair in self.pairs]
-        classes_cd = self._embed_texts(vars, names)
+        classes_cd = self._embed_texts(variables, names)
         arrays: dict[str, list[np.ndarray]] = {}
         values: dict[str, float] = {}
         for word, title in enumerate(SWAPS):
             swap = draw(self.pairs, label_n, word, self.config, self._where)
             changes_qd = classes_cd[swap.target_q], classes_cd[label_n[swap.query_q]]
             if self.config.words == "bare":
-                words_cd = self._embed_texts(vars, [pair[word] for pair in self.pairs])
+                words_cd = self._embed_texts(
+                    variables, [pair[word] for pair in self.pairs]
+                )
                 changes_qd = words_cd[swap.target_q], words_cd[label_n[swap.query_q]]
             asked = self._queries(image_nd[swap.query_q], *changes_qd)
             asked["text_"] = classes_cd[swap.target_q]
@@ -187,11 +189,13 @@ class Evaluator:
         draws = {"resamples": self.config.resamples, "seed": self.config.seed}
         return bootstrap.with_interval(names, means, count, **draws)
 
-    def _embed_texts(self, vars: PyTree, texts: Sequence[str]) -> np.ndarray:
+    def _embed_texts(self, variables: PyTree, texts: Sequence[str]) -> np.ndarray:
         """(len(texts), d) unit rows, the template around every text."""
         filled = [self.config.template.replace(SLOT, text) for text in texts]
         encoded = forward.encode(self._env, filled, self._where)
-        parts = forward.embed_texts(self._env, vars, encoded, self._size, self._where)
+        parts = forward.embed_texts(
+            self._env, variables, encoded, self._size, self._where
+        )
         return np.concatenate(list(parts))
 
     def _card(self, counts: dict[str, int]) -> dict[str, Any]:

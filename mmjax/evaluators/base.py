@@ -32,7 +32,7 @@ class Network:
 class Env:
     """The run's side of an evaluation: all that an evaluator knows of the model.
 
-    predict: named functions (vars, numpy batch) -> pytree of arrays that every
+    predict: named functions (variables, numpy batch) -> pytree of arrays that every
       process can read; compiled, so they are only called with full-sized batches.
     raw: the same functions before compilation, for `jax.eval_shape`.
     image_cfg: how an image becomes `batch_size` rows of uint8 (see mmjax.data.image).
@@ -97,6 +97,6 @@ class Evaluator(Protocol):
         """Raises UserError if the model cannot be evaluated so; computes nothing."""
         ...
 
-    def run(self, vars: PyTree) -> Result:
+    def run(self, variables: PyTree) -> Result:
         """Evaluates; the same arrays in give the same numbers out."""
         ...

@@ -64,19 +64,19 @@ class Evaluator(zero_shot.Evaluator):
         texts = forward.text_abstract(self._env, 1)
         forward.output_shape(self._env, "scale", vars_abstract, texts, self._where)
 
-    def run(self, vars: PyTree) -> Result:
+    def run(self, variables: PyTree) -> Result:
         """top1, confidence (its mean), ece, nll; with val temperature, ece_fitted,
         nll_fitted too: logits are divided by the temperature.
 
         `arrays` holds, per example, label, prediction, confidence; per bin, its
         confidence, accuracy and count.
         """
-        classes_cd = self.class_embeddings(vars)
-        logits_nc, label_n, broken = self._logits(vars, classes_cd, self._source)
+        classes_cd = self.class_embeddings(variables)
+        logits_nc, label_n, broken = self._logits(variables, classes_cd, self._source)
         temperature = 1.0
         if self._val is not None:
             temperature = fit_temperature(
-                *self._logits(vars, classes_cd, self._val)[:2]
+                *self._logits(variables, classes_cd, self._val)[:2]
             )
         names = ["top1", "confidence", "ece", "nll"]
         scores = [_scores(logits_nc, label_n)]
@@ -103,13 +103,13 @@ class Evaluator(zero_shot.Evaluator):
         return Result(values, self._note(counts, draw), arrays)
 
     def _logits(
-        self, vars: PyTree, classes_cd: np.ndarray, source: Any
+        self, variables: PyTree, classes_cd: np.ndarray, source: Any
     ) -> tuple[np.ndarray, np.ndarray, int]:
         """(n, c) cosines at the model's temperature, (n,) labels, broken records."""
         one = {k: v[:1] for k, v in self._encoded.items()}
-        scale = float(np.asarray(self._env.predict["scale"](vars, one)[0]))
+        scale = float(np.asarray(self._env.predict["scale"](variables, one)[0]))
         found = probing.extract(
-            self._env, vars, source, "embed_image", self._size, self._where
+            self._env, variables, source, "embed_image", self._size, self._where
         )
         rows_nd = forward.unit(found.features_nd, "embed_image", self._where)
         return scale * rows_nd @ classes_cd.T, found.label_n, found.broken

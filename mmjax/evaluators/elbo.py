@@ -81,7 +81,7 @@ class Evaluator:
                 f"with text_nll and image_nll, ({self._size},) each; gives {shapes}"
             )
 
-    def run(self, vars: PyTree) -> Result:
+    def run(self, variables: PyTree) -> Result:
         """Means over examples, with intervals.
 
         In nats a picture: the terms, `divergence` (their sum without the
@@ -89,7 +89,7 @@ class Evaluator:
         pixel of 8 bits; where there is text, `image_bits_per_dim` leaves -ln p(y) out:
         the bound of the picture given its text. `arrays` holds every example's terms.
         """
-        terms, index_n, dims, broken = self._terms(vars)
+        terms, index_n, dims, broken = self._terms(variables)
         rest = [name for name in terms if name != RECONSTRUCTION]
         divergence_n = sum(terms[name] for name in rest)
         minus_elbo_n = terms[RECONSTRUCTION] + self.config.beta * divergence_n
@@ -111,7 +111,7 @@ class Evaluator:
         return Result(values, made, {"index": index_n, **terms})
 
     def _terms(
-        self, vars: PyTree
+        self, variables: PyTree
     ) -> tuple[dict[str, np.ndarray], np.ndarray, int, int]:
         """Every example's terms and index; values in a picture; broken records."""
         env, broken, dims = self._env, 0, 0
@@ -124,7 +124,7 @@ class Evaluator:
             valid_b = forward.valid_rows(batch)
             broken += forward.broken_rows(batch)
             dims = math.prod(batch["image"].shape[1:])
-            got = env.predict["elbo_terms"](vars, _inputs(batch, self._where))
+            got = env.predict["elbo_terms"](variables, _inputs(batch, self._where))
             index.append(np.asarray(batch["_index"])[valid_b])
             for name, value_b in got.items():
                 value_b = np.asarray(value_b, np.float64)[valid_b]
@@ -183,5 +183,5 @@ def _inputs(batch: Batch, where: str) -> dict[str, np.ndarray]:
             f"{where}: the records are tokens, and p(x | z) needs the pictures: give "
             "the source that the tokens were made of"
         )
-    keys = ("image", "tokens", "token_mask")
+    keys = ("image", "tokens", "tokens_mask")
     return {key: batch[key] for key in keys if key in batch}

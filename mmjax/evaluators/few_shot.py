@@ -74,7 +74,7 @@ class Evaluator(probing.Probing):
         if self._zero_shot is not None:
             self._zero_shot.check(vars_abstract)
 
-    def run(self, vars: PyTree) -> Result:
+    def run(self, variables: PyTree) -> Result:
         """shot_1, shot_2 ... shot_full: mean top1 over repeats, with intervals.
 
         With zero-shot also `zero_shot` and `zero_shot_worth`, examples a class within
@@ -83,9 +83,9 @@ class Evaluator(probing.Probing):
         top1 (repeats, shots), index, label and, with zero-shot, zero_shot_hit.
         """
         cfg = self.config
-        found = self.splits(vars)
+        found = self.splits(variables)
         test, train = found["test"], found["train"]
-        zero_hit_n = self._zero_shot_hits(vars)
+        zero_hit_n = self._zero_shot_hits(variables)
         hits_srn, unconverged = self._hits(found)
         shots_s = list(map(float, cfg.shots))
         if cfg.full:
@@ -108,10 +108,10 @@ class Evaluator(probing.Probing):
         names = [f"shot_{k}" for k in self.config.shots]
         return [*names, "shot_full"] if self.config.full else names
 
-    def _zero_shot_hits(self, vars: PyTree) -> np.ndarray | None:
+    def _zero_shot_hits(self, variables: PyTree) -> np.ndarray | None:
         if self._zero_shot is None:
             return None
-        arrays = self._zero_shot.run(vars).arrays
+        arrays = self._zero_shot.run(variables).arrays
         # by rank and not by prediction: a tie is no hit
         return (arrays["rank"] == 0).astype(np.float64)
 

@@ -188,7 +188,7 @@ class Evaluator:
         for spec in filter(None, (self.config.reference, self.config.train)):
             forward.peek(self._env, self._open(spec), None, self._size, self._where)
 
-    def run(self, vars: PyTree) -> Result:
+    def run(self, variables: PyTree) -> Result:
         """Each judge's numbers, of all candidates and of the picks.
 
         `arrays` holds image uint8 (p, k, S, S, 3), log_prob (p, k) where "sample" gives
@@ -197,7 +197,7 @@ class Evaluator:
         """
         cfg = self.config
         drawn = candidates_lib.draw(
-            functools.partial(self._env.predict["sample"], vars),
+            functools.partial(self._env.predict["sample"], variables),
             self._encoded,
             k=cfg.candidates,
             size=self._size,
@@ -314,7 +314,7 @@ class Evaluator:
                 "prompts": len(self.prompts),
                 "pictures": len(self.prompts) * cfg.candidates,
                 "broken": self._records[1],
-                "prompts_fill_context": int(self._encoded["token_mask"].all(1).sum()),
+                "prompts_fill_context": int(self._encoded["tokens_mask"].all(1).sum()),
                 **facts,
             },
             interval=interval,

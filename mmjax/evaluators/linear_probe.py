@@ -51,13 +51,13 @@ class Evaluator(probing.Probing):
 
     config_class = Config
 
-    def run(self, vars: PyTree) -> Result:
+    def run(self, variables: PyTree) -> Result:
         """top1 and mean_per_class of the test split, with intervals; strength, ...
 
         `arrays` holds index, label and prediction per test example, and of every
         strength tried (rising) its val_accuracy and iterations.
         """
-        found = self.splits(vars)
+        found = self.splits(variables)
         probe, path = self._fit(found)
         test = found["test"]
         prediction_n = probe.predict(test.features_nd)

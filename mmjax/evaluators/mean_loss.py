@@ -28,7 +28,7 @@ class Config(EvalConfig):
 
 
 class Evaluator:
-    """Calls predict "loss": (vars, batch) -> {metric: scalar mean or (B,) per row}.
+    """Calls predict "loss": (variables, batch) -> {metric: mean or (B,) per row}.
 
     The batches are the source's order cut at the batch size, the same every time, so
     a contrastive loss always meets the same negatives.
@@ -65,7 +65,7 @@ class Evaluator:
                 f"values, gives {shapes}"
             )
 
-    def run(self, vars: PyTree) -> Result:
+    def run(self, variables: PyTree) -> Result:
         """Means with intervals; scalars are weighted by their batch's real rows."""
         env, size = self._env, self._size
         counts = {"examples": 0, "batches": 0, "dropped": 0, "broken": 0}
@@ -83,7 +83,9 @@ class Evaluator:
             counts["broken"] += forward.broken_rows(batch)
             counts["examples"] += int(valid_b.sum())
             counts["batches"] += 1
-            for name, value in env.predict["loss"](vars, _device_part(batch)).items():
+            for name, value in env.predict["loss"](
+                variables, _device_part(batch)
+            ).items():
                 value = np.asarray(value, np.float64)
                 weight = valid_b if value.ndim else np.asarray([valid_b.sum()])
                 rows.setdefault(name, []).append(np.atleast_1d(value))

@@ -40,14 +40,14 @@ class Evaluator:
         batch = forward.peek(env, self._source, env.tokenizer, self._size, self._where)
         forward.check_pair(env, vars_abstract, batch, self._size, self._where)
 
-    def run(self, vars: PyTree) -> Result:
+    def run(self, variables: PyTree) -> Result:
         """gap, pair (mean cosine of pairs), image and text (of two of a kind), other
         (of an image and another's text).
 
         `arrays` holds index (n,) and the plane of most variance of both kinds
         together, image_xy and text_xy (n, 2).
         """
-        image_nd, text_nd, index_n, broken = self._pairs(vars)
+        image_nd, text_nd, index_n, broken = self._pairs(variables)
         names = ["gap", "pair", "image", "text", "other"]
         draw = {"resamples": self.config.resamples, "seed": self.config.seed}
 
@@ -76,7 +76,9 @@ class Evaluator:
         )
         return Result(values, note, arrays)
 
-    def _pairs(self, vars: PyTree) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    def _pairs(
+        self, variables: PyTree
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
         env, broken, found = self._env, 0, []
         batches = env.eval_batches(
             self._source, env.tokenizer, env.image_cfg, batch_size=self._size
@@ -84,9 +86,9 @@ class Evaluator:
         for batch in batches:
             valid_b = forward.valid_rows(batch)
             broken += forward.broken_rows(batch)
-            texts = {k: batch[k] for k in ("tokens", "token_mask")}
-            image_bd = env.predict["embed_image"](vars, forward.image_batch(batch))
-            text_bd = env.predict["embed_text"](vars, texts)
+            texts = {k: batch[k] for k in ("tokens", "tokens_mask")}
+            image_bd = env.predict["embed_image"](variables, forward.image_batch(batch))
+            text_bd = env.predict["embed_text"](variables, texts)
             found.append(
                 (
                     forward.unit(image_bd, "embed_image", self._where)[valid_b],

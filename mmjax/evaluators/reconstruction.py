@@ -79,12 +79,12 @@ class Evaluator:
                 f"{self._where}: 'reconstruct' must give image {wanted}, gives {shape}"
             )
 
-    def run(self, vars: PyTree) -> Result:
+    def run(self, variables: PyTree) -> Result:
         """psnr and mse with intervals; codes, perplexity, used and dead where known.
 
         `arrays` holds index, psnr and mse of every picture, and `count` of every code.
         """
-        arrays, broken, shown = self._reconstruct(vars)
+        arrays, broken, shown = self._reconstruct(variables)
         count_n = len(arrays["mse"])
 
         def means(weight_n: np.ndarray) -> np.ndarray:
@@ -113,7 +113,7 @@ class Evaluator:
         return Result(values, made, arrays)
 
     def _reconstruct(
-        self, vars: PyTree
+        self, variables: PyTree
     ) -> tuple[dict[str, np.ndarray], int, list[tuple[np.ndarray, np.ndarray]]]:
         """Arrays of all pictures, broken records, and pairs to show."""
         env, broken, shown = self._env, 0, []
@@ -124,7 +124,7 @@ class Evaluator:
         for batch in batches:
             valid_b = forward.valid_rows(batch)
             broken += forward.broken_rows(batch)
-            got = env.predict["reconstruct"](vars, forward.image_batch(batch))
+            got = env.predict["reconstruct"](variables, forward.image_batch(batch))
             made_bss3 = np.asarray(got["image"], np.float32)[valid_b]
             self._check_finite(made_bss3)
             real_bss3 = np.asarray(batch["image"])[valid_b]

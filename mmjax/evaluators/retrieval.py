@@ -61,17 +61,17 @@ class Evaluator:
         self._captions([0])
         forward.check_pair(self._env, vars_abstract, batch, self._size, self._where)
 
-    def run(self, vars: PyTree) -> Result:
+    def run(self, variables: PyTree) -> Result:
         """i2t_r1 ... t2i_median_rank, with intervals for the recalls.
 
         `arrays` holds index and i2t_rank per image, and per caption t2i_rank and the
         position of its image; ranks count from 0.
         """
-        index_n, image_nd, broken = self._embed_images(vars)
+        index_n, image_nd, broken = self._embed_images(variables)
         if not index_n.size:
             raise UserError(f"{self._where}: {broken} records, all of them broken")
         captions, owner_m = self._captions(index_n)
-        text_md, cut = self._embed_captions(vars, captions)
+        text_md, cut = self._embed_captions(variables, captions)
         ranks = both_ways(image_nd, text_md, self._pairs(captions, owner_m))
         values = self._values(ranks, owner_m)
         counts = {
@@ -89,7 +89,7 @@ class Evaluator:
         }
         return Result(values, self._card(counts, captions), arrays)
 
-    def _embed_images(self, vars: PyTree) -> tuple[np.ndarray, np.ndarray, int]:
+    def _embed_images(self, variables: PyTree) -> tuple[np.ndarray, np.ndarray, int]:
         env, broken = self._env, 0
         index, rows = [], []
         batches = env.eval_batches(
@@ -98,7 +98,7 @@ class Evaluator:
         for batch in batches:
             valid_b = forward.valid_rows(batch)
             broken += forward.broken_rows(batch)
-            rows_bd = env.predict["embed_image"](vars, forward.image_batch(batch))
+            rows_bd = env.predict["embed_image"](variables, forward.image_batch(batch))
             rows_bd = np.asarray(rows_bd)[valid_b]
             rows.append(forward.unit(rows_bd, "embed_image", self._where))
             index.append(np.asarray(batch["_index"])[valid_b])
@@ -119,15 +119,15 @@ class Evaluator:
         return captions, np.asarray(owners)
 
     def _embed_captions(
-        self, vars: PyTree, captions: list[str]
+        self, variables: PyTree, captions: list[str]
     ) -> tuple[np.ndarray, int]:
         """(m, d), each distinct text embedded once; and how many fill the context."""
         distinct = {text: i for i, text in enumerate(dict.fromkeys(captions))}
         encoded = forward.encode(self._env, list(distinct), self._where)
-        args = self._env, vars, encoded, self._size, self._where
+        args = self._env, variables, encoded, self._size, self._where
         rows_ud = np.concatenate(list(forward.embed_texts(*args)))
         which_m = np.asarray([distinct[text] for text in captions])
-        cut = int(encoded["token_mask"].all(1)[which_m].sum())
+        cut = int(encoded["tokens_mask"].all(1)[which_m].sum())
         return rows_ud[which_m], cut
 
     def _pairs(

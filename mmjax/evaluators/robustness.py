@@ -47,16 +47,16 @@ class Evaluator(zero_shot.Evaluator):
         config = self.config
         self._conditions = [(s, v) for s in config.shifts for v in config.severities]
 
-    def run(self, vars: PyTree) -> Result:
+    def run(self, variables: PyTree) -> Result:
         """Top-1 clean, `<shift>_<severity>`, and `shifted`, the mean of all shifts.
 
         `kept` is shifted over clean. Intervals resample examples, the same ones under
         every condition. `arrays` holds label (n,) and hit (k, n), the clean row first.
         """
-        classes_cd = self.class_embeddings(vars)
+        classes_cd = self.class_embeddings(variables)
         hits, label_n, broken = [], None, 0
         for source in [self._source, *self._shifted()]:
-            found, bad = self.rank_images(vars, classes_cd, source)
+            found, bad = self.rank_images(variables, classes_cd, source)
             broken = broken or bad
             label_n = found["label"]
             hits.append(found["rank"] == 0)

@@ -64,13 +64,13 @@ class Evaluator:
             raise UserError(f"{self._where}: records of {name!r} carry no label")
         forward.check_pair(self._env, vars_abstract, batch, self._size, self._where)
 
-    def run(self, vars: PyTree) -> Result:
+    def run(self, variables: PyTree) -> Result:
         """top1, top5 (where there are more than 5 classes), mean_per_class, intervals.
 
         `arrays` holds, per example: index, label, prediction and rank of the label.
         """
-        classes_cd = self.class_embeddings(vars)
-        arrays, broken = self.rank_images(vars, classes_cd, self._source)
+        classes_cd = self.class_embeddings(variables)
+        arrays, broken = self.rank_images(variables, classes_cd, self._source)
         label_n, rank_n = arrays["label"], arrays["rank"]
         if not label_n.size:
             raise UserError(f"{self._where}: {broken} records, all of them broken")
@@ -88,12 +88,12 @@ class Evaluator:
             "examples": int(label_n.size),
             "broken": broken,
             "classes_present": len(np.unique(label_n)),
-            "prompts_fill_context": int(self._encoded["token_mask"].all(1).sum()),
+            "prompts_fill_context": int(self._encoded["tokens_mask"].all(1).sum()),
             "classes_alike": self._alike(),
         }
         return Result(values, self._card(counts, tops, draw), arrays)
 
-    def class_embeddings(self, vars: PyTree) -> np.ndarray:
+    def class_embeddings(self, variables: PyTree) -> np.ndarray:
         """(c, d) unit rows: each prompt's embedding at length one, their mean, again.
 
         The ensemble is one of embeddings and not of probabilities, as in the paper:
@@ -101,7 +101,7 @@ class Evaluator:
         """
         count, total_cd, done = len(self.templates), None, 0
         parts = forward.embed_texts(
-            self._env, vars, self._encoded, self._size, self._where
+            self._env, variables, self._encoded, self._size, self._where
         )
         for rows_bd in parts:
             if total_cd is None:
@@ -112,7 +112,7 @@ class Evaluator:
         return forward.unit(total_cd / count, "embed_text", self._where)
 
     def rank_images(
-        self, vars: PyTree, classes_cd: np.ndarray, source: Any
+        self, variables: PyTree, classes_cd: np.ndarray, source: Any
     ) -> tuple[dict[str, np.ndarray], int]:
         """The arrays of `run` for the records of a source, and how many are broken."""
         env, broken = self._env, 0
@@ -122,7 +122,7 @@ class Evaluator:
             valid_b = forward.valid_rows(batch)
             broken += forward.broken_rows(batch)
             images = forward.image_batch(batch)
-            rows_bd = np.asarray(env.predict["embed_image"](vars, images))[valid_b]
+            rows_bd = np.asarray(env.predict["embed_image"](variables, images))[valid_b]
             rows_bd = forward.unit(rows_bd, "embed_image", self._where)
             label_b = np.asarray(batch["label"])[valid_b]
             index_b = np.asarray(batch["_index"])[valid_b]

@@ -101,7 +101,7 @@ class Generator:
         self.check_prompts(prompts)
         tokens_pl, mask_pl = self.parts.tokenizer.encode(list(prompts))
         seed_p = np.array([_seed(seed, prompt) for prompt in prompts], np.uint32)
-        rows = {"tokens": tokens_pl, "token_mask": mask_pl, "seed": seed_p}
+        rows = {"tokens": tokens_pl, "tokens_mask": mask_pl, "seed": seed_p}
         if prefix is not None:
             rows["prefix"] = np.asarray(prefix, np.int32)
         found: dict[str, list] = {}

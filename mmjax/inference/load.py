@@ -94,7 +94,7 @@ class Run:
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit rows (n, d) of sentences."""
         tokens_nl, mask_nl = self.tokenizer.encode(list(texts))
-        return self._embed("embed_text", {"tokens": tokens_nl, "token_mask": mask_nl})
+        return self._embed("embed_text", {"tokens": tokens_nl, "tokens_mask": mask_nl})
 
     def combine(
         self,

@@ -265,7 +265,7 @@ class Prior(nn.Module):
     ) -> None:
         b, context = len(tokens_bl), self.context
         text = (b, context)
-        want = {"tokens": text, "token_mask": text, "image_tokens": (b, m)}
+        want = {"tokens": text, "tokens_mask": text, "image_tokens": (b, m)}
         arrays = tokens_bl, mask_bl, image_bm
         for (name, shape), array in zip(want.items(), arrays, strict=True):
             if array.shape != shape:

@@ -77,7 +77,7 @@ def batch_of(cfg: config_lib.RunConfig, rows: int) -> dict[str, jax.ShapeDtypeSt
     if words.kind != "none":
         context = words.context or base_lib.CONTEXT
         shapes["tokens"] = jax.ShapeDtypeStruct((rows, context), jnp.int32)
-        shapes["token_mask"] = jax.ShapeDtypeStruct((rows, context), jnp.bool_)
+        shapes["tokens_mask"] = jax.ShapeDtypeStruct((rows, context), jnp.bool_)
     return shapes
 
 

@@ -102,7 +102,7 @@ class Task:
 
     def init(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Vars:
         variables = self.model.init(
-            key, self._pixels(batch), batch["tokens"], batch["token_mask"]
+            key, self._pixels(batch), batch["tokens"], batch["tokens_mask"]
         )
         return Vars(
             params=variables["params"],
@@ -117,7 +117,7 @@ class Task:
             {"params": variables.params, **variables.extra},
             self._pixels(batch),
             batch["tokens"],
-            batch["token_mask"],
+            batch["tokens_mask"],
             train=ctx.train,
             axis=ctx.axis,
             mutable=list(variables.extra) if ctx.train else [],
@@ -206,7 +206,7 @@ class Task:
 
         def embed_text(variables: Vars, batch: Mapping, ctx: Ctx) -> jax.Array:
             out_bd = apply(
-                "encode_text", variables, batch["tokens"], batch["token_mask"]
+                "encode_text", variables, batch["tokens"], batch["tokens_mask"]
             )
             return contrastive.l2_normalize(out_bd)
 

@@ -122,7 +122,7 @@ class Task:
         of_model, of_tokenizer = jax.random.split(key)
         one = jnp.zeros((1, n), jnp.int32)
         variables = self.model.init(
-            of_model, batch["tokens"][:1], batch["token_mask"][:1], one
+            of_model, batch["tokens"][:1], batch["tokens_mask"][:1], one
         )
         stage1 = self.tokenizer.init(of_tokenizer, jnp.zeros((1, size, size, 3)))
         return Vars(params=variables["params"], frozen={"tokenizer": dict(stage1)})
@@ -140,7 +140,7 @@ class Task:
         self, variables: Vars, batch: Batch, dropped_b: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Nats of text_1 .. (b, l-1), which of them count, nats of the image (b, n)."""
-        tokens_bl, mask_bl = batch["tokens"], batch["token_mask"]
+        tokens_bl, mask_bl = batch["tokens"], batch["tokens_mask"]
         seen_bl = mask_bl if dropped_b is None else _without_text(mask_bl, dropped_b)
         image_bn = self._image_tokens(variables, batch)
         text_bmv, image_bnv = self.model.apply(
@@ -185,7 +185,7 @@ class Task:
         options = self.sampling
         model = self.model.clone(dtype=options.dtype)
         weights = prior.decoder(model, variables.params)
-        tokens_pl, mask_pl = batch["tokens"], batch["token_mask"]
+        tokens_pl, mask_pl = batch["tokens"], batch["tokens_mask"]
         p, k = batch["candidate"].shape
         prefix_pm = jnp.zeros((p, 0), jnp.int32)
         if "prefix" in batch:
@@ -225,7 +225,7 @@ class Task:
     def predict(self) -> Mapping[str, Any]:
         """loss, encode, sample, elbo_terms, image_log_prob.
 
-        sample: {tokens (p, l), token_mask (p, l), seed uint32 (p,), candidate int32
+        sample: {tokens (p, l), tokens_mask (p, l), seed uint32 (p,), candidate int32
           (p, k), and where images are to be completed prefix int32 (p, m)} to
           {image_tokens (p, k, n), log_prob (p, k): of the tokens drawn under what
           they were drawn from, image uint8 (p, k, s, s, 3)}.

@@ -56,12 +56,12 @@ class Parts:
 
     @functools.cached_property
     def predict(self) -> dict[str, Any]:
-        """name -> f(vars, numpy batch) -> numpy, compiled and placed."""
+        """name -> f(variables, numpy batch) -> numpy, compiled and placed."""
         return {name: self.layout.compile_predict(fn) for name, fn in self.raw.items()}
 
     @functools.cached_property
     def raw(self) -> dict[str, Any]:
-        """name -> f(vars, batch), uncompiled, with an evaluation Ctx bound."""
+        """name -> f(variables, batch), uncompiled, with an evaluation Ctx bound."""
 
         def bind(fn: base.Predict) -> Any:
             ctx = Ctx(rng=jax.random.key(self.cfg.seed), step=jnp.zeros((), jnp.int32))
@@ -74,7 +74,7 @@ class Parts:
         size = self.image_cfg.size
         rows = {"image": np.zeros((2, size, size, 3), np.uint8)}
         if self.tokenizer is not None:
-            rows["tokens"], rows["token_mask"] = self.tokenizer.encode(["", ""])
+            rows["tokens"], rows["tokens_mask"] = self.tokenizer.encode(["", ""])
         return rows
 
 

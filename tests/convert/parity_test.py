@@ -247,7 +247,7 @@ def test_every_named_size_has_a_place(name):
     batch = {
         "image": np.zeros((1, task["image_size"], task["image_size"], 3), np.uint8),
         "tokens": np.zeros((1, task["context"]), np.int32),
-        "token_mask": np.zeros((1, task["context"]), bool),
+        "tokens_mask": np.zeros((1, task["context"]), bool),
     }
     shapes = jax.eval_shape(made.init, jax.random.key(0), batch)
     from mmjax import tree

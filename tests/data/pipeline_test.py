@@ -83,7 +83,7 @@ def test_batch_layout():
     assert {k: (v.dtype.name, v.shape) for k, v in batch.items()} == {
         "image": ("uint8", (8, 16, 16, 3)),
         "tokens": ("int32", (8, 12)),
-        "token_mask": ("bool", (8, 12)),
+        "tokens_mask": ("bool", (8, 12)),
         "label": ("int32", (8,)),
         "_broken": ("int32", (8,)),
     }
@@ -239,7 +239,7 @@ def test_bundle_trains_from_tar_shards(bundle):
     every = {" ".join(t.split()).lower() for t in source.texts()}
     full = [
         row
-        for row, mask in zip(batch["tokens"], batch["token_mask"], strict=True)
+        for row, mask in zip(batch["tokens"], batch["tokens_mask"], strict=True)
         if not mask[-1]
     ]
     assert full and all(

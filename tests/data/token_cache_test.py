@@ -114,7 +114,7 @@ def test_training_rows_equal_those_encoded_on_the_fly(tmp_path, options):
     for live, cached in pairs:  # more than two epochs
         assert cached.keys() == live.keys() - {"image"} | {"image_tokens"}
         np.testing.assert_array_equal(encode(live["image"]), cached["image_tokens"])
-        for name in ("tokens", "token_mask", "label", "_broken"):
+        for name in ("tokens", "tokens_mask", "label", "_broken"):
             np.testing.assert_array_equal(live[name], cached[name])
 
 

@@ -36,11 +36,11 @@ def example(make_source, make_env, *, each=6, entangled=False, names=NAMES, nois
     return source, env, {"image": np.eye(12, dtype=np.float32), "text": table}
 
 
-def run(source, env, vars, **cfg):
+def run(source, env, variables, **cfg):
     cfg = {"source": source, "top": 5, "resamples": 50, **cfg}
     evaluator = arithmetic.Evaluator(cfg, env)
-    evaluator.check(jax.eval_shape(lambda: vars))
-    return evaluator.run(vars)
+    evaluator.check(jax.eval_shape(lambda: variables))
+    return evaluator.run(variables)
 
 
 def test_words_that_add_up(make_env, make_source):
@@ -67,15 +67,17 @@ def test_words_that_do_not(make_env, make_source):
 
 @pytest.mark.parametrize("words", ["bare", "whole"])
 def test_against_a_loop(make_env, make_source, words):
-    source, env, vars = example(make_source, make_env, noise=80)
+    source, env, variables = example(make_source, make_env, noise=80)
     weight = 0.4
-    got = run(source, env, vars, weight=weight, words=words, seed=3)
+    got = run(source, env, variables, weight=weight, words=words, seed=3)
 
     def unit(x):
         return x / np.linalg.norm(x)
 
     def text(sentence):
-        return unit(sum(vars["text"][env.tokenizer.words[w]] for w in sentence.split()))
+        return unit(
+            sum(variables["text"][env.tokenizer.words[w]] for w in sentence.split())
+        )
 
     images = [unit(v.astype(np.float32)) for v in source.vectors]
     arrays = got.arrays
@@ -105,12 +107,12 @@ def test_against_a_loop(make_env, make_source, words):
 
 
 def test_the_same_again_and_broken_records(make_env, make_source):
-    source, env, vars = example(make_source, make_env, each=8)
-    first = run(source, env, vars)
+    source, env, variables = example(make_source, make_env, each=8)
+    first = run(source, env, variables)
     again = run(*example(make_source, make_env, each=8))
     assert again.values == first.values and again.card == first.card
     source.broken = {0, 47}
-    less = run(source, env, vars)
+    less = run(source, env, variables)
     assert less.card["counts"]["images"] == 46 and less.card["counts"]["broken"] == 2
     np.testing.assert_array_equal(less.arrays["index"], np.arange(1, 47))
     other = run(*example(make_source, make_env, each=8), weight=2.0)
@@ -125,11 +127,11 @@ def test_backgrounds_of_drawn_scenes(make_env):
         eval_batches=pipeline.eval_batches,
     )
     rng = np.random.default_rng(0)
-    vars = {
+    variables = {
         "image": rng.standard_normal((16 * 16 * 3, 8)).astype(np.float32),
         "text": rng.standard_normal((128, 8)).astype(np.float32),
     }
-    got = run(source, env, vars, top=2, limit=200, weight=0.02)
+    got = run(source, env, variables, top=2, limit=200, weight=0.02)
     grounds = [source[int(i) * 300 // 200]["scene"].background for i in range(200)]
     shares = np.unique(grounds, return_counts=True)[1] / 200
     # pixels through a random matrix keep the background, texts know none

@@ -34,34 +34,36 @@ def example(make_source, seed=0, n=60):
 
 
 @pytest.fixture
-def vars():
+def variables():
     rng = np.random.default_rng(9)
     found = {"image": rng.normal(size=(12, 5)), "text": rng.normal(size=(40, 5))}
     return {k: np.float32(v) for k, v in found.items()}
 
 
-def logits(source, vars, words):
+def logits(source, variables, words):
     """(n, c), one at a time."""
     rows = []
     for vector in source.vectors:
-        image = vector.astype(np.float32) @ vars["image"]
-        texts = [vars["text"][words["of"]] + vars["text"][words[c]] for c in NAMES]
+        image = vector.astype(np.float32) @ variables["image"]
+        texts = [
+            variables["text"][words["of"]] + variables["text"][words[c]] for c in NAMES
+        ]
         cosines = [image @ t / np.linalg.norm(image) / np.linalg.norm(t) for t in texts]
         rows.append(SCALE * np.array(cosines))
     return np.array(rows)
 
 
-def scale(vars, batch):
+def scale(variables, batch):
     return np.float32(SCALE), np.float32(0)
 
 
-def test_numbers_match_a_loop(make_env, make_source, vars):
+def test_numbers_match_a_loop(make_env, make_source, variables):
     source, val = example(make_source), example(make_source, seed=1)
     env = make_env(scale=scale)
     cfg = {"source": source, "val": val, "templates": ["of {}"], "bins": 10}
-    got = calibration.Evaluator(dict(cfg, resamples=20), env).run(vars).values
+    got = calibration.Evaluator(dict(cfg, resamples=20), env).run(variables).values
     words = env.tokenizer.words
-    logits_nc, val_nc = logits(source, vars, words), logits(val, vars, words)
+    logits_nc, val_nc = logits(source, variables, words), logits(val, variables, words)
     chance_nc = softmax(logits_nc)
     n = np.arange(len(source))
     assert got["top1"] == (chance_nc.argmax(1) == source.labels).mean()
@@ -96,12 +98,12 @@ def test_a_model_as_sure_as_it_is_right_has_no_error():
     assert doubled == pytest.approx(2, rel=0.02)
 
 
-def test_without_val_nothing_is_fitted(make_env, make_source, vars):
+def test_without_val_nothing_is_fitted(make_env, make_source, variables):
     source = example(make_source)
     got = calibration.Evaluator(
         {"source": source, "templates": ["of {}"], "resamples": 5},
         make_env(scale=scale),
-    ).run(vars)
+    ).run(variables)
     assert "temperature" not in got.values and "ece" in got.values
     assert got.arrays["bin_count"].sum() == len(source)
     figure = calibration.figure(got.values, got.arrays, "")

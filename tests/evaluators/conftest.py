@@ -91,21 +91,21 @@ def eval_batches(source, tokenizer, image_cfg, *, batch_size):
             batch["label"] = padded(np.asarray([r["label"] for r in records], np.int32))
         if tokenizer is not None:
             tokens, mask = tokenizer.encode([r["text"][0] for r in records])
-            batch |= {"tokens": padded(tokens), "token_mask": padded(mask)}
+            batch |= {"tokens": padded(tokens), "tokens_mask": padded(mask)}
         yield batch
 
 
-def embed_image(vars, batch):
+def embed_image(variables, batch):
     """Pixels times a matrix."""
     flat = batch["image"].reshape(batch["image"].shape[0], -1)
-    return flat.astype("float32") @ vars["image"]
+    return flat.astype("float32") @ variables["image"]
 
 
-def embed_text(vars, batch):
+def embed_text(variables, batch):
     """Sum over the words of their vectors."""
-    one_hot = batch["tokens"][..., None] == np.arange(vars["text"].shape[0])
-    one_hot = one_hot & batch["token_mask"][..., None]
-    return one_hot.astype("float32").sum(1) @ vars["text"]
+    one_hot = batch["tokens"][..., None] == np.arange(variables["text"].shape[0])
+    one_hot = one_hot & batch["tokens_mask"][..., None]
+    return one_hot.astype("float32").sum(1) @ variables["text"]
 
 
 @pytest.fixture
@@ -122,10 +122,10 @@ def make_env():
         shapes: dict[str, set] = {}
 
         def watched(name, function):
-            def call(vars, batch):
+            def call(variables, batch):
                 sizes = tuple(sorted((k, v.shape) for k, v in batch.items()))
                 shapes.setdefault(name, set()).add(sizes)
-                return function(vars, batch)
+                return function(variables, batch)
 
             return call
 

@@ -13,18 +13,18 @@ from mmjax.evaluators import elbo
 DIMS = 12
 
 
-def stage_1(vars, batch):
+def stage_1(variables, batch):
     """Nats that depend on the picture."""
     flat = batch["image"].reshape(len(batch["image"]), -1).astype("float32")
-    return {"reconstruction": -flat.sum(1) * vars["a"], "kl": 0 * flat[:, 0] + 3.0}
+    return {"reconstruction": -flat.sum(1) * variables["a"], "kl": 0 * flat[:, 0] + 3.0}
 
 
-def both_stages(vars, batch):
+def both_stages(variables, batch):
     image = batch["image"].reshape(len(batch["image"]), -1).astype("float32")
     return {
         "image_nll": image[:, 0],
-        "text_nll": batch["token_mask"].sum(1).astype("float32"),
-        "reconstruction": -vars["a"] * image.sum(1),
+        "text_nll": batch["tokens_mask"].sum(1).astype("float32"),
+        "reconstruction": -variables["a"] * image.sum(1),
     }
 
 
@@ -103,8 +103,8 @@ def test_refusals(make_env, make_source):
         run(make_env(), source)
 
     def without(name):
-        def terms(vars, batch):
-            got = both_stages(vars, batch)
+        def terms(variables, batch):
+            got = both_stages(variables, batch)
             return {key: got[key] for key in got if key != name}
 
         return make_env(elbo_terms=terms)
@@ -113,14 +113,14 @@ def test_refusals(make_env, make_source):
         with pytest.raises(UserError, match="must give reconstruction with kl, or"):
             run(without(name), source)
 
-    def scalar(vars, batch):
-        return {key: value.mean() for key, value in stage_1(vars, batch).items()}
+    def scalar(variables, batch):
+        return {key: value.mean() for key, value in stage_1(variables, batch).items()}
 
     with pytest.raises(UserError, match=r"\(4,\) each; gives .*\(\)"):
         run(make_env(elbo_terms=scalar), source)
 
-    def broken(vars, batch):
-        return {**stage_1(vars, batch), "kl": np.full(4, np.nan)}
+    def broken(variables, batch):
+        return {**stage_1(variables, batch), "kl": np.full(4, np.nan)}
 
     with pytest.raises(UserError, match="kl is not finite"):
         elbo.Evaluator({"source": source}, make_env(elbo_terms=broken)).run(VARS)

@@ -20,7 +20,7 @@ TRAIN = "shapes:train?size=32&count=40"
 VARS = {}
 
 
-def shapes_of(vars, batch):
+def shapes_of(variables, batch):
     """What "sample" gives, for jax.eval_shape."""
     shape = batch["candidate"].shape
     return {
@@ -32,7 +32,7 @@ def shapes_of(vars, batch):
 def knows_the_answers(source, every=2):
     """Candidate c of prompt p is its true picture where c is a multiple of `every`."""
 
-    def sample(vars, batch):
+    def sample(variables, batch):
         seeds, numbers = batch["seed"], batch["candidate"]
         image = np.full((*numbers.shape, 32, 32, 3), 128, np.uint8)
         for r, seed in enumerate(seeds):
@@ -240,7 +240,7 @@ def test_check_finds_what_cannot_be_judged():
 
 def test_shapes_are_checked_without_drawing():
     drawn = []
-    env = make_env(sample=lambda vars, batch: drawn.append(1))
+    env = make_env(sample=lambda variables, batch: drawn.append(1))
     evaluator = generation.Evaluator({"source": SPEC, "candidates": 3}, env)
     evaluator.check(jax.eval_shape(lambda: VARS))
     assert not drawn

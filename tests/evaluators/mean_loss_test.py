@@ -13,18 +13,18 @@ def example(make_source, n=10, **more):
     return make_source(vectors, texts=[["a"]] * n, **more)
 
 
-def row_means(vars, batch):
+def row_means(variables, batch):
     flat = batch["image"].reshape(batch["image"].shape[0], -1)
-    return vars["scale"] * flat.mean(1)
+    return variables["scale"] * flat.mean(1)
 
 
-def scalar_loss(vars, batch):
-    rows = row_means(vars, batch)
+def scalar_loss(variables, batch):
+    rows = row_means(variables, batch)
     return {"loss": rows.mean(), "square": (rows**2).mean()}
 
 
-def row_loss(vars, batch):
-    return {"loss": row_means(vars, batch)}
+def row_loss(variables, batch):
+    return {"loss": row_means(variables, batch)}
 
 
 VARS = {"scale": np.float32(2)}
@@ -64,9 +64,9 @@ def test_masked_rows(make_env, make_source):
 
 
 def test_scalars_weigh_their_real_rows(make_env, make_source):
-    def loss(vars, batch):
+    def loss(variables, batch):
         return {
-            "loss": (batch["_mask"] * row_means(vars, batch)).sum()
+            "loss": (batch["_mask"] * row_means(variables, batch)).sum()
             / batch["_mask"].sum()
         }
 
@@ -76,8 +76,8 @@ def test_scalars_weigh_their_real_rows(make_env, make_source):
 
 
 def test_padding_rows_may_be_nan(make_env, make_source):
-    def loss(vars, batch):
-        return {"loss": row_means(vars, batch) / batch["_mask"]}
+    def loss(variables, batch):
+        return {"loss": row_means(variables, batch) / batch["_mask"]}
 
     source = example(make_source)
     with np.errstate(invalid="ignore"):
@@ -93,8 +93,8 @@ def test_refusals(make_env, make_source):
         run(make_env, source, scalar_loss, batch_size=3).card["counts"]["batches"] == 1
     )
 
-    def matrix(vars, batch):
-        return {"fine": row_means(vars, batch), "bad": batch["image"]}
+    def matrix(variables, batch):
+        return {"fine": row_means(variables, batch), "bad": batch["image"]}
 
     with pytest.raises(UserError, match=r"'bad': \(3, 2, 2, 3\)"):
         run(make_env, source, matrix, size=3)

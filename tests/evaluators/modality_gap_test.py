@@ -13,8 +13,8 @@ def example(make_source, n=9):
     rng = np.random.default_rng(2)
     texts = [[f"word{i} of", "never read"] for i in range(n)]
     source = make_source(rng.integers(0, 255, (n, 12)), texts=texts)
-    vars = {"image": rng.normal(size=(12, 5)), "text": rng.normal(size=(40, 5))}
-    return source, {k: np.float32(v) for k, v in vars.items()}
+    variables = {"image": rng.normal(size=(12, 5)), "text": rng.normal(size=(40, 5))}
+    return source, {k: np.float32(v) for k, v in variables.items()}
 
 
 def unit(x):
@@ -22,13 +22,15 @@ def unit(x):
 
 
 def test_numbers_match_loops(make_env, make_source):
-    source, vars = example(make_source)
+    source, variables = example(make_source)
     env = make_env()
-    got = modality_gap.Evaluator({"source": source, "resamples": 20}, env).run(vars)
+    got = modality_gap.Evaluator({"source": source, "resamples": 20}, env).run(
+        variables
+    )
     words = env.tokenizer.words
-    images = [unit(v.astype(np.float32) @ vars["image"]) for v in source.vectors]
+    images = [unit(v.astype(np.float32) @ variables["image"]) for v in source.vectors]
     texts = [
-        unit(vars["text"][words[f"word{i}"]] + vars["text"][words["of"]])
+        unit(variables["text"][words[f"word{i}"]] + variables["text"][words["of"]])
         for i in range(len(source))
     ]
     two = list(itertools.permutations(range(len(source)), 2))
@@ -59,6 +61,6 @@ def test_no_gap_where_texts_are_the_images():
 
 
 def test_refuses_one_pair(make_env, make_source):
-    source, vars = example(make_source, n=1)
+    source, variables = example(make_source, n=1)
     with pytest.raises(UserError, match="1 pairs"):
-        modality_gap.Evaluator({"source": source}, make_env()).run(vars)
+        modality_gap.Evaluator({"source": source}, make_env()).run(variables)

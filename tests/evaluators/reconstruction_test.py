@@ -14,9 +14,9 @@ from mmjax.evaluators import reconstruction
 CODES = 5
 
 
-def reconstruct(vars, batch):
-    """Every channel moved by vars["off"]; tokens are the pixels' first channel."""
-    image = batch["image"].astype("float32") / 255.0 + vars["off"]
+def reconstruct(variables, batch):
+    """Every channel moved by variables["off"]; tokens are the pixels' first channel."""
+    image = batch["image"].astype("float32") / 255.0 + variables["off"]
     tokens = batch["image"][..., 0].reshape(len(batch["image"]), -1) % CODES
     return {"image": image, "image_tokens": tokens.astype("int32"), "vocab_size": CODES}
 
@@ -26,11 +26,11 @@ def example(make_source, n=10, seed=0, **more):
     return make_source(vectors, **more), vectors.reshape(n, 2, 2, 3)
 
 
-def run(make_env, source, vars, **cfg):
+def run(make_env, source, variables, **cfg):
     env = make_env(reconstruct=reconstruct, tokenizer=False)
     evaluator = reconstruction.Evaluator({"source": source, **cfg}, env, "here")
-    evaluator.check(jax.eval_shape(lambda: vars))
-    return evaluator.run(vars)
+    evaluator.check(jax.eval_shape(lambda: variables))
+    return evaluator.run(variables)
 
 
 def test_psnr_and_mse_by_hand(make_env, make_source):
@@ -51,7 +51,7 @@ def test_psnr_and_mse_by_hand(make_env, make_source):
 def test_psnr_is_a_mean_of_pictures(make_env, make_source):
     source = make_source([[0] * 12, [100] * 12])
 
-    def by_brightness(vars, batch):
+    def by_brightness(variables, batch):
         image = batch["image"].astype("float32") / 255.0
         return {"image": image + 0.01 + 0.09 * (image > 0.2)}
 
@@ -70,8 +70,8 @@ def test_a_perfect_picture_is_100_db(make_env, make_source):
 
 def test_batches_padding_and_broken_records_do_not_count(make_env, make_source):
     source, images = example(make_source, broken=(2, 5))
-    vars = {"off": np.float32(0.1)}
-    results = [run(make_env, source, vars, batch_size=b) for b in (1, 4, 7, 64)]
+    variables = {"off": np.float32(0.1)}
+    results = [run(make_env, source, variables, batch_size=b) for b in (1, 4, 7, 64)]
     kept = np.delete(images, [2, 5], axis=0)
     counts = np.bincount((kept[..., 0] % CODES).ravel(), minlength=CODES)
     for got in results:
@@ -94,8 +94,12 @@ def test_the_alarm(make_env, make_source, caplog, alarm, warned):
 def test_few_tokens_are_no_collapse(make_env, make_source, caplog):
     source = make_source([[0, 1, 2] * 4])
 
-    def wide(vars, batch):
-        return {**reconstruct(vars, batch), "vocab_size": 1000, "image_tokens": tokens}
+    def wide(variables, batch):
+        return {
+            **reconstruct(variables, batch),
+            "vocab_size": 1000,
+            "image_tokens": tokens,
+        }
 
     tokens = np.array([[3, 14, 15, 92]]).repeat(4, 0)
     env = make_env(reconstruct=wide, tokenizer=False)
@@ -111,8 +115,8 @@ def test_few_tokens_are_no_collapse(make_env, make_source, caplog):
 def test_the_picture(make_env, make_source, tmp_path):
     source, images = example(make_source)
     path = tmp_path / "deep" / "grid.png"
-    vars = {"off": np.float32(0.5)}
-    run(make_env, source, vars, picture=str(path), pictures=9)
+    variables = {"off": np.float32(0.5)}
+    run(make_env, source, variables, picture=str(path), pictures=9)
     sheet = np.asarray(Image.open(path))
     for wanted in (images[0], images[8]):
         made = np.rint(np.clip(wanted / 255.0 + 0.5, 0, 1) * 255)
@@ -129,10 +133,12 @@ def test_refusals(make_env, make_source):
     with pytest.raises(UserError, match="no predict function 'reconstruct'"):
         reconstruction.Evaluator({"source": source}, make_env()).check(off)
     with pytest.raises(UserError, match=r"must give image \(4, 2, 2, 3\), gives \(4,"):
-        env = make_env(reconstruct=lambda vars, batch: {"image": batch["image"][:, :1]})
+        env = make_env(
+            reconstruct=lambda variables, batch: {"image": batch["image"][:, :1]}
+        )
         reconstruction.Evaluator({"source": source}, env).check(off)
     with pytest.raises(UserError, match="gives None"):
-        env = make_env(reconstruct=lambda vars, batch: {"picture": batch["image"]})
+        env = make_env(reconstruct=lambda variables, batch: {"picture": batch["image"]})
         reconstruction.Evaluator({"source": source}, env).check(off)
     with pytest.raises(UserError, match="NaN or Inf in 4 of 4 pictures"):
         run(make_env, source, {"off": np.float32(np.nan)})

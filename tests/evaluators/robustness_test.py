@@ -15,22 +15,24 @@ def example(make_source, **more):
     labels = rng.integers(0, len(NAMES), 30)
     vectors = rng.integers(0, 255, (30, 12))
     source = make_source(vectors, labels=labels, class_names=NAMES, **more)
-    vars = {"image": rng.normal(size=(12, 5)), "text": rng.normal(size=(40, 5))}
-    return source, {k: np.float32(v) for k, v in vars.items()}
+    variables = {"image": rng.normal(size=(12, 5)), "text": rng.normal(size=(40, 5))}
+    return source, {k: np.float32(v) for k, v in variables.items()}
 
 
 def test_every_condition_is_what_zero_shot_says_of_it(make_env, make_source):
-    source, vars = example(make_source, broken={2})
+    source, variables = example(make_source, broken={2})
     cfg = {"source": source, "templates": ["photo {}"], "resamples": 50}
     more = {"shifts": ("noise", "gray"), "severities": (1, 5)}
-    got = robustness.Evaluator({**cfg, **more}, make_env()).run(vars)
-    alone = zero_shot.Evaluator(cfg, make_env()).run(vars)
+    got = robustness.Evaluator({**cfg, **more}, make_env()).run(variables)
+    alone = zero_shot.Evaluator(cfg, make_env()).run(variables)
     assert got.values["clean"] == alone.values["top1"]
     found = []
     for shift in more["shifts"]:
         for severity in more["severities"]:
             changed = dict(cfg, source=Shifted(source, shift, severity))
-            want = zero_shot.Evaluator(changed, make_env()).run(vars).values["top1"]
+            want = (
+                zero_shot.Evaluator(changed, make_env()).run(variables).values["top1"]
+            )
             assert got.values[f"{shift}_{severity}"] == pytest.approx(want)
             found.append(want)
     assert got.values["shifted"] == pytest.approx(np.mean(found))

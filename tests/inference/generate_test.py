@@ -68,7 +68,7 @@ def test_the_evaluator_judges_what_the_task_draws(run):
     source = open_source(SCENES)
     records = [source[i] for i in range(3)]
     tokens, mask = run.parts.tokenizer.encode([r["text"][0] for r in records])
-    rows = {"tokens": tokens, "token_mask": mask}
+    rows = {"tokens": tokens, "tokens_mask": mask}
     rows |= {"seed": np.arange(3, dtype=np.uint32)}
     rows |= {"candidate": np.tile(np.arange(2, dtype=np.int32), (3, 1))}
     made = run.parts.predict["sample"](run.state.eval_vars(), rows)

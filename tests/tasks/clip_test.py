@@ -92,7 +92,7 @@ def batch(rows: int = 16) -> dict[str, np.ndarray]:
     tokens[:, 0], tokens[:, 6], tokens[:, 7] = 62, 63, 0
     tokens[5] = tokens[2]
     image = rng.integers(0, 255, (rows, 32, 32, 3), dtype=np.uint8)
-    return {"image": image, "tokens": tokens, "token_mask": tokens != 0}
+    return {"image": image, "tokens": tokens, "tokens_mask": tokens != 0}
 
 
 def steps(task, layout: parallel.Layout, accum: int, count: int = 3) -> dict:

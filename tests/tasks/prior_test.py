@@ -38,7 +38,7 @@ def batch(rows: int = B) -> dict[str, np.ndarray]:
     mask_bl = np.arange(CONTEXT) < lengths_b1
     tokens_bl = rng.integers(1, WORDS, (rows, CONTEXT), dtype=np.int32) * mask_bl
     image = rng.integers(0, 256, (rows, SIZE, SIZE, 3), dtype=np.uint8)
-    return {"tokens": tokens_bl, "token_mask": mask_bl, "image": image}
+    return {"tokens": tokens_bl, "tokens_mask": mask_bl, "image": image}
 
 
 def ctx(*, train: bool = False) -> Ctx:
@@ -68,7 +68,7 @@ def log_probs(made: Task, weights: Vars) -> tuple[np.ndarray, np.ndarray, np.nda
     )
     run = jax.jit(made.model.apply)
     text, image = run(
-        {"params": weights.params}, rows["tokens"], rows["token_mask"], ids_bn
+        {"params": weights.params}, rows["tokens"], rows["tokens_mask"], ids_bn
     )
     return *(np.asarray(jax.nn.log_softmax(x)) for x in (text, image)), ids_bn
 
@@ -82,7 +82,7 @@ def test_loss_against_loops():
         words = [
             -text_bmv[b, i, rows["tokens"][b, i + 1]]
             for i in range(CONTEXT - 1)
-            if rows["token_mask"][b, i + 1]
+            if rows["tokens_mask"][b, i + 1]
         ]
         text.append(np.mean(words))
         image.append(np.mean([-image_bnv[b, i, ids_bn[b, i]] for i in range(N)]))
@@ -104,7 +104,7 @@ def test_predicted_padding_has_an_id_at_every_position():
     each = predict(made, "loss")(weights, rows)
     for b in range(B):
         targets = [
-            rows["tokens"][b, i] if rows["token_mask"][b, i] else WORDS + i
+            rows["tokens"][b, i] if rows["tokens_mask"][b, i] else WORDS + i
             for i in range(1, CONTEXT)
         ]
         want = -text_bmv[b, np.arange(CONTEXT - 1), targets].mean()
@@ -115,7 +115,7 @@ def test_terms_of_the_bound_are_sums():
     made, weights, rows = task(), variables(), batch()
     terms = predict(made, "elbo_terms")(weights, rows)
     each = predict(made, "loss")(weights, rows)
-    counts_b = rows["token_mask"].sum(1) - 1
+    counts_b = rows["tokens_mask"].sum(1) - 1
     np.testing.assert_allclose(
         terms["text_nll"], each["text_nats"] * counts_b, rtol=1e-5
     )
@@ -145,7 +145,7 @@ def test_a_cache_of_tokens_stands_for_images():
 def test_dropped_captions_are_read_as_padding_and_have_no_loss():
     weights, rows = variables(), batch()
     loss, (_, metrics) = task(caption_dropout=1.0).loss(weights, rows, ctx(train=True))
-    bare = rows | {"token_mask": np.arange(CONTEXT) < np.ones((B, 1))}
+    bare = rows | {"tokens_mask": np.arange(CONTEXT) < np.ones((B, 1))}
     _, (_, want) = task().loss(weights, bare, ctx(train=True))
     assert metrics["text_nats"] == 0.0
     np.testing.assert_allclose(metrics["image_nats"], want["image_nats"], rtol=1e-6)
@@ -173,7 +173,7 @@ def test_captions_are_dropped_row_by_row_as_often_as_asked():
 def prompts(rows: int = B, k: int = 3) -> dict[str, np.ndarray]:
     seeds = np.arange(10, 10 + rows, dtype=np.uint32)
     candidate = np.tile(np.arange(k, dtype=np.int32), (rows, 1))
-    given = {key: batch(rows)[key] for key in ("tokens", "token_mask")}
+    given = {key: batch(rows)[key] for key in ("tokens", "tokens_mask")}
     return given | {"seed": seeds, "candidate": candidate}
 
 
@@ -206,7 +206,7 @@ def test_log_prob_is_the_models_own(scan: bool):
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *blocks)
         weights = weights._replace(params=rest | {"blocks": stacked})
     out = predict(made, "sample")(weights, prompts())
-    rows = {key: np.repeat(prompts()[key], 3, 0) for key in ("tokens", "token_mask")}
+    rows = {key: np.repeat(prompts()[key], 3, 0) for key in ("tokens", "tokens_mask")}
     rows["image_tokens"] = out["image_tokens"].reshape(-1, N)
     want_b = predict(made, "image_log_prob")(weights, rows)
     np.testing.assert_allclose(out["log_prob"].reshape(-1), want_b, rtol=1e-4)
@@ -237,7 +237,9 @@ def test_guided_log_prob_is_that_of_both_streams():
     made, weights, k = task(sampling=Sampling(guidance=3.0)), variables(), 2
     out = predict(made, "sample")(weights, prompts(k=k))
     ids = out["image_tokens"].reshape(-1, N)
-    tokens, mask = (np.repeat(prompts()[key], k, 0) for key in ("tokens", "token_mask"))
+    tokens, mask = (
+        np.repeat(prompts()[key], k, 0) for key in ("tokens", "tokens_mask")
+    )
     bare = mask & (np.arange(CONTEXT) == 0)
     run = jax.jit(
         lambda m: made.model.apply({"params": weights.params}, tokens, m, ids)

@@ -30,9 +30,9 @@ def draw(
     """`k` candidates of every prompt: arrays (p, k, ...) of all that `call` gives.
 
     Args:
-      call: "sample": tokens (r, l), token_mask (r, l), seed uint32 (r,), candidate
+      call: "sample": tokens (r, l), tokens_mask (r, l), seed uint32 (r,), candidate
         int32 (r, c) -> arrays (r, c, ...).
-      encoded: tokens int32 (p, l) and token_mask bool (p, l).
+      encoded: tokens int32 (p, l) and tokens_mask bool (p, l).
       size: pictures a call, at most.
       seed: of the first prompt; the next one's is one more. The picture of a prompt
         and a candidate number is the same whatever `k` and `size` are.

@@ -51,11 +51,11 @@ def encode(env: Env, texts: Sequence[str], where: str) -> dict[str, np.ndarray]:
     """
     require_tokenizer(env, where)
     tokens_nl, mask_nl = env.tokenizer.encode(texts)
-    return {"tokens": tokens_nl, "token_mask": mask_nl}
+    return {"tokens": tokens_nl, "tokens_mask": mask_nl}
 
 
 def embed_texts(
-    env: Env, vars: PyTree, encoded: dict[str, np.ndarray], size: int, where: str
+    env: Env, variables: PyTree, encoded: dict[str, np.ndarray], size: int, where: str
 ) -> Iterator[np.ndarray]:
     """Unit rows (<= size, d), one chunk of texts at a time, in order.
 
@@ -67,7 +67,7 @@ def embed_texts(
         take = np.arange(start, start + size)
         take[take >= count] = start
         batch = {name: array[take] for name, array in encoded.items()}
-        rows_bd = np.asarray(env.predict["embed_text"](vars, batch))
+        rows_bd = np.asarray(env.predict["embed_text"](variables, batch))
         yield unit(rows_bd[: count - start], "embed_text", where)
 
 
@@ -99,7 +99,7 @@ def text_abstract(env: Env, size: int) -> dict[str, jax.ShapeDtypeStruct]:
     shape = (size, env.tokenizer.context)
     return {
         "tokens": jax.ShapeDtypeStruct(shape, np.int32),
-        "token_mask": jax.ShapeDtypeStruct(shape, np.bool_),
+        "tokens_mask": jax.ShapeDtypeStruct(shape, np.bool_),
     }
 
 

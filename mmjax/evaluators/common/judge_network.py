@@ -49,7 +49,7 @@ def of_texts(network: Network, name: str, texts: Sequence[str]) -> np.ndarray:
     tokens_nl, mask_nl = network.tokenizer.encode(list(texts))
 
     def batch(take: np.ndarray) -> dict[str, np.ndarray]:
-        return {"tokens": tokens_nl[take], "token_mask": mask_nl[take]}
+        return {"tokens": tokens_nl[take], "tokens_mask": mask_nl[take]}
 
     return _rows(network, name, len(texts), batch)
 

@@ -50,10 +50,10 @@ class Probing:
             place = f"{self._where}.{split}"
             check(self._env, view, name, size, vars_abstract, place)
 
-    def splits(self, vars: PyTree) -> dict[str, Labelled]:
+    def splits(self, variables: PyTree) -> dict[str, Labelled]:
         """Features and labels of train, val (where there is one) and test."""
         return extract_all(
-            self._env, vars, self._views, self.config, self._size, self._where
+            self._env, variables, self._views, self.config, self._size, self._where
         )
 
 
@@ -119,7 +119,7 @@ def check(
 
 
 def extract(
-    env: Env, vars: PyTree, view: View, name: str, size: int, where: str
+    env: Env, variables: PyTree, view: View, name: str, size: int, where: str
 ) -> Labelled:
     """All examples of a split through predict function `name`.
 
@@ -132,7 +132,7 @@ def extract(
     for batch in batches:
         valid_b = forward.valid_rows(batch)
         broken += forward.broken_rows(batch)
-        rows_bd = env.predict[name](vars, forward.image_batch(batch))
+        rows_bd = env.predict[name](variables, forward.image_batch(batch))
         features.append(np.asarray(rows_bd, np.float32)[valid_b])
         labels.append(np.asarray(batch["label"])[valid_b])
         index.append(np.asarray(batch["_index"])[valid_b])
@@ -160,7 +160,7 @@ def extract(
 
 def extract_all(
     env: Env,
-    vars: PyTree,
+    variables: PyTree,
     views: Mapping[str, View],
     config: Any,
     size: int,
@@ -168,7 +168,7 @@ def extract_all(
 ) -> dict[str, Labelled]:
     """`extract` of every split; a `val` that is a share is taken out of train."""
     name = config.features
-    found = {s: extract(env, vars, v, name, size, where) for s, v in views.items()}
+    found = {s: extract(env, variables, v, name, size, where) for s, v in views.items()}
     if isinstance(config.val, float):
         train = found["train"]
         taken = held_out(train.label_n, config.val, seed=config.seed)

@@ -159,12 +159,12 @@ def test_training_rows_drop_by_their_own_generator():
     for options in ({"threads": 2}, {"batch_size": 24, "count": 1}, {"workers": 1}):
         again = rows(tokenizer, dropout=0.3, **options)
         np.testing.assert_array_equal(first["tokens"], again["tokens"])
-        np.testing.assert_array_equal(first["token_mask"], again["token_mask"])
+        np.testing.assert_array_equal(first["tokens_mask"], again["tokens_mask"])
     # the same captions of the same records, in more pieces
     np.testing.assert_array_equal(plain["image"], first["image"])
     for a, b in zip(plain["tokens"], first["tokens"], strict=True):
         assert tokenizer.decode(a).startswith(tokenizer.decode(b))
-    assert first["token_mask"].sum() > 1.1 * plain["token_mask"].sum()
+    assert first["tokens_mask"].sum() > 1.1 * plain["tokens_mask"].sum()
 
 
 def test_evaluation_never_drops():

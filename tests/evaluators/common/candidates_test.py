@@ -24,7 +24,7 @@ def recorder():
 
 def encoded(count):
     tokens = np.arange(count * 5, dtype=np.int32).reshape(count, 5)
-    return {"tokens": tokens, "token_mask": tokens > 0}
+    return {"tokens": tokens, "tokens_mask": tokens > 0}
 
 
 @pytest.mark.parametrize("k", [1, 3, 10])
