@@ -125,15 +125,14 @@ class _Run:
             evaluator.check(shapes)
         self.saved = checkpoint.Checkpointer(workdir, cfg.checkpoint)
         about = setup.about(parts)
-        same = {key: about[key] for key in ("config", "tokenizer")}
+        same = {key: about[key] for key in ("config", "fields")}
         same |= {"the version of jax": jax.__version__, "data": len(parts.source)}
         processes.require_same({**same, "the newest checkpoint": self.saved.latest()})
         processes.require_shared(self.saved.home)
         share = parts.layout.row_share()
         self.data = pipeline.train_iterator(
             parts.source,
-            parts.tokenizer,
-            parts.image_cfg,
+            parts.batch_fields,
             batch_size=cfg.batch_size,
             seed=cfg.seed,
             process_index=share[0],
@@ -141,7 +140,6 @@ class _Run:
             threads=cfg.data.threads,
             workers=cfg.data.workers,
             max_broken=cfg.data.max_broken,
-            dropout=parts.dropout,
         )
         init = setup.fresh(parts.task, tx, optim_cfg.ema > 0)
         if self.saved.latest() is not None:

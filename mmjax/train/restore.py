@@ -24,12 +24,13 @@ PyTree = Any
 def check_resume(parts: Parts, old: Mapping) -> None:
     """Refuses to go on under another model, tokenizer, data or optimizer."""
     new = setup.about(parts)
-    if old["tokenizer"] != new["tokenizer"]:
-        raise UserError(
-            "the tokenizer differs from the one this run was started with "
-            f"({parts.tokenizer.vocab_size if parts.tokenizer else 0} ids now): use "
-            "the old one, or another workdir"
-        )
+    for name in sorted(old["fields"].keys() & new["fields"].keys()):
+        if old["fields"][name] != new["fields"][name]:
+            raise UserError(
+                f"config.data.fields.{name} took something else from the data when "
+                "this run was started (the tokenizer, the class names): use the old "
+                "data and tokenizer, or another workdir"
+            )
     keys = ("task", "data", "optim", "seed", "batch_size")
     before = tree.flatten({k: old["config"][k] for k in keys})
     after = tree.flatten({k: new["config"][k] for k in keys})
@@ -52,7 +53,7 @@ def restore(workdir: pathlib.Path, step: int | None = None) -> tuple[Parts, Trai
     saved_run = checkpoint_lib.read_run(workdir)
     config = config_lib.from_json(saved_run["config"])
     config.parallel = {}  # whatever devices are here
-    parts = setup.build(config, tokenizer=setup.saved_tokenizer(saved_run))
+    parts = setup.build(config, saved=saved_run["fields"])
     _, tx, _, optim_cfg = setup.optimizer(parts)
     saved = checkpoint_lib.Checkpointer(workdir, parts.cfg.checkpoint, read_only=True)
     try:

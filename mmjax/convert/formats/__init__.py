@@ -34,7 +34,7 @@ Arrays = Mapping[str, np.ndarray]
 class Model:
     """A model of ours, on its way in or out.
 
-    task, image: `config.task` and `config.data.image`. tokenizer: what
+    task, image: `config.task` and `config.data.fields.image`. tokenizer: what
     `data.text.Tokenizer.to_json` gives, or None where there is no text. arrays: by
     path, unrolled, `params/...` and the extra collections (`batch_stats/...`). kept:
     what the format carries and ours does not, so that it can be written again.
