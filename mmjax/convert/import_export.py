@@ -18,7 +18,7 @@ from mmjax import schema, tree
 from mmjax.data import tokenizers
 from mmjax.errors import UserError
 from mmjax.state import TrainState, Vars
-from mmjax.train import checkpoint, restore, setup
+from mmjax.train import checkpoint, restore, run_file, setup
 from mmjax.train import config as config_lib
 
 NOTE = "convert.json"  # in the workdir: the format it came from, and what that carries
@@ -39,7 +39,7 @@ class Done:
 
 def is_run(place: str | pathlib.Path) -> bool:
     """Whether a place is a workdir."""
-    return (pathlib.Path(place) / checkpoint.RUN).is_file()
+    return run_file.exists(place)
 
 
 def bring_in(
@@ -158,7 +158,7 @@ def _save(parts: Any, variables: Any, tx: Any, workdir: pathlib.Path) -> None:
         saved.wait()
     finally:
         saved.close()
-    checkpoint.write_run(epath.Path(workdir.absolute()), setup.about(parts))
+    run_file.write(epath.Path(workdir.absolute()), setup.about(parts))
 
 
 def write_out(

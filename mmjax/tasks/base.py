@@ -47,6 +47,9 @@ class Task(Protocol):
     # Names of the fields that its batches have; `a|b` is either, `a?` is taken where
     # the records have it. See mmjax.data.fields.
     reads: tuple[str, ...]
+    # Optional: `init` gets the first so many rows of the training stream, real ones,
+    # for biases and whitening that depend on the data; without it, blank rows.
+    # init_rows: int
 
     def check(self, spec: Spec) -> None:
         """Raises UserError where the data do not fit the model.

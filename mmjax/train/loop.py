@@ -25,7 +25,7 @@ from mmjax.data import pipeline
 from mmjax.data.prefetch import Prefetch
 from mmjax.errors import UserError
 from mmjax.parallel import processes
-from mmjax.train import checkpoint, metric_writer, setup, timing
+from mmjax.train import checkpoint, metric_writer, run_file, setup, timing
 from mmjax.train import evaluate as evaluate_lib
 from mmjax.train import restore as restore_lib
 from mmjax.train import step as step_lib
@@ -143,14 +143,14 @@ class _Run:
         )
         init = setup.fresh(parts.task, tx, optim_cfg.ema > 0)
         if self.saved.latest() is not None:
-            restore_lib.check_resume(parts, checkpoint.read_run(self.saved.home))
+            restore_lib.check_resume(parts, run_file.read(self.saved.home))
             self.state, position = self.saved.restore(setup.abstract(parts, init))
             self.data.set_state(position)
             known = metric_writer.evaluations(workdir, until=int(self.state.step))
             self.last = processes.of_writer(known)  # whose workdir it is
         else:
             key = jax.random.key(cfg.seed)
-            self.state = parts.layout.init(init, key, parts.example())
+            self.state = parts.layout.init(init, key, parts.sample())
             self.state = restore_lib.graft(parts, self.state)
         restore_lib.check_cache(parts, self.state)
         self.clock = timing.Clock()
@@ -160,7 +160,7 @@ class _Run:
         )
         if processes.writer():
             for place in {epath.Path(workdir.absolute()), self.saved.home}:
-                checkpoint.write_run(place, about)
+                run_file.write(place, about)
         self.finite_k = parts.layout.replicate(_finite_k)
         self.step_fn = parts.layout.compile_step(
             functools.partial(

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from mmjax import parallel as parallel_lib
 from mmjax import schema
 from mmjax.data import fields as fields_lib
+from mmjax.data import pipeline
 from mmjax.data.fields import Fields
 from mmjax.data.records import Source
 from mmjax.data.sources import open_source
@@ -24,6 +25,7 @@ from mmjax.state import Ctx, TrainState
 from mmjax.tasks import base
 from mmjax.train import checkpoint as checkpoint_lib
 from mmjax.train import optim as optim_lib
+from mmjax.train import run_file
 from mmjax.train.config import DataConfig, RunConfig
 
 PyTree = Any
@@ -78,6 +80,17 @@ class Parts:
 
         return {name: bind(fn) for name, fn in self.task.predict().items()}
 
+    def sample(self) -> dict[str, np.ndarray]:
+        """The batch that `Task.init` sees: the first `init_rows` rows of the training
+        stream where the task asks for them, otherwise `example`."""
+        count = getattr(self.task, "init_rows", 0)
+        if not count:
+            return self.example()
+        chosen = self.batch_fields
+        loader = pipeline.Loader(self.source, chosen, rows=count, seed=self.cfg.seed)
+        batch, _ = loader.batch(0)
+        return {key: batch[key] for key in fields_lib.shapes(chosen)}
+
     def example(self) -> dict[str, np.ndarray]:
         """Two rows, to make shapes from: blank ones, by the config alone."""
         chosen = fields_lib.declared(self.fields, self.task.reads)
@@ -116,10 +129,8 @@ def build(config: ConfigDict, *, saved: Mapping[str, Any] | None = None) -> Part
 def reopen(config: ConfigDict, workdir: pathlib.Path) -> Parts:
     """`build` for a workdir: a tokenizer trained there is not trained again."""
     saved = {}
-    if (workdir / checkpoint_lib.RUN).exists() and (
-        workdir / checkpoint_lib.FOLDER
-    ).exists():
-        before = checkpoint_lib.read_run(workdir)
+    if run_file.exists(workdir) and (workdir / checkpoint_lib.FOLDER).exists():
+        before = run_file.read(workdir)
         asked = json.loads(config.to_json())["data"]["fields"]
         kept = before["config"]["data"]["fields"]
         saved = {k: v for k, v in before["fields"].items() if kept[k] == asked.get(k)}
