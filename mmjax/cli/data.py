@@ -1,5 +1,4 @@
-"""Looks at data before a run does: checks sources, trains a BPE, builds data sets,
-encodes pictures as tokens.
+"""Checks sources, trains a BPE, builds data sets, encodes images as tokens.
 
 A SOURCE is kind:place?option=value, such as shapes:train, webdataset:/d/x-*.tar,
 jsonl:/d/x.jsonl, folder:/d, packed:/d/x.npz, tfds:name/split?data_dir=/d.

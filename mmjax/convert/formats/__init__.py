@@ -27,6 +27,8 @@ from mmjax.convert.name_table import Table, UnknownLayout, listed
 from mmjax.convert.read import Source
 from mmjax.errors import UserError
 
+__path__ = pkgutil.extend_path(__path__, __name__)
+
 Arrays = Mapping[str, np.ndarray]
 
 
