@@ -60,6 +60,12 @@ class Task:
     def check(self, spec: base.Spec) -> None:
         """See mmjax.tasks.base.Task."""
         base.check_image(spec, self.image_size, "image_size")
+        names = spec["label"].get("class_names", ())
+        if len(names) > self.classes:
+            raise UserError(
+                f"the data have {len(names)} classes, and the model {self.classes}: set "
+                f"config.task.classes to {len(names)}"
+            )
 
     def _pixels(self, batch: Mapping[str, jax.Array]) -> jax.Array:
         """uint8 (b, h, w, 3) to float32, normalised."""

@@ -75,7 +75,7 @@ def test_refuses():
     with pytest.raises(
         UserError, match="image.size is 32, and the model takes images of 16"
     ):
-        make().check({"image": {"shape": (32, 32, 3)}})
+        make().check({"image": {"shape": (32, 32, 3)}, "label": {}})
     rows = {"image": batch([0, 1])["image"]}
     variables = jax.eval_shape(make().init, jax.random.key(0), rows)
     with pytest.raises(UserError, match="no labels"):
