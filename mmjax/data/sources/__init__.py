@@ -20,7 +20,7 @@ from mmjax.data.records import Source
 from mmjax.data.sources import views
 from mmjax.errors import UserError
 
-_INNER = ("encoded", "table", "views")  # parts of sources, not kinds
+_INNER = ("columns", "encoded", "table", "views")  # parts of sources, not kinds
 _SPLIT = re.compile(r"\?(?=[A-Za-z_]\w*=)")  # so that a glob may hold a `?`
 _NEXT = re.compile(r"&(?=[A-Za-z_]\w*=)")  # so that a template may hold an `&`
 _FALSE = {"false": False, "0": False, "no": False}

@@ -1,6 +1,7 @@
 """Rows that name an image file and its captions: the part jsonl, csv and tsv share.
 
-Rows that name the same image are one record with several captions.
+Rows that name the same image are one record with several captions; rows of a table
+without images, one record each.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ class Row(NamedTuple):
 class Table(encoded.Encoded):
     """Records out of rows.
 
-    path: the table, absolute. image: the field with the picture's path, relative to
-    `root` (default: the table's folder). text: caption fields, comma separated. label:
-    the field with the class; empty: not labelled.
+    path: the table, absolute. image: the field with the image's path, relative to
+    `root` (default: the table's folder); `none`: records without an image. text:
+    caption fields, comma separated. label: the field with the class; empty: not
+    labelled. values: other fields that records have, `name:field`, comma separated.
+    key: the field with the record's name; empty: the image's path, or the line.
     """
 
     def __init__(
@@ -41,17 +44,22 @@ class Table(encoded.Encoded):
         text: str,
         label: str,
         root: str,
+        values: str = "",
+        key: str = "",
     ):
         if not rows:
             raise UserError(f"{path} has no rows")
-        self.path, self.image, self.root = path, image, path.parent / root
+        self.path, self.root, self.key = path, path.parent / root, key
+        self.image = "" if image == "none" else image
+        self.values = encoded.pairs_of(values)
         self.name = f"{path.suffixes[0][1:] if path.suffixes else 'table'}:{path}"
-        self.rows = _group(rows, image)
+        self.rows = _group(rows, self.image)
         self.length = len(self.rows)
         self.caption_fields = text
         if label:
             self._read_labels(label)
-            self.caption_fields = "" if text == encoded.AUTO else text
+        if text == encoded.AUTO and (label or (not self.image and not _auto(rows))):
+            self.caption_fields = ""
         self._check_image()
         self.check_fields()
 
@@ -69,10 +77,11 @@ class Table(encoded.Encoded):
 
     def _check_image(self) -> None:
         good = [rows[0] for rows in self.rows if not rows[0].error]
-        if good and not any(self.image in row.fields for row in good):
+        if self.image and good and not any(self.image in row.fields for row in good):
             raise UserError(
                 f"{self.path} has no field {self.image!r} for the image's path: it has "
-                f"{', '.join(sorted(good[0].fields))}; name one with image="
+                f"{', '.join(sorted(good[0].fields))}; name one with image=, or say "
+                "image=none"
             )
 
     def place(self, i: int) -> str:
@@ -81,6 +90,9 @@ class Table(encoded.Encoded):
     def encoded(self, i: int) -> bytes:
         name = self._image_name(i)
         return encoded.read_file(self.root / name, self.place(i))
+
+    def decode(self, i: int, place: str) -> dict[str, Any]:
+        return super().decode(i, place) if self.image else {}
 
     def fields(self, i: int) -> Mapping[str, Any]:
         rows = self.rows[i]
@@ -93,7 +105,13 @@ class Table(encoded.Encoded):
                 out[name] = [text for row in rows for text in _listed(row, name)]
         if self.class_names:
             out["label"] = self.labels[i]
-        return {**out, "key": self._image_name(i)}
+        return {**out, "key": self._key(i)}
+
+    def _key(self, i: int) -> str:
+        row = self.rows[i][0]
+        if self.key:
+            return str(row.fields.get(self.key, row.line))
+        return self._image_name(i) if self.image else str(row.line)
 
     def _image_name(self, i: int) -> str:
         name = self.rows[i][0].fields.get(self.image)
@@ -103,7 +121,8 @@ class Table(encoded.Encoded):
 
     def fingerprint(self) -> str:
         rows = [[row.fields for row in rows] for rows in self.rows]
-        return records.digest("table", rows, self.caption_fields)
+        more = [self.values] if self.values else []
+        return records.digest("table", rows, self.caption_fields, *more)
 
 
 def _group(rows: Sequence[Row], image: str) -> list[list[Row]]:
@@ -111,6 +130,11 @@ def _group(rows: Sequence[Row], image: str) -> list[list[Row]]:
     for row in rows:
         grouped.setdefault(row.fields.get(image, row.line), []).append(row)
     return list(grouped.values())
+
+
+def _auto(rows: Sequence[Row]) -> bool:
+    """Whether some row has a field that captions are looked for in."""
+    return any(name in row.fields for row in rows for name in encoded.AUTO.split(","))
 
 
 def _listed(row: Row, name: str) -> list[Any]:

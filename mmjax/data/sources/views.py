@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from mmjax.data import image, records
 from mmjax.data.records import Record, Source
@@ -96,8 +100,7 @@ def _stem(name: str) -> str:
 def _key(source: Source, i: int) -> str:
     """The key of record i, without decoding its picture where the source can."""
     try:
-        fields = getattr(source, "fields", None)
-        return str((fields(i) if fields else source[i])["key"])
+        return str(fields(source, i)["key"])
     except records.BrokenRecord:
         return f"broken {i}"  # nobody's name; `mmjax data check` lists it
 
@@ -140,6 +143,23 @@ class Chosen:
     def __getitem__(self, i: int) -> Record:
         return self.source[self._at(i)]
 
+    @functools.cached_property
+    def columns(self) -> dict[str, np.ndarray] | None:
+        """The rows of the source's columns; None where they would not fit in memory."""
+        whole = columns(self.source)
+        if isinstance(self.positions, range):
+            return whole and {k: v[_slice(self.positions)] for k, v in whole.items()}
+        if any(isinstance(column, np.memmap) for column in (whole or {}).values()):
+            return None
+        return whole and {k: v[np.asarray(self.positions)] for k, v in whole.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "columns"}
+
+    def fields(self, i: int) -> Mapping[str, Any]:
+        """Everything of record i but its file, where the source can."""
+        return fields(self.source, self._at(i))
+
     def captions(self, i: int) -> list[str]:
         """The captions of record i, without decoding its image."""
         return captions(self.source, self._at(i))
@@ -157,6 +177,10 @@ class Chosen:
 
     def fingerprint(self) -> str:
         return records.digest(self.source.fingerprint(), *self.what)
+
+
+def _slice(positions: range) -> slice:
+    return slice(positions.start, positions.stop)
 
 
 class Kept:
@@ -178,6 +202,15 @@ class Kept:
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"held": {}}
+
+    @property
+    def columns(self) -> dict[str, np.ndarray] | None:
+        """The source's columns."""
+        return columns(self.source)
+
+    def fields(self, i: int) -> Mapping[str, Any]:
+        """Everything of record i but its file, where the source can."""
+        return fields(self.source, i)
 
     def captions(self, i: int) -> list[str]:
         """The captions of record i, without decoding its image."""
@@ -234,6 +267,20 @@ class Prompted:
 
     def fingerprint(self) -> str:
         return records.digest(self.source.fingerprint(), self.templates)
+
+
+def columns(source: Source) -> dict[str, np.ndarray] | None:
+    """Values of all records, name -> array with a row each; None of most sources.
+
+    Only of sources whose every record is whole and lies in memory, or is mapped there.
+    """
+    return getattr(source, "columns", None)
+
+
+def fields(source: Source, i: int) -> Mapping[str, Any]:
+    """Record i, or its fields alone, without its file, where the source can."""
+    direct = getattr(source, "fields", None)
+    return direct(i) if direct else source[i]
 
 
 def captions(source: Source, i: int) -> list[str]:
