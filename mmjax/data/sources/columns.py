@@ -79,7 +79,7 @@ class Columns(encoded.Encoded):
         self.length = self._count()
         inverse = {v: k for k, v in wanted.items()}
         self._read_label(inverse.get(label, label), names)
-        self._read_text(text)
+        self._read_text(",".join(inverse.get(t, t) for t in text.split(",")))
         self.key = inverse.get(key, key)
         if "image" in self.arrays:
             self.arrays["image"] = as_rgb(self.arrays["image"], name)

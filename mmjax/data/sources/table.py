@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import gzip
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from mmjax.data import records
 from mmjax.data.records import BrokenRecord
-from mmjax.data.sources import encoded
+from mmjax.data.sources import columns, encoded
 from mmjax.errors import UserError
 
 
@@ -26,14 +28,7 @@ class Row(NamedTuple):
 
 
 class Table(encoded.Encoded):
-    """Records out of rows.
-
-    path: the table, absolute. image: the field with the image's path, relative to
-    `root` (default: the table's folder); `none`: records without an image. text:
-    caption fields, comma separated. label: the field with the class; empty: not
-    labelled. values: other fields that records have, `name:field`, comma separated.
-    key: the field with the record's name; empty: the image's path, or the line.
-    """
+    """Records out of rows of the table at `path`, absolute; see `open_table`."""
 
     def __init__(
         self,
@@ -123,6 +118,89 @@ class Table(encoded.Encoded):
         rows = [[row.fields for row in rows] for rows in self.rows]
         more = [self.values] if self.values else []
         return records.digest("table", rows, self.caption_fields, *more)
+
+
+def open_table(
+    read_rows: Callable[[pathlib.Path], list[Row]],
+    path: str,
+    image: str = "image",
+    text: str = "",
+    label: str = "",
+    root: str = "",
+    values: str = "",
+    key: str = "",
+    vector: str = "",
+) -> Table | columns.Columns:
+    """Opens a table (`.gz` too); `read_rows` is what jsonl, csv and tsv differ in.
+
+    image: the field with the image's path, relative to `root` (default: the table's
+    folder); `none`: a record a row, without images. text: caption fields, comma
+    separated, dots enter mappings, lists are several captions; empty: `captions`,
+    `caption` or `text`. label: the class's field. values: other fields that records
+    have, `name:field`, comma separated. key: the field of the records' names; empty:
+    the image's path, or the line's number.
+
+    vector: fields of numbers, comma separated, or a range of them by position, such as
+    `4:` (without those of text, label and key). Records then have `vector` float32
+    (D,), no image, and every other field, as a number where all are.
+    """
+    file = encoded.existing(path, "table")
+    rows = read_rows(file)
+    if vector:
+        again = (read_rows, path, image, text, label, root, values, key, vector)
+        named = {"text": text, "label": label, "key": key}
+        return vectors(file, rows, vector, again=(open_table, again), **named)
+    return Table(
+        file,
+        rows,
+        image=image,
+        text=text or encoded.AUTO,
+        label=label,
+        root=root,
+        values=values,
+        key=key,
+    )
+
+
+def vectors(
+    path: pathlib.Path, rows: Sequence[Row], vector: str, *, again: tuple, **named: str
+) -> columns.Columns:
+    """Rows of numbers as arrays; see `open_table`."""
+    good = next((row.fields for row in rows if not row.error), None)
+    if good is None:
+        raise UserError(f"{path} has no rows that can be read")
+    special = [name for option in named.values() for name in option.split(",")]
+    if ":" in vector:
+        bounds = [int(bound) if bound else None for bound in vector.split(":")]
+        chosen = [name for name in list(good)[slice(*bounds)] if name not in special]
+    else:
+        chosen = vector.split(",")
+    for name in chosen or [vector]:
+        if name not in good:
+            raise UserError(f"{path} has no field {name!r}: it has {', '.join(good)}")
+    numbers, broken = np.zeros((len(rows), len(chosen)), np.float32), {}
+    for i, row in enumerate(rows):
+        try:
+            numbers[i] = [float(row.fields[name]) for name in chosen]
+            broken |= {i: f"line {row.line}: {row.error}"} if row.error else {}
+        except (ValueError, TypeError, KeyError) as error:
+            broken[i] = f"line {row.line}: {row.error or f'no number: {error}'}"
+    # A broken row is never handed out: its other cells need only be of their kind.
+    fields = [good if i in broken else row.fields for i, row in enumerate(rows)]
+    arrays = {"vector": numbers}
+    for name in good:
+        if name not in chosen:
+            cells = [str(row.get(name, "")) for row in fields]
+            arrays[name] = np.array(cells) if name in special else _numbers(cells)
+    source = f"{path.suffixes[0][1:]}:{path}"
+    return columns.Columns(source, arrays, again=again, broken=broken, **named)
+
+
+def _numbers(cells: list[str]) -> np.ndarray:
+    try:
+        return np.array(cells, np.float32)
+    except ValueError:
+        return np.array(cells)
 
 
 def _group(rows: Sequence[Row], image: str) -> list[list[Row]]:
