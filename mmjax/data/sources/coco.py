@@ -1,4 +1,4 @@
-"""Photos with boxes, in COCO's JSON: `coco:/d/instances_val2017.json?images=/d/val2017`.
+"""Photos with boxes, in COCO's JSON: `coco:/d/instances.json?images=/d/val2017`.
 
 `images` have id and file_name; `annotations` have image_id and, of instances,
 category_id and bbox, [x, y, width, height] in pixels, or caption; `categories` have id

@@ -165,14 +165,20 @@ def pairs_of(option: str) -> dict[str, str]:
 
 
 def as_value(name: str, value: Any, place: str) -> Any:
-    """A field as a record's value: lists of numbers as float32 or int32 arrays."""
-    if name == "boxes" and value == []:
-        return np.zeros((0, 4), np.float32)
-    if not isinstance(value, list) or any(isinstance(v, str) for v in value):
+    """A field as a record's value: lists of numbers as float32 or int32 arrays.
+
+    `boxes` are float32 (N, 4) and `box_labels` int32 (N,), also where there are none.
+    """
+    named = name in ("boxes", "box_labels")
+    if not named and not (isinstance(value, list) and value):
+        return value
+    if not named and any(isinstance(v, str) for v in value):
         return value
     try:
         array = np.asarray(value)
-        return array.astype(np.int32 if array.dtype.kind in "iub" else np.float32)
+        whole = name == "box_labels" or array.dtype.kind in "iub" and name != "boxes"
+        array = array.astype(np.int32 if whole else np.float32)
+        return array.reshape(-1, 4) if name == "boxes" else array
     except (ValueError, TypeError) as error:
         raise BrokenRecord(place, f"its {name} is no array: {error}") from None
 
