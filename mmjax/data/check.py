@@ -179,8 +179,9 @@ def _values(values: Mapping[tuple[str, str, tuple[int, ...]], int]) -> list[str]
     for (name, dtype), shapes in sorted(grouped.items()):
         shape, count = shapes.most_common(1)[0]
         line = f"  {name:<9} {dtype}, {shapes.total()} records"
-        often = f", {len(shapes)} shapes, most often {shape} ({count})"
-        lines.append(line + (often if shape or len(shapes) > 1 else ""))
+        if len(shapes) > 1:
+            line += f", {len(shapes)} shapes, most often {shape} ({count})"
+        lines.append(line + (f" of {shape}" if len(shapes) == 1 and shape else ""))
     return lines
 
 

@@ -46,7 +46,8 @@ class Columns(encoded.Encoded):
 
         Args:
           again: (function, arguments) that open this source; what a pickle carries.
-          columns: values of the records, `name:array`, comma separated; empty: all.
+          columns: values of the records, `name:array`, comma separated; empty: all
+            that have as many rows as `image` or the labels, where there are such.
           text: arrays of strings that hold captions, comma separated.
           label: the array of classes, integers or strings; `label` where there is one.
           key: the array of the records' names; `key` or `name` where there is one.
@@ -76,7 +77,7 @@ class Columns(encoded.Encoded):
         self.arrays = {k: arrays[v] for k, v in wanted.items() if v not in offsets}
         cut = {k: v for k, v in wanted.items() if v in offsets}
         self.cut = {k: (arrays[v], offsets[v]) for k, v in cut.items()}
-        self.length = self._count()
+        self.length = self._count(bool(columns), label)
         inverse = {v: k for k, v in wanted.items()}
         self._read_label(inverse.get(label, label), names)
         self._read_text(",".join(inverse.get(t, t) for t in text.split(",")))
@@ -94,9 +95,14 @@ class Columns(encoded.Encoded):
     def __reduce__(self) -> tuple:
         return self.again
 
-    def _count(self) -> int:
+    def _count(self, every: bool, label: str) -> int:
+        """The number of rows; without `every`, arrays unlike image or label go."""
         lengths = {k: len(a) if a.ndim else 0 for k, a in self.arrays.items()}
         lengths |= {k: len(offsets) - 1 for k, (_, offsets) in self.cut.items()}
+        if not every:
+            first = lengths.get("image", lengths.get(label or "label"))
+            for k in [k for k in lengths if first is not None and lengths[k] != first]:
+                del lengths[k], (self.cut if k in self.cut else self.arrays)[k]
         if not lengths or max(lengths.values()) < 1:
             raise UserError(f"{self.name} holds no rows: its arrays are {lengths}")
         if len(set(lengths.values())) > 1:

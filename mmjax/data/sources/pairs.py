@@ -30,10 +30,10 @@ def open(
     """Opens both sources and looks up, once, which record belongs to which.
 
     on: the value, or the table's field, that is equal in both, or `label`, the class's
-    name; `a:b` where it is a in the left source and b in the right. Of several partners the records of the left
-    source take one after the other, such as, on=label, a recording for every image of
-    its digit. how: `inner` leaves out records of the left source without a partner,
-    `left` keeps them, and they lack the right source's values.
+    name; `a:b` where it is a in the left source and b in the right. Of several
+    partners the records of the left source take one after the other: on=label gives
+    every image a recording of its digit. how: `inner` leaves out records of the left
+    source without a partner, `left` keeps them, and they lack the right's values.
 
     A value that both have is the left source's, and the right source's is called
     right_NAME. Captions are the left source's where it has some.
