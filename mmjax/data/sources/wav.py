@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from typing import Any
 
 import numpy as np
@@ -44,13 +43,11 @@ def decode(data: bytes, place: str) -> tuple[int, np.ndarray]:
     and where the file is cut short.
     """
     size = int.from_bytes(data[4:8], "little")
-    if size != _UNKNOWN and len(data) < size + 8:
+    if data[:4] == b"RIFF" and size != _UNKNOWN and len(data) < size + 8:
         reason = f"the wav is cut short: {len(data)} bytes of {size + 8}"
         raise BrokenRecord(place, reason)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # unknown chunks
-            rate, samples = wavfile.read(io.BytesIO(data))
+        rate, samples = wavfile.read(io.BytesIO(data))
     except Exception as error:  # of a damaged header scipy raises whatever it meets
         raise BrokenRecord(place, f"cannot decode the wav: {error}") from error
     if not samples.size:
