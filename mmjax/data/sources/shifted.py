@@ -1,6 +1,6 @@
 """Another source's pictures under a shift, for robustness under any evaluator.
 
-`shifted:packed:/d/cifar.npz?shift=noise&severity=3`, or, where the inner source has
+`shifted:npz:/d/cifar.npz?shift=noise&severity=3`, or, where the inner source has
 options of its own, {"kind": "shifted", "source": SPEC, "shift": "blur", "severity": 2}.
 """
 

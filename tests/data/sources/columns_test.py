@@ -178,3 +178,23 @@ def test_bundle_views(bundle):
         f"npz:{bundle}/mosi/mosi_unimodal50-train.npz?columns=words:text,audio,video"
     )
     assert source[61]["words"].shape == source[61]["video"].shape == (63, 50)
+
+
+def test_a_file_of_embeddings(tmp_path):
+    """As `mmjax embed` writes it: images and texts, not as many of each."""
+    np.savez(
+        tmp_path / "e.npz",
+        image_embeddings=np.eye(3, dtype=np.float32),
+        image_paths=["a.png", "b.png", "c.png"],
+        text_embeddings=np.ones((2, 3), np.float32),
+        texts=["one", "two"],
+    )
+    with pytest.raises(UserError, match="unlike numbers of rows.*choose with columns="):
+        open_source(f"npz:{tmp_path}/e.npz")
+    images = "columns=vector:image_embeddings&key=image_paths"
+    record = open_source(f"npz:{tmp_path}/e.npz?{images}")[1]
+    assert record["key"] == "b.png" and record["vector"].tolist() == [0, 1, 0]
+    texts = open_source(
+        f"npz:{tmp_path}/e.npz?columns=vector:text_embeddings&text=texts"
+    )
+    assert list(texts.texts()) == ["one", "two"] and set(texts.columns) == {"vector"}
