@@ -191,20 +191,20 @@ def _labelled(
     config.task.text = dict(kind="cbow", width=256)
     config.task.image.update(stem=2, width=32)
     config.task.equal_captions = "positive"
-    config.data.train = f"packed:{ROOT}/{train}keep=true&template={'|'.join(captions)}"
+    config.data.train = f"npz:{ROOT}/{train}keep=true&template={'|'.join(captions)}"
     config.data.fields.tokens.vocab_size = 1024
     config.task.vocab_size = 1024
     config.data.fields.image.train_scale = (0.6, 1.0)
     config.evals.test = dict(
         type="zero_shot",
         every=steps // 3,
-        source=f"packed:{ROOT}/{test}",
+        source=f"npz:{ROOT}/{test}",
         templates=templates,
     )
     config.evals.probe = dict(  # every=0: by `mmjax eval` alone
         type="linear_probe",
-        source=f"packed:{ROOT}/{test}",
-        train=f"packed:{ROOT}/{train}keep=true",
+        source=f"npz:{ROOT}/{test}",
+        train=f"npz:{ROOT}/{train}keep=true",
         val=0.2,
     )
     return config

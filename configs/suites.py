@@ -48,9 +48,9 @@ def _protocols() -> dict:
 _LABELLED = ("zero_shot", "bare_name", "robustness", "calibration", "modality_gap")
 
 
-def _packed(path: str, **parts: str) -> dict:
-    """A labelled set from packed files; its captions are its names in a sentence."""
-    specs = {k: f"packed:{ROOT}/{path}{v}" for k, v in parts.items()}
+def _images(path: str, **parts: str) -> dict:
+    """A labelled set from npz files; its captions are its names in a sentence."""
+    specs = {k: f"npz:{ROOT}/{path}{v}" for k, v in parts.items()}
     sentence = "template=a photo of a {}."
     joint = "&" if "?" in specs["source"] else "?"
     specs["captions"] = f"{specs['source']}{joint}{sentence}"
@@ -102,7 +102,7 @@ def shapes() -> ConfigDict:
 
 def bundle() -> ConfigDict:
     """Small parts of public sets: near the published numbers, not in their place."""
-    cifar10 = _packed(
+    cifar10 = _images(
         "cifar10/cifar10-",
         source="test-2k.npz",
         train="train-6k.npz?part=train",
@@ -110,18 +110,18 @@ def bundle() -> ConfigDict:
     )
     # Frames of one track stay together; the set's own test images are not at hand, and
     # what is left makes one part that a temperature can be fitted to, not two.
-    gtsrb = _packed(
+    gtsrb = _images(
         "gtsrb/gtsrb-train.npz?group=_&part=",
         source="held_out",
         val="train",
     )
-    clothing = _packed(
+    clothing = _images(
         "clothing/clothing10-",
         source="validation-128.npz",
         train="train-128.npz?part=train",
         val="train-128.npz?part=held_out",
     )
-    words = _packed(
+    words = _images(
         "tiny_imagenet/tin100-",
         source="val-2k.npz",
         train="train-3k.npz?part=train",
