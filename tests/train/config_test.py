@@ -1,5 +1,4 @@
 import json
-import sys
 
 import pytest
 from ml_collections import ConfigDict, config_dict
@@ -8,8 +7,8 @@ from mmjax.errors import UserError
 from mmjax.train import config
 
 FILE = """
+import neighbour
 from ml_collections import ConfigDict
-from mmjax_configs import neighbour
 
 def get_config(arg=""):
     if arg not in ("", "small"):
@@ -27,18 +26,8 @@ def checkout(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "mine.py").write_text(FILE)
     (folder / "neighbour.py").write_text("STEPS = 7\n")
-    (folder / "__init__.py").touch()
     monkeypatch.chdir(tmp_path)
-    # `configs` of this checkout may be imported by now, and would hide the other
-    held = {k: sys.modules.pop(k) for k in list(sys.modules) if _ours(k)}
-    yield tmp_path
-    for name in filter(_ours, list(sys.modules)):
-        del sys.modules[name]
-    sys.modules.update(held)
-
-
-def _ours(module):
-    return module.split(".")[0] == "configs"
+    return tmp_path
 
 
 def test_presets_and_neighbours(checkout):
