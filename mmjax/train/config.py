@@ -180,7 +180,8 @@ def _set(config: ConfigDict, text: str) -> None:
             raise UserError(
                 f"{where} is {node!r} and has no keys; {given} does not fit"
             )
-        hints, other = schema.keys(hints.get(part, other), node)
+        kind = hints.get(part, other)  # inside a mapping of Any, every key is legal
+        hints, other = schema.keys(dict if kind is Any else kind, node)
     # What maps names to texts has paths for names: graft.params.image is params/image.
     key = "/".join([*above, key])
     old, kind = node[key] if key in node else None, hints.get(key, other)
