@@ -157,9 +157,8 @@ def _find(name: str) -> pathlib.Path:
     ours = _shipped() / f"{path.stem}.py"
     if path.parent in (pathlib.Path(), pathlib.Path("configs")) and ours.is_file():
         return ours
-    families = [p.name for p in _shipped().glob("*.py")]
-    legal = [f"configs/{n}" for n in families if n not in ("common.py", "__init__.py")]
-    raise UserError(f"no config file {name}{schema.suggest(name, legal)}")
+    names = {p.stem for p in _shipped().glob("*.py")} - {"common", "__init__"}
+    raise UserError(f"no config file {name}{schema.suggest(path.stem, names)}")
 
 
 # -- overrides -----------------------------------------------------------------

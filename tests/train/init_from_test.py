@@ -131,5 +131,5 @@ def test_frozen_variables_take_all_that_a_run_learned(codes):
 
 def test_a_frozen_tokenizer_of_other_fields(codes):
     given = [f"graft.tokenizer={codes}", "task.stage1.net.groups=4"]
-    with pytest.raises(UserError, match="encoder.net.groups is 8 in .* and 4 in"):
+    with pytest.raises(UserError, match="decoder.net.groups is 8 in .* and 4 in"):
         started(given, PRIOR)
