@@ -54,8 +54,4 @@ def tiny() -> ConfigDict:
 
 
 PRESETS = {f.__name__: f for f in (kl_f8, tiny)}
-
-
-def get_config(arg: str = "kl_f8") -> ConfigDict:
-    """The preset `arg`."""
-    return common.choose(arg, PRESETS, "kl_f8")
+get_config = common.chooser(PRESETS)

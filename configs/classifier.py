@@ -6,17 +6,12 @@
 | cifar10 | the CIFAR-10 subset | some minutes | |
 | gtsrb | German traffic signs | some minutes | |
 | tiny | shapes | seconds | nothing: it is for tests |
-
-Real data are read below $MMJAX_DATA, or ../shared/data where that is not set.
 """
-
-import os
 
 from ml_collections import ConfigDict
 
 from mmjax_configs import common
-
-ROOT = os.environ.get("MMJAX_DATA", "../shared/data")
+from mmjax_configs.common import ROOT
 
 
 def _run(
@@ -88,8 +83,4 @@ def tiny() -> ConfigDict:
 
 
 PRESETS = {f.__name__: f for f in (shapes, cifar10, gtsrb, tiny)}
-
-
-def get_config(arg: str = "shapes") -> ConfigDict:
-    """The preset `arg`."""
-    return common.choose(arg, PRESETS, "shapes")
+get_config = common.chooser(PRESETS)

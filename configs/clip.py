@@ -10,17 +10,13 @@
 | vit_b32, vit_b16, vit_l14, vit_l14_336 | your web shards | a pod | the paper |
 | rn50, rn101, rn50x4, rn50x16, rn50x64 | your web shards | a pod | the paper |
 | tiny | shapes | seconds | nothing: it is for tests |
-
-Real data are read below $MMJAX_DATA, or ../shared/data where that is not set.
 """
-
-import os
 
 from ml_collections import ConfigDict
 
 from mmjax_configs import common
+from mmjax_configs.common import ROOT
 
-ROOT = os.environ.get("MMJAX_DATA", "../shared/data")
 UNIT = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
@@ -292,8 +288,4 @@ for _key, (_name, _lr) in _SIZES.items():
     PRESETS[_key] = lambda name=_name, lr=_lr: _published(
         name, lr, resnet=name.startswith("RN")
     )
-
-
-def get_config(arg: str = "shapes") -> ConfigDict:
-    """The preset `arg`."""
-    return common.choose(arg, PRESETS, "shapes")
+get_config = common.chooser(PRESETS)

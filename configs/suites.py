@@ -7,17 +7,13 @@
 | bundle | parts of the five sets it names | 6 minutes, and 20 for its probes |
 
 A data set is its parts and its names (mmjax.suite.cells.Dataset), a protocol an
-evaluator and its keys (mmjax.suite.cells.Protocol). Real data are read below
-$MMJAX_DATA, or ../shared/data where that is not set.
+evaluator and its keys (mmjax.suite.cells.Protocol).
 """
-
-import os
 
 from ml_collections import ConfigDict, config_dict
 
 from mmjax_configs import common
-
-ROOT = os.environ.get("MMJAX_DATA", "../shared/data")
+from mmjax_configs.common import ROOT
 
 
 def _suite(datasets: dict, protocols: dict) -> ConfigDict:
@@ -146,8 +142,4 @@ def bundle() -> ConfigDict:
 
 
 PRESETS = {f.__name__: f for f in (tiny, shapes, bundle)}
-
-
-def get_config(arg: str = "tiny") -> ConfigDict:
-    """The suite `arg`."""
-    return common.choose(arg, PRESETS, "tiny")
+get_config = common.chooser(PRESETS)

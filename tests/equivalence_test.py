@@ -21,10 +21,13 @@ from mmjax.train import optim, setup, step
 from mmjax_configs import clip as clip_config
 
 LAYOUTS = {
-    "one device": ({"mode": "jit"}, 1),
-    "jit 2x2x1": ({"mode": "jit", "mesh": {"data": 2, "fsdp": 2, "tensor": 1}}, 4),
-    "jit 1x2x2": ({"mode": "jit", "mesh": {"data": 1, "fsdp": 2, "tensor": 2}}, 4),
-    "pmap x4": ({"mode": "pmap"}, 4),
+    "one device": (parallel.ParallelConfig(), 1),
+    "jit 2x2x1": (parallel.ParallelConfig(mesh=parallel.MeshConfig(data=2, fsdp=2)), 4),
+    "jit 1x2x2": (
+        parallel.ParallelConfig(mesh=parallel.MeshConfig(data=1, fsdp=2, tensor=2)),
+        4,
+    ),
+    "pmap x4": (parallel.ParallelConfig(mode="pmap"), 4),
 }
 RESNET = {"kind": "resnet", "width": 8, "depths": (1, 1), "heads": 4}
 CONV = {"kind": "conv", "width": 8, "depths": (1, 1)}
@@ -87,8 +90,9 @@ def _initial(name: str) -> tuple:
     variables = jax.device_get(jax.jit(task.init)(jax.random.key(0), batch))
     # Batch norm over eight rows is ill-conditioned: small steps keep rounding small.
     lr = 0.005 if "resnet" in name else 0.05
-    sgd = {"name": "sgd", "lr": lr, "momentum": 0.9, "warmup": 0, "clip_norm": 1.0}
-    sgd["schedule"] = "constant"
+    sgd = optim.OptimConfig(
+        name="sgd", lr=lr, warmup=0, clip_norm=1.0, schedule="constant"
+    )
     tx, _, _ = optim.make(sgd, 5, variables.params, couples_rows=task.couples_rows)
     state = TrainState(
         step=np.zeros((), np.int32),

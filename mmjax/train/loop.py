@@ -30,6 +30,7 @@ from mmjax.train import evaluate as evaluate_lib
 from mmjax.train import restore as restore_lib
 from mmjax.train import step as step_lib
 from mmjax.train.evaluate import evaluate
+from mmjax.train.init_from import init_from
 from mmjax.train.restore import restore
 from mmjax.train.setup import Parts, build
 
@@ -151,7 +152,7 @@ class _Run:
         else:
             key = jax.random.key(cfg.seed)
             self.state = parts.layout.init(init, key, parts.sample())
-            self.state = restore_lib.graft(parts, self.state)
+            self.state = init_from(parts, self.state)
         restore_lib.check_cache(parts, self.state)
         self.clock = timing.Clock()
         self.speed = timing.Speed(parts.layout.devices, peak=cfg.peak_tflops)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from mmjax import schema, tree
+from mmjax import tree
 from mmjax.errors import UserError
 
 PyTree = Any
@@ -167,18 +167,17 @@ def _require_match(params: PyTree, patterns: list[str], key: str) -> None:
 
 
 def make(
-    config: Mapping, steps: int, params: PyTree, *, couples_rows: bool
+    cfg: OptimConfig, steps: int, params: PyTree, *, couples_rows: bool
 ) -> tuple[optax.GradientTransformation, Schedule, OptimConfig]:
     """The optimizer of a run.
 
     Args:
-      config: `config.optim`; unknown keys raise, naming the nearest.
+      cfg: `config.optim`.
       steps: length of the run, for the schedule.
       params: parameters (or their shapes): masks are built from their paths.
       couples_rows: the task's, where it offers no `embed`: accumulation would change
         its loss, so is refused.
     """
-    cfg = schema.from_mapping(OptimConfig, config, "config.optim")
     if cfg.accum > 1 and couples_rows:
         raise UserError(
             f"config.optim.accum is {cfg.accum}, but this task's loss couples rows: "

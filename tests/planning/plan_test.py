@@ -152,10 +152,15 @@ def test_bad_input_is_named_before_anything_is_compiled():
     with pytest.raises(UserError, match="--hardware h10.*did you mean 'h100'"):
         hardware.find("h10")
     with pytest.raises(UserError, match="batch 16 must split over 3 devices"):
-        three = parallel.Layout({"mesh": {"data": 3}}, jax.devices()[:3])
+        three = parallel.Layout(
+            parallel.ParallelConfig(mesh=parallel.MeshConfig(data=3)), jax.devices()[:3]
+        )
         three.check_batch(16)
     kernel = {"fc": {"kernel": jax.ShapeDtypeStruct((6, 6), "float32")}}
-    layout = parallel.Layout({"mesh": {"tensor": 4, "data": 1}}, jax.devices()[:4])
+    layout = parallel.Layout(
+        parallel.ParallelConfig(mesh=parallel.MeshConfig(tensor=4, data=1)),
+        jax.devices()[:4],
+    )
     with pytest.raises(
         UserError,
         match=r"tensor=4 divides no parameter, their sizes along it are 6: use 2 or 1",

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )
 CONFIG = checkpoint.CheckpointConfig(every=1, keep=2)
-LAYOUT = parallel.Layout({}, jax.devices()[:1])
+LAYOUT = parallel.Layout(devices=jax.devices()[:1])
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from mmjax import schema
 from mmjax.errors import UserError
 from mmjax.train import optim
 
@@ -18,7 +19,7 @@ FLAT = {"schedule": "constant", "warmup": 0, "lr": 0.1}
 
 def _one(config: dict, grad: float = 1.0) -> dict:
     """Parameters after one update with every gradient equal to `grad`."""
-    tx, _, _ = optim.make(config, 10, PARAMS, couples_rows=False)
+    tx, _, _ = optim.make(optim.OptimConfig(**config), 10, PARAMS, couples_rows=False)
     grads = jax.tree.map(lambda x: jnp.full_like(x, grad), PARAMS)
     updates, _ = tx.update(grads, tx.init(PARAMS), PARAMS)
     return optax.apply_updates(PARAMS, updates)
@@ -50,7 +51,7 @@ def test_muon_turns_matrices_orthogonal_and_leaves_the_rest_to_adam():
     same = FLAT | {"lr": 1.0, "eps": 1e-8}
 
     def first(name: str) -> dict:
-        config = same | {"name": name}
+        config = optim.OptimConfig(**same, name=name)
         tx, _, _ = optim.make(config, 10, params, couples_rows=False)
         return tx.update(grads, tx.init(params), params)[0]
 
@@ -78,7 +79,8 @@ def test_freeze_and_lr_mult():
 
 
 def test_frozen_parameters_have_no_slots():
-    tx, _, _ = optim.make(FLAT | {"freeze": ("^a/",)}, 10, PARAMS, couples_rows=False)
+    config = optim.OptimConfig(**FLAT, freeze=("^a/",))
+    tx, _, _ = optim.make(config, 10, PARAMS, couples_rows=False)
     slots = [x.shape for x in jax.tree.leaves(tx.init(PARAMS)) if x.ndim]
     assert slots == [(4,), (4,)]  # both moments of b/kernel
 
@@ -115,4 +117,5 @@ def test_schedules():
 )
 def test_bad_configs(config: dict, what: str):
     with pytest.raises(UserError, match=what):
-        optim.make(config, 10, PARAMS, couples_rows=True)
+        cfg = schema.from_mapping(optim.OptimConfig, config, "config.optim")
+        optim.make(cfg, 10, PARAMS, couples_rows=True)

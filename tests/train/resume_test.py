@@ -142,26 +142,29 @@ def test_resume_of_another_run_is_refused(whole, override: str, what: str):
 
 
 def test_batch_that_does_not_divide_names_the_fix():
-    layout = parallel.Layout({}, jax.devices()[:4])
+    layout = parallel.Layout(devices=jax.devices()[:4])
     with pytest.raises(UserError, match="batch 18 must split over 4 .* use 16 or 20"):
         layout.check_batch(18)
 
 
 @pytest.mark.parametrize(
-    ("mesh", "what"),
+    ("config", "what"),
     [
         (
-            {"mode": "jit", "mesh": {"data": 3}},
+            {"mesh": parallel.MeshConfig(data=3)},
             "of 3 devices and 4 are here: use data=4",
         ),
-        ({"mesh": {"fsdp": 3}}, "of 3 x n devices and 4 are here: use data=2, fsdp=2"),
-        ({"mode": "pmap", "mesh": {"fsdp": 2}}, "data-parallel only"),
+        (
+            {"mesh": parallel.MeshConfig(fsdp=3)},
+            "of 3 x n devices and 4 are here: use data=2, fsdp=2",
+        ),
+        ({"mode": "pmap", "mesh": parallel.MeshConfig(fsdp=2)}, "data-parallel only"),
         ({"mode": "xmap"}, "use jit or pmap"),
     ],
 )
-def test_meshes_that_do_not_fit(mesh: dict, what: str):
+def test_meshes_that_do_not_fit(config: dict, what: str):
     with pytest.raises(UserError, match=what):
-        parallel.Layout(mesh, jax.devices()[:4])
+        parallel.Layout(parallel.ParallelConfig(**config), jax.devices()[:4])
 
 
 def test_divergence_names_step_and_tensor(tmp_path: pathlib.Path):
