@@ -95,7 +95,7 @@ def a_program(**changed):
         params=4 * 10**9,
         frozen=0,
         flops=flops.Flops(
-            3e15, 1e15, {"bfloat16": 3.5e15, "float32": 0.5e15}, 3.2e13, 0
+            3e15, 1e15, {"bfloat16": 3.5e15, "float32": 0.5e15}, 3.2e13
         ),
         collectives=[row, inside],
         remat="none",
