@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmjax.data import image, pipeline, tokenizers
-from mmjax.data.image import ImageConfig
+from mmjax.data import pipeline, tokenizers
+from mmjax.data.fields import image, text
 from mmjax.data.sources import open_source
 from mmjax.data.tokenizers import base
 
@@ -87,7 +87,7 @@ class SameOpsSet:
 
     def __init__(self, source: Any, size: int, tokenizer: base.Tokenizer):
         self.source, self.tokenizer = source, tokenizer
-        self.cfg = ImageConfig(size=size)
+        self.cfg = image.Field(size=size)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -119,10 +119,11 @@ def torch_batches(data: Any, batch: int) -> Iterator[Any]:
 def our_batches(
     source: Any, size: int, batch: int, tokenizer: base.Tokenizer, **options: int
 ) -> pipeline.TrainIterator:
-    cfg = ImageConfig(size=size)
-    return pipeline.train_iterator(
-        source, tokenizer, cfg, batch_size=batch, seed=0, **options
-    )
+    fields = {
+        "image": image.Field(size=size),
+        "tokens": text.Field().bound(encoder=tokenizer),
+    }
+    return pipeline.train_iterator(source, fields, batch_size=batch, seed=0, **options)
 
 
 def cpu_seconds() -> float:

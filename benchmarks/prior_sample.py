@@ -276,8 +276,8 @@ def sampler(args: argparse.Namespace) -> Callable[[int], np.ndarray]:
 
     config = configs.get_config("tiny")
     config.task = ConfigDict({"name": "prior", **prior_step.prior_fields(args)})
-    config.data.tokenizer = dict(kind="bytes", context=args.context)
-    config.data.image.size = 4 * args.grid
+    config.data.fields.tokens = dict(kind="text", context=args.context)
+    config.data.fields.image.size = 4 * args.grid
     tokenizer = tokenizers.build({"kind": "bytes", "context": args.context})
     parts = setup.build(config, tokenizer=tokenizer)
     made = jax.jit(parts.task.init)(jax.random.key(0), parts.example())

@@ -32,8 +32,9 @@ def _run(
             smoothing=0.0,
         )
     )
-    config.data.tokenizer = dict(kind="none")
-    config.data.image = dict(size=size, mode="squash", train_scale=(1.0, 1.0))
+    config.data.fields.image = dict(
+        kind="image", size=size, mode="squash", train_scale=(1.0, 1.0)
+    )
     config.optim.lr = 2e-3
     config.optim.lr_mult = (("logit_scale", 3.0),)  # it has a long way to go
     config.optim.weight_decay = 0.05
@@ -63,7 +64,7 @@ def cifar10() -> ConfigDict:
     """The CIFAR-10 subset: 6,000 training images."""
     config = _run(classes=10, size=32, width=48, steps=1200, batch_size=128)
     config.data.train = f"packed:{ROOT}/cifar10/cifar10-train-6k.npz?keep=true"
-    config.data.image.update(train_scale=(0.5, 1.0), flip=True)
+    config.data.fields.image.update(train_scale=(0.5, 1.0), flip=True)
     config.task.smoothing = 0.1
     return _judged(config, f"packed:{ROOT}/cifar10/cifar10-test-2k.npz")
 
@@ -73,7 +74,7 @@ def gtsrb() -> ConfigDict:
     config = _run(classes=43, size=32, width=32, steps=800, batch_size=128)
     file = f"packed:{ROOT}/gtsrb/gtsrb-train.npz?group=_"
     config.data.train = f"{file}&part=train&keep=true"
-    config.data.image.train_scale = (0.7, 1.0)
+    config.data.fields.image.train_scale = (0.7, 1.0)
     return _judged(config, f"{file}&part=held_out")
 
 

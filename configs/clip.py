@@ -67,8 +67,12 @@ def shapes() -> ConfigDict:
         (f"{scenes}&count=12000&objects=2&seed=1", 1.0),
         (f"{scenes}&count=40000&objects=2&seed=3&words=full", 5.0),
     )
-    config.data.tokenizer = dict(kind="bpe", vocab_size=640, context=24)
-    config.data.image = dict(size=32, mode="squash", train_scale=(1.0, 1.0))
+    config.data.fields.tokens = dict(
+        kind="text", tokenizer="bpe", vocab_size=640, context=24
+    )
+    config.data.fields.image = dict(
+        kind="image", size=32, mode="squash", train_scale=(1.0, 1.0)
+    )
     config.optim.lr = 4e-3
     config.optim.lr_mult = (("logit_scale", 3.0),)  # it has a long way to go
     config.optim.weight_decay = 0.05
@@ -106,8 +110,12 @@ def tiny() -> ConfigDict:
         )
     )
     config.data.train = "shapes:train?size=16&count=256"
-    config.data.tokenizer = dict(kind="bpe", vocab_size=520, context=16)
-    config.data.image = dict(size=16, mode="squash", train_scale=(1.0, 1.0))
+    config.data.fields.tokens = dict(
+        kind="text", tokenizer="bpe", vocab_size=520, context=16
+    )
+    config.data.fields.image = dict(
+        kind="image", size=16, mode="squash", train_scale=(1.0, 1.0)
+    )
     config.optim.ema = 0.9
     config.checkpoint.every = 2
     config.evals = _shapes_evals(every=4, size=16)
@@ -131,9 +139,11 @@ def _captioned(*, size: int, steps: int, batch_size: int) -> ConfigDict:
             image_size=size,
         )
     )
-    config.data.tokenizer = dict(kind="bpe", vocab_size=4096, context=32)
-    config.data.image = dict(
-        size=size, mode="squash", train_scale=(0.5, 1.0), flip=True
+    config.data.fields.tokens = dict(
+        kind="text", tokenizer="bpe", vocab_size=4096, context=32
+    )
+    config.data.fields.image = dict(
+        kind="image", size=size, mode="squash", train_scale=(0.5, 1.0), flip=True
     )
     config.optim.lr = 1e-3
     config.optim.clip_norm = 1.0
@@ -163,7 +173,7 @@ def emoji() -> ConfigDict:
     fields = "text=caption,keywords"
     tar = f"webdataset:{ROOT}/emoji/noto128-shared.tar?{fields}"
     config.data.train = f"{tar}&part=train&keep=true"
-    config.data.image.train_scale = (0.7, 1.0)
+    config.data.fields.image.train_scale = (0.7, 1.0)
     config.evals.held_out = dict(
         type="retrieval", every=400, source=f"{tar}&part=held_out"
     )
@@ -182,9 +192,9 @@ def _labelled(
     config.task.image.update(stem=2, width=32)
     config.task.equal_captions = "positive"
     config.data.train = f"packed:{ROOT}/{train}keep=true&template={'|'.join(captions)}"
-    config.data.tokenizer.vocab_size = 1024
+    config.data.fields.tokens.vocab_size = 1024
     config.task.vocab_size = 1024
-    config.data.image.train_scale = (0.6, 1.0)
+    config.data.fields.image.train_scale = (0.6, 1.0)
     config.evals.test = dict(
         type="zero_shot",
         every=steps // 3,
@@ -221,7 +231,7 @@ def gtsrb() -> ConfigDict:
         "gtsrb",
         steps=600,
     )
-    config.data.image.flip = False  # left and right mean something here
+    config.data.fields.image.flip = False  # left and right mean something here
     return config
 
 
@@ -233,12 +243,14 @@ def _published(name: str, lr: float, *, resnet: bool) -> ConfigDict:
         dict(name="clip", preset=name, scan=not resnet, remat="full", dtype="bfloat16")
     )
     config.data.train = "webdataset:SHARDS-*.tar"
-    config.data.tokenizer = dict(
-        kind="clip",
+    config.data.fields.tokens = dict(
+        kind="text",
+        tokenizer="clip",
         path=f"{ROOT}/reference/openai_clip/bpe_simple_vocab_16e6.txt.gz",
         context=77,
     )
-    config.data.image = dict(
+    config.data.fields.image = dict(
+        kind="image",
         size=size[name] if name in size else 224,
         mode="crop",
         method="bicubic",

@@ -13,8 +13,7 @@ def run(*, steps: int, batch_size: int) -> ConfigDict:
     config.task = ConfigDict()
     config.data = ConfigDict(
         dict(
-            tokenizer=dict(kind="bytes"),
-            image=dict(size=32),
+            fields=dict(image=dict(kind="image", size=32), label=dict(kind="label")),
             threads=2,
             workers=0,
             prefetch=2,

@@ -37,8 +37,9 @@ def _run(
             alarm=0.1,
         )
     )
-    config.data.tokenizer = dict(kind="none")
-    config.data.image = dict(size=size, mode="squash", train_scale=(1.0, 1.0))
+    config.data.fields.image = dict(
+        kind="image", size=size, mode="squash", train_scale=(1.0, 1.0)
+    )
     config.optim.b2, config.optim.eps = 0.999, 1e-8
     config.optim.weight_decay = 1e-4
     return config
@@ -64,7 +65,9 @@ def flickr8k() -> ConfigDict:
     """16 x 16 codes of Flickr8k's photos."""
     config = _run(steps=1500, batch_size=16, size=64, codes=512, hidden=32, groups=3)
     config.data.train = f"webdataset:{ROOT}/flickr8k/flickr8k-train-128-*.tar?keep=true"
-    config.data.image.update(train_scale=(0.5, 1.0), train_ratio=(1.0, 1.0), flip=True)
+    config.data.fields.image.update(
+        train_scale=(0.5, 1.0), train_ratio=(1.0, 1.0), flip=True
+    )
     config.optim.lr = 1e-3
     dev = f"webdataset:{ROOT}/flickr8k/flickr8k-dev-128-00000.tar"
     _judge(config, "dev", dev)
@@ -76,7 +79,7 @@ def emoji() -> ConfigDict:
     config = _run(steps=1500, batch_size=16, size=64, codes=512, hidden=32, groups=3)
     tar = f"webdataset:{ROOT}/emoji/noto128-shared.tar?"
     config.data.train = f"{tar}part=train&keep=true"
-    config.data.image.update(train_scale=(0.7, 1.0))
+    config.data.fields.image.update(train_scale=(0.7, 1.0))
     config.optim.lr = 1e-3
     _judge(config, "held_out", f"{tar}part=held_out")
     return config
@@ -115,7 +118,7 @@ def paper() -> ConfigDict:
     config.task.kl_steps, config.task.temperature_steps = 5000, 150_000
     config.task.tokenizer.dtype = "bfloat16"
     config.data.train = "webdataset:SHARDS-*.tar"
-    config.data.image.update(
+    config.data.fields.image.update(
         mode="crop",
         method="area",
         train_scale=(0.44, 0.79),

@@ -37,8 +37,9 @@ def _run(
     config = common.run(steps=steps, batch_size=batch_size)
     spec = dict(kind="vqvae", image_size=size, vocab_size=codes, net=net, **tokenizer)
     config.task = ConfigDict(dict(name="vqvae", tokenizer=spec))
-    config.data.tokenizer = dict(kind="none")
-    config.data.image = dict(size=size, mode="squash", train_scale=(1.0, 1.0))
+    config.data.fields.image = dict(
+        kind="image", size=size, mode="squash", train_scale=(1.0, 1.0)
+    )
     config.optim.b2, config.optim.eps = 0.99, 1e-8
     config.optim.weight_decay = 0.0
     return config
@@ -90,7 +91,9 @@ def _photos(*, size: int, steps: int) -> ConfigDict:
     """Real pictures at a size that suits CPUs."""
     net = dict(kind="conv", widths=(32, 64), stem=2, depth=1, decoder_depth=2)
     config = _run(steps=steps, batch_size=32, size=size, codes=512, net=net)
-    config.data.image = dict(size=size, mode="crop", train_scale=(0.7, 1.0), flip=True)
+    config.data.fields.image = dict(
+        kind="image", size=size, mode="crop", train_scale=(0.7, 1.0), flip=True
+    )
     config.optim.lr = 3e-3
     return config
 
@@ -109,7 +112,7 @@ def emoji() -> ConfigDict:
     config = _photos(size=64, steps=1500)
     tar = f"webdataset:{ROOT}/emoji/noto128-shared.tar?text=caption,keywords"
     config.data.train = f"{tar}&part=train&keep=true"
-    config.data.image.flip = False
+    config.data.fields.image.flip = False
     _judge(config, "held_out", f"{tar}&part=held_out", every=500)
     return config
 
@@ -131,7 +134,9 @@ def vqgan_f16() -> ConfigDict:
     )
     config.task.loss_name = "l1"
     config.data.train = "webdataset:SHARDS-*.tar"
-    config.data.image = dict(size=256, mode="crop", train_scale=(0.8, 1.0), flip=True)
+    config.data.fields.image = dict(
+        kind="image", size=256, mode="crop", train_scale=(0.8, 1.0), flip=True
+    )
     config.data.workers = 16
     config.optim.b1, config.optim.b2 = 0.5, 0.9
     config.optim.lr = 2e-4

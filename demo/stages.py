@@ -89,7 +89,7 @@ class Demo:
             made.data.train = f"tokens:{self.workdir / 'tokens'}"
             if self.plan.context:
                 made.task.context = self.plan.context
-                made.data.tokenizer.context = self.plan.context
+                made.data.fields.tokens.context = self.plan.context
         return made
 
     def _train(self, name: str) -> None:

@@ -7,6 +7,7 @@ import pkgutil
 import pytest
 
 import mmjax_configs as configs
+from mmjax.data import fields
 from mmjax.errors import UserError
 from mmjax.tasks import base
 from mmjax.train import config as config_lib
@@ -29,15 +30,13 @@ PRESETS = [
 def test_config_names_a_task(family: str, preset: str):
     config = config_lib.load(f"{ROOT}/configs/{family}.py:{preset}", [])
     task = base.build(config.task)
-    facts = {"image_size": config.data.image.size}
-    words = config.data.tokenizer
-    if "vocab_size" in words:  # as many ids as asked for, where the captions give them
-        facts |= {"vocab_size": words.vocab_size, "context": words.context}
-    elif words.kind == "clip":
-        facts |= {"vocab_size": 49408, "context": words.context}
-    task.check(facts)
+    config.data.fields.unlock()
+    every = fields.build(config.data.fields)
+    fields.declared(every, task.reads)
+    task.check(fields.spec(every))
+    config.data.fields.image.size += 1
     with pytest.raises(UserError, match="image"):
-        task.check(facts | {"image_size": facts["image_size"] + 1})
+        task.check(fields.spec(fields.build(config.data.fields)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

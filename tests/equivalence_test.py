@@ -84,10 +84,10 @@ def _sizes(task_name: str) -> tuple[int, int, int]:
     """(image side, text ids, text positions) of a task's batches."""
     if task_name in CLIP:
         return 32, 64, 8
-    data = PRESETS[task_name].data
-    if data.tokenizer.kind == "none":
-        return data.image.size, 0, 0
-    return data.image.size, data.tokenizer.vocab_size, data.tokenizer.context
+    fields = PRESETS[task_name].data.fields
+    if "tokens" not in fields:
+        return fields.image.size, 0, 0
+    return fields.image.size, fields.tokens.vocab_size, fields.tokens.context
 
 
 def _batches(

@@ -6,9 +6,13 @@ import JAX inside `run`, so that `--help` and typos answer at once.
 """
 
 import argparse
+import ast
 import importlib
+import inspect
 import logging
 import os
+import pkgutil
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -17,23 +21,21 @@ import mmjax
 from mmjax import schema
 from mmjax.errors import UserError
 
-VERBS = {
-    "demo": "train on embedded shapes in minutes and show zero-shot results",
-    "train": "train a config in a workdir, or go on where it stopped",
-    "plan": "what a run needs of devices it has not got: memory, messages, time",
-    "launch": "train or evaluate as several processes on this machine",
-    "eval": "run a trained model's evaluators, or a suite of evaluations",
-    "inspect": "show a run: parameter table, config, last metrics",
-    "embed": "write embeddings of images and texts to an npz file",
-    "index": "build an index of images, search it by text or image",
-    "arithmetic": "find the images nearest to image - word + word",
-    "zeroshot": "classify images by label names",
-    "probe": "zero-shot, linear probe and few shots on labelled data sets",
-    "sample": "draw images for prompts, best first by a CLIP",
-    "complete": "complete an image from its top rows and a prompt",
-    "convert": "bring public weights in, or write a run out for other libraries",
-    "data": "check a source, train a BPE on its captions, build data sets",
-}
+__path__ = pkgutil.extend_path(__path__, __name__)
+
+
+def verbs() -> dict[str, str]:
+    """name -> the first sentence of its module's docstring, which is not imported."""
+    found = {}
+    for module in pkgutil.iter_modules(__path__):
+        source = inspect.cleandoc(_docstring(module))
+        found[module.name] = re.split(r"[.:](?=\s|$)", source)[0].replace("\n", " ")
+    return found
+
+
+def _docstring(module: pkgutil.ModuleInfo) -> str:
+    spec = module.module_finder.find_spec(module.name)
+    return ast.get_docstring(ast.parse(spec.loader.get_source(module.name))) or ""
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,8 +50,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _overview() -> str:
-    width = max(map(len, VERBS))
-    lines = [f"  {verb:<{width}}  {line}" for verb, line in VERBS.items()]
+    lines = [f"  {verb:<10}  {line}" for verb, line in verbs().items()]
     return "\n".join(
         [
             "usage: mmjax VERB ...",
@@ -64,8 +65,10 @@ def _overview() -> str:
 
 
 def _parse(verb: str, argv: Sequence[str]) -> tuple[argparse.Namespace, object]:
-    if verb not in VERBS:
-        raise UserError(f"no verb {verb!r}{schema.suggest(verb, VERBS)}")
+    if verb not in (
+        names := [module.name for module in pkgutil.iter_modules(__path__)]
+    ):
+        raise UserError(f"no verb {verb!r}{schema.suggest(verb, names)}")
     module = importlib.import_module(f"mmjax.cli.{verb}")
     parser = Parser(
         prog=f"mmjax {verb}", description=module.__doc__, epilog=module.EXAMPLE

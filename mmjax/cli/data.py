@@ -1,5 +1,4 @@
-"""Looks at data before a run does: checks sources, trains a BPE, builds data sets,
-encodes pictures as tokens.
+"""Checks sources, trains a BPE, builds data sets, encodes images as tokens.
 
 A SOURCE is kind:place?option=value, such as shapes:train, webdataset:/d/x-*.tar,
 jsonl:/d/x.jsonl, folder:/d, packed:/d/x.npz, tfds:name/split?data_dir=/d.
@@ -114,8 +113,8 @@ def _bpe(args: argparse.Namespace) -> int:
     args.out.write_text(made.to_json(), encoding="utf-8")
     asked = f" ({args.vocab_size} asked for)" * (made.vocab_size != args.vocab_size)
     print(f"{args.out}: {made.vocab_size} ids{asked}, context {made.context}")
-    key = "--config.data.tokenizer"
-    print(f"use it with {key}.kind=bpe {key}.path={args.out.absolute()}")
+    key = "--config.data.fields.tokens"
+    print(f"use it with {key}.tokenizer=bpe {key}.path={args.out.absolute()}")
     return 0
 
 

@@ -1,6 +1,8 @@
-"""Text to image from nothing: trains CLIP, an image tokenizer and a prior on drawn
-shapes, draws images for prompts nobody rendered, re-ranks them by CLIP, and lets an
-oracle without any learned part judge them.
+"""Trains CLIP and DALL-E on drawn shapes, and judges what they draw.
+
+That is text to image from nothing: CLIP, an image tokenizer and a prior are trained;
+images are drawn for prompts that nobody rendered, and ranked by CLIP; an oracle without
+any learned part judges them.
 
 Needs no data and two CPU cores. Run it again to go on after a stop. `--until clip`
 ends after the first model: zero-shot classification and retrieval.

@@ -1,4 +1,4 @@
-"""An index of images: built once by a trained model, searched by text or image.
+"""Builds an index of images by a trained model, and searches it by text or image.
 
 Search is exact, in chunks on the devices, unless --probes asks for FAISS.
 """

@@ -1,4 +1,4 @@
-"""Shows a run: its parameter table (shapes, dtypes, norms, bytes), config, metrics.
+"""Shows the parameter table, config and last metrics of a run.
 
 Config lines are as a shell and `mmjax train` take them.
 """

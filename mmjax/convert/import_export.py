@@ -18,7 +18,7 @@ from mmjax import schema, tree
 from mmjax.data import tokenizers
 from mmjax.errors import UserError
 from mmjax.state import TrainState, Vars
-from mmjax.train import checkpoint, restore, setup
+from mmjax.train import checkpoint, restore, run_file, setup
 from mmjax.train import config as config_lib
 
 NOTE = "convert.json"  # in the workdir: the format it came from, and what that carries
@@ -39,7 +39,7 @@ class Done:
 
 def is_run(place: str | pathlib.Path) -> bool:
     """Whether a place is a workdir."""
-    return (pathlib.Path(place) / checkpoint.RUN).is_file()
+    return run_file.exists(place)
 
 
 def bring_in(
@@ -75,9 +75,7 @@ def bring_in(
     made = _config(model).lock()
     parts = setup.build(
         config_lib.override(made, overrides),
-        tokenizer=None
-        if model.tokenizer is None
-        else tokenizers.from_json(model.tokenizer),
+        saved={} if model.tokenizer is None else {"tokens": model.tokenizer},
     )
     scanned = getattr(parts.task, "scan", False)
     arrays = name_table.stacked(model.arrays) if scanned else dict(model.arrays)
@@ -112,18 +110,18 @@ def _with_config(source: Any, path: pathlib.Path) -> dict[str, Any]:
 
 def _config(model: Any) -> ConfigDict:
     """The config of a run that was never trained."""
-    words: dict[str, Any] = {"kind": "none"}
+    fields = {"image": {"kind": "image", **model.image}}
     if model.tokenizer is not None:
         built = tokenizers.from_json(model.tokenizer)
-        words = {"kind": built.kind, "context": built.context}
-    image = dict(model.image)
+        words = {"tokenizer": built.kind, "context": built.context}
+        fields["tokens"] = {"kind": "text", **words}
     return ConfigDict(
         {
             "seed": 0,
             "steps": 1,
             "batch_size": 32,  # images in a call when embedding
             "task": _plain(model.task),
-            "data": {"train": _NO_DATA, "tokenizer": words, "image": image},
+            "data": {"train": _NO_DATA, "fields": fields},
             # without momentum: no optimizer slots to save
             "optim": {"name": "sgd", "momentum": 0.0, "schedule": "constant"},
             "checkpoint": {"keep": 1},
@@ -160,7 +158,7 @@ def _save(parts: Any, variables: Any, tx: Any, workdir: pathlib.Path) -> None:
         saved.wait()
     finally:
         saved.close()
-    checkpoint.write_run(epath.Path(workdir.absolute()), setup.about(parts))
+    run_file.write(epath.Path(workdir.absolute()), setup.about(parts))
 
 
 def write_out(

@@ -38,55 +38,36 @@ _PIL = {
 }
 _CV2 = {"nearest": 0, "bilinear": 1, "bicubic": 2, "area": 3, "lanczos": 4}
 METHODS = (*_PIL, *(f"pil_{name}" for name in _PIL))
-MODES = ("crop", "squash")
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageConfig:
-    """How pictures become model input. Stored with the checkpoint.
+class Crop:
+    """Where the pixels of a view come from: x' = x * scale[0] - offset[0], and so y.
 
-    size: the side in pixels. method: one of METHODS. mode: for evaluation, `crop`
-    (short side to `size`, centre cut out, as CLIP) or `squash` (both sides to `size`).
-    train_scale, train_ratio: the random resized crop's range of area, as a share of the
-    picture's, and of width / height. flip: mirror half of the training pictures.
+    size: (width, height) of the view. mirrored: x' is then width - x'.
     """
 
-    size: int = 224
-    method: str = "bilinear"
-    mode: str = "crop"
-    train_scale: tuple[float, float] = (0.9, 1.0)
-    train_ratio: tuple[float, float] = (0.75, 4 / 3)
-    flip: bool = False
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+    size: tuple[int, int]
+    mirrored: bool = False
 
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise UserError(f"image size {self.size}: use a positive number of pixels")
-        if self.mode not in MODES:
-            raise UserError(f"image mode {self.mode!r}: use one of {', '.join(MODES)}")
-        _known(self.method)
-        low, high = self.train_scale
-        if not 0 < low <= high <= 1:
-            raise UserError(f"train_scale {self.train_scale}: use 0 < low <= high <= 1")
-        low, high = self.train_ratio
-        if not 0 < low <= high:
-            raise UserError(f"train_ratio {self.train_ratio}: use 0 < low <= high")
+    def boxes(self, boxes_n4: np.ndarray) -> np.ndarray:
+        """Boxes (x, y, width, height) of the image as they lie in the view.
 
-    def train(self, img: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A training view: random resized crop, perhaps mirrored; (size, size, 3)."""
-        scale, ratio = self.train_scale, self.train_ratio
-        if scale == (1, 1) and img.shape[:2] == (self.size, self.size):
-            out = img
-        else:
-            out = random_resized_crop(
-                img, self.size, rng, scale=scale, ratio=ratio, method=self.method
+        What reaches beyond the view is cut off: a box outside has no area.
+        """
+        corner_n2, extent_n2 = boxes_n4[:, :2], boxes_n4[:, 2:]
+        scale, size = np.float32(self.scale), np.float32(self.size)
+        low_n2 = corner_n2 * scale - np.float32(self.offset)
+        high_n2 = low_n2 + extent_n2 * scale
+        if self.mirrored:
+            low_n2[:, 0], high_n2[:, 0] = (
+                size[0] - high_n2[:, 0],
+                size[0] - low_n2[:, 0],
             )
-        return flip(out) if self.flip and rng.random() < 0.5 else out
-
-    def evaluate(self, img: np.ndarray) -> np.ndarray:
-        """The evaluation view, (size, size, 3)."""
-        if self.mode == "squash":
-            return squash(img, self.size, self.method)
-        return center_crop_resize(img, self.size, self.method)
+        low_n2, high_n2 = np.clip(low_n2, 0, size), np.clip(high_n2, 0, size)
+        return np.concatenate([low_n2, high_n2 - low_n2], 1).astype(np.float32)
 
 
 def backend() -> str:
@@ -208,7 +189,7 @@ def resize(img: np.ndarray, size: int | tuple[int, int], method: str) -> np.ndar
     aligned and costs a fifth of INTER_AREA.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    name, pil = _known(method)
+    name, pil = known(method)
     if img.shape[:2] == (height, width):
         return img
     if pil or cv2 is None:
@@ -232,62 +213,61 @@ def _folds(side: int, target: int) -> int:
     return 1 << max(0, (side // target).bit_length() - 1)
 
 
-def _known(method: str) -> tuple[str, bool]:
+def known(method: str) -> tuple[str, bool]:
     """(name without prefix, whether Pillow must do it); UserError when unknown."""
     if method not in METHODS:
         raise UserError(f"resize method {method!r}: use one of {', '.join(METHODS)}")
     return method.removeprefix("pil_"), method.startswith("pil_")
 
 
-def random_resized_crop(
-    img: np.ndarray,
-    size: int | tuple[int, int],
+def random_crop(
+    shape: tuple[int, ...],
     rng: np.random.Generator,
     *,
     scale: tuple[float, float] = (0.9, 1.0),
     ratio: tuple[float, float] = (0.75, 4 / 3),
-    method: str = "bilinear",
-) -> np.ndarray:
-    """A crop of random area and shape, resized; drawn as torchvision draws it.
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a crop, drawn as torchvision draws it.
 
-    Area uniform in `scale` of the picture's, log(width / height) uniform; after ten
+    Area uniform in `scale` of the image's, log(width / height) uniform; after ten
     draws that do not fit, the centre at the nearest allowed shape.
     """
-    height, width = img.shape[:2]
+    height, width = shape[:2]
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(10):
         area = height * width * (scale[0] + (scale[1] - scale[0]) * rng.random())
-        shape = math.exp(low + (high - low) * rng.random())
-        w, h = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+        aspect = math.exp(low + (high - low) * rng.random())
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
             top = int(rng.random() * (height - h + 1))
-            left = int(rng.random() * (width - w + 1))
-            return resize(img[top : top + h, left : left + w], size, method)
-    shape = min(max(width / height, ratio[0]), ratio[1])
-    w = min(width, max(1, round(height * shape)))
-    h = min(height, max(1, round(width / shape)))
-    return resize(_center(img, h, w), size, method)
+            return top, int(rng.random() * (width - w + 1)), h, w
+    aspect = min(max(width / height, ratio[0]), ratio[1])
+    w = min(width, max(1, round(height * aspect)))
+    h = min(height, max(1, round(width / aspect)))
+    return round((height - h) / 2), round((width - w) / 2), h, w
 
 
-def center_crop_resize(img: np.ndarray, size: int, method: str) -> np.ndarray:
+def cut(
+    img: np.ndarray, box: tuple[int, int, int, int], size: int, method: str
+) -> tuple:
+    """(the part of an image at (top, left, height, width) at `size`, its Crop)."""
+    top, left, height, width = box
+    part = img[top : top + height, left : left + width]
+    scale = size / width, size / height
+    crop = Crop(scale, (left * scale[0], top * scale[1]), (size, size))
+    return resize(part, size, method), crop
+
+
+def center_crop(img: np.ndarray, size: int, method: str) -> tuple[np.ndarray, Crop]:
     """CLIP's evaluation view: the short side to `size`, the centre square of it."""
     height, width = img.shape[:2]
     short = min(height, width)
-    target = (int(size * height / short), int(size * width / short))
-    return _center(resize(img, target, method), size, size)
-
-
-def squash(img: np.ndarray, size: int, method: str) -> np.ndarray:
-    """Both sides to `size`, whatever the shape."""
-    return resize(img, size, method)
+    tall, wide = int(size * height / short), int(size * width / short)
+    top, left = round((tall - size) / 2), round((wide - size) / 2)
+    view = resize(img, (tall, wide), method)[top : top + size, left : left + size]
+    return view, Crop((wide / width, tall / height), (left, top), (size, size))
 
 
 def flip(img: np.ndarray) -> np.ndarray:
     """Left and right exchanged."""
     return img[:, ::-1]
-
-
-def _center(img: np.ndarray, height: int, width: int) -> np.ndarray:
-    top = round((img.shape[0] - height) / 2)
-    left = round((img.shape[1] - width) / 2)
-    return img[top : top + height, left : left + width]

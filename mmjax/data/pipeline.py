@@ -11,30 +11,22 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import grain
 import numpy as np
 
-from mmjax.data.image import ImageConfig
-from mmjax.data.records import BrokenRecord, Record, Source, stage1
+from mmjax.data import fields as fields_lib
+from mmjax.data import records
+from mmjax.data.fields import Fields
+from mmjax.data.fields.base import View
+from mmjax.data.records import BrokenRecord, Source
 from mmjax.errors import UserError
 
 log = logging.getLogger(__name__)
 
 Batch = dict[str, np.ndarray]
 _LEAST = 1000  # rows before which a share says little: see BrokenBudget
-
-
-class Tokenizer(Protocol):
-    """What the pipeline needs of `mmjax.data.tokenizers.base.Tokenizer`.
-
-    Keywords are passed only where `dropout` is above 0.
-    """
-
-    def encode(
-        self, texts: Sequence[str], **dropout: Any
-    ) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 class BrokenBudget:
@@ -69,70 +61,54 @@ class BrokenBudget:
 class Loader:
     """Training rows by position, and batches of them. Picklable, for workers."""
 
-    def __init__(
-        self,
-        source: Source,
-        tokenizer: Tokenizer | None,
-        image_cfg: ImageConfig,
-        *,
-        rows: int,
-        seed: int,
-        dropout: float,
-    ):
-        self.source, self.tokenizer, self.image_cfg = source, tokenizer, image_cfg
-        self.rows, self.dropout = rows, dropout
+    def __init__(self, source: Source, fields: Fields, *, rows: int, seed: int):
+        self.source, self.fields, self.rows = source, fields, rows
         # Shuffled before it repeats: each epoch is its own permutation. The index goes
         # along because a random_map's generator is a function of (seed, position).
-        order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-        self.stream = order.random_map(self.row)
+        self.order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+        self.stream = self.order.random_map(self.row)
+        self.gathers = gather(source, fields, np.zeros(1, np.int64), train=True)
 
-    def row(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """One training row; a broken record gives way to the next good one."""
-        record, broken = next_good(self.source, int(index))
-        row: dict[str, Any] = {"broken": broken}
-        if "image_tokens" in record:
-            row["image_tokens"] = record["image_tokens"]
-        else:
-            row["image"] = self.image_cfg.train(record["image"], rng)
-        if self.tokenizer is not None:
-            texts = record["text"]
-            row["text"] = texts[int(rng.integers(len(texts)))]
-            if self.dropout:  # by the row's own generator, so it is drawn here
-                drop = {"dropout": self.dropout, "rng": rng}
-                row["encoded"] = self.tokenizer.encode([row["text"]], **drop)
-        if self.source.class_names:
-            row["label"] = record["label"]
-        return row
+    def row(self, index: int, rng: np.random.Generator) -> tuple:
+        """One row and the broken records before it: a good record takes their place."""
+
+        def read(i: int) -> dict[str, Any]:
+            view = View(train=True, index=i)
+            return fields_lib.row(self.fields, self.source[i], rng, view)
+
+        return records.next_good(self.source, int(index), read)
 
     def batch(self, first: int) -> tuple[Batch, list[BrokenRecord]]:
         """Rows `first` to `first + rows` of the stream."""
-        rows = [self.stream[first + k] for k in range(self.rows)]
-        name = "image_tokens" if "image_tokens" in rows[0] else "image"
-        out = {name: np.stack([row[name] for row in rows])}
-        if self.tokenizer is not None:
-            if self.dropout:
-                pairs = zip(*(row["encoded"] for row in rows), strict=True)
-                tokens, mask = map(np.concatenate, pairs)
-            else:
-                tokens, mask = self.tokenizer.encode([row["text"] for row in rows])
-            out |= {"tokens": tokens, "tokens_mask": mask}
-        if self.source.class_names:
-            out["label"] = np.array([row["label"] for row in rows], np.int32)
-        out["_broken"] = np.array([len(row["broken"]) for row in rows], np.int32)
-        return out, [error for row in rows for error in row["broken"]]
+        if self.gathers is not None:
+            index_b = np.array([self.order[first + k] for k in range(self.rows)])
+            out = gather(self.source, self.fields, index_b, train=True)
+            return {**out, "_broken": np.zeros(self.rows, np.int32)}, []
+        rows, broken = zip(
+            *(self.stream[first + k] for k in range(self.rows)), strict=True
+        )
+        out = fields_lib.collate(self.fields, rows)
+        out["_broken"] = np.array([len(errors) for errors in broken], np.int32)
+        return out, [error for errors in broken for error in errors]
 
 
-def next_good(source: Source, index: int) -> tuple[Record, list[BrokenRecord]]:
-    """Record `index` or the next that can be read, and the broken ones before it."""
-    broken: list[BrokenRecord] = []
-    for k in range(len(source)):
-        try:
-            return source[(index + k) % len(source)], broken
-        except BrokenRecord as error:
-            broken.append(error)
-    raise UserError(
-        f"all {len(source)} records of {source.name} are broken: {broken[0]}"
-    )
+def gather(
+    source: Source, fields: Fields, index_b: np.ndarray, *, train: bool
+) -> Batch | None:
+    """Rows of a source that is arrays in memory (`columns`), by one index of each.
+
+    None where the source is none, or where a field has to make its rows one by one.
+    """
+    columns, out = getattr(source, "columns", None), {}
+    for name, field in fields.items():
+        key = field.reads(name)
+        if columns is None or key not in columns or field.optional:
+            return None
+        arrays = field.gather(name, np.asarray(columns[key][index_b]), train=train)
+        if arrays is None:
+            return None
+        out |= arrays
+    return out
 
 
 class TrainIterator:
@@ -192,8 +168,7 @@ class TrainIterator:
 
 def train_iterator(
     source: Source,
-    tokenizer: Tokenizer | None,
-    image_cfg: ImageConfig,
+    fields: Fields,
     *,
     batch_size: int,
     seed: int,
@@ -202,14 +177,12 @@ def train_iterator(
     threads: int = 2,
     workers: int = 0,
     max_broken: float = 0.01,
-    dropout: float = 0.0,
 ) -> TrainIterator:
     """Training batches without end, every epoch in a new order.
 
     Args:
       source: records; those that are broken are replaced, logged and counted.
-      tokenizer: None leaves captions out. One caption of a record is drawn each epoch.
-      image_cfg: crop, size and flip.
+      fields: what a batch is made of, as `fields.choose` gives it.
       batch_size: of all processes together; each hands out its rows, in order.
       seed: with the step, decides every row.
       process_index, process_count: which share of each batch is this process's.
@@ -217,12 +190,9 @@ def train_iterator(
       workers: processes that do it instead; the program must then be importable
         (`if __name__ == "__main__"`).
       max_broken: share of broken records at which the run ends in a UserError.
-      dropout: BPE-dropout of the captions (`text.dropout` of the tokenizer's spec).
 
-    Yields: `image` uint8 (B, S, S, 3), or `image_tokens` int32 (B, n) of a source of
-      tokens; `tokens` int32 (B, L), `tokens_mask` bool (B, L), `label` int32 (B,) where
-      the source has class names, and `_broken` int32 (B,), the broken records passed
-      over for the row.
+    Yields: the arrays of the fields, with B rows, and `_broken` int32 (B,), the broken
+      records passed over for the row.
     """
     if batch_size < 1 or batch_size % process_count:
         low = batch_size // process_count * process_count
@@ -230,17 +200,9 @@ def train_iterator(
         raise UserError(
             f"batch {batch_size} must split over {process_count} processes: use {fix}"
         )
-    _need_text(source, tokenizer)
-    if stage1(source) and (image_cfg.flip or image_cfg.train_scale != (1, 1)):
-        raise UserError(
-            f"{source.name} holds image tokens, which are neither cropped nor flipped, "
-            f"and the config asks for train_scale {image_cfg.train_scale} and flip "
-            f"{image_cfg.flip}: set train_scale to (1.0, 1.0) and flip to False, or "
-            "train on the pictures"
-        )
     rows = batch_size // process_count
     return TrainIterator(
-        Loader(source, tokenizer, image_cfg, rows=rows, seed=seed, dropout=dropout),
+        Loader(source, fields, rows=rows, seed=seed),
         batch_size=batch_size,
         offset=process_index * rows,
         threads=threads,
@@ -250,24 +212,17 @@ def train_iterator(
 
 
 def eval_batches(
-    source: Source,
-    tokenizer: Tokenizer | None,
-    image_cfg: ImageConfig,
-    *,
-    batch_size: int,
-    threads: int = 2,
+    source: Source, fields: Fields, *, batch_size: int, threads: int = 2
 ) -> Iterator[Batch]:
-    """The source once, in order, in batches of one size.
+    """The source once, in order, in batches of one size; fields in evaluation view.
 
-    Rows past the end have `_mask` 0; so have broken records, as black pictures or
-    tokens 0 (nothing takes their place: it would count twice). Text is the first
-    caption. Beside the keys of `train_iterator`: `_mask` float32 (B,), `_index` int32
-    (B,), the record's position, -1 in padding.
+    Rows past the end have `_mask` 0 and are blank; so are broken records (nothing takes
+    their place: it would count twice). Beside the keys of `train_iterator`: `_mask`
+    float32 (B,), `_index` int32 (B,), the record's position, -1 in padding.
     """
-    _need_text(source, tokenizer)
     if batch_size < 1:
         raise UserError(f"batch size {batch_size}: use 1 or more")
-    loader = _Ordered(source, tokenizer, image_cfg, batch_size)
+    loader = _Ordered(source, fields, batch_size)
     starts = grain.MapDataset.range(0, len(source), batch_size)
     batches = run(starts.map(loader.batch), threads=threads, workers=0)
     try:
@@ -282,46 +237,25 @@ def eval_batches(
 class _Ordered:
     """Evaluation batches by the position of their first record."""
 
-    def __init__(self, source, tokenizer, image_cfg, batch_size):
-        self.source, self.tokenizer = source, tokenizer
-        self.image_cfg, self.batch_size = image_cfg, batch_size
-        self.tokens = stage1(source)
-
-    def _blank(self) -> np.ndarray:
-        if self.tokens:
-            return np.zeros((self.batch_size, self.tokens["grid"] ** 2), np.int32)
-        side = self.image_cfg.size
-        return np.zeros((self.batch_size, side, side, 3), np.uint8)
+    def __init__(self, source: Source, fields: Fields, batch_size: int):
+        self.source, self.fields, self.batch_size = source, fields, batch_size
 
     def batch(self, first: int) -> tuple[Batch, list[BrokenRecord]]:
         size = self.batch_size
-        picture = self._blank()
-        label, index = np.full((2, size), -1, np.int32)
+        index = np.full(size, -1, np.int32)
         mask, bad = np.zeros(size, np.float32), np.zeros(size, np.int32)
-        texts, broken = [""] * size, []
-        for row in range(min(size, len(self.source) - first)):
-            index[row] = first + row
+        rows, broken = [fields_lib.blank(self.fields)] * size, []
+        for k in range(min(size, len(self.source) - first)):
+            index[k], view = first + k, View(train=False, index=first + k)
             try:
-                record = self.source[first + row]
+                record = self.source[first + k]
+                rows[k] = fields_lib.row(self.fields, record, None, view)
+                mask[k] = 1
             except BrokenRecord as error:
                 broken.append(error)
-                bad[row] = 1
-                continue
-            if self.tokens:
-                picture[row] = record["image_tokens"]
-            else:
-                picture[row] = self.image_cfg.evaluate(record["image"])
-            mask[row] = 1
-            if self.tokenizer is not None:
-                texts[row] = record["text"][0]
-            label[row] = record.get("label", -1)
-        out = {"image_tokens" if self.tokens else "image": picture}
-        out |= {"_mask": mask, "_index": index, "_broken": bad}
-        if self.tokenizer is not None:
-            out["tokens"], out["tokens_mask"] = self.tokenizer.encode(texts)
-        if self.source.class_names:
-            out["label"] = label
-        return out, broken
+                bad[k] = 1
+        out = fields_lib.collate(self.fields, rows)
+        return {**out, "_mask": mask, "_index": index, "_broken": bad}, broken
 
 
 def run(batches: grain.MapDataset, *, threads: int, workers: int) -> Iterator[Any]:
@@ -346,13 +280,3 @@ def _parse_flags() -> None:
 
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
-
-
-def _need_text(source: Source, tokenizer: Tokenizer | None) -> None:
-    """UserError when captions are asked for and the source has none."""
-    if tokenizer is not None and not any(True for _ in source.texts()):
-        raise UserError(
-            f"{source.name} has no captions to train on: name their field with text=, "
-            "or make them of class names with template=, such as "
-            "template=a photo of a {}."
-        )

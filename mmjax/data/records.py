@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
+
+from mmjax.errors import UserError
 
 
 class Record(TypedDict):
@@ -73,6 +75,34 @@ def stage1(source: Source) -> Mapping[str, Any] | None:
     source of tokens, and every view of one, has them as its attribute `stage1`.
     """
     return getattr(source, "stage1", None)
+
+
+def next_good(
+    source: Source, index: int, read: Callable[[int], Any] | None = None
+) -> tuple[Any, list[BrokenRecord]]:
+    """What `read` gives of record `index`, or of the next it can read.
+
+    Args:
+      read: takes a position, and raises BrokenRecord; None reads the record alone.
+
+    Returns:
+      That, and the errors of the broken records before it.
+
+    Raises:
+      UserError: all records are broken.
+    """
+    broken: list[BrokenRecord] = []
+    read = read or source.__getitem__
+    for k in range(len(source)):
+        try:
+            return read((index + k) % len(source)), broken
+        except BrokenRecord as error:
+            broken.append(error)
+    if not broken:
+        raise UserError(f"{source.name} holds no records")
+    raise UserError(
+        f"all {len(source)} records of {source.name} are broken: {broken[0]}"
+    )
 
 
 def digest(*parts: object) -> str:

@@ -29,6 +29,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from mmjax import schema
 from mmjax.data import image, pipeline
+from mmjax.data.fields.image import Field
 from mmjax.data.records import BrokenRecord, Record, Source
 from mmjax.errors import UserError
 
@@ -183,7 +184,7 @@ def write(
     out: str | pathlib.Path,
     *,
     stage1: Stage1,
-    image_cfg: image.ImageConfig,
+    image_cfg: Field,
     batch_size: int,
     threads: int = 2,
     shard: int = SHARD,
@@ -300,7 +301,7 @@ class _Rows:
     """Records by batch, for the threads that decode them."""
 
     source: Source
-    image_cfg: image.ImageConfig
+    image_cfg: Field
     batch_size: int
 
     def batch(self, span: tuple[int, int]) -> tuple[np.ndarray, list[Any]]:

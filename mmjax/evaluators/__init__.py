@@ -9,6 +9,8 @@ from mmjax import schema
 from mmjax.errors import UserError
 from mmjax.evaluators.base import Env, EvalConfig, Evaluator, Network, Result
 
+__path__ = pkgutil.extend_path(__path__, __name__)
+
 __all__ = ["Env", "EvalConfig", "Evaluator", "Network", "Result", "build"]
 
 

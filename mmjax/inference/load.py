@@ -18,7 +18,7 @@ from mmjax.data.records import BrokenRecord
 from mmjax.errors import UserError
 from mmjax.metrics import embeddings
 from mmjax.state import TrainState
-from mmjax.train import checkpoint, metric_writer, restore, setup
+from mmjax.train import checkpoint, metric_writer, restore, run_file, setup
 from mmjax.train import config as config_lib
 
 _ROWS = 256  # at most, in a call
@@ -35,7 +35,7 @@ class Run:
     @functools.cached_property
     def config(self) -> Any:
         """The ConfigDict it was trained with."""
-        return config_lib.from_json(checkpoint.read_run(self.workdir)["config"])
+        return config_lib.from_json(run_file.read(self.workdir)["config"])
 
     @property
     def task(self) -> Any:
@@ -180,7 +180,7 @@ def load_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:
       UserError: the folder is not a run, or holds no such checkpoint.
     """
     workdir = pathlib.Path(workdir)
-    checkpoint.read_run(workdir)  # says so where the folder is no run
+    run_file.read(workdir)  # says so where the folder is no run
     steps = saved_steps(workdir)
     if step is not None and step not in steps:
         listed = ", ".join(map(str, steps)) or "none"

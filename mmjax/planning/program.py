@@ -14,13 +14,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from mmjax import parallel, schema, tree
-from mmjax.data import tokenizers
-from mmjax.data.tokenizers import base as base_lib
+from mmjax.data import fields as fields_lib
+from mmjax.data.fields import Fields
 from mmjax.errors import UserError
 from mmjax.planning import hlo
 from mmjax.state import TrainState
@@ -64,21 +63,15 @@ class Program:
         return sum(self.sizes.values())
 
 
-def batch_of(cfg: config_lib.RunConfig, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of `rows` rows: a picture, a label, and tokens where there is text."""
-    size = cfg.data.image.size
-    shapes = {
-        "image": jax.ShapeDtypeStruct((rows, size, size, 3), jnp.uint8),
-        "label": jax.ShapeDtypeStruct((rows,), jnp.int32),
+def batch_of(
+    fields: Fields, task: base.Task, rows: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of `rows` rows of the fields that a task reads."""
+    shapes = fields_lib.shapes(fields_lib.declared(fields, task.reads))
+    return {
+        key: jax.ShapeDtypeStruct((rows, *shape), dtype)
+        for key, (shape, dtype) in shapes.items()
     }
-    words = schema.from_mapping(
-        tokenizers.TokenizerConfig, cfg.data.tokenizer, "config.data.tokenizer"
-    )
-    if words.kind != "none":
-        context = words.context or base_lib.CONTEXT
-        shapes["tokens"] = jax.ShapeDtypeStruct((rows, context), jnp.int32)
-        shapes["tokens_mask"] = jax.ShapeDtypeStruct((rows, context), jnp.bool_)
-    return shapes
 
 
 def build(config: ConfigDict) -> Program:
@@ -99,17 +92,19 @@ def build(config: ConfigDict) -> Program:
         )
     task = base.build(cfg.task)
     key = jax.random.key(cfg.seed)
-    shapes = jax.eval_shape(task.init, key, batch_of(cfg, 2))
+    fields = fields_lib.build(cfg.data.fields)
+    example = batch_of(fields, task, 2)
+    shapes = jax.eval_shape(task.init, key, example)
     couples = task.couples_rows and not hasattr(task, "embed")
     tx, _, optim_cfg = optim.make(
         cfg.optim, cfg.steps, shapes.params, couples_rows=couples
     )
     layout.check_batch(cfg.batch_size, accum=optim_cfg.accum)
     init = setup.fresh(task, tx, optim_cfg.ema > 0)
-    state = layout.abstract(jax.eval_shape(init, key, batch_of(cfg, 2)))
+    state = layout.abstract(jax.eval_shape(init, key, example))
     batch = {
         name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.batch_sharding)
-        for name, x in batch_of(cfg, cfg.batch_size).items()
+        for name, x in batch_of(fields, task, cfg.batch_size).items()
     }
     step = functools.partial(
         step_lib.train_step,

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmjax import parallel
-from mmjax.data import pipeline
-from mmjax.data.image import ImageConfig
+from mmjax.data import image, pipeline
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.evaluators.common import result_card
@@ -165,7 +164,7 @@ def build_gallery(
         lambda batch: run.parts.predict["embed_image"](variables, batch),
         facts,
         lambda seen: pipeline.eval_batches(
-            seen, None, run.parts.image_cfg, batch_size=size
+            seen, {"image": run.parts.image_cfg}, batch_size=size
         ),
         say=say,
     )
@@ -175,5 +174,4 @@ def build_gallery(
 def tiles(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Pictures of any sizes as squares of one, for a sheet."""
     side = min(SIDE, max(min(picture.shape[:2]) for picture in pictures))
-    shown = ImageConfig(size=side, mode="squash")
-    return [shown.evaluate(picture) for picture in pictures]
+    return [image.resize(picture, side, "bilinear") for picture in pictures]

@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mmjax.errors import UserError
 from mmjax.losses import quantize
 from mmjax.models import autoencoder_kl, pictures
 from mmjax.state import Ctx, Vars
+from mmjax.tasks import base
 from mmjax.tasks.base import pixels
 
 PyTree = Any
@@ -37,6 +37,7 @@ class Task:
     kl_weight: float = 1e-6
 
     couples_rows = False
+    reads = ("image",)
 
     def __post_init__(self) -> None:
         if self.loss_name not in ("l1", "l2"):
@@ -50,14 +51,9 @@ class Task:
         """The Linen module, a pure function of the fields."""
         return autoencoder_kl.build(self.model)
 
-    def check(self, data: Mapping[str, int]) -> None:
+    def check(self, spec: base.Spec) -> None:
         """See Task."""
-        have, want = data["image_size"], self.module.image_size
-        if have != want:
-            raise UserError(
-                f"the data have image_size {have}, the autoencoder {want}: set "
-                f"config.task.model.image_size to {have}, or change the data"
-            )
+        base.check_image(spec, self.module.image_size, "model.image_size")
 
     def init(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Vars:
         """See Task."""

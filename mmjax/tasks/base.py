@@ -21,6 +21,7 @@ from mmjax.state import Ctx, Vars
 PyTree = Any
 Batch = Mapping[str, jax.Array]
 Metrics = Mapping[str, jax.Array]
+Spec = Mapping[str, Mapping[str, Any]]
 Predict = Callable[[Vars, Batch, Ctx], PyTree]
 
 
@@ -63,11 +64,19 @@ class Task(Protocol):
     """
 
     couples_rows: bool  # the loss of a row depends on the others
+    # Names of the fields that its batches have; `a|b` is either, `a?` is taken where
+    # the records have it. See mmjax.data.fields.
+    reads: tuple[str, ...]
+    # Optional: `init` gets the first so many rows of the training stream, real ones,
+    # for biases and whitening that depend on the data; without it, blank rows.
+    # init_rows: int
 
-    def check(self, data: Mapping[str, int]) -> None:
+    def check(self, spec: Spec) -> None:
         """Raises UserError where the data do not fit the model.
 
-        `data` has `image_size` and, where there is text, `vocab_size` and `context`.
+        Args:
+          spec: of every field by name its `kind`, `shape` and `dtype` of a row, and
+            what its kind adds: `vocab_size` of text, `class_names` of labels.
         """
 
     def init(self, key: jax.Array, batch: Batch) -> Vars:
@@ -89,6 +98,7 @@ class Stage1:
     """
 
     couples_rows = False
+    reads = ("image",)
     tokenizer: dict
 
     @functools.cached_property
@@ -104,14 +114,9 @@ class Stage1:
                 f"{name!r}; name the task of that kind in config.task.name"
             )
 
-    def check(self, data: Mapping[str, int]) -> None:
+    def check(self, spec: Spec) -> None:
         """See Task."""
-        have, want = data["image_size"], self.model.image_size
-        if have != want:
-            raise UserError(
-                f"the data have image_size {have}, the tokenizer {want}: set "
-                f"config.task.tokenizer.image_size to {have}, or change the data"
-            )
+        check_image(spec, self.model.image_size, "tokenizer.image_size")
 
     def init(self, key: jax.Array, batch: Batch) -> Vars:
         """See Task."""
@@ -124,6 +129,42 @@ class Stage1:
     def _apply(self, variables: Vars, method: str, *args: jax.Array) -> Any:
         return self.model.apply(
             {"params": variables.params, **variables.extra}, *args, method=method
+        )
+
+
+def check_image(spec: Spec, size: int, key: str) -> None:
+    """Raises UserError unless the field `image` has the side that the model takes.
+
+    Args:
+      size: the model's, in pixels.
+      key: the key of config.task that says so.
+    """
+    have = spec["image"]["shape"][0] if "image" in spec else size
+    if have != size:
+        raise UserError(
+            f"config.data.fields.image.size is {have}, and the model takes images of "
+            f"{size}: set config.task.{key} to {have}, or the field's size to {size}"
+        )
+
+
+def check_text(spec: Spec, *, vocab_size: int, context: int, exact: bool) -> None:
+    """Raises UserError unless the field `tokens` fits a model of text.
+
+    Args:
+      vocab_size: ids that the model knows; the field may have fewer.
+      context: positions that it reads; 0 for any number.
+      exact: whether all positions must be filled, if only by padding.
+    """
+    ids, (length,) = spec["tokens"].get("vocab_size", 0), spec["tokens"]["shape"]
+    if ids > vocab_size:
+        raise UserError(
+            f"config.data.fields.tokens has {ids} ids (vocab_size), and the model "
+            f"{vocab_size}: set config.task.vocab_size to {ids}, or the field's"
+        )
+    if context and (length != context if exact else length > context):
+        raise UserError(
+            f"config.data.fields.tokens has a context of {length}, and the model "
+            f"{context}: set config.task.context to {length}, or the field's context"
         )
 
 

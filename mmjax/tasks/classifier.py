@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from mmjax.errors import UserError
 from mmjax.models import classifier
 from mmjax.state import Ctx, Vars
+from mmjax.tasks import base
 
 PyTree = Any
 
@@ -28,6 +29,7 @@ class Task:
     """
 
     couples_rows = False
+    reads = ("image", "label")
 
     classes: int
     image_size: int
@@ -55,13 +57,14 @@ class Task:
             dtype=self.dtype,
         )
 
-    def check(self, data: Mapping[str, int]) -> None:
+    def check(self, spec: base.Spec) -> None:
         """See mmjax.tasks.base.Task."""
-        if data["image_size"] != self.image_size:
+        base.check_image(spec, self.image_size, "image_size")
+        names = spec["label"].get("class_names", ())
+        if len(names) > self.classes:
             raise UserError(
-                f"the data have image_size {data['image_size']}, the model "
-                f"{self.image_size}: set config.task.image_size to "
-                f"{data['image_size']}, or change the data"
+                f"the data have {len(names)} classes, and the model {self.classes}: set "
+                f"config.task.classes to {len(names)}"
             )
 
     def _pixels(self, batch: Mapping[str, jax.Array]) -> jax.Array:

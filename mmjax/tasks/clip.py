@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mmjax.errors import UserError
 from mmjax.losses import contrastive, contrastive_tiles
 from mmjax.models import presets
 from mmjax.state import Ctx, Vars
+from mmjax.tasks import base
 
 PyTree = Any
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -27,6 +27,7 @@ class Task:
     """Fields are `config.task`; see `mmjax.models.presets.build` for the sizes."""
 
     couples_rows = True
+    reads = ("image", "tokens")
 
     preset: str = ""
     image: dict = dataclasses.field(default_factory=dict)
@@ -81,19 +82,12 @@ class Task:
             max_scale=self.max_scale,
         )
 
-    def check(self, data: Mapping[str, int]) -> None:
-        have = {
-            "image_size": self.model.image.image_size,
-            "vocab_size": self.model.text.vocab_size,
-            "context": getattr(self.model.text, "context", data["context"]),
-        }
-        for key, size in have.items():
-            fits = data[key] <= size if key != "image_size" else data[key] == size
-            if not fits:
-                raise UserError(
-                    f"the data have {key} {data[key]}, the model {size}: set "
-                    f"config.task.{key} to {data[key]}, or change the data"
-                )
+    def check(self, spec: base.Spec) -> None:
+        """See mmjax.tasks.base.Task."""
+        base.check_image(spec, self.model.image.image_size, "image_size")
+        text = self.model.text
+        context = getattr(text, "context", 0)  # a bag of words has no positions
+        base.check_text(spec, vocab_size=text.vocab_size, context=context, exact=False)
 
     def _pixels(self, batch: Mapping[str, jax.Array]) -> jax.Array:
         """uint8 (b, h, w, 3) to float32, normalised as CLIP does."""

@@ -13,7 +13,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.errors import UserError
 from mmjax.losses import tokens as losses
 from mmjax.models import image_tokenizer, prior
 from mmjax.models.prior import Prior
@@ -21,6 +20,7 @@ from mmjax.nn import grid_masks
 from mmjax.sampling import autoregressive
 from mmjax.sampling.autoregressive import Sampling
 from mmjax.state import Ctx, Vars
+from mmjax.tasks import base
 from mmjax.tasks.base import pixels
 
 PyTree = Any
@@ -44,6 +44,7 @@ class Task:
     """
 
     couples_rows = False
+    reads = ("image|image_tokens", "tokens")
 
     stage1: dict
     width: int
@@ -95,26 +96,11 @@ class Task:
         numbers["grid"] = self.tokenizer.grid
         return Prior(**numbers)
 
-    def check(self, data: Mapping[str, int]) -> None:
+    def check(self, spec: base.Spec) -> None:
         """See mmjax.tasks.base.Task."""
-        if "vocab_size" not in data:
-            raise UserError(
-                "the data have no text, and a prior reads text before the image: give "
-                "config.data.tokenizer a kind other than 'none'"
-            )
-        size = self.tokenizer.image_size
-        fits = {
-            "image_size": (size, data["image_size"] == size),
-            "vocab_size": (self.vocab_size, data["vocab_size"] <= self.vocab_size),
-            "context": (self.context, data["context"] == self.context),
-        }
-        for key, (have, fit) in fits.items():
-            if not fit:
-                place = "stage1.image_size" if key == "image_size" else key
-                raise UserError(
-                    f"the data have {key} {data[key]}, the model {have}: set "
-                    f"config.task.{place} to {data[key]}, or change the data"
-                )
+        base.check_image(spec, self.tokenizer.image_size, "stage1.image_size")
+        words = {"vocab_size": self.vocab_size, "context": self.context}
+        base.check_text(spec, **words, exact=True)
 
     def init(self, key: jax.Array, batch: Batch) -> Vars:
         """See mmjax.tasks.base.Task."""

@@ -34,7 +34,6 @@ from mmjax.train import checksum
 
 PyTree = Any
 FOLDER = "checkpoints"
-RUN = "run.json"
 DAMAGED = "damaged"  # where checkpoints that cannot be read are moved
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _log = logging.getLogger(__name__)
@@ -362,24 +361,3 @@ def _first_line(error: Exception) -> str:
     lines = str(error).partition(". See full TensorStore")[0].strip().splitlines()
     text = lines[0][:200] if lines else ""
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
-
-
-def write_run(workdir: epath.PathLike, about: Mapping) -> None:
-    """Writes run.json (config, tokenizer, preprocessing), atomically."""
-    text = json.dumps(about, indent=1, sort_keys=True)
-    part = epath.Path(workdir) / (RUN + ".part")
-    part.write_text(text)
-    part.replace(epath.Path(workdir) / RUN)
-
-
-def read_run(workdir: epath.PathLike) -> dict:
-    """What `write_run` wrote. Raises UserError where the folder is not a run."""
-    path = epath.Path(workdir) / RUN
-    if not path.exists():
-        raise UserError(f"{workdir} is not a run of mmjax: it has no {RUN}")
-    try:
-        return json.loads(path.read_text())
-    except ValueError as e:
-        raise UserError(
-            f"{path} is damaged ({e}): put back a copy of it, or use another workdir"
-        ) from None

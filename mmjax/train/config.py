@@ -19,7 +19,6 @@ from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
 from mmjax import schema
-from mmjax.data.image import ImageConfig
 from mmjax.errors import UserError
 from mmjax.train.checkpoint import CheckpointConfig
 
@@ -33,8 +32,7 @@ class DataConfig:
     """`config.data`."""
 
     train: Any  # source spec, or ((spec, weight), ...)
-    tokenizer: dict = dataclasses.field(default_factory=lambda: {"kind": "bytes"})
-    image: ImageConfig = ImageConfig(size=224)
+    fields: dict = dataclasses.field(default_factory=dict)  # NAME: {kind, ...}
     threads: int = 2  # decoding threads, where workers is 0
     workers: int = 0  # decoding processes
     prefetch: int = 2  # batches made ahead and placed on the device
@@ -184,15 +182,12 @@ def _add_default(config: ConfigDict, node: ConfigDict, above: list, key: str) ->
 def _section(config: ConfigDict, above: Iterable[str]) -> dict[str, Any]:
     """Defaults of the dataclass that reads a section, those a flag can set."""
     from mmjax import parallel
-    from mmjax.data import image, tokenizers
     from mmjax.train import checkpoint, optim
     from mmjax.train import config as config_lib
 
     known: dict[tuple[str, ...], Any] = {
         (): config_lib.RunConfig,
         ("data",): config_lib.DataConfig,
-        ("data", "image"): image.ImageConfig,
-        ("data", "tokenizer"): tokenizers.TokenizerConfig,
         ("optim",): optim.OptimConfig,
         ("parallel",): parallel.ParallelConfig,
         ("parallel", "mesh"): parallel.MeshConfig,
@@ -211,6 +206,9 @@ def _plugin(config: ConfigDict, place: tuple[str, ...]) -> type | None:
         kind = config.evals[place[1]].type
         name = kind if "." in kind else f"mmjax.evaluators.{kind}"
         attribute = "Config"
+    elif place[:2] == ("data", "fields") and len(place) == 3:
+        name = f"mmjax.data.fields.{config.data.fields[place[2]].kind}"
+        attribute = "Field"
     else:
         return None
     try:

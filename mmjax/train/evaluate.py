@@ -5,7 +5,9 @@ import pathlib
 from typing import Any
 
 from mmjax import evaluators, schema
+from mmjax.data import fields as fields_lib
 from mmjax.data import pipeline
+from mmjax.data.fields import Fields
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.state import Vars
@@ -40,7 +42,7 @@ def env(parts: Parts) -> evaluators.Env:
         image_cfg=parts.image_cfg,
         batch_size=parts.cfg.batch_size,
         open_source=open_source,
-        eval_batches=pipeline.eval_batches,
+        eval_batches=functools.partial(_eval_batches, parts.fields),
         open_run=open_network,
     )
 
@@ -67,3 +69,12 @@ def evaluate(
         for name, (_, evaluator) in made.items()
         if names is None or name in names
     }
+
+
+def _eval_batches(
+    fields: Fields, source: Any, tokenizer: Any, image_cfg: Any, **more: Any
+) -> Any:
+    names = ["image|image_tokens", "label?"] + (["tokens"] if tokenizer else [])
+    return pipeline.eval_batches(
+        source, fields_lib.choose(fields, source, names), **more
+    )

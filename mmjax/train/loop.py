@@ -25,7 +25,7 @@ from mmjax.data import pipeline
 from mmjax.data.prefetch import Prefetch
 from mmjax.errors import UserError
 from mmjax.parallel import processes
-from mmjax.train import checkpoint, metric_writer, setup, timing
+from mmjax.train import checkpoint, metric_writer, run_file, setup, timing
 from mmjax.train import evaluate as evaluate_lib
 from mmjax.train import restore as restore_lib
 from mmjax.train import step as step_lib
@@ -125,15 +125,14 @@ class _Run:
             evaluator.check(shapes)
         self.saved = checkpoint.Checkpointer(workdir, cfg.checkpoint)
         about = setup.about(parts)
-        same = {key: about[key] for key in ("config", "tokenizer")}
+        same = {key: about[key] for key in ("config", "fields")}
         same |= {"the version of jax": jax.__version__, "data": len(parts.source)}
         processes.require_same({**same, "the newest checkpoint": self.saved.latest()})
         processes.require_shared(self.saved.home)
         share = parts.layout.row_share()
         self.data = pipeline.train_iterator(
             parts.source,
-            parts.tokenizer,
-            parts.image_cfg,
+            parts.batch_fields,
             batch_size=cfg.batch_size,
             seed=cfg.seed,
             process_index=share[0],
@@ -141,18 +140,17 @@ class _Run:
             threads=cfg.data.threads,
             workers=cfg.data.workers,
             max_broken=cfg.data.max_broken,
-            dropout=parts.dropout,
         )
         init = setup.fresh(parts.task, tx, optim_cfg.ema > 0)
         if self.saved.latest() is not None:
-            restore_lib.check_resume(parts, checkpoint.read_run(self.saved.home))
+            restore_lib.check_resume(parts, run_file.read(self.saved.home))
             self.state, position = self.saved.restore(setup.abstract(parts, init))
             self.data.set_state(position)
             known = metric_writer.evaluations(workdir, until=int(self.state.step))
             self.last = processes.of_writer(known)  # whose workdir it is
         else:
             key = jax.random.key(cfg.seed)
-            self.state = parts.layout.init(init, key, parts.example())
+            self.state = parts.layout.init(init, key, parts.sample())
             self.state = restore_lib.graft(parts, self.state)
         restore_lib.check_cache(parts, self.state)
         self.clock = timing.Clock()
@@ -162,7 +160,7 @@ class _Run:
         )
         if processes.writer():
             for place in {epath.Path(workdir.absolute()), self.saved.home}:
-                checkpoint.write_run(place, about)
+                run_file.write(place, about)
         self.finite_k = parts.layout.replicate(_finite_k)
         self.step_fn = parts.layout.compile_step(
             functools.partial(

@@ -10,12 +10,13 @@ import numpy as np
 
 from mmjax import parallel as parallel_lib
 from mmjax import schema, tree
+from mmjax.data import fields as fields_lib
 from mmjax.data import token_cache
 from mmjax.errors import UserError
 from mmjax.state import TrainState, Vars
 from mmjax.train import checkpoint as checkpoint_lib
 from mmjax.train import config as config_lib
-from mmjax.train import setup
+from mmjax.train import run_file, setup
 from mmjax.train.setup import Parts
 
 PyTree = Any
@@ -24,20 +25,25 @@ PyTree = Any
 def check_resume(parts: Parts, old: Mapping) -> None:
     """Refuses to go on under another model, tokenizer, data or optimizer."""
     new = setup.about(parts)
-    if old["tokenizer"] != new["tokenizer"]:
-        raise UserError(
-            "the tokenizer differs from the one this run was started with "
-            f"({parts.tokenizer.vocab_size if parts.tokenizer else 0} ids now): use "
-            "the old one, or another workdir"
-        )
+    for name in sorted(old["fields"].keys() & new["fields"].keys()):
+        if old["fields"][name] != new["fields"][name]:
+            raise UserError(
+                f"config.data.fields.{name} took something else from the data when "
+                "this run was started (the tokenizer, the class names): use the old "
+                "data and tokenizer, or another workdir"
+            )
     keys = ("task", "data", "optim", "seed", "batch_size")
     before = tree.flatten({k: old["config"][k] for k in keys})
     after = tree.flatten({k: new["config"][k] for k in keys})
     free = ("data/threads", "data/workers", "data/prefetch", "data/max_broken")
     free += ("task/loss_impl", "task/loss_block")  # forms of the same loss
+    read = fields_lib.declared(parts.fields, parts.task.reads)
     for path in sorted(before.keys() | after.keys()):
-        # How a task samples has no part in how it is trained.
+        # How a task samples has no part in how it is trained, nor a field that it does
+        # not read.
         if path in free or path.startswith("task/sampling"):
+            continue
+        if path.startswith("data/fields/") and path.split("/")[2] not in read:
             continue
         if before.get(path) != after.get(path):
             raise UserError(
@@ -49,10 +55,10 @@ def check_resume(parts: Parts, old: Mapping) -> None:
 
 def restore(workdir: pathlib.Path, step: int | None = None) -> tuple[Parts, TrainState]:
     """A run's parts and one of its checkpoints, the newest by default."""
-    saved_run = checkpoint_lib.read_run(workdir)
+    saved_run = run_file.read(workdir)
     config = config_lib.from_json(saved_run["config"])
     config.parallel = {}  # whatever devices are here
-    parts = setup.build(config, tokenizer=setup.saved_tokenizer(saved_run))
+    parts = setup.build(config, saved=saved_run["fields"])
     _, tx, _, optim_cfg = setup.optimizer(parts)
     saved = checkpoint_lib.Checkpointer(workdir, parts.cfg.checkpoint, read_only=True)
     try:

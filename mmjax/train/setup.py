@@ -14,16 +14,18 @@ from ml_collections import ConfigDict
 
 from mmjax import parallel as parallel_lib
 from mmjax import schema
-from mmjax.data import tokenizers
-from mmjax.data.image import ImageConfig
+from mmjax.data import fields as fields_lib
+from mmjax.data import pipeline
+from mmjax.data.fields import Fields
+from mmjax.data.records import Source
 from mmjax.data.sources import open_source
-from mmjax.data.tokenizers import base as base_lib
 from mmjax.errors import UserError
 from mmjax.parallel import runtime
 from mmjax.state import Ctx, TrainState
 from mmjax.tasks import base
 from mmjax.train import checkpoint as checkpoint_lib
 from mmjax.train import optim as optim_lib
+from mmjax.train import run_file
 from mmjax.train.config import DataConfig, RunConfig
 
 PyTree = Any
@@ -36,23 +38,32 @@ class Parts:
     config: ConfigDict
     cfg: RunConfig
     layout: parallel_lib.Layout
-    tokenizer: base_lib.Tokenizer | None  # None: batches carry no text
+    fields: Fields  # of config.data.fields, open
     task: base.Task
 
     @functools.cached_property
-    def source(self) -> Any:
+    def source(self) -> Source:
         """The training records. Opened when first asked for: a trained model is
         evaluated and looked at where its training data are not."""
-        return _open_train(self.cfg.data)
+        return open_train(self.cfg.data)
+
+    @functools.cached_property
+    def batch_fields(self) -> Fields:
+        """The fields of a training batch: those that the task reads."""
+        chosen = fields_lib.choose(self.fields, self.source, self.task.reads)
+        fields_lib.check(chosen, self.fields, self.source)
+        return chosen
 
     @property
-    def image_cfg(self) -> ImageConfig:
-        return self.cfg.data.image
+    def image_cfg(self) -> Any:
+        """The field that holds images, or None."""
+        return fields_lib.only(self.fields, "image")
 
     @property
-    def dropout(self) -> float:
-        """BPE-dropout of the training captions."""
-        return tokenizers.dropout(self.cfg.data.tokenizer)
+    def tokenizer(self) -> Any:
+        """The tokenizer of the field that holds texts, or None."""
+        field = fields_lib.only(self.fields, "text")
+        return field and field.encoder
 
     @functools.cached_property
     def predict(self) -> dict[str, Any]:
@@ -69,16 +80,24 @@ class Parts:
 
         return {name: bind(fn) for name, fn in self.task.predict().items()}
 
+    def sample(self) -> dict[str, np.ndarray]:
+        """The batch that `Task.init` sees: the first `init_rows` rows of the training
+        stream where the task asks for them, otherwise `example`."""
+        count = getattr(self.task, "init_rows", 0)
+        if not count:
+            return self.example()
+        chosen = self.batch_fields
+        loader = pipeline.Loader(self.source, chosen, rows=count, seed=self.cfg.seed)
+        batch, _ = loader.batch(0)
+        return {key: batch[key] for key in fields_lib.shapes(chosen)}
+
     def example(self) -> dict[str, np.ndarray]:
-        """Two blank rows, to make shapes from."""
-        size = self.image_cfg.size
-        rows = {"image": np.zeros((2, size, size, 3), np.uint8)}
-        if self.tokenizer is not None:
-            rows["tokens"], rows["tokens_mask"] = self.tokenizer.encode(["", ""])
-        return rows
+        """Two rows, to make shapes from: blank ones, by the config alone."""
+        chosen = fields_lib.declared(self.fields, self.task.reads)
+        return fields_lib.example(chosen)
 
 
-def _open_train(cfg: DataConfig) -> Any:
+def open_train(cfg: DataConfig) -> Source:
     """The source, or the mixture of (source, weight) pairs, of `config.data.train`."""
     spec = cfg.train
     if isinstance(spec, (tuple, list)):
@@ -86,42 +105,36 @@ def _open_train(cfg: DataConfig) -> Any:
     return open_source(spec)
 
 
-def build(config: ConfigDict, *, tokenizer: base_lib.Tokenizer | None = None) -> Parts:
-    """Checks a config against itself, the devices and the data. No weights yet."""
+def build(config: ConfigDict, *, saved: Mapping[str, Any] | None = None) -> Parts:
+    """Checks a config against itself, the devices and the data. No weights yet.
+
+    Args:
+      saved: what of the fields travels with a checkpoint; the data need not be here
+        for fields that it has.
+    """
     cfg = schema.from_mapping(RunConfig, config, "config")
     for key in ("steps", "batch_size", "log_every"):
         if getattr(cfg, key) < 1:
             raise UserError(f"config.{key} is {getattr(cfg, key)}: it must be positive")
     layout = parallel_lib.Layout(cfg.parallel)
     task = base.build(cfg.task)
-    spec = cfg.data.tokenizer
-    wordless = "kind" in spec and spec["kind"] == "none"
-    if tokenizer is None and not wordless:  # else the data need not be here
-        texts = _open_train(cfg.data).texts()
-        tokenizer = tokenizers.build(cfg.data.tokenizer, texts=texts)
-    facts = {"image_size": cfg.data.image.size}
-    if tokenizer is not None:
-        facts |= {"vocab_size": tokenizer.vocab_size, "context": tokenizer.context}
-    task.check(facts)
-    return Parts(config, cfg, layout, tokenizer, task)
+    fields = fields_lib.build(cfg.data.fields)
+    fields_lib.declared(fields, task.reads)
+    source = functools.cache(lambda: open_train(cfg.data))
+    fields = fields_lib.open_fields(fields, source, saved or {})
+    task.check(fields_lib.spec(fields))
+    return Parts(config, cfg, layout, fields, task)
 
 
 def reopen(config: ConfigDict, workdir: pathlib.Path) -> Parts:
     """`build` for a workdir: a tokenizer trained there is not trained again."""
-    tokenizer = None
-    if (workdir / checkpoint_lib.RUN).exists() and (
-        workdir / checkpoint_lib.FOLDER
-    ).exists():
-        before = checkpoint_lib.read_run(workdir)
-        asked = json.loads(config.data.tokenizer.to_json())
-        if before["config"]["data"]["tokenizer"] == asked:
-            tokenizer = saved_tokenizer(before)
-    return build(config, tokenizer=tokenizer)
-
-
-def saved_tokenizer(saved_run: Mapping) -> base_lib.Tokenizer | None:
-    saved = saved_run["tokenizer"]
-    return None if saved is None else tokenizers.from_json(saved)
+    saved = {}
+    if run_file.exists(workdir) and (workdir / checkpoint_lib.FOLDER).exists():
+        before = run_file.read(workdir)
+        asked = json.loads(config.to_json())["data"]["fields"]
+        kept = before["config"]["data"]["fields"]
+        saved = {k: v for k, v in before["fields"].items() if kept[k] == asked.get(k)}
+    return build(config, saved=saved)
 
 
 def optimizer(parts: Parts) -> tuple:
@@ -162,7 +175,6 @@ def abstract(parts: Parts, init: Any) -> TrainState:
 def about(parts: Parts) -> dict:
     return {
         "config": json.loads(parts.config.to_json()),
-        "tokenizer": parts.tokenizer and parts.tokenizer.to_json(),
-        "image": dataclasses.asdict(parts.image_cfg),
+        "fields": fields_lib.save(parts.fields),
         "versions": runtime.describe(),
     }

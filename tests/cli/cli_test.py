@@ -21,7 +21,7 @@ def refused(capsys, *argv):
 def test_overview_names_every_verb(capsys):
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
-    for verb, line in cli.VERBS.items():
+    for verb, line in cli.verbs().items():
         assert verb in out and line in out
 
 
@@ -30,7 +30,7 @@ def test_no_verb_shows_the_overview(capsys):
     assert "usage: mmjax VERB" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", [[v] for v in cli.VERBS] + [["data", "check"]])
+@pytest.mark.parametrize("verb", [[v] for v in cli.verbs()] + [["data", "check"]])
 def test_help_of_every_verb(verb, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main([*verb, "--help"])

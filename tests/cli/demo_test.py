@@ -72,5 +72,7 @@ def test_the_full_plan_is_consistent():
     made = stages.Demo(plan.PLANS["full"], stages.pathlib.Path("runs/demo"))
     prior, tokenizer = made.config("prior"), made.config("tokenizer")
     assert prior.task.stage1.to_dict() == tokenizer.task.tokenizer.to_dict()
-    assert prior.data.image.size == made.config("clip").data.image.size == 32
+    assert (
+        prior.data.fields.image.size == made.config("clip").data.fields.image.size == 32
+    )
     assert made.plan.pools == (1, 8, 64)

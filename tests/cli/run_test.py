@@ -35,7 +35,7 @@ def test_inspect(tiny_run, capsys):
     for word in ("path", "shape", "dtype", "norm", "bytes", "total", "logit_scale"):
         assert word in out
     assert "--config.optim.lr=0.0005" in out
-    assert "--config.data.tokenizer.kind=bpe" in out
+    assert "--config.data.fields.tokens.tokenizer=bpe" in out
     assert "val/top1 = " in out and "  loss = " in out
 
 

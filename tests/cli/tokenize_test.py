@@ -1,5 +1,6 @@
 """`mmjax data tokenize`, by a tokenizer trained for two steps."""
 
+import batch_fields
 import jax
 import numpy as np
 import pytest
@@ -57,7 +58,11 @@ def test_a_run_from_the_cache_sees_what_encoding_on_the_fly_gives(
     assert cache.header.about["step"] == 2
     iterators = [
         pipeline.train_iterator(
-            source, None, run.parts.image_cfg, batch_size=BATCH, seed=1, threads=0
+            source,
+            batch_fields.of(source, None, run.parts.image_cfg),
+            batch_size=BATCH,
+            seed=1,
+            threads=0,
         )
         for source in (open_source(spec), cache)
     ]

@@ -10,6 +10,7 @@ from PIL import Image
 from mmjax.convert.formats import _clip_tokenizer, hf_clip
 from mmjax.convert.read import Source
 from mmjax.data import image, tokenizers
+from mmjax.data.fields import image as image_field
 
 open_clip = pytest.importorskip("open_clip")
 transformers = pytest.importorskip("transformers")
@@ -84,7 +85,7 @@ def test_pixels_as_open_clip(mode, size, photos):
         resize_mode={"crop": "shortest", "squash": "squash"}[mode],
         interpolation="bicubic",
     )
-    ours = image.ImageConfig(size=size, mode=mode, method="pil_bicubic")
+    ours = image_field.Field(size=size, mode=mode, method="pil_bicubic")
     for photo in photos:
         want = preprocess(Image.fromarray(photo)).permute(1, 2, 0).numpy()
         got = ours.evaluate(photo).astype(np.float32) / 255
@@ -101,7 +102,7 @@ def test_pixels_as_hugging_face(photos, tmp_path):
     theirs = transformers.CLIPImageProcessor.from_pretrained(tmp_path)
     files = {"preprocessor_config.json": config}
     found, mean, std = hf_clip.preprocessing(Source("x", {}, files, tmp_path), 64)
-    ours = image.ImageConfig(**found)
+    ours = image_field.Field(**found)
     for photo in photos:
         want = theirs(Image.fromarray(photo), return_tensors="np")["pixel_values"][0]
         want = want.transpose(1, 2, 0) * np.asarray(std) + np.asarray(mean)

@@ -301,7 +301,10 @@ def test_check_of_tokenizers(name, tmp_path, model_of):
     (tmp_path / "in").mkdir()
     for file, tensors in export.tensors.items():
         safetensors.numpy.save_file(dict(tensors), tmp_path / "in" / file)
-    sizes = ["--config.task.tokenizer.image_size=32", "--config.data.image.size=32"]
+    sizes = [
+        "--config.task.tokenizer.image_size=32",
+        "--config.data.fields.image.size=32",
+    ]
     done = import_export.bring_in(
         str(tmp_path / "in"), tmp_path / "run", family=None, overrides=sizes
     )

@@ -165,7 +165,10 @@ def test_a_converted_tokenizer_serves_data_priors_and_evaluations(tmp_path, mode
     """At the size that overrides ask for; its weights are those that priors hold."""
     export = formats.find("taming_vqgan").from_mmjax(model_of(CASES["taming_vqgan"]))
     write(export, tmp_path / "in")
-    sizes = ["--config.task.tokenizer.image_size=16", "--config.data.image.size=16"]
+    sizes = [
+        "--config.task.tokenizer.image_size=16",
+        "--config.data.fields.image.size=16",
+    ]
     run, out = tmp_path / "run", tmp_path / "tokens"
     assert cli.main(["convert", str(tmp_path / "in"), str(run), *sizes]) == 0
     source = "shapes:val?size=16&count=16"

@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from mmjax.data import image
+from mmjax.data.fields import image as image_field
+from mmjax.data.fields.base import View
 from mmjax.data.records import BrokenRecord
 from mmjax.errors import UserError
 
@@ -148,26 +150,20 @@ def test_pil_bicubic_is_what_clip_uses():
 
 def test_center_crop_and_squash():
     img = smooth(60, 120)
-    crop = image.center_crop_resize(img, 30, "bilinear")
+    crop = image.center_crop(img, 30, "bilinear")[0]
     assert crop.shape == (30, 30, 3)
     assert 60 < crop[:, 0].mean(0)[0] < 70  # starts at a quarter of the width
-    assert image.squash(img, 30, "bilinear")[0, 0, 0] < 5
+    assert image.resize(img, 30, "bilinear")[0, 0, 0] < 5
 
 
 def test_random_crops_keep_to_their_range(library):
     rng = np.random.default_rng(0)
-    views = {
-        image.random_resized_crop(smooth(), 16, rng, scale=(0.3, 1)).tobytes()
-        for _ in range(20)
-    }
+    views = {cropped(smooth(), rng, scale=(0.3, 1)).tobytes() for _ in range(20)}
     assert len(views) == 20
-    same = [
-        image.random_resized_crop(smooth(), 16, np.random.default_rng(5))
-        for _ in range(2)
-    ]
+    same = [cropped(smooth(), np.random.default_rng(5)) for _ in range(2)]
     assert (same[0] == same[1]).all()
     strip = smooth(8, 400)  # no draw fits: the centre, at the widest shape allowed
-    out = image.random_resized_crop(strip, 16, rng, scale=(1, 1), ratio=(0.9, 1.1))
+    out = cropped(strip, rng, scale=(1, 1), ratio=(0.9, 1.1))
     assert 115 < out[8, 8, 0] < 140
 
 
@@ -177,12 +173,18 @@ def test_flip():
 
 
 def test_config_views():
-    cfg = image.ImageConfig(size=32, train_scale=(1.0, 1.0), flip=True)
+    cfg = image_field.Field(size=32, train_scale=(1.0, 1.0), flip=True)
     square = smooth(32, 32)
     rng = np.random.default_rng(0)
     seen = {cfg.train(square, rng).tobytes() for _ in range(20)}
     assert seen == {square.tobytes(), image.flip(square).tobytes()}
     assert cfg.evaluate(smooth()).shape == (32, 32, 3)
+
+
+def cropped(img, rng, **ranges):
+    return image.cut(img, image.random_crop(img.shape, rng, **ranges), 16, "bilinear")[
+        0
+    ]
 
 
 @pytest.mark.parametrize(
@@ -197,4 +199,21 @@ def test_config_views():
 )
 def test_config_refuses(wrong):
     with pytest.raises(UserError):
-        image.ImageConfig(**wrong)
+        image_field.Field(**wrong)
+
+
+@pytest.mark.parametrize("mode", ["crop", "squash"])
+def test_boxes_follow_the_view(mode):
+    """A bright rectangle lies where its box says, in every view."""
+    rng = np.random.default_rng(0)
+    img = np.zeros((60, 90, 3), np.uint8)
+    img[12:40, 30:66] = 255
+    box = np.float32([[30, 12, 36, 28]])
+    field = image_field.Field(size=32, mode=mode, train_scale=(0.4, 0.9), flip=True)
+    for train in [False] + 20 * [True]:
+        view = View(train=train)
+        pixels = field.row("image", {"image": img}, rng, view)["image"]
+        [(x, y, w, h)] = view.crops["image"].boxes(box)
+        rows, columns = np.nonzero(pixels[..., 0] > 127)
+        ends = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+        np.testing.assert_allclose((x, y, x + w, y + h), ends, atol=1.01)

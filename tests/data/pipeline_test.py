@@ -1,15 +1,16 @@
 import logging
 
+import batch_fields
 import numpy as np
 import pytest
 
 from mmjax.data import pipeline
-from mmjax.data.image import ImageConfig
+from mmjax.data.fields import image
 from mmjax.data.records import BrokenRecord
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 
-CFG = ImageConfig(size=16, train_scale=(0.5, 1.0), flip=True)
+CFG = image.Field(size=16, train_scale=(0.5, 1.0), flip=True)
 
 
 class Letters:
@@ -54,7 +55,10 @@ def take(count, source=None, batch_size=8, **options):
     source = source or Numbered()
     options = {"seed": 1, "threads": 0, "max_broken": 1.0} | options
     it = pipeline.train_iterator(
-        source, Letters(), CFG, batch_size=batch_size, **options
+        source,
+        batch_fields.of(source, Letters(), CFG),
+        batch_size=batch_size,
+        **options,
     )
     try:
         return [next(it) for _ in range(count)]
@@ -130,7 +134,9 @@ def test_batch_size_only_cuts_the_stream_otherwise():
 def test_resume_is_exact_and_elastic(threads, workers):
     options = {"seed": 1, "threads": threads, "workers": workers}
     whole = take(6)
-    it = pipeline.train_iterator(Numbered(), Letters(), CFG, batch_size=8, **options)
+    it = pipeline.train_iterator(
+        Numbered(), batch_fields.of(Numbered(), Letters(), CFG), batch_size=8, **options
+    )
     assert it.get_state() == {"global_next_index": 0}
     next(it), next(it), next(it)
     state = it.get_state()
@@ -144,8 +150,7 @@ def test_resume_is_exact_and_elastic(threads, workers):
         for k in range(2):
             it = pipeline.train_iterator(
                 Numbered(),
-                Letters(),
-                CFG,
+                batch_fields.of(Numbered(), Letters(), CFG),
                 batch_size=24,
                 process_index=k,
                 process_count=2,
@@ -193,12 +198,17 @@ def test_refuses_bad_batches_and_missing_captions():
         take(1, batch_size=3, process_count=4)
 
     class Silent(Numbered):
-        def texts(self):
-            return iter(())
+        def __getitem__(self, i):
+            return super().__getitem__(i) | {"text": []}
 
-    with pytest.raises(UserError, match="numbered has no captions.*template="):
+    wanted = "of numbered have image, key, and no tokens.*text.*template="
+    with pytest.raises(UserError, match=wanted):
         take(1, Silent())
-    batch = next(pipeline.train_iterator(Silent(), None, CFG, batch_size=2, seed=0))
+    batch = next(
+        pipeline.train_iterator(
+            Silent(), batch_fields.of(Silent(), None, CFG), batch_size=2, seed=0
+        )
+    )
     assert "tokens" not in batch
 
 
@@ -206,7 +216,12 @@ def test_refuses_bad_batches_and_missing_captions():
 def test_eval_batches_are_in_order_and_padded(threads):
     source = Numbered(labels=("even", "odd"))
     batches = list(
-        pipeline.eval_batches(source, Letters(), CFG, batch_size=8, threads=threads)
+        pipeline.eval_batches(
+            source,
+            batch_fields.of(source, Letters(), CFG),
+            batch_size=8,
+            threads=threads,
+        )
     )
     assert len(batches) == 3
     rows = join(batches)
@@ -220,7 +235,9 @@ def test_eval_batches_are_in_order_and_padded(threads):
 
 def test_eval_masks_broken_records(caplog):
     source = Numbered(broken=(2,))
-    [batch] = pipeline.eval_batches(source, None, CFG, batch_size=32)
+    [batch] = pipeline.eval_batches(
+        source, batch_fields.of(source, None, CFG), batch_size=32
+    )
     assert "tokens" not in batch and "label" not in batch
     assert batch["_mask"].sum() == 22 and batch["_mask"][2] == 0
     assert batch["_broken"].tolist() == [int(i == 2) for i in range(32)]
@@ -232,8 +249,10 @@ def test_bundle_trains_from_tar_shards(bundle):
 
     source = open_source(f"webdataset:{bundle}/flickr8k/flickr8k-dev-*.tar")
     tokenizer = tokenizers.build({"kind": "bytes", "context": 40})
-    cfg = ImageConfig(size=32)
-    it = pipeline.train_iterator(source, tokenizer, cfg, batch_size=32, seed=0)
+    cfg = image.Field(size=32)
+    it = pipeline.train_iterator(
+        source, batch_fields.of(source, tokenizer, cfg), batch_size=32, seed=0
+    )
     batch = next(it)
     it.close()
     every = {" ".join(t.split()).lower() for t in source.texts()}

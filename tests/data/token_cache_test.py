@@ -5,17 +5,18 @@ import dataclasses
 import json
 import multiprocessing
 
+import batch_fields
 import numpy as np
 import pytest
 
 from mmjax.data import pipeline, records, token_cache, tokenizers
-from mmjax.data.image import ImageConfig
+from mmjax.data.fields import image, tokens
 from mmjax.data.records import BrokenRecord
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 
 STAGE1 = token_cache.Stage1(fingerprint="0123456789abcdef", grid=4, vocab_size=256)
-CFG = ImageConfig(size=16, mode="squash", train_scale=(1.0, 1.0))
+CFG = image.Field(size=16, mode="squash", train_scale=(1.0, 1.0))
 SPEC = "shapes:train?size=16&count=50"
 
 
@@ -98,7 +99,9 @@ def test_tokens_above_65535(tmp_path):
 def batches(source, count=14, **options):
     tokenizer = tokenizers.build({"kind": "bytes", "context": 48})
     options = {"batch_size": 8, "seed": 4, "threads": 0, "max_broken": 1.0} | options
-    running = pipeline.train_iterator(source, tokenizer, CFG, **options)
+    running = pipeline.train_iterator(
+        source, batch_fields.of(source, tokenizer, CFG), **options
+    )
     try:
         return [next(running) for _ in range(count)]
     finally:
@@ -124,7 +127,7 @@ def test_what_tokens_cannot_show_is_refused(tmp_path, more):
     cache = open_source(f"tokens:{tmp_path / 'c'}")
     cfg = dataclasses.replace(CFG, **more)
     with pytest.raises(UserError, match="neither cropped nor flipped"):
-        pipeline.train_iterator(cache, None, cfg, batch_size=8, seed=0)
+        tokens.Field().check("image_tokens", {"image": cfg}, cache)
 
 
 def test_evaluation_batches(tmp_path):
@@ -132,7 +135,8 @@ def test_evaluation_batches(tmp_path):
     write(tmp_path / "c", source, max_broken=0.5)
     cache = open_source(f"tokens:{tmp_path / 'c'}")
     both = [
-        list(pipeline.eval_batches(s, None, CFG, batch_size=8)) for s in (source, cache)
+        list(pipeline.eval_batches(s, batch_fields.of(s, None, CFG), batch_size=8))
+        for s in (source, cache)
     ]
     for live, cached in zip(*both, strict=True):
         assert "image" not in cached
@@ -143,7 +147,8 @@ def test_evaluation_batches(tmp_path):
         np.testing.assert_array_equal(live["_broken"], cached["_broken"])
     empty = Holed(cache, holes=range(50))  # a batch without one good record
     empty.stage1 = cache.stage1
-    [first, *_] = pipeline.eval_batches(empty, None, CFG, batch_size=8)
+    cached = batch_fields.of(cache, None, CFG)
+    [first, *_] = pipeline.eval_batches(empty, cached, batch_size=8)
     assert first["image_tokens"].shape == (8, 16) and not first["_mask"].any()
 
 
@@ -225,7 +230,7 @@ def test_the_same_again_does_nothing(tmp_path):
         ),
         ({"source": open_source(SPEC + "&seed=1")}, "source.fingerprint"),
         (
-            {"image_cfg": ImageConfig(size=16, mode="crop")},
+            {"image_cfg": image.Field(size=16, mode="crop")},
             "image.mode squash, not crop",
         ),
     ],

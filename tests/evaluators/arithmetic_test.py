@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmjax.data import pipeline
-from mmjax.data.image import ImageConfig
+from mmjax.data.fields import image
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.evaluators import arithmetic
@@ -123,7 +123,7 @@ def test_backgrounds_of_drawn_scenes(make_env):
     source = open_source("shapes:val?size=16&count=300&objects=1")
     env = dataclasses.replace(
         make_env(batch_size=50),
-        image_cfg=ImageConfig(size=16, mode="squash"),
+        image_cfg=image.Field(size=16, mode="squash"),
         eval_batches=pipeline.eval_batches,
     )
     rng = np.random.default_rng(0)

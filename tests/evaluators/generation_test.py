@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from mmjax.data import pipeline, tokenizers
-from mmjax.data.image import ImageConfig
+from mmjax.data.fields import image
 from mmjax.data.records import BrokenRecord
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.evaluators import Env, Network, build, generation
 
-CFG = ImageConfig(size=32, mode="squash")
+CFG = image.Field(size=32, mode="squash")
 SPEC = "shapes:val?size=32&count=9"
 TRAIN = "shapes:train?size=32&count=40"
 VARS = {}
@@ -218,7 +218,7 @@ def test_check_finds_what_cannot_be_judged():
         checked(make_env(tokenizer=None))
     with pytest.raises(UserError, match="no predict function 'sample'"):
         checked(make_env(predict={}))
-    small = make_env(image_cfg=ImageConfig(size=16))
+    small = make_env(image_cfg=image.Field(size=16))
     with pytest.raises(UserError, match=r"image \(8, 1, 16, 16, 3\), gives \(8, 1, 32"):
         checked(small)
     no_scene = Holed(open_source(SPEC), drop=("scene",))

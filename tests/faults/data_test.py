@@ -33,7 +33,7 @@ print("ready", flush=True)
 token_cache.write(
     open_source("shapes:train?size=16&count=480"), encode, pathlib.Path(sys.argv[1]),
     stage1=token_cache.Stage1("0123456789abcdef", 4, 256),
-    image_cfg=image.ImageConfig(size=16, mode="squash", train_scale=(1.0, 1.0)),
+    image_cfg=image_field.Field(size=16, mode="squash", train_scale=(1.0, 1.0)),
     batch_size=16, shard=48,
     progress=lambda done, total: print("rows", done, flush=True),
 )

@@ -21,7 +21,7 @@ SCENES = "shapes:val?size=16&count=3"
 def prior(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("run") / "prior"
     given = ["--config.steps=2", "--config.optim.ema=0.0"]
-    given += [f"--config.{k}.context=96" for k in ("task", "data.tokenizer")]
+    given += [f"--config.{k}.context=96" for k in ("task", "data.fields.tokens")]
     cfg = config.load("configs/prior.py:tiny", given)
     cfg.evals = {}
     cfg.evals["drawn"] = {"type": "generation", "source": SCENES, "candidates": 2}

@@ -1,5 +1,6 @@
 """The classifier's loss against numpy, its rows without a class, and learning."""
 
+import batch_fields
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import scipy.special
 
 from mmjax.data import pipeline
-from mmjax.data.image import ImageConfig
+from mmjax.data.fields import image
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.state import Ctx, TrainState
@@ -71,8 +72,10 @@ def test_refuses():
         make(classes=1)
     with pytest.raises(UserError, match="smoothing is 1"):
         make(smoothing=1.0)
-    with pytest.raises(UserError, match="image_size 32, the model 16"):
-        make().check({"image_size": 32})
+    with pytest.raises(
+        UserError, match="image.size is 32, and the model takes images of 16"
+    ):
+        make().check({"image": {"shape": (32, 32, 3)}, "label": {}})
     rows = {"image": batch([0, 1])["image"]}
     variables = jax.eval_shape(make().init, jax.random.key(0), rows)
     with pytest.raises(UserError, match="no labels"):
@@ -81,8 +84,10 @@ def test_refuses():
 
 def test_learns_classes_of_shapes():
     source = open_source("shapes:train?size=16&count=64&objects=1")
-    cfg = ImageConfig(size=16, mode="squash", train_scale=(1.0, 1.0))
-    [rows] = pipeline.eval_batches(source, None, cfg, batch_size=64)
+    cfg = image.Field(size=16, mode="squash", train_scale=(1.0, 1.0))
+    [rows] = pipeline.eval_batches(
+        source, batch_fields.of(source, None, cfg), batch_size=64
+    )
     task = make(classes=64)
     assert isinstance(task, classifier.Task)
     rows = {k: rows[k] for k in ("image", "label")}

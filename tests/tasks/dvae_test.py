@@ -1,5 +1,6 @@
 """The dVAE's loss from its parts, its schedules, its alarm, and learning."""
 
+import batch_fields
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +8,7 @@ import optax
 import pytest
 
 from mmjax.data import pipeline
-from mmjax.data.image import ImageConfig
+from mmjax.data.fields import image
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.losses import categorical
@@ -229,8 +230,10 @@ def test_refuses():
         make(temperature=0.0)
     with pytest.raises(UserError, match="kl_steps is -1: use 0 or more"):
         make(kl_steps=-1)
-    with pytest.raises(UserError, match="image_size 32, the tokenizer 16"):
-        make().check({"image_size": 32})
+    with pytest.raises(
+        UserError, match="image.size is 32, and the model takes images of 16"
+    ):
+        make().check({"image": {"shape": (32, 32, 3)}})
     other = {"kind": "vqvae", "image_size": 16, "vocab_size": 8}
     with pytest.raises(UserError, match="'vqvae': this task trains 'dvae'"):
         base.build({"name": "dvae", "tokenizer": other})
@@ -238,8 +241,10 @@ def test_refuses():
 
 def test_learns_scenes():
     source = open_source("shapes:train?size=16&count=64&objects=1")
-    cfg = ImageConfig(size=16, mode="squash", train_scale=(1.0, 1.0))
-    [rows] = pipeline.eval_batches(source, None, cfg, batch_size=64)
+    cfg = image.Field(size=16, mode="squash", train_scale=(1.0, 1.0))
+    [rows] = pipeline.eval_batches(
+        source, batch_fields.of(source, None, cfg), batch_size=64
+    )
     rows = {"image": rows["image"]}
     task = make(kl_steps=0, kl_weight=1.0, temperature=0.5, temperature_steps=100)
     made, tx = jax.jit(task.init)(jax.random.key(0), rows), optax.adam(5e-3)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mmjax import schema
+from mmjax.data import fields
 from mmjax.errors import UserError
 from mmjax.sampling import autoregressive
 from mmjax.sampling.autoregressive import Sampling
@@ -307,21 +308,25 @@ def test_bad_fields_are_named(fields: dict, message: str):
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        (dict(image_size=32), "image_size 32, the model 16: set config.task.stage1"),
-        (dict(vocab_size=31), "vocab_size 31, the model 30: set config.task.vocab"),
-        (dict(context=5), "context 5, the model 6: set config.task.context to 5"),
+        (dict(size=32), "size is 32, and .* of 16: set config.task.stage1.image_size"),
+        (dict(ids=31), "31 ids .*the model 30: set config.task.vocab_size to 31"),
+        (dict(length=5), "context of 5, .* 6: set config.task.context to 5"),
     ],
 )
 def test_data_that_do_not_fit_are_named(facts: dict, message: str):
-    fit = dict(image_size=SIZE, vocab_size=WORDS, context=CONTEXT)
-    task().check(fit)
+    def spec(size=SIZE, ids=WORDS, length=CONTEXT):
+        tokens = {"shape": (length,), "vocab_size": ids}
+        return {"image": {"shape": (size, size, 3)}, "tokens": tokens}
+
+    task().check(spec())
     with pytest.raises(UserError, match=message):
-        task().check(fit | facts)
+        task().check(spec(**facts))
 
 
 def test_data_without_text_are_refused():
-    with pytest.raises(UserError, match="no text"):
-        task().check(dict(image_size=SIZE))
+    images = fields.build({"image": {"kind": "image", "size": SIZE}})
+    with pytest.raises(UserError, match="data.fields has no tokens, which is read"):
+        fields.declared(images, task().reads)
 
 
 def test_presets_hold_the_papers_numbers():

@@ -215,6 +215,8 @@ def test_another_kind_of_tokenizer_is_told():
 
 
 def test_data_of_another_size_are_told():
-    with pytest.raises(UserError, match="image_size 32, the tokenizer 16"):
-        task_of().check({"image_size": 32})
-    task_of().check({"image_size": 16})
+    with pytest.raises(
+        UserError, match="image.size is 32, and the model takes images of 16"
+    ):
+        task_of().check({"image": {"shape": (32, 32, 3)}})
+    task_of().check({"image": {"shape": (16, 16, 3)}})

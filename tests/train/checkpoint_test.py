@@ -232,11 +232,3 @@ def test_checkpoints_without_sums_are_taken(copy):
     file = copy / "checkpoints/3/data/metadata"
     file.write_text(json.dumps(json.loads(file.read_text())[0]))
     assert check(copy) == 3
-
-
-def test_a_damaged_run_json_is_said_so(tmp_path):
-    checkpoint.write_run(tmp_path, {"config": {}})
-    assert checkpoint.read_run(tmp_path) == {"config": {}}
-    (tmp_path / checkpoint.RUN).write_text('{"config": {')
-    with pytest.raises(UserError, match="run.json is damaged"):
-        checkpoint.read_run(tmp_path)

@@ -9,7 +9,7 @@ from mmjax.train import config
 
 FILE = """
 from ml_collections import ConfigDict
-from mmjax_configs import neighbour
+from configs import neighbour
 
 def get_config(arg=""):
     if arg not in ("", "small"):

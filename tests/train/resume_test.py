@@ -132,7 +132,7 @@ def test_full_disk_is_one_message_and_keeps_what_was_saved(tmp_path: pathlib.Pat
     [
         ("--config.task.act=gelu", "config.task.act was quick_gelu"),
         ("--config.batch_size=32", "config.batch_size was 16"),
-        ("--config.data.tokenizer.vocab_size=519", "tokenizer"),
+        ("--config.data.fields.tokens.vocab_size=519", "tokenizer"),
     ],
 )
 def test_resume_of_another_run_is_refused(whole, override: str, what: str):

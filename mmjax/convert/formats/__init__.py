@@ -27,6 +27,8 @@ from mmjax.convert.name_table import Table, UnknownLayout, listed
 from mmjax.convert.read import Source
 from mmjax.errors import UserError
 
+__path__ = pkgutil.extend_path(__path__, __name__)
+
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -34,7 +36,7 @@ Arrays = Mapping[str, np.ndarray]
 class Model:
     """A model of ours, on its way in or out.
 
-    task, image: `config.task` and `config.data.image`. tokenizer: what
+    task, image: `config.task` and `config.data.fields.image`. tokenizer: what
     `data.text.Tokenizer.to_json` gives, or None where there is no text. arrays: by
     path, unrolled, `params/...` and the extra collections (`batch_stats/...`). kept:
     what the format carries and ours does not, so that it can be written again.

@@ -136,7 +136,7 @@ def to_mmjax(source: Source) -> formats.Model:
 
 
 def preprocessing(source: Source, size: int) -> tuple[dict[str, Any], tuple, tuple]:
-    """(config.data.image, mean, std) of preprocessor_config.json; CLIP's without one.
+    """(the image field, mean, std) of preprocessor_config.json; CLIP's without one.
 
     Raises UserError for steps that ours have not.
     """
@@ -218,7 +218,7 @@ def numbers(tower: Any) -> dict[str, Any]:
 
 
 def processor(model: formats.Model, kind: str) -> dict[str, Any]:
-    """preprocessor_config.json of `config.data.image` and the task's mean and std."""
+    """preprocessor_config.json of the image field and the task's mean and std."""
     size, squash = model.image["size"], model.image["mode"] == "squash"
     whole = {"height": size, "width": size}
     return {

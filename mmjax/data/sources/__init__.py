@@ -20,6 +20,8 @@ from mmjax.data.records import Source
 from mmjax.data.sources import views
 from mmjax.errors import UserError
 
+__path__ = pkgutil.extend_path(__path__, __name__)
+
 _INNER = ("encoded", "table", "views")  # parts of sources, not kinds
 _SPLIT = re.compile(r"\?(?=[A-Za-z_]\w*=)")  # so that a glob may hold a `?`
 _NEXT = re.compile(r"&(?=[A-Za-z_]\w*=)")  # so that a template may hold an `&`

@@ -1,6 +1,5 @@
 """The card of a result: what was measured, exactly enough to measure it again."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,10 +54,8 @@ def write(
 
 
 def preprocessing(image_cfg: Any) -> Any:
-    """The image config as plain values, but for what only training uses."""
-    values = dataclasses.asdict(image_cfg)
-    used = [k for k in values if not k.startswith("train_") and k != "flip"]
-    return {k: values[k] for k in used}
+    """What an evaluation view of an image is made by."""
+    return {key: getattr(image_cfg, key) for key in ("size", "method", "mode")}
 
 
 def tokenizer(tokenizer: Any) -> dict[str, Any] | None:

@@ -3,11 +3,12 @@
 import collections
 import time
 
+import batch_fields
 import numpy as np
 import pytest
 
 from mmjax.data import pipeline, tokenizers
-from mmjax.data.image import ImageConfig
+from mmjax.data.fields import image
 from mmjax.data.sources import open_source
 from mmjax.data.tokenizers import base, bpe
 from mmjax.data.tokenizers import merges as merges_lib
@@ -140,11 +141,15 @@ def test_rates_and_kinds_are_checked():
     assert same == tokenizers.build({**spec, "dropout": 0.0}, CAPTIONS).fingerprint()
 
 
-def rows(tokenizer, count=3, **options):
+def rows(tokenizer, count=3, dropout=0.0, **options):
     source = open_source("shapes:train?size=16&count=40")
-    cfg = ImageConfig(size=16, train_scale=(1.0, 1.0))
+    cfg = image.Field(size=16, train_scale=(1.0, 1.0))
     options = {"batch_size": 8, "seed": 3, "threads": 0} | options
-    running = pipeline.train_iterator(source, tokenizer, cfg, **options)
+    running = pipeline.train_iterator(
+        source,
+        batch_fields.of(source, tokenizer, cfg, tokenizer="bpe", dropout=dropout),
+        **options,
+    )
     try:
         batches = [next(running) for _ in range(count)]
     finally:
@@ -170,7 +175,9 @@ def test_training_rows_drop_by_their_own_generator():
 def test_evaluation_never_drops():
     source = open_source("shapes:val?size=16&count=8")
     tokenizer = bpe.train_bpe(source.texts(), 600, context=40)
-    cfg = ImageConfig(size=16)
-    [batch] = pipeline.eval_batches(source, tokenizer, cfg, batch_size=8)
+    cfg = image.Field(size=16)
+    [batch] = pipeline.eval_batches(
+        source, batch_fields.of(source, tokenizer, cfg), batch_size=8
+    )
     texts = [source[i]["text"][0] for i in range(8)]
     np.testing.assert_array_equal(batch["tokens"], tokenizer.encode(texts)[0])

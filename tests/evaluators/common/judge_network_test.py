@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmjax.data import tokenizers
-from mmjax.data.image import ImageConfig
+from mmjax.data.fields import image
 from mmjax.errors import UserError
 from mmjax.evaluators import Env, Network
 from mmjax.evaluators.common import judge_network
@@ -29,7 +29,7 @@ def run():
         fingerprint="f",
         predict={"features": features, "embed_text": embed_text},
         tokenizer=tokenizers.build({"kind": "bytes", "context": 6}),
-        image_cfg=ImageConfig(size=8, mode="squash"),
+        image_cfg=image.Field(size=8, mode="squash"),
         batch_size=4,
     )
     object.__setattr__(made, "calls", calls)

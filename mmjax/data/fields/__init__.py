@@ -1,0 +1,262 @@
+"""Fields: the named parts of a batch, each made of one value of a record.
+
+    fields = build({"image": {"kind": "image"}, "tokens": {"kind": "text"}})
+    fields = open_fields(fields, lambda: source, {})  # a tokenizer is trained
+    batch = encode(fields, "tokens", ["a red star"])
+
+The kind is a module here, found by its name, with a dataclass `Field`; a new kind is a
+new file and nothing else. A field called NAME gives the arrays NAME, NAME_mask and so
+on; one that is optional also gives NAME_present.
+
+What a task or an evaluator reads is written as names: `image` is needed, `label?` is
+taken where the records have it, `image|image_tokens` is the first of them that they
+have.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmjax import schema
+from mmjax.data import records
+from mmjax.data.fields.base import Arrays, Field, View, place
+from mmjax.data.records import BrokenRecord, Record, Source
+from mmjax.errors import UserError
+
+__path__ = pkgutil.extend_path(__path__, __name__)  # other distributions may hold kinds
+Fields = dict[str, Field]
+_INNER = ("base",)  # parts of fields, not kinds
+_LOOKED_AT = 8  # records of a source that say what its records have
+
+
+def kinds() -> list[str]:
+    """The names of all kinds."""
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in names if name not in _INNER and name[0] != "_")
+
+
+def kind(name: str, where: str) -> type[Field]:
+    """The dataclass of a kind; UserError with the nearest name where there is none."""
+    if name not in kinds():
+        raise UserError(f"{where}: no kind {name!r}{schema.suggest(name, kinds())}")
+    return importlib.import_module(f"{__name__}.{name}").Field
+
+
+def build(config: Mapping[str, Any]) -> Fields:
+    """The fields of `config.data.fields`, in the order of their names.
+
+    Raises:
+      UserError: an unknown kind or option, or two fields that give one array.
+    """
+    fields: Fields = {}
+    keys: dict[str, str] = {}
+    for name in sorted(config):
+        options = {key: config[name][key] for key in config[name]}
+        where = place(name)
+        if not name.isidentifier():
+            raise UserError(f"{where}: a field's name is letters, digits and _")
+        if "kind" not in options:
+            raise UserError(f"{where} has no kind: use one of {', '.join(kinds())}")
+        cls = kind(str(options.pop("kind")), where)
+        fields[name] = schema.from_mapping(cls, options, where)
+        for key in (name, f"{name}_mask", f"{name}_present"):
+            if key in keys:
+                raise UserError(f"{where} and {place(keys[key])} both give {key!r}")
+            keys[key] = name
+    return fields
+
+
+def open_fields(
+    fields: Fields, source: Callable[[], Source], saved: Mapping[str, Any]
+) -> Fields:
+    """The fields with all that they take from the data, or from a checkpoint.
+
+    Args:
+      source: opens the training records; called only where a field needs to look.
+      saved: what `save` gave.
+    """
+    opened = {}
+    for name, field in fields.items():
+        if name in saved:
+            opened[name] = field.restored(saved[name])
+        elif type(field).open is not Field.open:
+            opened[name] = field.open(name, source())
+        else:
+            opened[name] = field
+    return opened
+
+
+def save(fields: Fields) -> dict[str, Any]:
+    """What of the fields travels with a checkpoint, as JSON."""
+    saved = {name: field.saved() for name, field in fields.items()}
+    return {name: value for name, value in saved.items() if value is not None}
+
+
+def spec(fields: Fields) -> dict[str, dict[str, Any]]:
+    """What `Task.check` sees of each field: kind, shape, dtype, its kind's facts."""
+    out = {}
+    for name, field in fields.items():
+        shape, dtype = field.shapes(name)[name]
+        named = {"kind": type(field).__module__.rpartition(".")[2]}
+        out[name] = {**named, "shape": shape, "dtype": dtype, **field.facts(name)}
+    return out
+
+
+def only(fields: Fields, kind_name: str) -> Field | None:
+    """The one field of a kind, or None; of several, the first in order of names."""
+    cls = kind(kind_name, "fields")
+    return next((field for field in fields.values() if type(field) is cls), None)
+
+
+def shapes(fields: Fields) -> dict[str, tuple[tuple[int, ...], str]]:
+    """The arrays of a row of all fields: key -> (shape, dtype)."""
+    out = {}
+    for name, field in fields.items():
+        out |= field.shapes(name)
+        if field.optional:
+            out[f"{name}_present"] = ((), "bool")
+    return out
+
+
+# -- which fields a batch has ------------------------------------------------------
+def declared(fields: Fields, reads: Iterable[str]) -> Fields:
+    """The fields that `reads` names, by the config alone: of `a|b` the first there is.
+
+    Raises:
+      UserError: a name that the config has no field of.
+    """
+    chosen = {}
+    for name in reads:
+        options = name.removesuffix("?").split("|")
+        known = [option for option in options if option in fields]
+        if known:
+            chosen[known[0]] = fields[known[0]]
+        elif not name.endswith("?"):
+            raise UserError(
+                f"config.data.fields has no {' or '.join(options)}, which is read: add "
+                f"it, {place(options[0])} = dict(kind=...); there are: "
+                f"{', '.join(fields) or 'none'}"
+            )
+    return dict(sorted(chosen.items()))
+
+
+def choose(fields: Fields, source: Source, reads: Iterable[str]) -> Fields:
+    """The fields that `reads` names and the source's records have, in order of names.
+
+    Raises:
+      UserError: records lack a field that is needed and not optional, or none of the
+        first records fits it. The message lists what they have.
+    """
+    chosen: Fields = {}
+    record, _ = records.next_good(source, 0)
+    for name in reads:
+        options = name.removesuffix("?").split("|")
+        known = {option: fields[option] for option in options if option in fields}
+        there = [o for o, field in known.items() if field.value(o, record) is not None]
+        there = there or [o for o, field in known.items() if field.optional]
+        if there:
+            chosen[there[0]] = fields[there[0]]
+        elif not name.endswith("?"):
+            declared(fields, [name])
+            wanted = " or ".join(f"{o} (of {f.reads(o)!r})" for o, f in known.items())
+            has = ", ".join(key for key, value in record.items() if _some(value))
+            hint = ""
+            if any(field.reads(option) == "text" for option, field in known.items()):
+                hint = (
+                    ": name the captions' field with text=, or make captions of class "
+                    "names with template=, such as template=a photo of a {}."
+                )
+            raise UserError(
+                f"records of {source.name} have {has}, and no {wanted}{hint}"
+            )
+    return dict(sorted(chosen.items()))
+
+
+def _some(value: Any) -> bool:
+    return not (isinstance(value, list | tuple) and not value)
+
+
+def check(chosen: Fields, fields: Fields, source: Source) -> None:
+    """Raises UserError where training could not begin.
+
+    Args:
+      chosen: the fields of a batch. Some of the source's first records must fit each.
+      fields: all fields of the config.
+    """
+    for name, field in chosen.items():
+        field.check(name, fields, source)
+        failure: BrokenRecord | None = None
+        for i in range(min(len(source), _LOOKED_AT)):
+            try:
+                row({name: field}, source[i], None, View(train=False, index=i))
+                break
+            except BrokenRecord as error:
+                failure = failure or error
+        else:
+            raise UserError(f"{source.name}: {failure}")
+
+
+# -- rows and batches -------------------------------------------------------------
+def row(fields: Fields, record: Record, rng: Any, view: View) -> dict[str, Any]:
+    """A record as a row: NAME -> what its `collate` takes, and NAME_present.
+
+    Raises:
+      BrokenRecord: the record lacks a value, or one does not fit its field.
+    """
+    out: dict[str, Any] = {}
+    for name in sorted(fields, key=lambda name: fields[name].AFTER):
+        field = fields[name]
+        present = field.value(name, record) is not None
+        if not present and not field.optional:
+            has = ", ".join(key for key, value in record.items() if _some(value))
+            reason = f"it has no {field.reads(name)!r} for {place(name)}, only {has}"
+            raise BrokenRecord(f"record {record.get('key', view.index)}", reason)
+        if view.train and field.drop and rng.random() < field.drop:
+            present = False
+        out[name] = field.row(name, record, rng, view) if present else field.blank(name)
+        if field.optional:
+            out[f"{name}_present"] = present
+    return out
+
+
+def blank(fields: Fields) -> dict[str, Any]:
+    """The row of a record that has none of the fields."""
+    out: dict[str, Any] = {}
+    for name, field in fields.items():
+        out[name] = field.blank(name)
+        if field.optional:
+            out[f"{name}_present"] = False
+    return out
+
+
+def collate(fields: Fields, rows: Sequence[Mapping[str, Any]]) -> Arrays:
+    """Rows as the arrays of a batch."""
+    out: Arrays = {}
+    for name, field in fields.items():
+        out |= field.collate(name, [row[name] for row in rows])
+        if field.optional:
+            out[f"{name}_present"] = np.array([row[f"{name}_present"] for row in rows])
+    return out
+
+
+def example(fields: Fields, rows: int = 2) -> Arrays:
+    """Blank rows, to make shapes from."""
+    return collate(fields, [blank(fields)] * rows)
+
+
+def encode(fields: Fields, name: str, values: Sequence[Any]) -> Arrays:
+    """Values that are no record's, such as prompts, as arrays of field `name`.
+
+    The evaluation view. Raises UserError where a value does not fit the field.
+    """
+    field, view = fields[name], View(train=False)
+    try:
+        cells = [field.row(name, {field.reads(name): v}, None, view) for v in values]
+    except BrokenRecord as error:
+        raise UserError(error.reason) from error
+    return field.collate(name, cells)

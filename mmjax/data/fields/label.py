@@ -1,0 +1,45 @@
+"""A class by its number."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from mmjax.data.fields import base
+from mmjax.data.records import Record, Source
+
+
+@dataclasses.dataclass(frozen=True)
+class Field(base.Field):
+    """Gives NAME int32 (), the index into the training source's class names.
+
+    -1 where a record has no class. `class_names` are the source's, once it is open.
+    """
+
+    class_names = ()
+
+    def shapes(self, name: str) -> base.Shapes:
+        return {name: ((), "int32")}
+
+    def row(self, name: str, record: Record, rng: Any, view: base.View) -> Any:
+        return {name: np.int32(self.value(name, record))}
+
+    def blank(self, name: str) -> base.Arrays:
+        return {name: np.int32(-1)}
+
+    def gather(self, name: str, values: np.ndarray, *, train: bool) -> base.Arrays:
+        return {name: values.astype(np.int32)}
+
+    def facts(self, name: str) -> dict[str, Any]:
+        return {"class_names": tuple(self.class_names)}
+
+    def open(self, name: str, source: Source) -> Field:
+        return self.bound(class_names=tuple(source.class_names))
+
+    def saved(self) -> list[str]:
+        return list(self.class_names)
+
+    def restored(self, saved: list[str]) -> Field:
+        return self.bound(class_names=tuple(saved))
