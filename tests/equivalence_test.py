@@ -16,7 +16,7 @@ import mmjax_configs as configs
 from mmjax import parallel, tree
 from mmjax.state import TrainState
 from mmjax.tasks import base
-from mmjax.train import optim, step
+from mmjax.train import optim, update
 from mmjax_configs import clip as clip_config
 
 LAYOUTS = {
@@ -111,7 +111,7 @@ def _batches(
 
 @functools.cache
 def _initial(task_name: str) -> tuple:
-    """(optimizer, host state at step 0), the same for every layout."""
+    """(optimizer config, host state at step 0), the same for every layout."""
     task, batch = base.build(TASKS[task_name]), _batches(1, *_sizes(task_name))[0]
     variables = jax.device_get(jax.jit(task.init)(jax.random.key(0), batch))
     # Batch norm over eight rows is ill-conditioned: small steps keep rounding small.
@@ -126,7 +126,7 @@ def _initial(task_name: str) -> tuple:
         ema=None,
         rng=None,  # a key is donated with the state, so each layout makes its own
     )
-    return tx, state
+    return sgd, state
 
 
 @functools.cache
@@ -135,16 +135,13 @@ def _trained(task_name: str, layout_name: str) -> dict[str, np.ndarray]:
     task = base.build(TASKS[task_name])
     cfg, devices = LAYOUTS[layout_name]
     layout = parallel.Layout(cfg, jax.devices()[:devices])
-    tx, state = _initial(task_name)
+    sgd, state = _initial(task_name)
+    batches = _batches(5, *_sizes(task_name))
+    made = update.build(task, sgd, layout, steps=5, batch=batches[0])
     state = state.replace(rng=jax.random.key(1))
     state = jax.device_put(state, layout.shardings(state))
-    run = layout.compile_step(
-        functools.partial(
-            step.train_step, task, tx, axis=layout.axis, rows=layout.row_sharding
-        ),
-        state,
-    )
-    for batch in _batches(5, *_sizes(task_name)):
+    run = layout.compile_step(made.step, state)
+    for batch in batches:
         state, metrics = run(state, layout.load(batch))
     assert np.isfinite(float(metrics["loss"]))
     found = jax.device_get({"params": state.vars.params, "extra": state.vars.extra})

@@ -199,7 +199,7 @@ def _section(config: ConfigDict, above: Iterable[str]) -> dict[str, Any]:
 
 
 def _plugin(config: ConfigDict, place: tuple[str, ...]) -> type | None:
-    """The dataclass of a section that names its module: the task, an evaluator."""
+    """The dataclass of a section whose place or `kind` says it: task, field, group."""
     if place == ("task",):
         name, attribute = f"mmjax.tasks.{config.task.name}", "Task"
     elif place[0] == "evals" and len(place) == 2:
@@ -209,6 +209,8 @@ def _plugin(config: ConfigDict, place: tuple[str, ...]) -> type | None:
     elif place[:2] == ("data", "fields") and len(place) == 3:
         name = f"mmjax.data.fields.{config.data.fields[place[2]].kind}"
         attribute = "Field"
+    elif place[:2] == ("optim", "groups") and len(place) == 3:
+        name, attribute = "mmjax.train.optim", "GroupConfig"
     else:
         return None
     try:

@@ -13,7 +13,8 @@ from mmjax import parallel
 from mmjax.errors import UserError
 from mmjax.state import TrainState, Vars
 from mmjax.tasks import base
-from mmjax.train import optim, step
+from mmjax.train import optim
+from mmjax.train import step as step_lib
 
 PyTree = Any
 
@@ -43,15 +44,16 @@ class Update:
             rng=jax.random.fold_in(key, 1),
         )
 
-    def abstract(self, key: jax.Array, batch: PyTree) -> TrainState:
+    def abstract(self, batch: PyTree) -> TrainState:
         """Shapes with shardings of a state."""
+        key = jax.random.key(0)
         return self.layout.abstract(jax.eval_shape(self.init, key, batch))
 
     @functools.cached_property
     def step(self) -> Callable:
         """step(state, batch) -> (state, metrics), for `Layout.compile_step`."""
         return functools.partial(
-            step.train_step,
+            step_lib.train_step,
             self.task,
             self.tx,
             axis=self.layout.axis,
@@ -77,9 +79,7 @@ def build(
       batch: arrays or their shapes, to make the variables' shapes from.
     """
     shapes = jax.eval_shape(task.init, jax.random.key(0), batch)
-    whole = task.couples_rows and (
-        not hasattr(task, "embed") or hasattr(task, "grads")
-    )
+    whole = task.couples_rows and (not hasattr(task, "embed") or hasattr(task, "grads"))
     tx, rates, cfg = optim.make(config, steps, shapes.params, couples_rows=whole)
     if cfg.name == "lbfgs" and hasattr(task, "grads"):
         raise UserError(
