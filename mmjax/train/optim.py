@@ -193,7 +193,13 @@ def _lbfgs(cfg: OptimConfig, params: PyTree) -> optax.GradientTransformation:
         raise UserError(
             "config.optim.name is lbfgs, but this task has no parameters: use sgd"
         )
-    return optax.lbfgs()
+    tx = optax.lbfgs()
+
+    def init(params: PyTree) -> PyTree:
+        # Its counters start as Python numbers: the second step would compile again.
+        return jax.tree.map(lambda x: x.astype(x.dtype), tx.init(params))
+
+    return optax.GradientTransformationExtraArgs(init, tx.update)
 
 
 def _scale_by_path(rules: tuple) -> optax.GradientTransformation:
