@@ -21,9 +21,13 @@ GRAD_SQ = "_grad_sq"  # per-tensor squared gradient norms, in tree order
 
 
 def _grads(task: Any, variables: Vars, batch: PyTree, ctx: Ctx) -> tuple:
-    """(gradients, new extra, metrics with `loss`) of one (micro-)batch."""
+    """(gradients, new extra, metrics with `loss`) of one (micro-)batch.
+
+    `extra` is that of all devices, gradients and metrics are of this one.
+    """
     if hasattr(task, "grads"):
-        return task.grads(variables, batch, ctx)
+        grads, extra, metrics = task.grads(variables, batch, ctx)
+        return grads, _shared(extra, ctx), metrics
 
     def loss_fn(params: PyTree) -> tuple:
         loss, (extra, metrics) = task.loss(
@@ -32,7 +36,14 @@ def _grads(task: Any, variables: Vars, batch: PyTree, ctx: Ctx) -> tuple:
         return loss, (extra, {"loss": loss, **metrics})
 
     grads, (extra, metrics) = jax.grad(loss_fn, has_aux=True)(variables.params)
-    return grads, extra, metrics
+    return grads, _shared(extra, ctx), metrics
+
+
+def _shared(extra: PyTree, ctx: Ctx) -> PyTree:
+    """Means over devices of floats; integers, booleans and keys are equal on all."""
+    return jax.tree.map(
+        lambda x: ctx.mean(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x, extra
+    )
 
 
 def _slices(x: PyTree, accum: int) -> PyTree:
@@ -89,9 +100,10 @@ def _accumulate_coupled(
     def embed(params: PyTree, extra: PyTree, part: tuple) -> tuple:
         number, rows = part
         part_ctx = ctx.replace(offset=number, stride=accum)
-        return task.embed(
+        embedded, extra = task.embed(
             variables._replace(params=params, extra=extra), rows, part_ctx
         )
+        return embedded, _shared(extra, ctx)
 
     def first(extra: PyTree, part: tuple) -> tuple:
         embedded, extra = embed(variables.params, extra, part)
@@ -181,11 +193,6 @@ def train_step(
         accumulate = _accumulate_coupled if task.couples_rows else _accumulate
         grads, extra, metrics = accumulate(task, state.vars, batch, ctx, accum)
     grads, metrics = ctx.mean((grads, metrics))
-    # A mean would turn integers, booleans and keys into floats: those are equal.
-    extra = jax.tree.map(
-        lambda x: ctx.mean(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x, extra
-    )
-
     updates, opt_state = optax.with_extra_args_support(tx).update(
         grads,
         state.opt_state,
