@@ -17,7 +17,7 @@ from mmjax import parallel, tree
 from mmjax.data import pipeline
 from mmjax.state import TrainState
 from mmjax.tasks import base
-from mmjax.train import optim, setup, step
+from mmjax.train import optim, setup, update
 from mmjax_configs import clip as clip_config
 
 LAYOUTS = {
@@ -85,7 +85,7 @@ def _batches(name: str, count: int = 5) -> list[dict[str, np.ndarray]]:
 
 @functools.cache
 def _initial(name: str) -> tuple:
-    """(optimizer, host state at step 0), the same for every layout."""
+    """(optimizer config, host state at step 0), the same for every layout."""
     task, batch = base.build(TASKS[name].task), _batches(name)[0]
     variables = jax.device_get(jax.jit(task.init)(jax.random.key(0), batch))
     # Batch norm over eight rows is ill-conditioned: small steps keep rounding small.
@@ -101,7 +101,7 @@ def _initial(name: str) -> tuple:
         ema=None,
         rng=None,  # a key is donated with the state, so each layout makes its own
     )
-    return tx, state
+    return sgd, state
 
 
 @functools.cache
@@ -110,16 +110,13 @@ def _trained(task_name: str, layout_name: str) -> dict[str, np.ndarray]:
     task = base.build(TASKS[task_name].task)
     cfg, devices = LAYOUTS[layout_name]
     layout = parallel.Layout(cfg, jax.devices()[:devices])
-    tx, state = _initial(task_name)
+    sgd, state = _initial(task_name)
+    batches = _batches(task_name)
+    made = update.build(task, sgd, layout, steps=5, batch=batches[0])
     state = state.replace(rng=jax.random.key(1))
     state = jax.device_put(state, layout.shardings(state))
-    run = layout.compile_step(
-        functools.partial(
-            step.train_step, task, tx, axis=layout.axis, rows=layout.row_sharding
-        ),
-        state,
-    )
-    for batch in _batches(task_name):
+    run = layout.compile_step(made.step, state)
+    for batch in batches:
         state, metrics = run(state, layout.load(batch))
     assert np.isfinite(float(metrics["loss"]))
     found = jax.device_get({"params": state.vars.params, "extra": state.vars.extra})

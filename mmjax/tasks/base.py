@@ -28,8 +28,28 @@ Predict = Callable[[Vars, Batch, Ctx], PyTree]
 class Task(Protocol):
     """A model family: a frozen dataclass whose fields are its config.
 
-    A task that needs two optimizers may add `grads(vars, batch, ctx)`, returning
-    (gradients, new extra, metrics with `loss`), which replaces the gradient of `loss`.
+    A task whose gradients are not those of one loss may add
+
+        grads(vars, batch, ctx) -> (gradients, new extra, metrics with `loss`)
+
+    which training calls in place of `loss`; gradients lie as the parameters do and are
+    means over rows. So learn two players, whose optimizers are
+    `config.optim.groups`, and statistics such as contrastive divergence. A group that
+    pauses ignores its gradients: they may be zeros, by `jax.lax.cond` on `ctx.step`.
+
+    `params` may be empty: closed forms and EM keep what they learn in `extra`.
+
+    `extra` is one value for all devices. Floats are averaged over them; integers,
+    booleans and keys must be equal. Means over rows are right as they are. What has
+    rows of its own, such as the chains of persistent contrastive divergence, is whole
+    on every device, and each moves its share:
+
+        chains_nd = ctx.mine(vars.extra["chains"])
+        keys_n = ctx.example_keys(len(chains_nd))
+        new = {"chains": ctx.gather(gibbs(vars.params, keys_n, chains_nd))}
+
+    Their number splits over the devices. With `config.optim.accum` slices, `extra` goes
+    from slice to slice: chains move once a slice.
 
     A task whose rows couple may split its loss in two, so that `config.optim.accum`
     slices of a batch can be embedded one after the other and still meet each other:

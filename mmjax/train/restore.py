@@ -53,14 +53,11 @@ def restore(workdir: pathlib.Path, step: int | None = None) -> tuple[Parts, Trai
     config = config_lib.from_json(saved_run["config"])
     config.parallel = {}  # whatever devices are here
     parts = setup.build(config, saved=saved_run["fields"])
-    _, tx, _, optim_cfg = setup.optimizer(parts)
     saved = checkpoint_lib.Checkpointer(workdir, parts.cfg.checkpoint, read_only=True)
     try:
         if saved.latest() is None:
             raise UserError(f"{workdir} holds no checkpoint yet: train it first")
-        state, _ = saved.restore(
-            setup.abstract(parts, setup.fresh(parts.task, tx, optim_cfg.ema > 0)), step
-        )
+        state, _ = saved.restore(parts.update.abstract(parts.example()), step)
     finally:
         saved.close()
     return parts, state

@@ -36,9 +36,7 @@ def test_state_is_what_a_run_holds(built):
     """Bytes of every kind on device 0, of a state that is really there."""
     config = tiny()
     parts = setup.build(config)
-    _, tx, _, optim_cfg = setup.optimizer(parts)
-    init = setup.fresh(parts.task, tx, optim_cfg.ema > 0)
-    state = parts.layout.init(init, jax.random.key(0), parts.example())
+    state = parts.layout.init(parts.update.init, jax.random.key(0), parts.example())
 
     def held(arrays):
         return sum(
@@ -94,9 +92,7 @@ def a_program(**changed):
         },
         params=4 * 10**9,
         frozen=0,
-        flops=flops.Flops(
-            3e15, 1e15, {"bfloat16": 3.5e15, "float32": 0.5e15}, 3.2e13, 0
-        ),
+        flops=flops.Flops(3e15, 1e15, {"bfloat16": 3.5e15, "float32": 0.5e15}, 3.2e13),
         collectives=[row, inside],
         remat="none",
     )

@@ -103,7 +103,9 @@ def test_refusals_have_both_values(tiny_run, given, parts):
 
 def test_what_a_part_does_not_read_may_differ(tiny_run):
     started(["data.fields.tokens.lower=False", f"graft.image={tiny_run}"])
-    started(["data.fields.image.mode=crop", "task.std=(1,1,1)", f"graft.text={tiny_run}"])
+    started(
+        ["data.fields.image.mode=crop", "task.std=(1,1,1)", f"graft.text={tiny_run}"]
+    )
     started(["task.text.act=gelu", f"graft.image={tiny_run}"])
     started(["data.fields.tokens.lower=False", f"graft.text.transformer={tiny_run}"])
 
@@ -124,7 +126,9 @@ def codes(tmp_path_factory) -> pathlib.Path:
 def test_frozen_variables_take_all_that_a_run_learned(codes):
     state = load.load_run(codes).state.eval_vars()
     learned = tree.flatten({"params": state.params, **state.extra})
-    _, new, _ = started([f"graft.tokenizer={codes}", "data.fields.image.mode=crop"], PRIOR)
+    _, new, _ = started(
+        [f"graft.tokenizer={codes}", "data.fields.image.mode=crop"], PRIOR
+    )
     for path, value in learned.items():
         np.testing.assert_array_equal(new[f"frozen/tokenizer/{path}"], value, path)
 
