@@ -151,6 +151,11 @@ def build(config: Mapping) -> Task:
     return schema.from_mapping(module.Task, fields, "config.task")
 
 
+def sampling_options(task: Task) -> dict[str, Any]:
+    """The options that a task samples with, by name; none for one that does not."""
+    return dataclasses.asdict(task.sampling) if hasattr(task, "sampling") else {}
+
+
 def with_sampling(task: Task, options: Mapping[str, Any]) -> Task:
     """The task with some of its `sampling` options changed.
 
@@ -159,10 +164,8 @@ def with_sampling(task: Task, options: Mapping[str, Any]) -> Task:
     """
     if not options:
         return task
-    if not hasattr(task, "sampling"):
-        raise UserError(
-            f"sampling.{next(iter(options))}: this task has no sampling options"
-        )
-    own = dataclasses.asdict(task.sampling)
+    own = sampling_options(task)
+    if not own:
+        raise UserError(f"sampling.{min(options)}: this task has no sampling options")
     sampling = schema.from_mapping(type(task.sampling), own | options, "sampling")
     return dataclasses.replace(task, sampling=sampling)
