@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from mmjax import parallel as parallel_lib
 from mmjax import schema, tree
@@ -47,20 +48,27 @@ def check_resume(parts: Parts, old: Mapping) -> None:
             )
 
 
-def restore(workdir: pathlib.Path, step: int | None = None) -> tuple[Parts, TrainState]:
-    """A run's parts and one of its checkpoints, the newest by default."""
+def restore(
+    workdir: pathlib.Path, step: int | None = None, *, optimizer: bool = False
+) -> tuple[Parts, TrainState]:
+    """A run's parts and one of its checkpoints, the newest by default.
+
+    Without `optimizer`, as all who do not train want it, the optimizer's slots (twice
+    the parameters, for Adam) are neither read nor allocated: `opt_state` is None.
+    """
     saved_run = checkpoint_lib.read_run(workdir)
     config = config_lib.from_json(saved_run["config"])
     config.parallel = {}  # whatever devices are here
     parts = setup.build(config, tokenizer=setup.saved_tokenizer(saved_run))
     _, tx, _, optim_cfg = setup.optimizer(parts)
+    if not optimizer:
+        tx = optax.GradientTransformation(lambda params: None, tx.update)
     saved = checkpoint_lib.Checkpointer(workdir, parts.cfg.checkpoint, read_only=True)
     try:
         if saved.latest() is None:
             raise UserError(f"{workdir} holds no checkpoint yet: train it first")
-        state, _ = saved.restore(
-            setup.abstract(parts, setup.fresh(parts.task, tx, optim_cfg.ema > 0)), step
-        )
+        abstract = setup.abstract(parts, setup.fresh(parts.task, tx, optim_cfg.ema > 0))
+        state, _ = saved.restore(abstract, step)
     finally:
         saved.close()
     return parts, state

@@ -184,7 +184,8 @@ def test_swept_options_name_the_values():
 
 
 def test_labels_are_drawn_for_without_a_tokenizer():
-    source = open_source(SPEC)
+    spec = f"{SPEC}&objects=1"
+    source = open_source(spec)
     labels = [source[i]["label"] for i in range(9)]
     seeds = {}
 
@@ -196,7 +197,7 @@ def test_labels_are_drawn_for_without_a_tokenizer():
             assert seeds.setdefault(int(label), int(seed)) == seed
         return {"image": image}
 
-    cfg = {"source": SPEC, "judges": "classifier", "features": "r", "resamples": 9}
+    cfg = {"source": spec, "judges": "classifier", "features": "r", "resamples": 9}
     env = make_env(sample=sample, raw=shapes_of, tokenizer=None)
     evaluator = generation.Evaluator(cfg | {"condition": "label"}, env)
     evaluator.check(VARS)
