@@ -15,6 +15,7 @@ from mmjax import parallel, tree
 from mmjax.errors import UserError
 from mmjax.state import TrainState, Vars
 from mmjax.train import checkpoint
+from mmjax.train import restore as restore_lib
 
 # What Orbax leaves behind of arrays that could not be read.
 pytestmark = pytest.mark.filterwarnings(
@@ -291,3 +292,13 @@ def test_a_damaged_run_json_is_said_so(tmp_path):
     (tmp_path / checkpoint.RUN).write_text('{"config": {')
     with pytest.raises(UserError, match="run.json is damaged"):
         checkpoint.read_run(tmp_path)
+
+
+def test_a_run_is_opened_without_its_optimizer(tiny_run):
+    whole = restore_lib.restore(tiny_run, optimizer=True)[1]
+    alone = restore_lib.restore(tiny_run)[1]
+    assert alone.opt_state is None and jax.tree.leaves(whole.opt_state)
+    got, want = (tree.flatten((s.step, s.vars, s.ema)) for s in (alone, whole))
+    assert got.keys() == want.keys()
+    for path, value in want.items():
+        np.testing.assert_array_equal(got[path], value, err_msg=path)
