@@ -334,22 +334,11 @@ class Evaluator:
 
     def _card(self, facts: dict[str, int]) -> dict[str, Any]:
         cfg = self.config
-        runs = {
-            key: run
-            for key, run in (
-                ("clip", self._clip_run if cfg.clip else None),
-                ("features", self._features_run if cfg.features else None),
-            )
-            if run is not None
-        }
-        sources = {
-            key: {"name": view.name, "fingerprint": view.fingerprint()}
-            for key, view in (
-                ("reference", self._open(cfg.reference) if cfg.reference else None),
-                ("train", self._open(cfg.train) if cfg.train else None),
-            )
-            if view is not None
-        }
+        runs = {"clip": self._clip_run} if cfg.clip else {}
+        if cfg.features:
+            runs["features"] = self._features_run
+        specs = {"reference": cfg.reference, "train": cfg.train}
+        views = {key: self._open(spec) for key, spec in specs.items() if spec}
         definitions: dict[str, str] = {}
         for name in cfg.named:
             definitions |= _DEFINITIONS[name]
@@ -379,7 +368,10 @@ class Evaluator:
                 "networks": {
                     key: judge_network.describe(run) for key, run in runs.items()
                 },
-                "pictures_of": sources,
+                "pictures_of": {
+                    key: {"name": view.name, "fingerprint": view.fingerprint()}
+                    for key, view in views.items()
+                },
                 "candidates": cfg.candidates,
                 "best_of": list(cfg.best_of),
                 "condition": cfg.condition,

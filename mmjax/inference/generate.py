@@ -137,6 +137,11 @@ class Generator:
                 f"{len(images)} images and {len(prompts)} prompts: pair them"
             )
         pixels = np.stack([self.parts.image_cfg.evaluate(image) for image in images])
+        if np.shape(known)[-2:] != pixels.shape[1:3]:
+            raise UserError(
+                f"known is {np.shape(known)}, the images {pixels.shape[1:3]}: give one "
+                "bool for every pixel"
+            )
         rows = {"image": pixels, "known": np.broadcast_to(known, pixels.shape[:3])}
         if hasattr(self.parts.task, "completion"):
             rows = self.parts.task.completion(rows)

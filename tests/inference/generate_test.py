@@ -130,6 +130,8 @@ def test_completion_keeps_what_is_given_and_sees_no_more(run):
     for wrong in (known_ss | True, known_ss & False, columns_ss, each_pss):
         with pytest.raises(UserError, match="give the same top 4, 8, ... or 12 rows"):
             generator.complete(list(images), PROMPTS, known=wrong, k=1)
+    with pytest.raises(UserError, match=r"known is \(8, 16\), the images \(16, 16\)"):
+        generator.complete(list(images), PROMPTS, known=known_ss[:8], k=1)
 
 
 @pytest.mark.parametrize(
