@@ -4,6 +4,7 @@
 `config.task` are that dataclass' fields. There is no registry.
 """
 
+import dataclasses
 import functools
 import importlib
 from collections.abc import Callable, Mapping
@@ -61,6 +62,19 @@ class Task(Protocol):
             what `embed` gave. `extra` of `vars` is the old one.
 
     `loss` is then the second of the first.
+
+    A generator's `predict` offers
+
+        sample: {condition fields (tokens and tokens_mask, or label, ...), seed uint32
+            (p,), candidate int32 (p, k)} -> {image uint8 (p, k, s, s, 3), any other
+            arrays (p, k, ...)}. A candidate follows from its row's condition, seed and
+            candidate number alone.
+        complete: the same, of rows that also have image uint8 (p, s, s, 3) and known
+            bool (p, s, s), the pixels that are given.
+
+    Its `sampling` is a dataclass of the options that both draw with. What "complete"
+    compiles for may depend on which pixels are known: `completion(rows)`, on the host,
+    then returns the rows as "complete" takes them, or raises UserError.
     """
 
     couples_rows: bool  # the loss of a row depends on the others
@@ -196,3 +210,23 @@ def build(config: Mapping) -> Task:
             f"config.task.name is {name!r}, but there is no mmjax/tasks/{name}.py"
         ) from e
     return schema.from_mapping(module.Task, fields, "config.task")
+
+
+def sampling_options(task: Task) -> dict[str, Any]:
+    """The options that a task samples with, by name; none for one that does not."""
+    return dataclasses.asdict(task.sampling) if hasattr(task, "sampling") else {}
+
+
+def with_sampling(task: Task, options: Mapping[str, Any]) -> Task:
+    """The task with some of its `sampling` options changed.
+
+    Raises:
+      UserError: the task has no such option (names the nearest), or no options at all.
+    """
+    if not options:
+        return task
+    own = sampling_options(task)
+    if not own:
+        raise UserError(f"sampling.{min(options)}: this task has no sampling options")
+    sampling = schema.from_mapping(type(task.sampling), own | options, "sampling")
+    return dataclasses.replace(task, sampling=sampling)

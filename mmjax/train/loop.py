@@ -24,7 +24,7 @@ from mmjax.data import pipeline
 from mmjax.data.prefetch import Prefetch
 from mmjax.errors import UserError
 from mmjax.parallel import processes
-from mmjax.train import checkpoint, metric_writer, run_file, setup, timing
+from mmjax.train import checkpoint, lock, metric_writer, run_file, setup, timing
 from mmjax.train import evaluate as evaluate_lib
 from mmjax.train import restore as restore_lib
 from mmjax.train import step as step_lib
@@ -272,7 +272,7 @@ def run(
       Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     workdir = pathlib.Path(workdir)
-    guard = checkpoint.lock(workdir) if processes.writer() else contextlib.nullcontext()
+    guard = lock.lock(workdir) if processes.writer() else contextlib.nullcontext()
     with guard, processes.stop_signals() as asked:
         parts = setup.reopen(config, workdir)
         try:

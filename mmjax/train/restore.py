@@ -47,8 +47,14 @@ def check_resume(parts: Parts, old: Mapping) -> None:
             )
 
 
-def restore(workdir: pathlib.Path, step: int | None = None) -> tuple[Parts, TrainState]:
-    """A run's parts and one of its checkpoints, the newest by default."""
+def restore(
+    workdir: pathlib.Path, step: int | None = None, *, optimizer: bool = False
+) -> tuple[Parts, TrainState]:
+    """A run's parts and one of its checkpoints, the newest by default.
+
+    Without `optimizer`, as all who do not train want it, the optimizer's slots (twice
+    the parameters, for Adam) are neither read nor allocated: `opt_state` is None.
+    """
     saved_run = run_file.read(workdir)
     config = config_lib.from_json(saved_run["config"])
     config.parallel = {}  # whatever devices are here
@@ -57,7 +63,8 @@ def restore(workdir: pathlib.Path, step: int | None = None) -> tuple[Parts, Trai
     try:
         if saved.latest() is None:
             raise UserError(f"{workdir} holds no checkpoint yet: train it first")
-        state, _ = saved.restore(parts.update.abstract(parts.example()), step)
+        abstract = parts.update.abstract(parts.example(), optimizer=optimizer)
+        state, _ = saved.restore(abstract, step)
     finally:
         saved.close()
     return parts, state

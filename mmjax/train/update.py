@@ -44,10 +44,11 @@ class Update:
             rng=jax.random.fold_in(key, 1),
         )
 
-    def abstract(self, batch: PyTree) -> TrainState:
-        """Shapes with shardings of a state."""
-        key = jax.random.key(0)
-        return self.layout.abstract(jax.eval_shape(self.init, key, batch))
+    def abstract(self, batch: PyTree, *, optimizer: bool = True) -> TrainState:
+        """Shapes with shardings of a state; `opt_state` is None without `optimizer`."""
+        state = jax.eval_shape(self.init, jax.random.key(0), batch)
+        state = state if optimizer else state.replace(opt_state=None)
+        return self.layout.abstract(state)
 
     @functools.cached_property
     def step(self) -> Callable:

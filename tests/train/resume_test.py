@@ -15,7 +15,7 @@ import pytest
 from mmjax import parallel
 from mmjax.errors import UserError
 from mmjax.train import config as config_lib
-from mmjax.train import loop, metric_writer, restore
+from mmjax.train import lock, loop, metric_writer, restore
 from mmjax.train import timing as timing_lib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ def _command(workdir: pathlib.Path) -> list[str]:
 def _leaves(workdir: pathlib.Path) -> dict:
     from mmjax import tree
 
-    _, state = restore.restore(workdir)
+    _, state = restore.restore(workdir, optimizer=True)
     host = jax.device_get(state.replace(rng=jax.random.key_data(state.rng)))
     return tree.flatten(host)
 
@@ -87,10 +87,8 @@ def test_kill_and_resume_is_bit_equal(whole: pathlib.Path, tmp_path: pathlib.Pat
 
 
 def test_second_process_is_refused(whole: pathlib.Path):
-    from mmjax.train import checkpoint
-
-    with checkpoint.lock(whole), pytest.raises(UserError, match="in use by process"):
-        with checkpoint.lock(whole):
+    with lock.lock(whole), pytest.raises(UserError, match="in use by process"):
+        with lock.lock(whole):
             pass
 
 
