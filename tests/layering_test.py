@@ -23,7 +23,7 @@ ALLOWED = {
     "losses": "losses",
     "sampling": "sampling",
     "models": "models nn schema",
-    "tasks": "tasks.base models nn losses sampling state schema",
+    "tasks": "tasks.base tasks.stage1 models nn losses sampling state schema",
     "data": "data schema cache",
     "metrics": "metrics schema data.shapes sampling.rerank",
     "report": "report metrics schema",
