@@ -19,7 +19,7 @@ ALLOWED = {
     "state": "",
     "schema": "",
     "cache": "",
-    "nn": "nn tree",
+    "nn": "nn schema tree",
     "losses": "losses",
     "sampling": "sampling",
     "models": "models nn schema",

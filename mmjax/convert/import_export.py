@@ -156,7 +156,7 @@ def _save(parts: Any, variables: Any, tx: Any, workdir: pathlib.Path) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     saved = checkpoint.Checkpointer(workdir, parts.cfg.checkpoint)
     try:
-        saved.save(state, {}, {})
+        saved.save(state, {})
         saved.wait()
     finally:
         saved.close()

@@ -131,7 +131,10 @@ def check_cache(parts: Parts, state: TrainState) -> None:
         )
 
 
-def fingerprint(variables: Vars) -> str:
-    """16 hex digits of all that a run learned; of the averaged weights, if given."""
-    weights = jax.device_get({"params": variables.params, **variables.extra})
-    return token_cache.fingerprint(weights)
+def fingerprint(parts: Parts, variables: Vars) -> str:
+    """16 hex digits of all that a run learned; of the averaged weights, if given.
+
+    A model that holds this one frozen says the same of it. Every process calls this.
+    """
+    held = {"params": variables.params, **variables.extra}
+    return token_cache.fingerprint(parts.layout.fetch(held))
