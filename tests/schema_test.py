@@ -1,6 +1,7 @@
 """Mappings become dataclasses, or say precisely why they cannot."""
 
 import dataclasses
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -102,3 +103,10 @@ def test_errors_name_place_and_fix(values, parts):
 def test_missing_key():
     with pytest.raises(UserError, match="config: 'name' is missing; give it as str"):
         schema.from_mapping(Outer, {})
+
+
+def test_at_least_names_the_number():
+    values = types.SimpleNamespace(depth=1, width=0)
+    schema.at_least(0, values, "depth", "width")
+    with pytest.raises(ValueError, match="width is 0: use 1 or more"):
+        schema.at_least(1, values, "depth", "width")

@@ -81,9 +81,7 @@ class Spec:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "vocab_size", "code_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: use 1 or more")
+        schema.at_least(1, self, "image_size", "vocab_size", "code_dim")
 
 
 def build(

@@ -11,6 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from mmjax import schema
 from mmjax.losses import quantize
 from mmjax.models import autoencoder_kl, pictures
 from mmjax.state import Ctx, Vars
@@ -35,8 +36,7 @@ class Task(Stage1):
     def __post_init__(self) -> None:
         if self.loss_name not in ("l1", "l2"):
             raise ValueError(f"loss_name is {self.loss_name!r}: use l1 or l2")
-        if self.kl_weight < 0:
-            raise ValueError(f"kl_weight is {self.kl_weight}: use 0 or more")
+        schema.at_least(0, self, "kl_weight")
         _ = self.model  # its numbers are checked here
 
     @functools.cached_property

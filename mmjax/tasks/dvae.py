@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mmjax import schema
 from mmjax.losses import categorical, quantize
 from mmjax.models.dvae import DVae
 from mmjax.nn import logit_laplace
@@ -53,9 +54,7 @@ class Task(stage1.Tokenizer):
         for name in ("temperature_start", "temperature"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: use more than 0")
-        for name in ("kl_weight", "kl_steps", "temperature_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: use 0 or more")
+        schema.at_least(0, self, "kl_weight", "kl_steps", "temperature_steps")
         self._require(DVae, "dvae")
 
     def _relaxed(

@@ -9,6 +9,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from mmjax import schema
 from mmjax.losses import categorical, quantize
 from mmjax.models import pictures
 from mmjax.models.gumbel_vq import GumbelVq
@@ -40,9 +41,7 @@ class Task(stage1.Tokenizer):
         for name in ("temperature_start", "temperature"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: use more than 0")
-        for name in ("kl_weight", "temperature_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: use 0 or more")
+        schema.at_least(0, self, "kl_weight", "temperature_steps")
         self._require(GumbelVq, "gumbel_vq")
 
     def forward(self, variables: Vars, batch: Batch, ctx: Ctx) -> Forward:
