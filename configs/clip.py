@@ -152,7 +152,6 @@ def flickr8k() -> ConfigDict:
     config.data.train = f"webdataset:{ROOT}/flickr8k/flickr8k-train-128-*.tar?keep=true"
     dev = f"webdataset:{ROOT}/flickr8k/flickr8k-dev-128-00000.tar"
     config.evals.dev = dict(type="retrieval", every=500, source=dev)
-    config.checkpoint.best = "dev/i2t_r10"
     return config
 
 

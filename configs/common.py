@@ -44,9 +44,7 @@ def run(*, steps: int, batch_size: int) -> ConfigDict:
         )
     )
     config.parallel = ConfigDict(dict(mode="jit", mesh=dict(data=-1, fsdp=1, tensor=1)))
-    config.checkpoint = ConfigDict(
-        dict(every=max(1, steps // 4), keep=2, best="", best_mode="max")
-    )
+    config.checkpoint = ConfigDict(dict(every=max(1, steps // 4), keep=2))
     config.evals = ConfigDict()
     return config
 

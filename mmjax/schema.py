@@ -88,6 +88,13 @@ def suggest(key: object, legal: Iterable[str]) -> str:
     return f"{hint} (legal: {', '.join(names)})"
 
 
+def at_least(low: float, values: object, *names: str) -> None:
+    """ValueError for a numeric attribute of `values` below `low`; for __post_init__."""
+    for name in names:
+        if getattr(values, name) < low:
+            raise ValueError(f"{name} is {getattr(values, name)}: use {low} or more")
+
+
 def convert(value: Any, kind: Any, where: str) -> Any:
     """Checks `value` against the annotation `kind`; see `from_mapping`."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)

@@ -1,6 +1,7 @@
 """Mappings become dataclasses, or say precisely why they cannot."""
 
 import dataclasses
+import types
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -156,3 +157,10 @@ def test_a_plugin_section_has_the_keys_of_the_class_that_it_names():
     assert schema.keys(kind, {"type": "mmjax.evaluators.mean_loss"})[0] == hints
     assert schema.keys(kind, {"type": "nothing"}) == ({"type": str}, None)
     assert schema.keys(kind, {}) == ({"type": str}, None)
+
+
+def test_at_least_names_the_number():
+    values = types.SimpleNamespace(depth=1, width=0)
+    schema.at_least(0, values, "depth", "width")
+    with pytest.raises(ValueError, match="width is 0: use 1 or more"):
+        schema.at_least(1, values, "depth", "width")

@@ -153,7 +153,7 @@ def _save(parts: Any, variables: Any, workdir: pathlib.Path) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     saved = checkpoint.Checkpointer(workdir, parts.cfg.checkpoint)
     try:
-        saved.save(state, {}, {})
+        saved.save(state, {})
         saved.wait()
     finally:
         saved.close()

@@ -5,18 +5,15 @@
 """
 
 import dataclasses
-import functools
 import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.models import image_tokenizer
 from mmjax.state import Ctx, Vars
 
 PyTree = Any
@@ -103,47 +100,6 @@ class Task(Protocol):
 
     def predict(self) -> Mapping[str, Predict]:
         """What evaluators, samplers and the command line may call, by name."""
-
-
-class Stage1:
-    """What tasks that train an image tokenizer share. Subclasses have the fields.
-
-    tokenizer: what `mmjax.models.image_tokenizer.build` takes.
-    """
-
-    couples_rows = False
-    reads = ("image",)
-    tokenizer: dict
-
-    @functools.cached_property
-    def model(self) -> nn.Module:
-        """The Linen module, a pure function of the fields."""
-        return image_tokenizer.build(self.tokenizer)
-
-    def _require(self, kind: type[nn.Module], name: str) -> None:
-        """Raises ValueError for a tokenizer that another task trains."""
-        if not isinstance(self.model, kind):
-            raise ValueError(
-                f"tokenizer.kind is {self.tokenizer['kind']!r}: this task trains "
-                f"{name!r}; name the task of that kind in config.task.name"
-            )
-
-    def check(self, spec: Spec) -> None:
-        """See Task."""
-        check_image(spec, self.model.image_size, "tokenizer.image_size")
-
-    def init(self, key: jax.Array, batch: Batch) -> Vars:
-        """See Task."""
-        variables = self.model.init(key, pixels(batch))
-        return Vars(
-            params=variables["params"],
-            extra={k: v for k, v in variables.items() if k != "params"},
-        )
-
-    def _apply(self, variables: Vars, method: str, *args: jax.Array) -> Any:
-        return self.model.apply(
-            {"params": variables.params, **variables.extra}, *args, method=method
-        )
 
 
 def check_image(spec: Spec, size: int, key: str) -> None:

@@ -19,7 +19,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -42,8 +41,6 @@ class CheckpointConfig:
 
     every: int = 1000  # steps between saves
     keep: int = 2  # newest ones kept
-    best: str = ""  # a metric whose best checkpoint is kept as well
-    best_mode: str = "max"  # max | min
     folder: str = ""  # where checkpoints go, such as gs://bucket/run; "": the workdir
 
 
@@ -115,24 +112,11 @@ class Checkpointer:
         if "://" not in config.folder:
             self.home = self.home.absolute()
         keep = ocp.checkpoint_managers
-        policies: list[Any] = [keep.LatestN(max(config.keep, 1))]
-        best: dict[str, Any] = {}
-        if config.best:
-
-            def metric(values: Mapping[str, float]) -> float:
-                worst = -np.inf if config.best_mode == "max" else np.inf
-                return float(values.get(config.best, worst))
-
-            policies.append(
-                keep.BestN(get_metric_fn=metric, reverse=config.best_mode == "min", n=1)
-            )
-            best = {"best_fn": metric, "best_mode": config.best_mode}
         processes.wait_for_all("checkpoints")
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=keep.AnyPreservationPolicy(policies),
+            preservation_policy=keep.LatestN(max(config.keep, 1)),
             cleanup_tmp_directories=not read_only,
             create=not read_only,
-            **best,
         )
         self._handlers = {
             "state": ocp.StandardCheckpointHandler(),
@@ -147,13 +131,7 @@ class Checkpointer:
     def latest(self) -> int | None:
         return self._manager.latest_step()
 
-    def best(self) -> int | None:
-        """The step of the best checkpoint, where `config.best` names a metric."""
-        return self._manager.best_step()
-
-    def save(
-        self, state: TrainState, data: Mapping, metrics: Mapping[str, float]
-    ) -> None:
+    def save(self, state: TrainState, data: Mapping) -> None:
         """Begins saving; a later call or `wait` reports a failure as UserError."""
         step = int(state.step)
         if step == self.latest():
@@ -171,7 +149,6 @@ class Checkpointer:
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(slim), data=ocp.args.JsonSave(notes)
                 ),
-                metrics={k: float(v) for k, v in metrics.items()},
             )
         except Exception as e:
             raise failure(e, self.home) from e

@@ -25,7 +25,7 @@ def open_network(workdir: str) -> evaluators.Network:
         name=str(workdir),
         task=parts.config.task.name,
         step=int(state.step),
-        fingerprint=fingerprint(variables),
+        fingerprint=fingerprint(parts, variables),
         predict={
             name: functools.partial(fn, variables) for name, fn in parts.predict.items()
         },

@@ -116,7 +116,7 @@ class _Run:
     ):
         self.parts, self.workdir, self.label = parts, workdir, label
         cfg = parts.cfg
-        self.last: dict[str, float] = {}  # of every evaluator; saves carry it
+        self.last: dict[str, float] = {}  # of every evaluator
         update = parts.update
         parts.layout.check_batch(cfg.batch_size, accum=update.cfg.accum)
         self.names = list(tree.flatten(update.shapes.params))
@@ -182,7 +182,7 @@ class _Run:
                 f"training diverged at step {int(self.state.step)}: {name} is not "
                 "finite. The last good checkpoint is kept; lower config.optim.lr"
             )
-        self.saved.save(self.state, self.data.get_state(), self.last)
+        self.saved.save(self.state, self.data.get_state())
 
     def evaluate(self, done: int, progress: metric_writer.Progress) -> dict[str, float]:
         values: dict[str, float] = {}

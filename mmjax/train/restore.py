@@ -3,8 +3,6 @@
 import pathlib
 from collections.abc import Mapping
 
-import jax
-
 from mmjax import tree
 from mmjax.data import fields as fields_lib
 from mmjax.data import token_cache
@@ -87,7 +85,10 @@ def check_cache(parts: Parts, state: TrainState) -> None:
         )
 
 
-def fingerprint(variables: Vars) -> str:
-    """16 hex digits of all that a run learned; of the averaged weights, if given."""
-    weights = jax.device_get({"params": variables.params, **variables.extra})
-    return token_cache.fingerprint(weights)
+def fingerprint(parts: Parts, variables: Vars) -> str:
+    """16 hex digits of all that a run learned; of the averaged weights, if given.
+
+    A model that holds this one frozen says the same of it. Every process calls this.
+    """
+    held = {"params": variables.params, **variables.extra}
+    return token_cache.fingerprint(parts.layout.fetch(held))

@@ -83,7 +83,7 @@ def saved(tmp_path_factory) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("saved")
     into = checkpoint.Checkpointer(workdir, CONFIG)
     for step in (1, 2, 3):
-        into.save(state_of(step), position(step), {})
+        into.save(state_of(step), position(step))
     into.wait()
     into.close()
     return workdir
@@ -132,7 +132,7 @@ def test_numbers_changed_inside_a_sound_file_are_noticed(copy, caplog):
     """A file that reads well and holds another run's numbers: only the sums tell."""
     other = copy.parent / "other"
     into = checkpoint.Checkpointer(other, CONFIG)
-    into.save(state_of(3).replace(ema=state_of(4).ema), position(3), {})
+    into.save(state_of(3).replace(ema=state_of(4).ema), position(3))
     into.wait()
     into.close()
     shutil.rmtree(copy / "checkpoints/3/state")
@@ -198,7 +198,7 @@ def test_training_goes_on_after_a_damaged_one(copy):
     into = checkpoint.Checkpointer(copy, CONFIG)
     state, data = into.restore(abstract())
     assert into.latest() == int(state.step) == 2
-    into.save(state_of(3), position(3), {})
+    into.save(state_of(3), position(3))
     into.wait()
     into.close()
     assert check(copy) == 3
@@ -240,14 +240,14 @@ def test_damaged_frozen_weights_are_said_so(copy):
 
 def test_frozen_weights_of_a_run_killed_before_its_first_save_are_replaced(tmp_path):
     into = checkpoint.Checkpointer(tmp_path, CONFIG)
-    into.save(state_of(1), position(1), {})
+    into.save(state_of(1), position(1))
     into.wait()
     into.close()
     shutil.rmtree(tmp_path / "checkpoints/1")
     other = state_of(1)
     frozen = jax.tree.map(lambda x: x + 5, other.vars.frozen)
     into = checkpoint.Checkpointer(tmp_path, CONFIG)
-    into.save(other.replace(vars=other.vars._replace(frozen=frozen)), position(1), {})
+    into.save(other.replace(vars=other.vars._replace(frozen=frozen)), position(1))
     into.wait()
     into.close()
     state = restore(tmp_path)[2]

@@ -45,7 +45,7 @@ def test_parse(spec, expected):
         ({"path": "x"}, "has no 'kind'"),
         ("webdatset:x", "did you mean 'webdataset'"),
         ("encoded:x", "use one of coco, csv, folder"),
-        ("shapes:val?sise=16", "no option 'sise': did you mean 'size'"),
+        ("shapes:val?sise=16", "no option 'sise'; did you mean 'size'"),
         ("shapes:val?limit=two", "limit='two': give a value of type int"),
         ("shapes:val?limit=0", "limit >= 1"),
         ("shapes:val?count=5&skip=5", "leaves nothing of 5"),
