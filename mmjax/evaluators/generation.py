@@ -4,7 +4,6 @@ Legend: p prompts, k candidates of each, d features, m pictures.
 """
 
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +12,11 @@ import numpy as np
 from mmjax import schema
 from mmjax.data.records import BrokenRecord, Record
 from mmjax.errors import UserError
-from mmjax.evaluators.base import Env, EvalConfig, Network, PyTree, Result
+from mmjax.evaluators import base
+from mmjax.evaluators.base import EvalConfig, Network, PyTree, Result
 from mmjax.evaluators.common import candidates as candidates_lib
 from mmjax.evaluators.common import forward, judge_network, result_card
-from mmjax.evaluators.common.subset import View, open_view
+from mmjax.evaluators.common.subset import View
 from mmjax.metrics import bootstrap, copying, frechet
 from mmjax.metrics import judges as judges_lib
 from mmjax.sampling import rerank
@@ -105,43 +105,38 @@ class Config(EvalConfig):
         return (self.judges,) if isinstance(self.judges, str) else self.judges
 
 
-class Evaluator:
+class Evaluator(base.Evaluator):
     """Calls predict "sample": see `candidates.draw`; its `image` is what is judged."""
 
-    def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = "generation"):
-        self.config = schema.from_mapping(Config, cfg, where)
-        self._env, self._where = env, where
-        self._size = self.config.batch_size or env.batch_size
-        self._source = open_view(self.config.source, self.config.limit, env.open_source)
-        forward.require_tokenizer(env, where)
+    config_class, reads_text = Config, True
 
     @functools.cached_property
     def _records(self) -> tuple[list[Record], int]:
         """The prompts' records without their pictures, and how many are broken."""
         found, broken = [], 0
-        for i in range(len(self._source)):
+        for i in range(len(self.source)):
             try:
-                record = self._source[i]
+                record = self.source[i]
             except BrokenRecord:
                 broken += 1
                 continue
             self._check_record(record)
             found.append({k: v for k, v in record.items() if k != "image"})
         if not found:
-            name = self._source.name
-            raise UserError(f"{self._where}: {name!r} has no prompts, {broken} broken")
+            name = self.source.name
+            raise UserError(f"{self.where}: {name!r} has no prompts, {broken} broken")
         return found, broken
 
     def _check_record(self, record: Record) -> None:
-        count, name = len(record["text"]), self._source.name
+        count, name = len(record["text"]), self.source.name
         if count <= self.config.caption:
             raise UserError(
-                f"{self._where}: record {record['key']!r} of {name!r} has {count} "
+                f"{self.where}: record {record['key']!r} of {name!r} has {count} "
                 f"captions, and caption {self.config.caption} is asked for"
             )
         if "oracle" in self.config.named and "scene" not in record:
             raise UserError(
-                f"{self._where}: records of {name!r} carry no scene for the oracle: "
+                f"{self.where}: records of {name!r} carry no scene for the oracle: "
                 "use shapes, or other judges"
             )
 
@@ -152,41 +147,39 @@ class Evaluator:
 
     @functools.cached_property
     def _encoded(self) -> dict[str, np.ndarray]:
-        return forward.encode(self._env, self.prompts, self._where)
+        return forward.encode(self.env, self.prompts, self.where)
 
     @functools.cached_property
     def _clip_run(self) -> Network:
         needs = ("embed_image", "embed_text")
-        return judge_network.load(self._env, self.config.clip, needs, self._where)
+        return judge_network.load(self.env, self.config.clip, needs, self.where)
 
     @functools.cached_property
     def _features_run(self) -> Network:
         needs = {"frechet": "features", "classifier": "logits"}
         needs = [needs[name] for name in self.config.named if name in needs]
-        return judge_network.load(self._env, self.config.features, needs, self._where)
+        return judge_network.load(self.env, self.config.features, needs, self.where)
 
     def check(self, vars_abstract: PyTree) -> None:
         """See Evaluator.check of the base."""
         k = self.config.candidates
-        batch = candidates_lib.abstract(self._encoded, k=k, size=self._size)
-        got = forward.output_shape(
-            self._env, "sample", vars_abstract, batch, self._where
-        )
-        side = self._env.image_cfg.size
-        wanted = (*batch["candidate"].shape, side, side, 3)
+        batch = candidates_lib.abstract(self._encoded, k=k, size=self.size)
+        got = forward.output_shape(self.env, "sample", vars_abstract, batch, self.where)
+        wanted = (*batch["candidate"].shape, *forward.image_shape(self.env, 1)[1:])
         shape = getattr(got.get("image"), "shape", None)
         if shape != wanted:
             raise UserError(
-                f"{self._where}: 'sample' must give image {wanted}, gives {shape}"
+                f"{self.where}: 'sample' must give image {wanted}, gives {shape}"
             )
         if self.config.clip:
             forward.require_tokenizer(
-                self._clip_run, f"{self._where}: {self.config.clip}"
+                self._clip_run, f"{self.where}: {self.config.clip}"
             )
         if self.config.features:
             _ = self._features_run
         for spec in filter(None, (self.config.reference, self.config.train)):
-            forward.peek(self._env, self._open(spec), None, self._size, self._where)
+            look = {"size": self.size, "where": self.where}
+            forward.peek(self.env, self.open(spec), **look)
 
     def run(self, variables: PyTree) -> Result:
         """Each judge's numbers, of all candidates and of the picks.
@@ -197,10 +190,10 @@ class Evaluator:
         """
         cfg = self.config
         drawn = candidates_lib.draw(
-            functools.partial(self._env.predict["sample"], variables),
+            functools.partial(self.env.predict["sample"], variables),
             self._encoded,
             k=cfg.candidates,
-            size=self._size,
+            size=self.size,
             seed=cfg.sample_seed,
         )
         kept = ("image", "log_prob")
@@ -220,35 +213,31 @@ class Evaluator:
         texts_pd = judge_network.of_texts(self._clip_run, "embed_text", self.prompts)
         return rerank.clip_scores(images_pkd, texts_pd)
 
-    @property
-    def _draw(self) -> dict[str, int]:
-        return {"resamples": self.config.resamples, "seed": self.config.seed}
-
     # -- judges by name: (arrays, picks, facts for the card) -> values -----------
     def _oracle(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
         truths = [record["scene"] for record in self._records[0]]
         args = arrays["image"], truths, chosen
-        values, arrays["oracle"] = judges_lib.oracle(*args, **self._draw)
+        values, arrays["oracle"] = judges_lib.oracle(*args, **self.draw)
         return values
 
     def _clip(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
-        return judges_lib.clip_score(arrays["clip"], chosen, **self._draw)
+        return judges_lib.clip_score(arrays["clip"], chosen, **self.draw)
 
     def _classifier(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
         label_p = np.asarray([r.get("label", -1) for r in self._records[0]])
         facts["labelled"] = int((label_p >= 0).sum())
         if not facts["labelled"]:
-            name = self._source.name
-            raise UserError(f"{self._where}: no record of {name!r} has a label")
+            name = self.source.name
+            raise UserError(f"{self.where}: no record of {name!r} has a label")
         logits_pkc = self._rows(self._features_run, "logits", arrays["image"])
-        return judges_lib.classifier(logits_pkc, label_p, chosen, **self._draw)
+        return judges_lib.classifier(logits_pkc, label_p, chosen, **self.draw)
 
     def _frechet(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
         run, images = self._features_run, arrays["image"]
-        real = self._pictures(self.config.reference or self._source)
+        real = self._pictures(self.config.reference or self.source)
         real_md = judge_network.of_images(run, "features", real)
         facts |= {"reference": len(real), "features": real_md.shape[1]}
-        draw = self._draw | {"resamples": self.config.frechet_resamples}
+        draw = self.draw | {"resamples": self.config.frechet_resamples}
         features_pkd = self._rows(run, "features", images)
         values = judges_lib.fid(features_pkd, real_md, chosen, **draw)
         if "logits" in run.predict:
@@ -258,24 +247,19 @@ class Evaluator:
 
     def _copying(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
         train = self._pictures(self.config.train)
-        held_out = self._pictures(self._source)
+        held_out = self._pictures(self.source)
         facts |= {"training_pictures": len(train), "held_out_pictures": len(held_out)}
-        return judges_lib.copies(arrays["image"], train, held_out, **self._draw)
+        return judges_lib.copies(arrays["image"], train, held_out, **self.draw)
 
     def _rows(self, run: Network, name: str, images: np.ndarray) -> np.ndarray:
         """A function of another run, of all pictures: (p, k, d)."""
         rows_nd = judge_network.of_images(run, name, judges_lib.flat(images))
         return rows_nd.reshape(*images.shape[:2], -1)
 
-    def _open(self, spec: Any) -> View:
-        return open_view(spec, None, self._env.open_source)
-
     def _pictures(self, spec: Any) -> np.ndarray:
         """All good pictures of a source, uint8 (n, S, S, 3), as evaluated."""
-        source = spec if isinstance(spec, View) else self._open(spec)
-        batches = self._env.eval_batches(
-            source, None, self._env.image_cfg, batch_size=self._size
-        )
+        source = spec if isinstance(spec, View) else self.open(spec)
+        batches = forward.open_batches(self.env, source, size=self.size)
         return np.concatenate([b["image"][forward.valid_rows(b)] for b in batches])
 
     def _card(self, facts: dict[str, int]) -> dict[str, Any]:
@@ -291,15 +275,15 @@ class Evaluator:
         sources = {
             key: {"name": view.name, "fingerprint": view.fingerprint()}
             for key, view in (
-                ("reference", self._open(cfg.reference) if cfg.reference else None),
-                ("train", self._open(cfg.train) if cfg.train else None),
+                ("reference", self.open(cfg.reference) if cfg.reference else None),
+                ("train", self.open(cfg.train) if cfg.train else None),
             )
             if view is not None
         }
         definitions: dict[str, str] = {}
         for name in cfg.named:
             definitions |= _DEFINITIONS[name]
-        interval = bootstrap.describe(judges_lib.UNIT, **self._draw)
+        interval = bootstrap.describe(judges_lib.UNIT, **self.draw)
         if "frechet" in cfg.named:
             interval |= {
                 "frechet": frechet.INTERVAL,
@@ -307,8 +291,8 @@ class Evaluator:
             }
         written = result_card.write(
             cfg,
-            self._env,
-            self._source,
+            self.env,
+            self.source,
             kind="generation",
             counts={
                 "prompts": len(self.prompts),
