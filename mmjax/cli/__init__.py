@@ -28,7 +28,6 @@ VERBS = {
     "index": "build an index of images, search it by text or image",
     "arithmetic": "find the images nearest to image - word + word",
     "zeroshot": "classify images by label names",
-    "probe": "zero-shot, linear probe and few shots on labelled data sets",
     "sample": "draw images for prompts, best first by a CLIP",
     "complete": "complete an image from its top rows and a prompt",
     "convert": "bring public weights in, or write a run out for other libraries",

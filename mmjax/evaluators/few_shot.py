@@ -200,13 +200,8 @@ def summary(
     return values
 
 
-def figure(values: Mapping[str, float], arrays: Mapping, title: str) -> Any:
-    """The curve over shots with the line of zero-shot."""
-    return panels({title: (values, arrays)}, "")
-
-
 def panels(results: Mapping[str, tuple[Mapping, Mapping]], title: str) -> Any:
-    """The curves of several data sets, {name: (values, arrays)}, side by side."""
+    """Curves over shots with the line of zero-shot, {data set: (values, arrays)}."""
     curves = {}
     for name, (values, arrays) in results.items():
         full = {"shots_full": float(arrays["shots"][-1])}

@@ -42,15 +42,15 @@ def write(
     beside = {table.path: compare(outcomes, table, models) for table in references}
     for path, rows in beside.items():
         found["published"].append({"file": path, "rows": rows})
-    pictures = _draw(out, outcomes)
+    images = _draw(out, outcomes)
     runner.write(out / "summary.json", found)
     tables = {"": overview(outcomes)}
     for path, rows in beside.items():
         tables[f"Beside {pathlib.Path(path).name}"] = rows
     title = f"{name} on {model['workdir']}, step {model['step']}"
     notes = _notes(model, bool(references))
-    runner.write(out / "summary.md", markdown(title, notes, tables, pictures))
-    runner.write(out / "index.html", page(title, notes, tables, pictures, outcomes))
+    runner.write(out / "summary.md", markdown(title, notes, tables, images))
+    runner.write(out / "index.html", page(title, notes, tables, images, outcomes))
     return found
 
 
@@ -144,14 +144,14 @@ def _notes(model: Mapping[str, Any], compared: bool) -> list[str]:
 
 
 def markdown(
-    title: str, notes: Sequence[str], tables: Mapping[str, Table], pictures: list[str]
+    title: str, notes: Sequence[str], tables: Mapping[str, Table], images: list[str]
 ) -> str:
     """The report as markdown."""
     lines = [f"# {title}", "", *notes]
     for head, rows in tables.items():
         lines += ["", *([f"## {head}", ""] if head else [])]
         lines += [_bar(rows[0]), "|" + "---|" * len(rows[0]), *map(_bar, rows[1:])]
-    lines += ["", *(f"![{pathlib.Path(p).stem}]({p})" for p in pictures)]
+    lines += ["", *(f"![{pathlib.Path(p).stem}]({p})" for p in images)]
     return "\n".join(lines) + "\n"
 
 
@@ -163,7 +163,7 @@ def page(
     title: str,
     notes: Sequence[str],
     tables: Mapping[str, Table],
-    pictures: list[str],
+    images: list[str],
     outcomes: Sequence[Outcome],
 ) -> str:
     """The report as HTML, with every number of every cell."""
@@ -172,7 +172,7 @@ def page(
     for head, rows in tables.items():
         parts += [f"<h2>{html.escape(head)}</h2>"] if head else []
         parts.append(_grid(rows))
-    for p in pictures:
+    for p in images:
         stem = html.escape(pathlib.Path(p).stem)
         parts.append(f'<img src="{html.escape(p)}" alt="{stem}">')
     for o in outcomes:
@@ -197,22 +197,34 @@ def _grid(rows: Table) -> str:
     return f"<table>{inside}</table>"
 
 
-# -- pictures ------------------------------------------------------------------
+# -- figures -------------------------------------------------------------------
 def _draw(out: pathlib.Path, outcomes: Sequence[Outcome]) -> list[str]:
-    """Draws the numbers of the table, and each cell that has a picture of its own."""
-    made = {"overview": bars(outcomes)}
+    """Draws the numbers of the table, and what the evaluators' modules can draw.
+
+    That is `figure(values, arrays, title)` of a cell, or `panels({data set: (values,
+    arrays)}, title)` of a protocol's cells side by side.
+    """
+    drawn, together = {"overview": bars(outcomes)}, {}
     for o in outcomes:
-        figure = getattr(evaluators.find(o.type, o.name), "figure", None)
-        if figure:
-            made[o.name] = figure(o.values, runner.arrays(out, o.key), o.name)
+        module = evaluators.find(o.type, o.name)
+        if hasattr(module, "panels"):
+            cells = together.setdefault(o.protocol, (module, {}))[1]
+            cells[o.dataset] = o.values, runner.arrays(out, o.key)
+        elif hasattr(module, "figure"):
+            drawn[o.name] = module.figure(o.values, runner.arrays(out, o.key), o.name)
+    for protocol, (module, cells) in together.items():
+        drawn[protocol] = module.panels(cells, protocol)
     (out / "figures").mkdir(parents=True, exist_ok=True)
-    for name, drawn in made.items():
-        drawn.savefig(out / "figures" / f"{name}.png", facecolor="white")
-    return [f"figures/{name}.png" for name in made]
+    for name, figure in drawn.items():
+        figure.savefig(out / "figures" / f"{name}.png", facecolor="white")
+    return [f"figures/{name}.png" for name in drawn]
 
 
 def bars(outcomes: Sequence[Outcome]) -> Any:
-    """A panel a shown number, a group a data set, a bar a protocol, with intervals."""
+    """A panel a shown number, a group a data set, a bar a protocol, with intervals.
+
+    A dotted line is the chance of top1.
+    """
     names = list(dict.fromkeys(n for o in outcomes for n in o.shown))
     made, grid = figures.grid(len(names), width=3.6, height=2.4)
     for axes, name in zip(grid, names, strict=True):
@@ -228,6 +240,11 @@ def bars(outcomes: Sequence[Outcome]) -> Any:
             axes.bar(xs, ys, wide * 0.92, label=protocol)
             low, high = zip(*ends, strict=True)
             axes.errorbar(xs, ys, (low, high), fmt="none", ecolor=figures.INK, lw=1)
+        for o in having if name == "top1" else ():
+            classes, place = o.card.get("class_names"), datasets.index(o.dataset)
+            if classes:
+                ends, level = (place - 0.45, place + 0.45), 1 / classes["count"]
+                axes.plot(ends, (level, level), ":", color=figures.INK, linewidth=0.8)
         axes.set_xticks(range(len(datasets)), datasets, fontsize=7)
         axes.set_title(
             f"{protocols[0]}: {name}" if len(protocols) == 1 else name, fontsize=8
