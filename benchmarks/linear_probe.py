@@ -2,7 +2,7 @@
 
     python benchmarks/linear_probe.py --rounds 3
 
-The L2 weights are those of CLIP's linear probes (Radford et al. 2021, A.3), 1e-6 to 1e6.
+The L2 weights are those of CLIP's linear probes (Radford et al. 2021, A.3).
 scikit-learn's LogisticRegression (lbfgs, at most 1,000 iterations, its own tolerance
 and threads) is fitted for each from nothing, as CLIP's code does. Where the penalty is
 weak its tolerance stops it far from the optimum, so there is also `sklearn_tight`, with

@@ -31,7 +31,7 @@ def suite(datasets: dict, protocols: dict) -> ConfigDict:
 
 
 def protocols() -> dict:
-    """The shipped protocols by name, which is the evaluator's where no type is given."""
+    """The shipped protocols; where no type is given, the name is the evaluator's."""
     return dict(
         zero_shot=dict(),
         bare_name=dict(type="zero_shot", templates="plain"),
