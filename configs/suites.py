@@ -16,28 +16,27 @@ from mmjax_configs import common
 from mmjax_configs.common import ROOT
 
 
-def _suite(datasets: dict, protocols: dict) -> ConfigDict:
+def suite(datasets: dict, protocols: dict) -> ConfigDict:
+    """The config of a suite."""
     config = ConfigDict()
     config.limit = config_dict.placeholder(int)  # of every data set, at most
+    config.only = ()  # these data sets, not all
     config.datasets = ConfigDict(datasets)
     config.protocols = ConfigDict(protocols)
     return config
 
 
-def _protocols() -> dict:
+def protocols() -> dict:
+    """The shipped protocols; where no type is given, the name is the evaluator's."""
     return dict(
-        zero_shot=dict(type="zero_shot"),
+        zero_shot=dict(),
         bare_name=dict(type="zero_shot", templates="plain"),
-        robustness=dict(type="robustness", show=("shifted", "kept")),
-        calibration=dict(
-            type="calibration", needs=("val",), show=("ece", "ece_fitted")
-        ),
-        modality_gap=dict(type="modality_gap", on="captions"),
-        retrieval=dict(type="retrieval", on="captions", show=("i2t_r1", "t2i_r1")),
-        linear_probe=dict(type="linear_probe", needs=("train", "val")),
-        few_shot=dict(
-            type="few_shot", needs=("train", "val"), show=("shot_16", "zero_shot_worth")
-        ),
+        robustness=dict(show=("shifted", "kept")),
+        calibration=dict(needs=("val",), show=("ece", "ece_fitted")),
+        modality_gap=dict(on="captions"),
+        retrieval=dict(on="captions", show=("i2t_r1", "t2i_r1")),
+        linear_probe=dict(needs=("train", "val")),
+        few_shot=dict(needs=("train", "val"), show=("shot_16", "zero_shot_worth")),
     )
 
 
@@ -55,7 +54,7 @@ def _images(path: str, **parts: str) -> dict:
 
 
 def tiny() -> ConfigDict:
-    """Every kind of protocol but few_shot, on a few pictures."""
+    """Every kind of protocol but few_shot, on a few images."""
     one = "size=16&objects=1"
     pairs = dict(
         source=f"shapes:val?{one}&count=24",
@@ -64,13 +63,13 @@ def tiny() -> ConfigDict:
         captions="shapes:val?size=16&objects=2&count=24",
         templates="shapes",
     )
-    protocols = _protocols()
-    protocols["robustness"] |= dict(shifts=("noise", "gray"), severities=(1, 5))
-    protocols["linear_probe"] |= dict(strength=1.0, iterations=20)
-    del protocols["few_shot"]  # there are pairs that no training scene shows
-    for protocol in protocols.values():
+    chosen = protocols()
+    chosen["robustness"] |= dict(shifts=("noise", "gray"), severities=(1, 5))
+    chosen["linear_probe"] |= dict(l2=1.0, iterations=20)
+    del chosen["few_shot"]  # there are pairs that no training scene shows
+    for protocol in chosen.values():
         protocol["resamples"] = 50
-    return _suite(dict(shapes=pairs), protocols)
+    return suite(dict(shapes=pairs), chosen)
 
 
 def shapes() -> ConfigDict:
@@ -79,7 +78,7 @@ def shapes() -> ConfigDict:
     # other scenes than those judged and than those trained on
     shared = dict(val=f"shapes:val?{one}&count=1000&seed=7", templates="shapes")
     shared |= dict(captions="shapes:val?size=32&objects=2&count=1000")
-    return _suite(
+    return suite(
         dict(
             seen=dict(
                 shared,
@@ -92,7 +91,7 @@ def shapes() -> ConfigDict:
                 protocols=_LABELLED[:-1],
             ),
         ),
-        {k: v for k, v in _protocols().items() if k in (*_LABELLED, "retrieval")},
+        {k: v for k, v in protocols().items() if k in (*_LABELLED, "retrieval")},
     )
 
 
@@ -129,7 +128,7 @@ def bundle() -> ConfigDict:
         captions=dev,
         protocols=("retrieval", "modality_gap"),
     )
-    return _suite(
+    return suite(
         dict(
             cifar10=dict(cifar10, templates="cifar10"),
             gtsrb=dict(gtsrb, templates="gtsrb"),
@@ -137,7 +136,7 @@ def bundle() -> ConfigDict:
             tiny_imagenet=dict(words, templates="clip80"),
             flickr8k=photos,
         ),
-        _protocols(),
+        protocols(),
     )
 
 

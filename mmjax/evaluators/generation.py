@@ -14,9 +14,10 @@ import numpy as np
 from mmjax import schema
 from mmjax.data.records import BrokenRecord, Record
 from mmjax.errors import UserError
+from mmjax.evaluators import base
 from mmjax.evaluators.base import Env, EvalConfig, Network, PyTree, Result
 from mmjax.evaluators.common import forward, judge_network, result_card
-from mmjax.evaluators.common.subset import View, open_view
+from mmjax.evaluators.common.subset import View
 from mmjax.metrics import bootstrap, copying, frechet
 from mmjax.metrics import judges as judges_lib
 from mmjax.sampling import calls, rerank
@@ -110,16 +111,15 @@ class Config(EvalConfig):
         return (self.judges,) if isinstance(self.judges, str) else self.judges
 
 
-class Evaluator:
+class Evaluator(base.Evaluator):
     """Calls predict "sample" (mmjax.tasks.base.Task); its `image` is what is judged."""
 
-    def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = "generation"):
-        self.config = schema.from_mapping(Config, cfg, where)
-        self._env, self._where = env, where
-        self._size = self.config.batch_size or env.batch_size
-        self._source = open_view(self.config.source, self.config.limit, env.open_source)
+    config_class = Config
+
+    def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = ""):
+        super().__init__(cfg, env, where)
         if self.config.condition == "text":
-            forward.require_tokenizer(env, where)
+            forward.require_tokenizer(env, self.where)
         self._swept = {  # option: its values
             name: value if isinstance(value, (tuple, list)) else (value,)
             for name, value in self.config.sampling.items()
@@ -138,33 +138,33 @@ class Evaluator:
         """(what leads the names of values, the Env) of one choice of the options."""
         options = dict(zip(self._swept, values, strict=True))
         if not options:
-            return "", self._env
-        if self._env.with_sampling is None:
-            raise UserError(f"{self._where}: sampling cannot be changed from here")
+            return "", self.env
+        if self.env.with_sampling is None:
+            raise UserError(f"{self.where}: sampling cannot be changed from here")
         varied = [k for k in options if len(self._swept[k]) > 1]
         tag = ",".join(f"{name}={options[name]}" for name in varied)
-        return f"{tag}/" if tag else "", self._env.with_sampling(options)
+        return f"{tag}/" if tag else "", self.env.with_sampling(options)
 
     @functools.cached_property
     def _records(self) -> tuple[list[Record], int]:
         """The prompts' records without their images, and how many are broken."""
         found, broken = [], 0
-        for i in range(len(self._source)):
+        for i in range(len(self.source)):
             try:
-                record = self._source[i]
+                record = self.source[i]
             except BrokenRecord:
                 broken += 1
                 continue
             self._check_record(record)
             found.append({k: v for k, v in record.items() if k != "image"})
         if not found:
-            name = self._source.name
-            raise UserError(f"{self._where}: {name!r} has no prompts, {broken} broken")
+            name = self.source.name
+            raise UserError(f"{self.where}: {name!r} has no prompts, {broken} broken")
         return found, broken
 
     def _check_record(self, record: Record) -> None:
-        cfg, name = self.config, self._source.name
-        place = f"{self._where}: record {record['key']!r} of {name!r}"
+        cfg, name = self.config, self.source.name
+        place = f"{self.where}: record {record['key']!r} of {name!r}"
         count, texts = len(record["text"]), cfg.condition == "text" or cfg.clip
         if texts and count <= cfg.caption:
             raise UserError(
@@ -174,7 +174,7 @@ class Evaluator:
             raise UserError(f"{place} has no label to draw for")
         if "oracle" in cfg.named and "scene" not in record:
             raise UserError(
-                f"{self._where}: records of {name!r} carry no scene for the oracle: "
+                f"{self.where}: records of {name!r} carry no scene for the oracle: "
                 "use shapes, or other judges"
             )
 
@@ -193,44 +193,44 @@ class Evaluator:
     def _rows(self) -> dict[str, np.ndarray]:
         """What "sample" is called with, but for the candidates: a row a prompt."""
         seed = self.config.sample_seed
-        return calls.conditions(self.prompts, self._env.tokenizer, seed=seed)
+        return calls.conditions(self.prompts, self.env.tokenizer, seed=seed)
 
     @property
     def _calls(self) -> dict[str, int]:
-        shape = {"k": self.config.candidates, "size": self._size}
-        return shape | {"devices": self._env.devices}
+        shape = {"k": self.config.candidates, "size": self.size}
+        return shape | {"devices": self.env.devices}
 
     @functools.cached_property
     def _clip_run(self) -> Network:
         needs = ("embed_image", "embed_text")
-        return judge_network.load(self._env, self.config.clip, needs, self._where)
+        return judge_network.load(self.env, self.config.clip, needs, self.where)
 
     @functools.cached_property
     def _features_run(self) -> Network:
         needs = {"frechet": "features", "classifier": "logits"}
         needs = [needs[name] for name in self.config.named if name in needs]
-        return judge_network.load(self._env, self.config.features, needs, self._where)
+        return judge_network.load(self.env, self.config.features, needs, self.where)
 
     def check(self, vars_abstract: PyTree) -> None:
         """See Evaluator.check of the base."""
         rows, _ = next(calls.batches(self._rows, **self._calls))
-        batch, side = forward.abstract(rows), self._env.image_cfg.size
+        batch, side = forward.abstract(rows), self.env.image_cfg.size
         wanted = (*batch["candidate"].shape, side, side, 3)
         for env in self._envs.values():
-            out = forward.output_shape(env, "sample", vars_abstract, batch, self._where)
+            out = forward.output_shape(env, "sample", vars_abstract, batch, self.where)
             shape = getattr(out.get("image"), "shape", None)
             if shape != wanted:
                 raise UserError(
-                    f"{self._where}: 'sample' must give image {wanted}, gives {shape}"
+                    f"{self.where}: 'sample' must give image {wanted}, gives {shape}"
                 )
         if self.config.clip:
             forward.require_tokenizer(
-                self._clip_run, f"{self._where}: {self.config.clip}"
+                self._clip_run, f"{self.where}: {self.config.clip}"
             )
         if self.config.features:
             _ = self._features_run
         for spec in filter(None, (self.config.reference, self.config.train)):
-            forward.peek(self._env, self._open(spec), None, self._size, self._where)
+            forward.peek(self.env, self.open(spec), size=self.size, where=self.where)
 
     def run(self, variables: PyTree) -> Result:
         """Each judge's numbers, of all candidates and of the picks.
@@ -269,34 +269,30 @@ class Evaluator:
         texts_pd = judge_network.of_texts(self._clip_run, "embed_text", self._captions)
         return rerank.clip_scores(images_pkd, texts_pd)
 
-    @property
-    def _draw(self) -> dict[str, int]:
-        return {"resamples": self.config.resamples, "seed": self.config.seed}
-
     # -- judges by name: (arrays, picks, facts for the card) -> values -----------
     def _oracle(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
         truths = [record["scene"] for record in self._records[0]]
         args = arrays["image"], truths, chosen
-        values, arrays["oracle"] = judges_lib.oracle(*args, **self._draw)
+        values, arrays["oracle"] = judges_lib.oracle(*args, **self.draw)
         return values
 
     def _clip(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
-        return judges_lib.clip_score(arrays["clip"], chosen, **self._draw)
+        return judges_lib.clip_score(arrays["clip"], chosen, **self.draw)
 
     def _classifier(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
         label_p = np.asarray([r.get("label", -1) for r in self._records[0]])
         facts["labelled"] = int((label_p >= 0).sum())
         if not facts["labelled"]:
-            name = self._source.name
-            raise UserError(f"{self._where}: no record of {name!r} has a label")
+            name = self.source.name
+            raise UserError(f"{self.where}: no record of {name!r} has a label")
         logits_pkc = self._of_images(self._features_run, "logits", arrays["image"])
-        return judges_lib.classifier(logits_pkc, label_p, chosen, **self._draw)
+        return judges_lib.classifier(logits_pkc, label_p, chosen, **self.draw)
 
     def _frechet(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
         run, images = self._features_run, arrays["image"]
         real_md = self._real_features
         facts |= {"reference": len(real_md), "features": real_md.shape[1]}
-        draw = self._draw | {"resamples": self.config.frechet_resamples}
+        draw = self.draw | {"resamples": self.config.frechet_resamples}
         features_pkd = self._of_images(run, "features", images)
         values = judges_lib.fid(features_pkd, real_md, chosen, **draw)
         if "logits" in run.predict:
@@ -307,29 +303,24 @@ class Evaluator:
     @functools.cached_property
     def _real_features(self) -> np.ndarray:
         """(m, d) of the reference images, whatever options are swept."""
-        real = self._pictures(self.config.reference or self._source)
+        real = self._pictures(self.config.reference or self.source)
         return judge_network.of_images(self._features_run, "features", real)
 
     def _copying(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
         train = self._pictures(self.config.train)
-        held_out = self._pictures(self._source)
+        held_out = self._pictures(self.source)
         facts |= {"training_pictures": len(train), "held_out_pictures": len(held_out)}
-        return judges_lib.copies(arrays["image"], train, held_out, **self._draw)
+        return judges_lib.copies(arrays["image"], train, held_out, **self.draw)
 
     def _of_images(self, run: Network, name: str, images: np.ndarray) -> np.ndarray:
         """A function of another run, of all pictures: (p, k, d)."""
         rows_nd = judge_network.of_images(run, name, judges_lib.flat(images))
         return rows_nd.reshape(*images.shape[:2], -1)
 
-    def _open(self, spec: Any) -> View:
-        return open_view(spec, None, self._env.open_source)
-
     def _pictures(self, spec: Any) -> np.ndarray:
-        """All good pictures of a source, uint8 (n, S, S, 3), as evaluated."""
-        source = spec if isinstance(spec, View) else self._open(spec)
-        batches = self._env.eval_batches(
-            source, None, self._env.image_cfg, batch_size=self._size
-        )
+        """All good images of a source, uint8 (n, S, S, 3), as evaluated."""
+        source = spec if isinstance(spec, View) else self.open(spec)
+        batches = forward.open_batches(self.env, source, size=self.size)
         return np.concatenate([b["image"][forward.valid_rows(b)] for b in batches])
 
     def _card(self, facts: dict[str, int]) -> dict[str, Any]:
@@ -338,11 +329,11 @@ class Evaluator:
         if cfg.features:
             runs["features"] = self._features_run
         specs = {"reference": cfg.reference, "train": cfg.train}
-        views = {key: self._open(spec) for key, spec in specs.items() if spec}
+        views = {key: self.open(spec) for key, spec in specs.items() if spec}
         definitions: dict[str, str] = {}
         for name in cfg.named:
             definitions |= _DEFINITIONS[name]
-        interval = bootstrap.describe(judges_lib.UNIT, **self._draw)
+        interval = bootstrap.describe(judges_lib.UNIT, **self.draw)
         if "frechet" in cfg.named:
             interval |= {
                 "frechet": frechet.INTERVAL,
@@ -351,8 +342,8 @@ class Evaluator:
         mask_pl = self._rows.get("tokens_mask", np.zeros((0, 1)))
         written = result_card.write(
             cfg,
-            self._env,
-            self._source,
+            self.env,
+            self.source,
             kind="generation",
             counts={
                 "prompts": len(self.prompts),

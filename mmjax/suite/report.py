@@ -35,15 +35,15 @@ def write(
     beside = {table.path: compare(outcomes, table, models) for table in references}
     for path, rows in beside.items():
         found["published"].append({"file": path, "rows": rows})
-    pictures = _draw(out, outcomes)
+    images = _draw(out, outcomes)
     runner.write(out / "summary.json", found)
     tables = {"": overview(outcomes)}
     for path, rows in beside.items():
         tables[f"Beside {pathlib.Path(path).name}"] = rows
     title = f"{name} on {model['workdir']}, step {model['step']}"
     notes = _notes(model, bool(references))
-    runner.write(out / "summary.md", markdown(title, notes, tables, pictures))
-    paths = [out / name for name in pictures]
+    runner.write(out / "summary.md", markdown(title, notes, tables, images))
+    paths = [out / name for name in images]
     runner.write(out / "index.html", page(title, notes, tables, paths, outcomes))
     return found
 
@@ -138,14 +138,14 @@ def _notes(model: Mapping[str, Any], compared: bool) -> list[str]:
 
 
 def markdown(
-    title: str, notes: Sequence[str], tables: Mapping[str, Table], pictures: list[str]
+    title: str, notes: Sequence[str], tables: Mapping[str, Table], images: list[str]
 ) -> str:
     """The report as markdown."""
     lines = [f"# {title}", "", *notes]
     for head, rows in tables.items():
         lines += ["", *([f"## {head}", ""] if head else [])]
         lines += [_bar(rows[0]), "|" + "---|" * len(rows[0]), *map(_bar, rows[1:])]
-    lines += ["", *(f"![{pathlib.Path(p).stem}]({p})" for p in pictures)]
+    lines += ["", *(f"![{pathlib.Path(p).stem}]({p})" for p in images)]
     return "\n".join(lines) + "\n"
 
 
@@ -182,21 +182,33 @@ def _grid(title: str, rows: Table) -> str:
     return pages.matrix(title, rows[0], cells)
 
 
-# -- pictures ------------------------------------------------------------------
+# -- figures -------------------------------------------------------------------
 def _draw(out: pathlib.Path, outcomes: Sequence[Outcome]) -> list[str]:
-    """Draws the numbers of the table, and each cell that has a picture of its own."""
-    made = {"overview": bars(outcomes)}
+    """Draws the numbers of the table, and what the evaluators' modules can draw.
+
+    That is `figure(values, arrays, title)` of a cell, or `panels({data set: (values,
+    arrays)}, title)` of a protocol's cells side by side.
+    """
+    drawn, together = {"overview": bars(outcomes)}, {}
     for o in outcomes:
-        figure = getattr(evaluators.find(o.type, o.name), "figure", None)
-        if figure:
-            made[o.name] = figure(o.values, runner.arrays(out, o.key), o.name)
-    for name, drawn in made.items():
-        figures.save(drawn, out / "figures" / f"{name}.png")
-    return [f"figures/{name}.png" for name in made]
+        module = evaluators.find(o.type, o.name)
+        if hasattr(module, "panels"):
+            cells = together.setdefault(o.protocol, (module, {}))[1]
+            cells[o.dataset] = o.values, runner.arrays(out, o.key)
+        elif hasattr(module, "figure"):
+            drawn[o.name] = module.figure(o.values, runner.arrays(out, o.key), o.name)
+    for protocol, (module, cells) in together.items():
+        drawn[protocol] = module.panels(cells, protocol)
+    for name, figure in drawn.items():
+        figures.save(figure, out / "figures" / f"{name}.png")
+    return [f"figures/{name}.png" for name in drawn]
 
 
 def bars(outcomes: Sequence[Outcome]) -> Any:
-    """A panel a shown number, a group a data set, a bar a protocol, with intervals."""
+    """A panel a shown number, a group a data set, a bar a protocol, with intervals.
+
+    A dotted line is the chance of top1.
+    """
     names = list(dict.fromkeys(n for o in outcomes for n in o.shown))
     made, grid = figures.grid(len(names), width=3.6, height=2.4)
     for axes, name in zip(grid, names, strict=True):
@@ -212,6 +224,11 @@ def bars(outcomes: Sequence[Outcome]) -> Any:
             axes.bar(xs, ys, wide * 0.92, label=protocol)
             low, high = zip(*ends, strict=True)
             axes.errorbar(xs, ys, (low, high), fmt="none", ecolor=figures.INK, lw=1)
+        for o in having if name == "top1" else ():
+            classes, place = o.card.get("class_names"), datasets.index(o.dataset)
+            if classes:
+                ends, level = (place - 0.45, place + 0.45), 1 / classes["count"]
+                axes.plot(ends, (level, level), ":", color=figures.INK, linewidth=0.8)
         axes.set_xticks(range(len(datasets)), datasets, fontsize=7)
         axes.set_title(
             f"{protocols[0]}: {name}" if len(protocols) == 1 else name, fontsize=8

@@ -2,12 +2,13 @@
 
 import json
 
+import batch_fields
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.data import pipeline, tokenizers
+from mmjax.data import tokenizers
 from mmjax.data.fields import image
 from mmjax.data.records import BrokenRecord
 from mmjax.data.sources import open_source
@@ -84,7 +85,8 @@ def make_env(sample=None, raw=shapes_of, **more):
         "image_cfg": CFG,
         "batch_size": 8,
         "open_source": open_source,
-        "eval_batches": pipeline.eval_batches,
+        "reads": ("image", "tokens"),
+        "eval_batches": batch_fields.batches(TOKENIZER, CFG),
         "open_run": colour_run,
     }
     return Env(**values | more)
