@@ -22,12 +22,13 @@ _SILENCE = 1e-10  # the least power whose logarithm is taken
 
 @dataclasses.dataclass(frozen=True)
 class Field(Numbers):
-    """Gives NAME float32 (frames, width), and NAME_mask bool (frames,), False at padding.
+    """Gives NAME float32 (frames, width) and NAME_mask bool (frames,).
 
     A record's value is a waveform (T,), float or 16-bit integers (which become -1 to
     1), of one channel; its OF_rate, such as `audio_rate`, is in samples a second and
-    taken to be `rate` where there is none. A longer recording is cut at random in
-    training, and to its centre in evaluation.
+    taken to be `rate` where there is none. A longer recording is cut, at random in
+    training, to its centre in evaluation; a shorter one is padded, and the mask False
+    of frames that begin after its end.
 
     front_end: `log_mel` (width `mels`), `mfcc` (width `coefficients`) or `waveform`
       (width 1, a frame a sample).
@@ -48,7 +49,7 @@ class Field(Numbers):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.coefficients > self.mels:
+        if self.front_end == "mfcc" and self.coefficients > self.mels:
             values = f"coefficients {self.coefficients} of mels {self.mels}"
             raise UserError(f"{values}: use at most as many")
         if self.hop < 1 or not self.hop <= self.window <= self.samples:
@@ -147,7 +148,7 @@ def _waveform(field: Field, wave_t: np.ndarray) -> np.ndarray:
 
 
 def _log_mel(field: Field, wave_t: np.ndarray) -> np.ndarray:
-    """log of the mel filters' share of |FFT|^2, frames wholly inside: (frames, mels)."""
+    """log of the filters' sums of |FFT|^2, of frames wholly inside."""
     frames_fw = np.lib.stride_tricks.sliding_window_view(wave_t, field.window)
     hann_w = scipy.signal.windows.hann(field.window, sym=False).astype(np.float32)
     power_fk = np.abs(np.fft.rfft(frames_fw[:: field.hop] * hann_w)) ** 2

@@ -47,7 +47,7 @@ class Field(base.Field):
             raise UserError(f"count {self.count}: use the boxes of a row, 1 or more")
         if bool(self.vectors) != (self.width > 0):
             raise UserError(
-                f"vectors {self.vectors!r} with width {self.width}: set both, or neither"
+                f"vectors {self.vectors!r} with width {self.width}: set both or neither"
             )
 
     def shapes(self, name: str) -> base.Shapes:

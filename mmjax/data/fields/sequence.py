@@ -13,10 +13,10 @@ from mmjax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Field(vector.Field):
-    """Gives NAME float32 (length, width), and NAME_mask bool (length,), False at padding.
+    """Gives NAME float32 (length, width) and NAME_mask bool (length,).
 
-    A record's value is (n, width), or (n,) for one number a step; `of` may name several,
-    which are put side by side.
+    A record's value is (n, width), or (n,) for one number a step; `of` may name
+    several, which are put side by side.
 
     length: steps in a row.
     windows: whether longer records are cut: at random in training, to their centre in

@@ -63,7 +63,7 @@ class Field(Numbers):
         return np.concatenate([array.reshape(len(array), -1) for array in arrays], 1)
 
     def _parts(self, name: str, record: Mapping[str, Any]) -> list[str]:
-        """The values that are put side by side; the whole where it is there (encode)."""
+        """The values put side by side; or one that holds them all (`fields.encode`)."""
         whole = self.reads(name)
         return [whole] if whole in record else whole.split(",")
 
