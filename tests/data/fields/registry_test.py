@@ -198,7 +198,7 @@ def test_drop_blanks_a_share_of_training_rows_alone():
 )
 def test_gather_gives_the_bits_of_rows(config, columns):
     rng = np.random.default_rng(0)
-    noise = rng.normal(size=(40, 5)) @ rng.normal(size=(5, 5)) + 3
+    noise = rng.normal(size=(40, 33)) @ rng.normal(size=(33, 33)) + 3
     columns = {
         "pixels": {"v": rng.integers(0, 255, (40, 2, 2, 3), np.uint8)},
         "noise": {"v": noise, "w": np.arange(40.0)},
