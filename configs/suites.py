@@ -7,17 +7,13 @@
 | bundle | parts of the five sets it names | 6 minutes, and 20 for its probes |
 
 A data set is its parts and its names (mmjax.suite.cells.Dataset), a protocol an
-evaluator and its keys (mmjax.suite.cells.Protocol). Real data are read below
-$MMJAX_DATA, or ../shared/data where that is not set.
+evaluator and its keys (mmjax.suite.cells.Protocol).
 """
-
-import os
 
 from ml_collections import ConfigDict, config_dict
 
 from mmjax_configs import common
-
-ROOT = os.environ.get("MMJAX_DATA", "../shared/data")
+from mmjax_configs.common import ROOT
 
 
 def _suite(datasets: dict, protocols: dict) -> ConfigDict:
@@ -48,9 +44,9 @@ def _protocols() -> dict:
 _LABELLED = ("zero_shot", "bare_name", "robustness", "calibration", "modality_gap")
 
 
-def _packed(path: str, **parts: str) -> dict:
-    """A labelled set from packed files; its captions are its names in a sentence."""
-    specs = {k: f"packed:{ROOT}/{path}{v}" for k, v in parts.items()}
+def _images(path: str, **parts: str) -> dict:
+    """A labelled set from npz files; its captions are its names in a sentence."""
+    specs = {k: f"npz:{ROOT}/{path}{v}" for k, v in parts.items()}
     sentence = "template=a photo of a {}."
     joint = "&" if "?" in specs["source"] else "?"
     specs["captions"] = f"{specs['source']}{joint}{sentence}"
@@ -102,7 +98,7 @@ def shapes() -> ConfigDict:
 
 def bundle() -> ConfigDict:
     """Small parts of public sets: near the published numbers, not in their place."""
-    cifar10 = _packed(
+    cifar10 = _images(
         "cifar10/cifar10-",
         source="test-2k.npz",
         train="train-6k.npz?part=train",
@@ -110,18 +106,18 @@ def bundle() -> ConfigDict:
     )
     # Frames of one track stay together; the set's own test images are not at hand, and
     # what is left makes one part that a temperature can be fitted to, not two.
-    gtsrb = _packed(
+    gtsrb = _images(
         "gtsrb/gtsrb-train.npz?group=_&part=",
         source="held_out",
         val="train",
     )
-    clothing = _packed(
+    clothing = _images(
         "clothing/clothing10-",
         source="validation-128.npz",
         train="train-128.npz?part=train",
         val="train-128.npz?part=held_out",
     )
-    words = _packed(
+    words = _images(
         "tiny_imagenet/tin100-",
         source="val-2k.npz",
         train="train-3k.npz?part=train",
@@ -146,8 +142,4 @@ def bundle() -> ConfigDict:
 
 
 PRESETS = {f.__name__: f for f in (tiny, shapes, bundle)}
-
-
-def get_config(arg: str = "tiny") -> ConfigDict:
-    """The suite `arg`."""
-    return common.choose(arg, PRESETS, "tiny")
+get_config = common.chooser(PRESETS)

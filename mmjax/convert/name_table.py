@@ -206,7 +206,7 @@ def fit(
 def stacked(ours: Mapping[str, np.ndarray]) -> Arrays:
     """Blocks of unrolled transformers as those of scanned ones.
 
-    As `mmjax.nn.transformer.stack_blocks`, by path: all but the last of each run of
+    By path: all but the last of each run of
     `block_0`, `block_1`, ... become one array with the blocks first. A prior's, which
     lie in `params` itself, all do.
     """

@@ -19,11 +19,16 @@ from mmjax.data.sources import open_source
 CELL, STRIP, COLUMNS, SHOWN = 128, 38, 8, 16  # px, px, pictures a row and a source
 _BAR = 40  # characters of the longest bar
 _BINS = 12
+_REPORTED = ("image", "text", "key", "label")  # each in lines of its own
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceReport:
-    """What one source holds. sizes: (height, width) -> records; words: of captions."""
+    """What one source holds.
+
+    words: of captions. sizes: (height, width) of images -> records. values: of others,
+    (name, dtype, shape) -> records; texts and numbers have dtype str, int and so on.
+    """
 
     name: str
     fingerprint: str
@@ -31,6 +36,7 @@ class SourceReport:
     broken: tuple[BrokenRecord, ...]
     words: Mapping[int, int]
     sizes: Mapping[tuple[int, int], int]
+    values: Mapping[tuple[str, str, tuple[int, ...]], int]
     labels: Mapping[str, int]
     cells: tuple[tuple[np.ndarray, str], ...]
 
@@ -56,6 +62,7 @@ class SourceReport:
             lines.append(
                 f"  classes   {len(self.labels)} seen, {least} to {most} records each"
             )
+        lines += _values(self.values)
         lines += [f"  broken    {error}" for error in self.broken]
         return "\n".join([*lines, *_histogram(self.words)])
 
@@ -99,6 +106,7 @@ def check(
 def _check_one(source: Source, threads: int) -> SourceReport:
     words: collections.Counter[int] = collections.Counter()
     sizes: collections.Counter[tuple[int, int]] = collections.Counter()
+    values: collections.Counter[tuple] = collections.Counter()
     labels: collections.Counter[str] = collections.Counter()
     broken, cells = [], []
     show = set(np.linspace(0, len(source) - 1, SHOWN).astype(int).tolist())
@@ -108,18 +116,22 @@ def _check_one(source: Source, threads: int) -> SourceReport:
             record = source[i]
         except BrokenRecord as error:
             return error
-        cell = thumbnail(record["image"]) if i in show else None
-        return record["image"].shape[:2], record["text"], record.get("label", -1), cell
+        cell = thumbnail(picture(record)) if i in show else None
+        shape = record["image"].shape[:2] if "image" in record else None
+        others = [_form(k, v) for k, v in record.items() if k not in _REPORTED]
+        label = record.get("label", -1)
+        name = source.class_names[label] if source.class_names and label >= 0 else ""
+        return shape, others, record["text"], name, cell
 
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         for seen in _in_order(pool, look, len(source)):
             if isinstance(seen, BrokenRecord):
                 broken.append(seen)
                 continue
-            shape, texts, label, cell = seen
-            sizes[shape] += 1
+            shape, others, texts, name, cell = seen
+            sizes.update([shape] if shape else [])
+            values.update(others)
             words.update(len(text.split()) for text in texts)
-            name = source.class_names[label] if label >= 0 else ""
             labels.update([name] if name else [])
             if cell is not None:
                 cells.append((cell, texts[0] if texts else name))
@@ -130,6 +142,7 @@ def _check_one(source: Source, threads: int) -> SourceReport:
         broken=tuple(broken),
         words=words,
         sizes=sizes,
+        values=values,
         labels=labels,
         cells=tuple(cells),
     )
@@ -139,6 +152,37 @@ def _in_order(pool: concurrent.futures.Executor, look: Any, count: int) -> Any:
     """`look(0), look(1), ...` with a bounded number under way."""
     for start in range(0, count, 1024):
         yield from pool.map(look, range(start, min(start + 1024, count)), chunksize=8)
+
+
+def picture(record: Mapping[str, Any]) -> np.ndarray:
+    """What shows a record: its image, else its middle frame, else nothing but white."""
+    frames = record.get("frames", ())
+    if "image" not in record and len(frames):
+        return frames[len(frames) // 2]
+    return record.get("image", np.full((1, 1, 3), 255, np.uint8))
+
+
+def _form(name: str, value: Any) -> tuple[str, str, tuple[int, ...]]:
+    if isinstance(value, np.ndarray):
+        return name, str(value.dtype), value.shape
+    inner = value[0] if isinstance(value, list) and value else value
+    listed = f"list[{type(inner).__name__}]" if inner is not value else ""
+    return name, listed or type(value).__name__, ()
+
+
+def _values(values: Mapping[tuple[str, str, tuple[int, ...]], int]) -> list[str]:
+    """A line for each value and dtype: records, shapes."""
+    grouped: dict[tuple[str, str], collections.Counter] = {}
+    for (name, dtype, shape), count in values.items():
+        grouped.setdefault((name, dtype), collections.Counter())[shape] += count
+    lines = []
+    for (name, dtype), shapes in sorted(grouped.items()):
+        shape, count = shapes.most_common(1)[0]
+        line = f"  {name:<9} {dtype}, {shapes.total()} records"
+        if len(shapes) > 1:
+            line += f", {len(shapes)} shapes, most often {shape} ({count})"
+        lines.append(line + (f" of {shape}" if len(shapes) == 1 and shape else ""))
+    return lines
 
 
 def thumbnail(img: np.ndarray) -> np.ndarray:

@@ -38,6 +38,9 @@ class Env:
     image_cfg: how an image becomes `batch_size` rows of uint8 (see mmjax.data.image).
     open_source: spec -> Source; eval_batches: see mmjax.data.pipeline.
     open_run: workdir -> Network, for evaluators that judge by another run.
+    devices: how many the rows of a batch split over.
+    sampling: the options that the task samples with; with_sampling: changes to them ->
+      the Env of a task that samples so.
     """
 
     predict: Mapping[str, Callable[[PyTree, Batch], PyTree]]
@@ -48,6 +51,9 @@ class Env:
     open_source: Callable[[str | Mapping], Any]
     eval_batches: Callable[..., Iterator[Batch]]
     open_run: Callable[[str], Network] | None = None
+    devices: int = 1
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    with_sampling: Callable[[Mapping[str, Any]], "Env"] | None = None
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,11 @@ from typing import Any
 from mmjax import evaluators
 from mmjax.errors import UserError
 from mmjax.report import figures
+from mmjax.report import page as pages
 from mmjax.suite import published, runner
 from mmjax.suite.runner import Outcome
 
 Table = list[list[str]]  # rows of texts, the first one heads
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;"
-    "padding:0 1rem;color:#222}table{border-collapse:collapse;margin:1rem 0}"
-    "th,td{padding:.3rem .7rem;border-bottom:1px solid #ddd;text-align:left;"
-    "font-variant-numeric:tabular-nums}img{max-width:100%;margin:.5rem 1rem .5rem 0}"
-    "@media(prefers-color-scheme:dark){body{background:#161616;color:#ddd}"
-    "th,td{border-color:#444}}"
-)
 
 
 def write(
@@ -50,7 +43,8 @@ def write(
     title = f"{name} on {model['workdir']}, step {model['step']}"
     notes = _notes(model, bool(references))
     runner.write(out / "summary.md", markdown(title, notes, tables, pictures))
-    runner.write(out / "index.html", page(title, notes, tables, pictures, outcomes))
+    paths = [out / name for name in pictures]
+    runner.write(out / "index.html", page(title, notes, tables, paths, outcomes))
     return found
 
 
@@ -163,38 +157,29 @@ def page(
     title: str,
     notes: Sequence[str],
     tables: Mapping[str, Table],
-    pictures: list[str],
+    pictures: Sequence[pathlib.Path],
     outcomes: Sequence[Outcome],
 ) -> str:
     """The report as HTML, with every number of every cell."""
-    parts = [f"<h1>{html.escape(title)}</h1>"]
-    parts += [f"<p>{html.escape(note)}</p>" for note in notes]
-    for head, rows in tables.items():
-        parts += [f"<h2>{html.escape(head)}</h2>"] if head else []
-        parts.append(_grid(rows))
-    for p in pictures:
-        stem = html.escape(pathlib.Path(p).stem)
-        parts.append(f'<img src="{html.escape(p)}" alt="{stem}">')
+    tabled = [_grid(head or "Results", rows) for head, rows in tables.items()]
+    drawn = [pages.picture(path, alt=path.stem, text=path.stem) for path in pictures]
+    folded = []
     for o in outcomes:
         rows = [["number", "value (interval)"]]
         rows += [[n, said(o.values, n)] for n in runner.numbers(o.values)]
-        head = f"<summary>{html.escape(o.name)}</summary>"
-        parts.append(f"<details>{head}{_grid(rows)}</details>")
-    body = "\n".join(parts)
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>\n{body}\n</html>\n"
-    )
+        folded.append(pages.details(o.name, _grid(o.name, rows)))
+    sections = [
+        ("results", "Results", "".join(tabled)),
+        ("figures", "Figures", "".join(drawn)),
+        ("numbers", "All numbers", "".join(folded)),
+    ]
+    head = "".join(map(pages.paragraph, notes))
+    return pages.document(title, head, sections, by="mmjax eval --suite")
 
 
-def _grid(rows: Table) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells)
-
-    lines = [line(rows[0], "th"), *(line(row, "td") for row in rows[1:])]
-    inside = "".join(f"<tr>{text}</tr>" for text in lines)
-    return f"<table>{inside}</table>"
+def _grid(title: str, rows: Table) -> str:
+    cells = [(label, list(map(html.escape, rest))) for label, *rest in rows[1:]]
+    return pages.matrix(title, rows[0], cells)
 
 
 # -- pictures ------------------------------------------------------------------
@@ -205,9 +190,8 @@ def _draw(out: pathlib.Path, outcomes: Sequence[Outcome]) -> list[str]:
         figure = getattr(evaluators.find(o.type, o.name), "figure", None)
         if figure:
             made[o.name] = figure(o.values, runner.arrays(out, o.key), o.name)
-    (out / "figures").mkdir(parents=True, exist_ok=True)
     for name, drawn in made.items():
-        drawn.savefig(out / "figures" / f"{name}.png", facecolor="white")
+        figures.save(drawn, out / "figures" / f"{name}.png")
     return [f"figures/{name}.png" for name in made]
 
 

@@ -1,5 +1,6 @@
 """Evaluators of a run, and other runs as their judges."""
 
+import dataclasses
 import functools
 import pathlib
 from typing import Any
@@ -11,6 +12,7 @@ from mmjax.data.fields import Fields
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.state import Vars
+from mmjax.tasks import base
 from mmjax.train.restore import fingerprint, restore
 from mmjax.train.setup import Parts
 
@@ -23,7 +25,7 @@ def open_network(workdir: str) -> evaluators.Network:
         name=str(workdir),
         task=parts.config.task.name,
         step=int(state.step),
-        fingerprint=fingerprint(variables),
+        fingerprint=fingerprint(parts, variables),
         predict={
             name: functools.partial(fn, variables) for name, fn in parts.predict.items()
         },
@@ -44,6 +46,11 @@ def env(parts: Parts) -> evaluators.Env:
         open_source=open_source,
         eval_batches=functools.partial(_eval_batches, parts.fields),
         open_run=open_network,
+        devices=parts.layout.rows,
+        sampling=base.sampling_options(parts.task),
+        with_sampling=lambda options: env(
+            dataclasses.replace(parts, task=base.with_sampling(parts.task, options))
+        ),
     )
 
 

@@ -23,7 +23,7 @@ def test_sets_of_the_experiment_are_read(monkeypatch):
     monkeypatch.setenv("MMJAX_DATA", "/d")
     sets = probe.read_sets(ROOT / "experiments/clip_probes/sets.json", "GTSRB,CIFAR-10")
     assert list(sets) == ["GTSRB", "CIFAR-10"]
-    assert sets["CIFAR-10"]["train"].startswith("packed:/d/cifar10/")
+    assert sets["CIFAR-10"]["train"].startswith("npz:/d/cifar10/")
     assert (sets["CIFAR-10"]["val"], sets["GTSRB"]["shots"]) == (0.2, [1, 2, 4])
 
 
@@ -56,7 +56,7 @@ def test_a_run_of_all_protocols(tiny_run, tmp_path, capsys):
         label=np.arange(30) % 3,
         class_names=np.asarray(["red star", "blue ring", "heart"]),
     )
-    place = f"packed:{tmp_path}/x.npz"
+    place = f"npz:{tmp_path}/x.npz"
     spec = {"train": place, "test": place, "templates": "shapes", "shots": [1, 4]}
     out = tmp_path / "out"
     argv = ["probe", str(tiny_run), "--sets", str(write(tmp_path, {"x": spec}))]

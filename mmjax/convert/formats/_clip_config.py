@@ -13,8 +13,6 @@ from mmjax.models.resnet import ResNet
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 HALF = (0.5, 0.5, 0.5)
 # ViT of CLIP and of SigLIP; towers of ours that only we have are refused on export.
 _KINDS = {ViT: "vit", ResNet: "resnet"}
@@ -31,8 +29,8 @@ def task(
     image_size: int,
     act: str,
     sigmoid: bool = False,
-    mean: tuple[float, ...] = CLIP_MEAN,
-    std: tuple[float, ...] = CLIP_STD,
+    mean: tuple[float, ...] = presets.CLIP_MEAN,
+    std: tuple[float, ...] = presets.CLIP_STD,
 ) -> dict[str, Any]:
     """`config.task` of a dual encoder; `sigmoid`: SigLIP's loss, bias and scale."""
     return {

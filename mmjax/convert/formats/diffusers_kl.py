@@ -38,7 +38,7 @@ def to_mmjax(source: Source) -> formats.Model:
         )
     arrays, kept, net = diffusers_vq.networks(source)
     size = int(theirs.get("sample_size", 256))
-    model = {
+    autoencoder = {
         "image_size": size,
         # with points their map decides; without them hidden is a latent's width
         "code_dim": arrays["params/decoder/point/kernel"].shape[0]
@@ -48,12 +48,12 @@ def to_mmjax(source: Source) -> formats.Model:
         "scale": float(theirs.get("scaling_factor", 0.18215)),
         "shift": float(theirs.get("shift_factor") or 0.0),
     }
-    task = {"name": TASK, "model": model}
+    task = {"name": TASK, "autoencoder": autoencoder}
     return formats.Model(task, picture(size), None, arrays, kept)
 
 
 def from_mmjax(model: formats.Model) -> formats.Export:
-    spec = autoencoder_kl.Spec(**model.task["model"])
+    spec = autoencoder_kl.Spec(**model.task["autoencoder"])
     net = autoencoder_kl.VqganNet(**spec.net)
     if net.points and spec.code_dim != net.hidden:
         raise UserError(

@@ -13,6 +13,7 @@ from mmjax.convert.formats._rules import HUGGING_FACE, blocks, dense, norm, patc
 from mmjax.convert.name_table import Rule, Table
 from mmjax.convert.read import Source
 from mmjax.errors import UserError
+from mmjax.models import presets
 from mmjax.models.vit import ViT
 
 ABOUT = "Hugging Face CLIPModel: a folder with config.json"
@@ -161,8 +162,8 @@ def preprocessing(source: Source, size: int) -> tuple[dict[str, Any], tuple, tup
     }
     if abs(found.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
         raise UserError(f"{source.place}: rescale_factor is not 1/255")
-    mean = tuple(found.get("image_mean", _clip_config.CLIP_MEAN))
-    return image, mean, tuple(found.get("image_std", _clip_config.CLIP_STD))
+    mean = tuple(found.get("image_mean", presets.CLIP_MEAN))
+    return image, mean, tuple(found.get("image_std", presets.CLIP_STD))
 
 
 def from_mmjax(model: formats.Model) -> formats.Export:

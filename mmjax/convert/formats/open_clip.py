@@ -28,6 +28,7 @@ from mmjax.convert.read import Source
 from mmjax.convert.transforms import VECTOR
 from mmjax.data.tokenizers import pieces
 from mmjax.errors import UserError
+from mmjax.models import presets
 from mmjax.models.dual_encoder import DualEncoder
 from mmjax.models.resnet import ResNet
 
@@ -227,12 +228,8 @@ def task_of(model_cfg: Mapping[str, Any], preprocess: Mapping[str, Any]) -> dict
         image_size=vision["image_size"],
         act=_act(text, quick),
         sigmoid=model_cfg.get("init_logit_bias") is not None,
-        mean=preprocess.get(
-            "mean", _clip_config.HALF if siglip else _clip_config.CLIP_MEAN
-        ),
-        std=preprocess.get(
-            "std", _clip_config.HALF if siglip else _clip_config.CLIP_STD
-        ),
+        mean=preprocess.get("mean", _clip_config.HALF if siglip else presets.CLIP_MEAN),
+        std=preprocess.get("std", _clip_config.HALF if siglip else presets.CLIP_STD),
     )
 
 
@@ -391,7 +388,7 @@ def reference(folder: pathlib.Path, batch: Mapping[str, np.ndarray]) -> dict:
     model = open_clip.create_model(f"local-dir:{folder}").eval()
     found = json.loads((folder / CONFIG).read_text())["preprocess_cfg"]
     stats = (
-        found.get("mean", _clip_config.CLIP_MEAN),
-        found.get("std", _clip_config.CLIP_STD),
+        found.get("mean", presets.CLIP_MEAN),
+        found.get("std", presets.CLIP_STD),
     )
     return _reference_clip.open_clip(model, stats, batch)

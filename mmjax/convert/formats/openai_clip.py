@@ -19,6 +19,7 @@ from mmjax.convert.formats._rules import resnet as resnet_rules
 from mmjax.convert.name_table import Rule, Table
 from mmjax.convert.read import Source
 from mmjax.errors import UserError
+from mmjax.models import presets
 from mmjax.models.resnet import ResNet
 
 ABOUT = "OpenAI CLIP: ViT-*.pt and RN*.pt, state dicts"
@@ -164,8 +165,8 @@ def from_mmjax(model: formats.Model) -> formats.Export:
             )
     notes = []
     if (
-        tuple(task["mean"]) != _clip_config.CLIP_MEAN
-        or tuple(task["std"]) != _clip_config.CLIP_STD
+        tuple(task["mean"]) != presets.CLIP_MEAN
+        or tuple(task["std"]) != presets.CLIP_STD
     ):
         notes.append("its code normalises by CLIP's mean and std, this model by others")
     tensors = formats.saved(table(isinstance(dual.image, ResNet)), model)
@@ -185,5 +186,5 @@ def reference(folder: pathlib.Path, batch: Mapping[str, np.ndarray]) -> dict:
     # It rounds to half precision as it builds: the same weights again, unrounded.
     model.load_state_dict({k: v for k, v in state.items() if k not in _FACTS})
     return _reference_clip.open_clip(
-        model, (_clip_config.CLIP_MEAN, _clip_config.CLIP_STD), batch
+        model, (presets.CLIP_MEAN, presets.CLIP_STD), batch
     )
