@@ -1,7 +1,14 @@
 """Reading configs: `configs/clip.py:shapes` and `--config.optim.lr=3e-4`.
 
 A config file has `get_config(arg)` returning a ConfigDict. RunConfig types it, and
-its annotations say what an override may set and how its text is read.
+its annotations say what an override may set and how its text is read:
+
+| section | its keys are the fields of |
+|---|---|
+| config, data, optim, parallel, checkpoint | RunConfig, DataConfig, OptimConfig, ... |
+| task | mmjax.tasks.NAME.Task, where NAME is `config.task.name` |
+| evals.X | mmjax.evaluators.TYPE.Config, where TYPE is `config.evals.X.type` |
+| graft | any PLACE, `graft.params.image` for `params/image` |
 """
 
 import copy
