@@ -17,6 +17,7 @@ from mmjax.evaluators import Env
 class ImageConfig:
     size: int = 2
     method: str = "bicubic"
+    mode: str = "squash"
 
 
 class Tokenizer:
