@@ -76,6 +76,12 @@ def matches(pattern: str, path: str) -> bool:
     return re.search(pattern, path) is not None
 
 
+def mask(tree: PyTree, patterns: str | Sequence[str]) -> PyTree:
+    """A tree of Python bools: True where any of the patterns is found in the path."""
+    chosen = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    return map_with_path(lambda path, _: any(matches(p, path) for p in chosen), tree)
+
+
 @dataclass(frozen=True)
 class Row:
     """One leaf of a parameter table; statistics are None where not computed."""

@@ -101,7 +101,8 @@ class Evaluator:
         """The fields of its batches: the task's own where a function is given all."""
         if None in self.calls.values():
             return (*self.env.reads, "label?")
-        return forward.IMAGES + (("tokens",) if self.captions else ())
+        captions = self.captions and self.env.tokenizer is not None
+        return forward.IMAGES + (("tokens",) if captions else ())
 
     # -- for subclasses ------------------------------------------------------------
     @property
