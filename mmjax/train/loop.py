@@ -28,21 +28,8 @@ from mmjax.train import checkpoint, lock, metric_writer, run_file, setup, timing
 from mmjax.train import evaluate as evaluate_lib
 from mmjax.train import restore as restore_lib
 from mmjax.train import step as step_lib
-from mmjax.train.evaluate import evaluate
-from mmjax.train.init_from import init_from
-from mmjax.train.restore import restore
-from mmjax.train.setup import Parts, build
+from mmjax.train.setup import Parts
 
-__all__ = [
-    "Diverged",
-    "Interrupted",
-    "Parts",
-    "build",
-    "due",
-    "evaluate",
-    "restore",
-    "run",
-]
 PyTree = Any
 
 

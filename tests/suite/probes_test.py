@@ -56,7 +56,7 @@ def test_a_run_of_all_protocols(tiny_run, tmp_path, capsys):
         label=np.arange(30) % 3,
         class_names=np.asarray(["red star", "blue ring", "heart"]),
     )
-    place = f"packed:{tmp_path}/x.npz"
+    place = f"npz:{tmp_path}/x.npz"
     suite = tmp_path / "mine.py"
     suite.write_text(
         f"""

@@ -169,7 +169,7 @@ def test_weights_alone_do_not_need_a_sound_optimizer(copy, changed, step):
     other = copy.parent / "other"
     into = checkpoint.Checkpointer(other, CONFIG)
     state = state_of(3).replace(**{changed: getattr(state_of(4), changed)})
-    into.save(state, position(3), {})
+    into.save(state, position(3))
     into.wait()
     into.close()
     shutil.rmtree(copy / "checkpoints/3/state")

@@ -22,9 +22,7 @@ CLIP, PRIOR = "clip:tiny", "prior:tiny"
 def fresh_run(spec: str) -> TrainState:
     """A state at step 0, before anything is taken from elsewhere."""
     parts = setup.build(config_lib.load(spec))
-    _, tx, _, optim_cfg = setup.optimizer(parts)
-    init = setup.fresh(parts.task, tx, optim_cfg.ema > 0)
-    return parts.layout.init(init, jax.random.key(7), parts.example())
+    return parts.layout.init(parts.update.init, jax.random.key(7), parts.example())
 
 
 def started(overrides: list[str], spec: str = CLIP) -> tuple:
