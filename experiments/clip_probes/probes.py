@@ -12,7 +12,7 @@ from mmjax_configs import suites
 
 
 def _split(train: str, test: str, templates: str, **more) -> dict:
-    root = f"packed:{suites.ROOT}"
+    root = f"npz:{suites.ROOT}"
     parts = dict(source=f"{root}/{test}", train=f"{root}/{train}", val=0.2)
     return dict(parts, templates=templates, **more)
 

@@ -28,6 +28,7 @@ from mmjax.train import checkpoint, lock, metric_writer, run_file, setup, timing
 from mmjax.train import evaluate as evaluate_lib
 from mmjax.train import restore as restore_lib
 from mmjax.train import step as step_lib
+from mmjax.train.init_from import init_from
 from mmjax.train.setup import Parts
 
 PyTree = Any

@@ -28,7 +28,7 @@ def test_the_sets_of_the_experiment():
         f"{d}.{p}" for d in ("gtsrb", "cifar10") for p in protocols
     ]
     cifar10, gtsrb = by_name["cifar10.few_shot"], by_name["gtsrb.few_shot"]
-    assert cifar10["train"].startswith("packed:") and "cifar10/" in cifar10["train"]
+    assert cifar10["train"].startswith("npz:") and "cifar10/" in cifar10["train"]
     assert cifar10["val"] == 0.2 and "shots" not in cifar10
     assert tuple(gtsrb["shots"]) == (1, 2, 4)
     assert len(cells()) == 12

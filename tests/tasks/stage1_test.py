@@ -65,6 +65,6 @@ def test_reconstruct_says_how_many_codes_there_are(started):
 
 def test_another_image_size(started):
     task, _, _ = started
-    text = rf"image_size 32, the {task.SPEC} 16: set config.task.{task.SPEC}.image_size"
+    text = rf"size is 32, and .* of 16: set config.task.{task.SPEC}.image_size to 32"
     with pytest.raises(UserError, match=text):
-        task.check({"image_size": 32})
+        task.check({"image": {"shape": (32, 32, 3)}})
