@@ -43,7 +43,7 @@ def open_source(spec: str | Mapping[str, Any]) -> Source:
     kind, path, options = parse(spec)
     if path.startswith("$MMJAX_DATA"):
         raise UserError(
-            f"{kind} data {path!r}: set MMJAX_DATA to the folder of the real data sets; "
+            f"{kind} data {path!r}: set MMJAX_DATA to the folder of the real sets; "
             "docs/data.md says where each comes from, or name data of your own"
         )
     shared = {name: options.pop(name) for name in views.OPTIONS if name in options}
