@@ -53,8 +53,9 @@ def _tasks() -> dict[str, ConfigDict]:
             importlib.import_module(f"mmjax_configs.{module.name}"), "PRESETS", {}
         )
         for name in presets:
-            if name.startswith("tiny"):
-                found[f"{module.name} {name}"] = presets[name]()
+            config = presets[name]() if name.startswith("tiny") else {}
+            if "task" in config:
+                found[f"{module.name} {name}"] = config
     for name, keys in VARIANTS.items():
         config = found[f"{name.split()[0]} tiny"].copy_and_resolve_references()
         for key, value in keys.items():
