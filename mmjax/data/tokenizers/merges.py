@@ -29,6 +29,7 @@ CLIP_SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
 CLIP_VOCAB = 49408
 BASE = 2 * 256  # symbols that exist before the first merge
 SPECIALS = 2
+CLIP_MERGES = CLIP_VOCAB - BASE - SPECIALS
 
 # The original's pattern. It also lists its two special tokens, so that a caption which
 # spells one out gets its id; here it stays plain text: no caption can forge an end.
@@ -250,5 +251,5 @@ def read_clip(path: str | Path) -> Merges:
             f"{CLIP_SHA256}; fetch {source} again, or use kind 'bpe'"
         )
     lines = gzip.decompress(packed).decode("utf-8").split("\n")
-    chosen = lines[1 : 49152 - 256 - 2 + 1]  # the slice the original takes
+    chosen = lines[1 : CLIP_MERGES + 1]  # the slice the original takes
     return tuple((left, right) for left, right in map(str.split, chosen))
