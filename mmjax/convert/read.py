@@ -50,7 +50,7 @@ class Source:
     folder: pathlib.Path
 
     @property
-    def config(self) -> Mapping[str, Any]:
+    def config_json(self) -> Mapping[str, Any]:
         """config.json; empty where there is none."""
         config = self.files.get("config.json")
         return config if isinstance(config, Mapping) else {}

@@ -1,15 +1,16 @@
-"""Reads torch's zip archives as data, without torch and without running their code.
+"""Reads torch's zip archives as data: nothing is unpickled, imported or run.
 
 A `.pt` file (a state dict, a whole module, or TorchScript as OpenAI released CLIP) is a
 zip of raw storages and one pickle that says which tensor lies where. A pickle is a
-program. The unpickler below looks no name up: the few calls that make tensors and
-containers are this module's own, every other name is a stub, and calling it refuses
-the file.
+program. This module walks its opcodes by `pickletools`; names of classes stay names,
+and the few calls that make tensors and containers are done by this code. Any other
+call is code in the file, and the file is refused.
 """
 
+import dataclasses
 import math
 import pathlib
-import pickle
+import pickletools
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -35,33 +36,22 @@ _DTYPES = {
 _MODULES = ("__torch__.", "torch.nn.", "dall_e.")
 
 
-class Refused(ValueError):
-    """A pickle that would run code."""
+@dataclasses.dataclass(frozen=True)
+class Name:
+    """A global that a pickle names: never looked up."""
+
+    text: str
 
 
+@dataclasses.dataclass(eq=False)
 class Module:
     """An instance of a class of _MODULES: its state, and no behaviour."""
 
     state: Any = None
 
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
 
-
-class _Dict(dict):
-    """An OrderedDict without the attributes (`_metadata`) that torch gives it."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-def _stub(text: str) -> type:
-    """What a name in a pickle stands for: it may be held, and never called."""
-
-    def refuse(*_: Any, **__: Any) -> None:
-        raise Refused(f"calls {text}")
-
-    return type(text, (), {"__new__": refuse})
+class Refused(ValueError):
+    """A pickle that would run code, or an opcode that no torch file needs."""
 
 
 def _tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_: Any):
@@ -87,7 +77,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_parameter": _first,
     "torch._utils._rebuild_parameter_with_state": _first,
-    "collections.OrderedDict": _Dict,
+    "collections.OrderedDict": dict,
     "builtins.set": set,
     "__builtin__.set": set,
     "torch.Size": tuple,
@@ -100,38 +90,138 @@ _CALLS: dict[str, Callable[..., Any]] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Reads the pickle of an archive whose storages lie in `folder`."""
+_PUSHED = {  # opcodes whose argument is the value
+    *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "INT", "LONG"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE"),
+    *("BINSTRING", "SHORT_BINSTRING", "STRING"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
+_EMPTY |= {"EMPTY_SET": set}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_MARK = object()
 
-    def __init__(self, archive: zipfile.ZipFile, folder: str):
-        super().__init__(_opened(archive, f"{folder}data.pkl"))
-        self._archive, self._folder = archive, f"{folder}data/"
-        self._storages: dict[str, np.ndarray] = {}
 
-    def find_class(self, module: str, name: str) -> Any:
-        text = f"{module}.{name}"
-        return Module if text.startswith(_MODULES) else _CALLS.get(text) or _stub(text)
+def _run(program: bytes, storage: Callable[[Any], np.ndarray]) -> Any:
+    """The value of a pickle; `storage` gives the array of a persistent id."""
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
 
-    def persistent_load(self, identity: Any) -> np.ndarray:
-        """The flat array of ('storage', type, key, device, size), read once."""
+    def marked() -> list[Any]:
+        """The values above the last mark, taken off with it."""
+        items = []
+        while (item := stack.pop()) is not _MARK:
+            items.append(item)
+        return items[::-1]
+
+    def pairs() -> Any:
+        items = marked()
+        return zip(items[::2], items[1::2], strict=True)
+
+    for opcode, value, _ in pickletools.genops(program):
+        match opcode.name:
+            case "PROTO" | "FRAME":
+                pass
+            case "STOP":
+                return stack.pop()
+            case name if name in _PUSHED:
+                stack.append(value)
+            case name if name in _CONSTANTS:
+                stack.append(_CONSTANTS[name])
+            case name if name in _EMPTY:
+                stack.append(_EMPTY[name]())
+            case name if name in _TUPLES:
+                stack[-_TUPLES[name] :] = [tuple(stack[-_TUPLES[name] :])]
+            case "MARK":
+                stack.append(_MARK)
+            case "TUPLE":
+                stack.append(tuple(marked()))
+            case "LIST":
+                stack.append(marked())
+            case "DICT":
+                stack.append(dict(pairs()))
+            case "APPEND":
+                item = stack.pop()
+                stack[-1].append(item)
+            case "APPENDS":
+                items = marked()
+                stack[-1].extend(items)
+            case "ADDITEMS":
+                items = marked()
+                stack[-1].update(items)
+            case "SETITEM":
+                item, key = stack.pop(), stack.pop()
+                stack[-1][key] = item
+            case "SETITEMS":
+                items = pairs()
+                stack[-1].update(items)
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                memo[value] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(memo[value])
+            case "POP":
+                stack.pop()
+            case "GLOBAL":
+                stack.append(Name(value.replace(" ", ".", 1)))
+            case "STACK_GLOBAL":
+                name = stack.pop()
+                stack[-1] = Name(f"{stack[-1]}.{name}")
+            case "BINPERSID":
+                stack[-1] = storage(stack[-1])
+            case "REDUCE" | "NEWOBJ" as way:
+                args = stack.pop()
+                stack[-1] = _call(stack[-1], args, new=way == "NEWOBJ")
+            case "BUILD":
+                _build(stack.pop(), stack[-1])
+            case name:
+                raise Refused(f"has the opcode {name}")
+    raise EOFError("the pickle has no end")
+
+
+def _call(function: Any, args: tuple, *, new: bool) -> Any:
+    """A call of _CALLS, or (`new`) an instance of a class of _MODULES."""
+    text = function.text if isinstance(function, Name) else repr(function)
+    if text in _CALLS:
+        return _CALLS[text](*args)
+    if new and text.startswith(_MODULES):
+        return Module()
+    raise Refused(f"calls {text}")
+
+
+def _build(state: Any, target: Any) -> None:
+    if isinstance(target, Module):
+        target.state = state
+    elif not isinstance(target, dict):  # an OrderedDict's attributes (_metadata)
+        raise Refused(f"sets the state of a {type(target).__name__}")
+
+
+def _storages(archive: zipfile.ZipFile, folder: str) -> Callable[[Any], np.ndarray]:
+    """Gives the flat array of ('storage', type, key, device, size), each read once."""
+    arrays: dict[str, np.ndarray] = {}
+
+    def storage(identity: Any) -> np.ndarray:
         tag, kind, key, _, size = identity
-        name = getattr(kind, "__name__", "").rpartition(".")[2]
+        name = kind.text.rpartition(".")[2] if isinstance(kind, Name) else ""
         if tag != "storage" or name not in _DTYPES:
             raise Refused(f"names a storage of type {name or kind!r}")
-        if key not in self._storages:
-            data = _opened(self._archive, self._folder + key).read()
-            raw = np.frombuffer(data, _DTYPES[name])
+        if key not in arrays:
+            raw = np.frombuffer(_member(archive, folder + key), _DTYPES[name])
             if raw.size < size:
                 raise ValueError(f"storage {key} holds {raw.size} of {size} numbers")
-            self._storages[key] = raw
-        return self._storages[key]
+            arrays[key] = raw
+        return arrays[key]
+
+    return storage
 
 
-def _opened(archive: zipfile.ZipFile, name: str) -> Any:
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     """A member as torch writes it: stored, so that it cannot unfold to more."""
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{name} is compressed")
-    return archive.open(name)
+    return archive.read(name)
 
 
 def read(path: pathlib.Path) -> Any:
@@ -150,7 +240,8 @@ def read(path: pathlib.Path) -> Any:
             order = f"{home}byteorder"
             if order in names and archive.read(order) != b"little":
                 raise UserError(f"{path}: big-endian tensors are not read")
-            return _Unpickler(archive, home).load()
+            program = _member(archive, inner[0])
+            return _run(program, _storages(archive, f"{home}data/"))
     except Refused as e:
         raise UserError(
             f"{path}: refused, its pickle {e}; only tensors in dicts and modules are "

@@ -39,7 +39,7 @@ _KINDS = {"clip": "CLIP", "siglip": "Siglip"}
 def detect(source: Source, kind: str) -> bool:
     """Whether it is of this kind; other libraries' weights may lie beside them."""
     mine = any(key.startswith("vision_model.") for key in source.tensors)
-    return mine and source.config.get("model_type") == kind
+    return mine and source.config_json.get("model_type") == kind
 
 
 def merged(source: Source, key: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def merged(source: Source, key: str, defaults: Mapping[str, Any]) -> dict[str, A
     """
     config = dict(defaults)
     for name in (key, f"{key}_dict"):
-        own = source.config.get(name) or {}
+        own = source.config_json.get(name) or {}
         config |= {k: v for k, v in own.items() if k in defaults}
     return config
 
@@ -127,10 +127,10 @@ def preprocessing(source: Source, size: int) -> tuple[dict[str, Any], tuple]:
 
     Raises UserError for steps that ours have not.
     """
-    config = source.files.get("preprocessor_config.json", {})
-    config = config.get("image_processor", config)
-    resize = config.get("size", size)
-    crop = config.get("do_center_crop", True)
+    theirs = source.files.get("preprocessor_config.json", {})
+    theirs = theirs.get("image_processor", theirs)
+    resize = theirs.get("size", size)
+    crop = theirs.get("do_center_crop", True)
     side = resize.get("shortest_edge") if isinstance(resize, Mapping) else resize
     mode = "crop"
     if side is None and {resize.get("height"), resize.get("width")} == {size}:
@@ -141,11 +141,11 @@ def preprocessing(source: Source, size: int) -> tuple[dict[str, Any], tuple]:
             f"{'cropped' if crop else 'not cropped'}, for a model of {size} px: only "
             "the short side to it and its centre, or both sides to it, fit"
         )
-    method = _clip_config.method(config.get("resample", 3))
-    if abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
+    method = _clip_config.method(theirs.get("resample", 3))
+    if abs(theirs.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
         raise UserError(f"{source.place}: rescale_factor is not 1/255")
     mean, std = _clip_config.CLIP
-    stats = config.get("image_mean", mean), config.get("image_std", std)
+    stats = theirs.get("image_mean", mean), theirs.get("image_std", std)
     return {"size": size, "mode": mode, "method": method}, stats
 
 

@@ -12,7 +12,7 @@ TASK = ""  # nothing of ours is written so
 
 
 def detect(source: Source) -> bool:
-    return source.config.get("model_type") == "dallebart"
+    return source.config_json.get("model_type") == "dallebart"
 
 
 def table(keys: Iterable[str]) -> Table:
@@ -20,7 +20,7 @@ def table(keys: Iterable[str]) -> Table:
 
 
 def to_mmjax(source: Source) -> formats.Model:
-    theirs = source.config
+    theirs = source.config_json
     layers = theirs.get("encoder_layers", "?"), theirs.get("decoder_layers", "?")
     raise UserError(
         f"{source.place}: dalle-mini's prior does not fit mmjax's, which is one "

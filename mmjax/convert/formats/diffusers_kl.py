@@ -18,7 +18,7 @@ CLASS = "AutoencoderKL"
 
 
 def detect(source: Source) -> bool:
-    return source.config.get("_class_name") == CLASS
+    return source.config_json.get("_class_name") == CLASS
 
 
 def table(keys: Iterable[str]) -> Table:
@@ -26,7 +26,7 @@ def table(keys: Iterable[str]) -> Table:
 
 
 def to_mmjax(source: Source) -> formats.Model:
-    theirs = source.config
+    theirs = source.config_json
     maps = [theirs.get(f"use_{name}conv", True) for name in ("quant_", "post_quant_")]
     if maps[0] != maps[1]:
         raise UserError(

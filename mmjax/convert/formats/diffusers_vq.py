@@ -31,7 +31,7 @@ _FIXED = {
 
 
 def detect(source: Source) -> bool:
-    return source.config.get("_class_name") == CLASS
+    return source.config_json.get("_class_name") == CLASS
 
 
 def table(keys: Iterable[str]) -> Table:
@@ -51,7 +51,7 @@ def networks(
 
     Raises UserError for parts that ours have not.
     """
-    theirs, names = source.config, naming(source.tensors)
+    theirs, names = source.config_json, naming(source.tensors)
     for key, value in _FIXED.items():
         if theirs.get(key, value) != value:
             raise UserError(
@@ -68,7 +68,7 @@ def networks(
 
 def to_mmjax(source: Source) -> formats.Model:
     arrays, kept, net = networks(source, [CODES])
-    size = int(source.config.get("sample_size", _vqgan.SIZE))
+    size = int(source.config_json.get("sample_size", _vqgan.SIZE))
     return _vqgan.imported("vqvae", arrays, kept, size=size, net=net)
 
 

@@ -66,7 +66,7 @@ def to_mmjax(source: Source) -> formats.Model:
         TABLE,
         configs=(text, vision),
         tokenizer=_tokenizer,
-        embed_dim=source.config.get("projection_dim", 512),
+        embed_dim=source.config_json.get("projection_dim", 512),
     )
 
 

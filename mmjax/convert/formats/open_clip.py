@@ -108,11 +108,11 @@ def table(keys: Iterable[str], *, nonscalar: bool = False) -> Table:
 
 def config_of(source: Source) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """(model_cfg, preprocess_cfg) beside the weights, or None."""
-    for config in (source.files.get(CONFIG), *source.files.values()):
-        if isinstance(config, Mapping) and "model_cfg" in config:
-            return config["model_cfg"], config.get("preprocess_cfg") or {}
-        if isinstance(config, Mapping) and {"embed_dim", "vision_cfg"} <= config.keys():
-            return dict(config), {}
+    for theirs in (source.files.get(CONFIG), *source.files.values()):
+        if isinstance(theirs, Mapping) and "model_cfg" in theirs:
+            return theirs["model_cfg"], theirs.get("preprocess_cfg") or {}
+        if isinstance(theirs, Mapping) and {"embed_dim", "vision_cfg"} <= theirs.keys():
+            return dict(theirs), {}
     return None
 
 
