@@ -23,7 +23,8 @@ print("done", flush=True)
 TOKENS = """
 import pathlib, sys
 import numpy as np
-from mmjax.data import image, token_cache
+from mmjax.data import token_cache
+from mmjax.data.fields import image as image_field
 from mmjax.data.sources import open_source
 
 def encode(pixels_bhw3):
