@@ -50,7 +50,7 @@ def ours(model: str, rows: int, trim: bool) -> tuple:
     task = Task(preset=model, act="gelu")
     images, tokens = make_batch(rows, task.model.image.image_size, trim=trim)
     batch = {"image": images, "tokens": tokens, "tokens_mask": tokens > 0}
-    step, facts = sides.mmjax_step(task, batch, sides.constant_adamw(**ADAMW))
+    step, facts = sides.mmjax_step(task, batch, ADAMW)
     return step, sides.jax_product(), facts
 
 

@@ -44,7 +44,7 @@ def program(form: str, args: argparse.Namespace) -> tuple[Callable, Any]:
     from mmjax.losses import contrastive, contrastive_tiles
     from mmjax.parallel import Layout
 
-    placed = Layout({}, jax.devices()[: args.devices]).row_sharding
+    placed = Layout(devices=jax.devices()[: args.devices]).row_sharding
 
     def loss(image_bd: jax.Array, text_bd: jax.Array, scale: jax.Array) -> jax.Array:
         if form == NONE:

@@ -1,8 +1,8 @@
-"""Seconds for a linear probe's whole path of 97 strengths: mmjax and scikit-learn.
+"""Seconds for a linear probe's whole path of 97 L2 weights: mmjax and scikit-learn.
 
     python benchmarks/linear_probe.py --rounds 3
 
-Strengths are those of CLIP's linear probes (Radford et al. 2021, A.3), 1e-6 to 1e6.
+The L2 weights are those of CLIP's linear probes (Radford et al. 2021, A.3).
 scikit-learn's LogisticRegression (lbfgs, at most 1,000 iterations, its own tolerance
 and threads) is fitted for each from nothing, as CLIP's code does. Where the penalty is
 weak its tolerance stops it far from the optimum, so there is also `sklearn_tight`, with
@@ -12,7 +12,7 @@ turns; mmjax's time has the centring and turning of features in it, and no compi
 (`first_s` has).
 
 How good the solutions are is told too: each side's objective in float64 over the best
-of all, the worst of the path and at how many strengths it is within 1e-4. Where other
+of all, the worst of the path and at how many of them it is within 1e-4. Where other
 work shares the machine, take `--cores 1` and the ratio of CPU times. Needs scikit-learn
 (extra `bench`), here or for `--peer-python`.
 """
@@ -46,7 +46,7 @@ def make_data(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(mixed_nd + 0.1, 0).astype(np.float32), labels_n
 
 
-def strengths(args: argparse.Namespace) -> np.ndarray:
+def l2_values(args: argparse.Namespace) -> np.ndarray:
     """(97,), or every so many of them, rising."""
     return 10.0 ** (-6 + np.arange(0, 97, args.every) / 8)
 
@@ -54,16 +54,14 @@ def strengths(args: argparse.Namespace) -> np.ndarray:
 def objectives(
     features_nd: np.ndarray, labels_n: np.ndarray, solutions: list
 ) -> list[float]:
-    """The shared objective over n in float64 of (strength, weights_dc, bias_c)."""
+    """The shared objective over n in float64 of (l2, weights_dc, bias_c)."""
     found, rows = [], np.arange(len(labels_n))
     wide_nd = features_nd.astype(np.float64)
-    for strength, weights_dc, bias_c in solutions:
+    for l2, weights_dc, bias_c in solutions:
         logits_nc = wide_nd @ weights_dc.astype(np.float64) + bias_c
         others_nc = logits_nc - logits_nc[rows, labels_n][:, None]
         loss = np.logaddexp.reduce(others_nc, 1).mean()
-        penalty = (
-            strength / 2 / len(labels_n) * np.square(weights_dc, dtype=float).sum()
-        )
+        penalty = l2 / 2 / len(labels_n) * np.square(weights_dc, dtype=float).sum()
         found.append(float(loss + penalty))
     return found
 
@@ -77,9 +75,9 @@ def ours(args: argparse.Namespace, features_nd: np.ndarray, labels_n: np.ndarray
 
     def solve() -> list:
         problem = logistic.Problem(features_nd, labels_n)
-        made = problem.path(strengths(args), iterations=args.iterations)
+        made = problem.path(l2_values(args), iterations=args.iterations)
         solve.iterations = [p.iterations for p in made]
-        return [(p.strength, p.weights_dc, p.bias_c) for p in made]
+        return [(p.l2, p.weights_dc, p.bias_c) for p in made]
 
     start = time.perf_counter()
     solve()
@@ -104,9 +102,9 @@ def theirs(
         how = {"tol": args.tight, "warm_start": True} if tight else {}
         model = LogisticRegression(max_iter=args.iterations, **how)
         found, solve.iterations = [], []
-        for strength in strengths(args)[::-1]:
-            model.set_params(C=1 / strength).fit(features_nd, labels_n)
-            found.append((strength, model.coef_.T.copy(), model.intercept_.copy()))
+        for l2 in l2_values(args)[::-1]:
+            model.set_params(C=1 / l2).fit(features_nd, labels_n)
+            found.append((l2, model.coef_.T.copy(), model.intercept_.copy()))
             solve.iterations.append(int(model.n_iter_[0]))
         solve.iterations.reverse()
         return found[::-1]
@@ -179,7 +177,7 @@ def main() -> None:
         took = result[side]
         line = f"{side}: {took['s']:.1f} s a path ({took['cpu_s']:.1f} s of CPU), "
         line += f"worst objective {took['worst_excess']:.1e} over the best, "
-        line += f"{took['within_1e-4']} of {len(strengths(args))} within 1e-4"
+        line += f"{took['within_1e-4']} of {len(l2_values(args))} within 1e-4"
         if "ratio" in took:
             line += f"; {took['ratio']:.1f} times mmjax's time (CPU time "
             line += f"{took['ratio_cpu']:.1f})"

@@ -284,7 +284,7 @@ def sampler(args: argparse.Namespace) -> Callable[[int], np.ndarray]:
     state = TrainState(jnp.zeros((), jnp.int32), made, (), None, jax.random.key(1))
     run = Run(pathlib.Path("untrained"), parts, state)
     generator = Generator(run, batch=args.chunk)
-    return lambda k: generator.sample(["a star"], k=k).tokens
+    return lambda k: generator.sample(["a star"], k=k).arrays["image_tokens"]
 
 
 def memory_worker(args: argparse.Namespace) -> None:

@@ -130,7 +130,7 @@ def ours(args: argparse.Namespace) -> tuple:
     batch = {"tokens": text, "tokens_mask": np.ones_like(text, bool)}
     batch["image_tokens"] = image
     task = Task(**prior_fields(args))
-    step, facts = sides.mmjax_step(task, batch, sides.constant_adamw(**ADAMW))
+    step, facts = sides.mmjax_step(task, batch, ADAMW)
     kinds = grid_masks.layer_kinds(args.masks, args.depth)
     sizes = args.context, args.grid
     pairs = sum(int(grid_masks.sequence_mask(kind, *sizes).sum()) for kind in kinds)

@@ -26,14 +26,14 @@ def start_mmjax() -> None:
 
 
 def mmjax_step(
-    task: Any, batch: Mapping, optim_config: Mapping
+    task: Any, batch: Mapping, adamw: Mapping[str, float]
 ) -> tuple[Callable[[], float], dict]:
     """A compiled training step with donated state, which returns its loss; facts.
 
     Args:
       task: a `mmjax.tasks.base.Task`.
       batch: arrays, the same for every step.
-      optim_config: as `config.optim`.
+      adamw: lr, b1, b2, eps and weight_decay, as of `torch_adamw`.
     """
     import jax
     import jax.numpy as jnp
@@ -43,9 +43,9 @@ def mmjax_step(
     from mmjax.train.step import train_step
 
     variables = jax.jit(task.init)(jax.random.key(0), batch)
-    tx, *_ = optim.make(
-        optim_config, 1000, variables.params, couples_rows=task.couples_rows
-    )
+    config = optim.OptimConfig(schedule="constant", warmup=0, **adamw)
+    couples = task.couples_rows
+    tx, *_ = optim.make(config, 1000, variables.params, couples_rows=couples)
     slots = jax.jit(tx.init)(variables.params)
     zero = jnp.zeros((), jnp.int32)
     held = [TrainState(zero, variables, slots, None, jax.random.key(1))]
@@ -64,14 +64,6 @@ def mmjax_step(
         return float(metrics["loss"])
 
     return step, facts
-
-
-def constant_adamw(
-    lr: float, b1: float, b2: float, eps: float, weight_decay: float
-) -> dict:
-    """`config.optim` for the same AdamW as `torch_adamw`."""
-    config = {"lr": lr, "schedule": "constant", "warmup": 0}
-    return config | {"b1": b1, "b2": b2, "eps": eps, "weight_decay": weight_decay}
 
 
 def torch_adamw(

@@ -50,7 +50,7 @@ def ours(args: argparse.Namespace) -> tuple:
         temperature_steps=0,
     )
     batch = {"image": make_images(args)}
-    return sides.mmjax_step(task, batch, sides.constant_adamw(**ADAMW))
+    return sides.mmjax_step(task, batch, ADAMW)
 
 
 def theirs(args: argparse.Namespace, *, channels_last: bool) -> tuple:

@@ -19,8 +19,8 @@ def kl_f8() -> ConfigDict:
     """Rombach et al. 2022, table 8, f = 8 with 4 channels, without its GAN."""
     config = common.run(steps=500_000, batch_size=96)
     net = dict(width=128, mult=(1, 2, 4, 4), attention=(), hidden=4)
-    model = dict(image_size=256, code_dim=4, net=net, scale=0.18215)
-    config.task = ConfigDict(dict(name="autoencoder_kl", model=model))
+    autoencoder = dict(image_size=256, code_dim=4, net=net, scale=0.18215)
+    config.task = ConfigDict(dict(name="autoencoder_kl", autoencoder=autoencoder))
     config.data.train = "webdataset:SHARDS-*.tar"
     config.data.fields.image = dict(
         kind="image", size=256, mode="crop", train_scale=(0.8, 1.0), flip=True
@@ -37,10 +37,10 @@ def tiny() -> ConfigDict:
     """Seconds on a CPU; every part of a real run, none of its size."""
     config = kl_f8()
     config.steps, config.batch_size, config.log_every = 4, 16, 1
-    config.task.model.net = dict(
+    config.task.autoencoder.net = dict(
         width=16, mult=(1, 2), depth=1, attention=(1,), hidden=4, groups=8
     )
-    config.task.model.update(image_size=16, scale=1.0)
+    config.task.autoencoder.update(image_size=16, scale=1.0)
     config.data.train = "shapes:train?size=16&count=256"
     config.data.fields.image = dict(
         kind="image", size=16, mode="squash", train_scale=(1.0, 1.0)
@@ -54,8 +54,4 @@ def tiny() -> ConfigDict:
 
 
 PRESETS = {f.__name__: f for f in (kl_f8, tiny)}
-
-
-def get_config(arg: str = "kl_f8") -> ConfigDict:
-    """The preset `arg`."""
-    return common.choose(arg, PRESETS, "kl_f8")
+get_config = common.chooser(PRESETS)

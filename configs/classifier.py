@@ -6,17 +6,12 @@
 | cifar10 | the CIFAR-10 subset | some minutes | |
 | gtsrb | German traffic signs | some minutes | |
 | tiny | shapes | seconds | nothing: it is for tests |
-
-Real data are read below $MMJAX_DATA, or ../shared/data where that is not set.
 """
-
-import os
 
 from ml_collections import ConfigDict
 
 from mmjax_configs import common
-
-ROOT = os.environ.get("MMJAX_DATA", "../shared/data")
+from mmjax_configs.common import ROOT
 
 
 def _run(
@@ -63,16 +58,16 @@ def shapes() -> ConfigDict:
 def cifar10() -> ConfigDict:
     """The CIFAR-10 subset: 6,000 training images."""
     config = _run(classes=10, size=32, width=48, steps=1200, batch_size=128)
-    config.data.train = f"packed:{ROOT}/cifar10/cifar10-train-6k.npz?keep=true"
+    config.data.train = f"npz:{ROOT}/cifar10/cifar10-train-6k.npz?keep=true"
     config.data.fields.image.update(train_scale=(0.5, 1.0), flip=True)
     config.task.smoothing = 0.1
-    return _judged(config, f"packed:{ROOT}/cifar10/cifar10-test-2k.npz")
+    return _judged(config, f"npz:{ROOT}/cifar10/cifar10-test-2k.npz")
 
 
 def gtsrb() -> ConfigDict:
     """German traffic signs: four fifths of the tracks to train on, one to test."""
     config = _run(classes=43, size=32, width=32, steps=800, batch_size=128)
-    file = f"packed:{ROOT}/gtsrb/gtsrb-train.npz?group=_"
+    file = f"npz:{ROOT}/gtsrb/gtsrb-train.npz?group=_"
     config.data.train = f"{file}&part=train&keep=true"
     config.data.fields.image.train_scale = (0.7, 1.0)
     return _judged(config, f"{file}&part=held_out")
@@ -88,8 +83,4 @@ def tiny() -> ConfigDict:
 
 
 PRESETS = {f.__name__: f for f in (shapes, cifar10, gtsrb, tiny)}
-
-
-def get_config(arg: str = "shapes") -> ConfigDict:
-    """The preset `arg`."""
-    return common.choose(arg, PRESETS, "shapes")
+get_config = common.chooser(PRESETS)

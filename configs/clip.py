@@ -10,17 +10,13 @@
 | vit_b32, vit_b16, vit_l14, vit_l14_336 | your web shards | a pod | the paper |
 | rn50, rn101, rn50x4, rn50x16, rn50x64 | your web shards | a pod | the paper |
 | tiny | shapes | seconds | nothing: it is for tests |
-
-Real data are read below $MMJAX_DATA, or ../shared/data where that is not set.
 """
-
-import os
 
 from ml_collections import ConfigDict
 
 from mmjax_configs import common
+from mmjax_configs.common import ROOT
 
-ROOT = os.environ.get("MMJAX_DATA", "../shared/data")
 UNIT = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
@@ -156,7 +152,6 @@ def flickr8k() -> ConfigDict:
     config.data.train = f"webdataset:{ROOT}/flickr8k/flickr8k-train-128-*.tar?keep=true"
     dev = f"webdataset:{ROOT}/flickr8k/flickr8k-dev-128-00000.tar"
     config.evals.dev = dict(type="retrieval", every=500, source=dev)
-    config.checkpoint.best = "dev/i2t_r10"
     return config
 
 
@@ -191,20 +186,20 @@ def _labelled(
     config.task.text = dict(kind="cbow", width=256)
     config.task.image.update(stem=2, width=32)
     config.task.equal_captions = "positive"
-    config.data.train = f"packed:{ROOT}/{train}keep=true&template={'|'.join(captions)}"
+    config.data.train = f"npz:{ROOT}/{train}keep=true&template={'|'.join(captions)}"
     config.data.fields.tokens.vocab_size = 1024
     config.task.vocab_size = 1024
     config.data.fields.image.train_scale = (0.6, 1.0)
     config.evals.test = dict(
         type="zero_shot",
         every=steps // 3,
-        source=f"packed:{ROOT}/{test}",
+        source=f"npz:{ROOT}/{test}",
         templates=templates,
     )
     config.evals.probe = dict(  # every=0: by `mmjax eval` alone
         type="linear_probe",
-        source=f"packed:{ROOT}/{test}",
-        train=f"packed:{ROOT}/{train}keep=true",
+        source=f"npz:{ROOT}/{test}",
+        train=f"npz:{ROOT}/{train}keep=true",
         val=0.2,
     )
     return config
@@ -292,8 +287,4 @@ for _key, (_name, _lr) in _SIZES.items():
     PRESETS[_key] = lambda name=_name, lr=_lr: _published(
         name, lr, resnet=name.startswith("RN")
     )
-
-
-def get_config(arg: str = "shapes") -> ConfigDict:
-    """The preset `arg`."""
-    return common.choose(arg, PRESETS, "shapes")
+get_config = common.chooser(PRESETS)

@@ -1,6 +1,11 @@
-"""What configs share: defaults of a run, and how a preset is named."""
+"""What configs share: defaults of a run, where data lie, how a preset is named."""
+
+import os
+from collections.abc import Callable, Mapping
 
 from ml_collections import ConfigDict
+
+ROOT = os.environ.get("MMJAX_DATA", "../shared/data")  # real data are read below it
 
 
 def run(*, steps: int, batch_size: int) -> ConfigDict:
@@ -39,16 +44,22 @@ def run(*, steps: int, batch_size: int) -> ConfigDict:
         )
     )
     config.parallel = ConfigDict(dict(mode="jit", mesh=dict(data=-1, fsdp=1, tensor=1)))
-    config.checkpoint = ConfigDict(
-        dict(every=max(1, steps // 4), keep=2, best="", best_mode="max")
-    )
+    config.checkpoint = ConfigDict(dict(every=max(1, steps // 4), keep=2))
     config.evals = ConfigDict()
     return config
 
 
-def choose(arg: str, presets: dict, default: str) -> ConfigDict:
-    """The preset that `--config file.py:arg` names."""
-    name = arg or default
-    if name not in presets:
-        raise ValueError(f"no preset {name!r}; there are {', '.join(sorted(presets))}")
-    return presets[name]()
+def chooser(presets: Mapping[str, Callable]) -> Callable[[str], ConfigDict]:
+    """The `get_config` of a file: `--config file.py:arg` names one of its presets.
+
+    Without a name it is the first of them.
+    """
+
+    def get_config(arg: str = "") -> ConfigDict:
+        name = arg or next(iter(presets))
+        if name not in presets:
+            known = ", ".join(sorted(presets))
+            raise ValueError(f"no preset {name!r}; there are {known}")
+        return presets[name]()
+
+    return get_config

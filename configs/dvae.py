@@ -6,17 +6,12 @@
 | flickr8k, emoji | Flickr8k shards; Noto emoji, 64 px | 2 CPU cores | README |
 | paper | your web shards, 256 px | 64 V100 in the paper | the paper |
 | tiny | shapes | seconds | nothing: it is for tests |
-
-Real data are read below $MMJAX_DATA, or ../shared/data where that is not set.
 """
-
-import os
 
 from ml_collections import ConfigDict
 
 from mmjax_configs import common
-
-ROOT = os.environ.get("MMJAX_DATA", "../shared/data")
+from mmjax_configs.common import ROOT
 
 
 def _run(
@@ -134,8 +129,4 @@ def paper() -> ConfigDict:
 
 
 PRESETS = {f.__name__: f for f in (shapes, flickr8k, emoji, tiny, paper)}
-
-
-def get_config(arg: str = "shapes") -> ConfigDict:
-    """The preset `arg`."""
-    return common.choose(arg, PRESETS, "shapes")
+get_config = common.chooser(PRESETS)

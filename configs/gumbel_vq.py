@@ -57,8 +57,4 @@ def tiny() -> ConfigDict:
 
 
 PRESETS = {f.__name__: f for f in (f8, tiny)}
-
-
-def get_config(arg: str = "f8") -> ConfigDict:
-    """The preset `arg`."""
-    return common.choose(arg, PRESETS, "f8")
+get_config = common.chooser(PRESETS)

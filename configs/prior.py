@@ -10,17 +10,12 @@
 | dalle_12b | a dVAE of 8192 codes, 32 x 32 | 1024 V100 in the paper | the paper |
 | mindalle_1_3b | a VQ-VAE of 16384 codes, 16 x 16 | a pod | minDALL-E |
 | tiny | random | seconds | nothing: it is for tests |
-
-Real data are read below $MMJAX_DATA, or ../shared/data where that is not set.
 """
-
-import os
 
 from ml_collections import ConfigDict
 
 from mmjax_configs import common
-
-ROOT = os.environ.get("MMJAX_DATA", "../shared/data")
+from mmjax_configs.common import ROOT
 
 
 def _run(
@@ -213,8 +208,4 @@ def mindalle_1_3b() -> ConfigDict:
 
 
 PRESETS = {f.__name__: f for f in (shapes, emoji, tiny, dalle_12b, mindalle_1_3b)}
-
-
-def get_config(arg: str = "shapes") -> ConfigDict:
-    """The preset `arg`."""
-    return common.choose(arg, PRESETS, "shapes")
+get_config = common.chooser(PRESETS)

@@ -7,50 +7,45 @@
 | bundle | parts of the five sets it names | 6 minutes, and 20 for its probes |
 
 A data set is its parts and its names (mmjax.suite.cells.Dataset), a protocol an
-evaluator and its keys (mmjax.suite.cells.Protocol). Real data are read below
-$MMJAX_DATA, or ../shared/data where that is not set.
+evaluator and its keys (mmjax.suite.cells.Protocol).
 """
-
-import os
 
 from ml_collections import ConfigDict, config_dict
 
 from mmjax_configs import common
+from mmjax_configs.common import ROOT
 
-ROOT = os.environ.get("MMJAX_DATA", "../shared/data")
 
-
-def _suite(datasets: dict, protocols: dict) -> ConfigDict:
+def suite(datasets: dict, protocols: dict) -> ConfigDict:
+    """The config of a suite."""
     config = ConfigDict()
     config.limit = config_dict.placeholder(int)  # of every data set, at most
+    config.only = ()  # these data sets, not all
     config.datasets = ConfigDict(datasets)
     config.protocols = ConfigDict(protocols)
     return config
 
 
-def _protocols() -> dict:
+def protocols() -> dict:
+    """The shipped protocols; where no type is given, the name is the evaluator's."""
     return dict(
-        zero_shot=dict(type="zero_shot"),
+        zero_shot=dict(),
         bare_name=dict(type="zero_shot", templates="plain"),
-        robustness=dict(type="robustness", show=("shifted", "kept")),
-        calibration=dict(
-            type="calibration", needs=("val",), show=("ece", "ece_fitted")
-        ),
-        modality_gap=dict(type="modality_gap", on="captions"),
-        retrieval=dict(type="retrieval", on="captions", show=("i2t_r1", "t2i_r1")),
-        linear_probe=dict(type="linear_probe", needs=("train", "val")),
-        few_shot=dict(
-            type="few_shot", needs=("train", "val"), show=("shot_16", "zero_shot_worth")
-        ),
+        robustness=dict(show=("shifted", "kept")),
+        calibration=dict(needs=("val",), show=("ece", "ece_fitted")),
+        modality_gap=dict(on="captions"),
+        retrieval=dict(on="captions", show=("i2t_r1", "t2i_r1")),
+        linear_probe=dict(needs=("train", "val")),
+        few_shot=dict(needs=("train", "val"), show=("shot_16", "zero_shot_worth")),
     )
 
 
 _LABELLED = ("zero_shot", "bare_name", "robustness", "calibration", "modality_gap")
 
 
-def _packed(path: str, **parts: str) -> dict:
-    """A labelled set from packed files; its captions are its names in a sentence."""
-    specs = {k: f"packed:{ROOT}/{path}{v}" for k, v in parts.items()}
+def _images(path: str, **parts: str) -> dict:
+    """A labelled set from npz files; its captions are its names in a sentence."""
+    specs = {k: f"npz:{ROOT}/{path}{v}" for k, v in parts.items()}
     sentence = "template=a photo of a {}."
     joint = "&" if "?" in specs["source"] else "?"
     specs["captions"] = f"{specs['source']}{joint}{sentence}"
@@ -59,7 +54,7 @@ def _packed(path: str, **parts: str) -> dict:
 
 
 def tiny() -> ConfigDict:
-    """Every kind of protocol but few_shot, on a few pictures."""
+    """Every kind of protocol but few_shot, on a few images."""
     one = "size=16&objects=1"
     pairs = dict(
         source=f"shapes:val?{one}&count=24",
@@ -68,13 +63,13 @@ def tiny() -> ConfigDict:
         captions="shapes:val?size=16&objects=2&count=24",
         templates="shapes",
     )
-    protocols = _protocols()
-    protocols["robustness"] |= dict(shifts=("noise", "gray"), severities=(1, 5))
-    protocols["linear_probe"] |= dict(strength=1.0, iterations=20)
-    del protocols["few_shot"]  # there are pairs that no training scene shows
-    for protocol in protocols.values():
+    chosen = protocols()
+    chosen["robustness"] |= dict(shifts=("noise", "gray"), severities=(1, 5))
+    chosen["linear_probe"] |= dict(l2=1.0, iterations=20)
+    del chosen["few_shot"]  # there are pairs that no training scene shows
+    for protocol in chosen.values():
         protocol["resamples"] = 50
-    return _suite(dict(shapes=pairs), protocols)
+    return suite(dict(shapes=pairs), chosen)
 
 
 def shapes() -> ConfigDict:
@@ -83,7 +78,7 @@ def shapes() -> ConfigDict:
     # other scenes than those judged and than those trained on
     shared = dict(val=f"shapes:val?{one}&count=1000&seed=7", templates="shapes")
     shared |= dict(captions="shapes:val?size=32&objects=2&count=1000")
-    return _suite(
+    return suite(
         dict(
             seen=dict(
                 shared,
@@ -96,13 +91,13 @@ def shapes() -> ConfigDict:
                 protocols=_LABELLED[:-1],
             ),
         ),
-        {k: v for k, v in _protocols().items() if k in (*_LABELLED, "retrieval")},
+        {k: v for k, v in protocols().items() if k in (*_LABELLED, "retrieval")},
     )
 
 
 def bundle() -> ConfigDict:
     """Small parts of public sets: near the published numbers, not in their place."""
-    cifar10 = _packed(
+    cifar10 = _images(
         "cifar10/cifar10-",
         source="test-2k.npz",
         train="train-6k.npz?part=train",
@@ -110,18 +105,18 @@ def bundle() -> ConfigDict:
     )
     # Frames of one track stay together; the set's own test images are not at hand, and
     # what is left makes one part that a temperature can be fitted to, not two.
-    gtsrb = _packed(
+    gtsrb = _images(
         "gtsrb/gtsrb-train.npz?group=_&part=",
         source="held_out",
         val="train",
     )
-    clothing = _packed(
+    clothing = _images(
         "clothing/clothing10-",
         source="validation-128.npz",
         train="train-128.npz?part=train",
         val="train-128.npz?part=held_out",
     )
-    words = _packed(
+    words = _images(
         "tiny_imagenet/tin100-",
         source="val-2k.npz",
         train="train-3k.npz?part=train",
@@ -133,7 +128,7 @@ def bundle() -> ConfigDict:
         captions=dev,
         protocols=("retrieval", "modality_gap"),
     )
-    return _suite(
+    return suite(
         dict(
             cifar10=dict(cifar10, templates="cifar10"),
             gtsrb=dict(gtsrb, templates="gtsrb"),
@@ -141,13 +136,9 @@ def bundle() -> ConfigDict:
             tiny_imagenet=dict(words, templates="clip80"),
             flickr8k=photos,
         ),
-        _protocols(),
+        protocols(),
     )
 
 
 PRESETS = {f.__name__: f for f in (tiny, shapes, bundle)}
-
-
-def get_config(arg: str = "tiny") -> ConfigDict:
-    """The suite `arg`."""
-    return common.choose(arg, PRESETS, "tiny")
+get_config = common.chooser(PRESETS)

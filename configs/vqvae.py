@@ -11,17 +11,12 @@
 `vqgan_f16` has the layers of taming-transformers' f16 model and its codebook; it is
 trained on squared errors alone, with neither a discriminator nor a perceptual loss, so
 its pictures are blurred where VQGAN's are sharp.
-
-Real data are read below $MMJAX_DATA, or ../shared/data where that is not set.
 """
-
-import os
 
 from ml_collections import ConfigDict
 
 from mmjax_configs import common
-
-ROOT = os.environ.get("MMJAX_DATA", "../shared/data")
+from mmjax_configs.common import ROOT
 
 
 def _run(
@@ -148,8 +143,4 @@ def vqgan_f16() -> ConfigDict:
 PRESETS = {
     f.__name__: f for f in (shapes, flickr8k, emoji, vqgan_f16, tiny, tiny_gradient)
 }
-
-
-def get_config(arg: str = "shapes") -> ConfigDict:
-    """The preset `arg`."""
-    return common.choose(arg, PRESETS, "shapes")
+get_config = common.chooser(PRESETS)

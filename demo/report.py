@@ -337,7 +337,7 @@ def _commands(found: _Found) -> str:
             "# other captions, re-ranked",
             f"mmjax sample {of('prior')} {prompt} --clip {of('clip')} -k {k}",
             "# the lower half of a picture of yours",
-            f"mmjax complete {of('prior')} scene.png {prompt} --rows 4 -k 8",
+            f"mmjax complete {of('prior')} scene.png {prompt} --rows 16 -k 8",
             "# CLIP on pictures and phrases of yours",
             f'mmjax zeroshot {of("clip")} scene.png --labels "red star,blue ring"',
             "# what is inside a run",

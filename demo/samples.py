@@ -29,22 +29,24 @@ def all_samples(plan: Plan, workdir: pathlib.Path) -> None:
         if not _saved(workdir, split, mark):
             prompts = [record["text"][0] for record in records(plan, split)]
             with _bar(plan.prompts * plan.k, split) as bar:
-                made = generator.sample(
+                drawn = generator.sample(
                     prompts, k=plan.k, seed=plan.seed, tick=bar.update
                 )
-            _save(workdir, split, mark, made)
+            _save(workdir, split, mark, drawn)
     if not _saved(workdir, COMPLETED, mark):
         shown = records(plan, "val")
+        known_ss = np.zeros((plan.size, plan.size), bool)
+        known_ss[: plan.size // 2] = True
         with _bar(plan.prompts, COMPLETED) as bar:
-            made = generator.complete(
+            drawn = generator.complete(
                 [record["image"] for record in shown],
                 [record["text"][0] for record in shown],
-                rows=generator.grid // 2,
+                known=known_ss,
                 k=1,
                 seed=plan.seed,
                 tick=bar.update,
             )
-        _save(workdir, COMPLETED, mark, made)
+        _save(workdir, COMPLETED, mark, drawn)
 
 
 def records(plan: Plan, split: str) -> list[Any]:
@@ -56,12 +58,9 @@ def records(plan: Plan, split: str) -> list[Any]:
 def load(workdir: pathlib.Path, name: str) -> generate.Candidates:
     """What `all_samples` wrote under a name."""
     with np.load(path_of(workdir, name), allow_pickle=False) as file:
-        return generate.Candidates(
-            prompts=tuple(file["prompts"].tolist()),
-            images=file["images"],
-            tokens=file["tokens"].astype(np.int32),
-            log_probs=file["log_probs"],
-        )
+        names = [name for name in file.files if name not in ("mark", "prompts")]
+        arrays = {name: file[name] for name in names}
+        return generate.Candidates(tuple(file["prompts"].tolist()), arrays)
 
 
 def path_of(workdir: pathlib.Path, name: str) -> pathlib.Path:
@@ -82,17 +81,12 @@ def _saved(workdir: pathlib.Path, name: str, mark: str) -> bool:
 
 
 def _save(
-    workdir: pathlib.Path, name: str, mark: str, made: generate.Candidates
+    workdir: pathlib.Path, name: str, mark: str, drawn: generate.Candidates
 ) -> None:
     path = path_of(workdir, name)
     part = path.with_suffix(".part")
+    arrays = dict(drawn.arrays)
+    arrays["image_tokens"] = arrays["image_tokens"].astype(np.uint16)
     with part.open("wb") as file:
-        np.savez(
-            file,
-            mark=np.array(mark),
-            prompts=np.array(made.prompts),
-            images=made.images,
-            tokens=made.tokens.astype(np.uint16),
-            log_probs=made.log_probs,
-        )
+        np.savez(file, mark=np.array(mark), prompts=np.array(drawn.prompts), **arrays)
     part.replace(path)

@@ -28,13 +28,21 @@ class Demo:
     def run(self, last: str, say: Callable[[str], Any]) -> None:
         """Raises whatever a stage raises; the same call then goes on there."""
         self.workdir.mkdir(parents=True, exist_ok=True)
+        work = {
+            "clip": self._clip,
+            "tokenizer": self._tokenizer,
+            "tokens": self._tokens,
+            "prior": self._prior,
+            "samples": self._samples,
+            "judge": self._judge,
+        }
         stages = plan_lib.NAMES[: plan_lib.NAMES.index(last) + 1]
         for number, name in enumerate(stages, 1):
             say(f"[{number}/{len(stages)}] {plan_lib.TITLES[name]}")
             begin = time.perf_counter()
             done = self._finished(name)
             try:
-                getattr(self, f"_{name}")()
+                work[name]()
             finally:
                 if not done:
                     self._spend(name, time.perf_counter() - begin)

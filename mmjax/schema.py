@@ -1,7 +1,10 @@
 """Mappings become typed dataclasses here: the border where a config dies."""
 
+import ast
+import contextlib
 import dataclasses
 import difflib
+import importlib
 import numbers
 import types
 import typing
@@ -11,6 +14,30 @@ from typing import Any, Literal, TypeVar, Union
 from mmjax.errors import UserError
 
 T = TypeVar("T")
+_TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plugin:
+    """The class of a section is the one that its own key names.
+
+    `Annotated[dict[str, Any], Plugin("mmjax.tasks", "name", "Task")]`: the section's
+    keys are the fields of mmjax.tasks.NAME.Task, and `name`. A name with a dot is a
+    module's own.
+    """
+
+    package: str
+    key: str
+    attribute: str
+
+    def find(self, section: Mapping[str, Any]) -> type | None:
+        """The class, or None: whoever builds the section says what is wrong."""
+        name = str(section[self.key]) if self.key in section else ""
+        place = name if "." in name else f"{self.package}.{name}"
+        try:
+            return getattr(importlib.import_module(place), self.attribute, None)
+        except ModuleNotFoundError:
+            return None
 
 
 def from_mapping(cls: type[T], mapping: Any, where: str = "config") -> T:
@@ -61,12 +88,19 @@ def suggest(key: object, legal: Iterable[str]) -> str:
     return f"{hint} (legal: {', '.join(names)})"
 
 
+def at_least(low: float, values: object, *names: str) -> None:
+    """ValueError for a numeric attribute of `values` below `low`; for __post_init__."""
+    for name in names:
+        if getattr(values, name) < low:
+            raise ValueError(f"{name} is {getattr(values, name)}: use {low} or more")
+
+
 def convert(value: Any, kind: Any, where: str) -> Any:
     """Checks `value` against the annotation `kind`; see `from_mapping`."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any or kind is object:
         return value
-    if origin in (Union, types.UnionType):
+    if is_union(kind):
         return _convert_union(value, kind, where)
     if origin is Literal:
         if any(value == arg and type(value) is type(arg) for arg in args):
@@ -86,6 +120,75 @@ def convert(value: Any, kind: Any, where: str) -> Any:
         checked = [convert(v, inner, f"{where}[{i}]") for i, v in enumerate(items)]
         return checked if outer is list else tuple(checked)
     return _convert_scalar(value, kind, where)
+
+
+def plugin(kind: Any) -> Plugin | None:
+    """The Plugin of an annotation that has one."""
+    marks = getattr(kind, "__metadata__", ())
+    return next((mark for mark in marks if isinstance(mark, Plugin)), None)
+
+
+def keys(kind: Any, section: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The annotations of a section's keys: (by key, that of any other key or None).
+
+    Args:
+      kind: the section's own annotation: a dataclass, a mapping, a Plugin or a union
+        with one of them. All else has no keys.
+      section: what is known of it, which a Plugin looks at.
+    """
+    named = plugin(kind)
+    if named is not None:
+        return {named.key: str, **keys(named.find(section), section)[0]}, None
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind, include_extras=True)
+        return {f.name: hints[f.name] for f in dataclasses.fields(kind) if f.init}, None
+    args = typing.get_args(kind)
+    if is_union(kind):
+        options = (keys(option, section) for option in args)
+        return next((o for o in options if o != ({}, None)), ({}, None))
+    if _subclass(typing.get_origin(kind) or kind, Mapping):
+        return {}, args[1] if args else Any
+    return {}, None
+
+
+def parse(text: str, kind: Any, where: str, *, old: Any = None) -> Any:
+    """The value that a command line's text is, as the annotation `kind` asks.
+
+    All but strings is written as in Python; a tuple of one needs no brackets.
+
+    Raises:
+      UserError: none of them is of this kind; `old`, if there is one, is the example.
+    """
+    if kind is bool and text.lower() in _TRUE + _FALSE:
+        return text.lower() in _TRUE
+    value = _literal(text)
+    for option in (value, text, (value,)):
+        with contextlib.suppress(UserError):
+            return convert(option, kind, where)
+    example = "" if old is None else f" (such as {old!r})"
+    given = f"{text!r} ({type(value).__name__})"
+    raise UserError(f"{where}: expected {_name(kind)}{example}, got {given}")
+
+
+def _literal(text: str) -> Any:
+    for read in (ast.literal_eval, float):
+        with contextlib.suppress(ValueError, SyntaxError):
+            value = tuples(read(text))
+            return text if isinstance(value, str) else value  # quotes are a string's
+    return text
+
+
+def tuples(value: Any) -> Any:
+    """`value` with tuples for all lists in it."""
+    if isinstance(value, Mapping):
+        return {k: tuples(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(tuples(v) for v in value)
+    return value
+
+
+def is_union(kind: Any) -> bool:
+    return typing.get_origin(kind) in (Union, types.UnionType)
 
 
 def _convert_scalar(value: Any, kind: Any, where: str) -> Any:

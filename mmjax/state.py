@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from mmjax.errors import UserError
+
 PyTree = Any
 
 
@@ -59,6 +61,23 @@ class Ctx:
         if self.axis is None:
             return x
         return jax.tree.map(lambda a: jax.lax.all_gather(a, self.axis, tiled=True), x)
+
+    def mine(self, x: PyTree) -> PyTree:
+        """This device's rows of what `gather` brought together: identity under jit."""
+        if self.axis is None:
+            return x
+        share, here = jax.lax.axis_size(self.axis), jax.lax.axis_index(self.axis)
+
+        def rows(a: jax.Array) -> jax.Array:
+            if len(a) % share:
+                raise UserError(
+                    f"{len(a)} rows do not split over {share} devices: "
+                    f"use {len(a) // share * share or share} rows"
+                )
+            n = len(a) // share
+            return jax.lax.dynamic_slice_in_dim(a, here * n, n)
+
+        return jax.tree.map(rows, x)
 
     def mean(self, x: PyTree) -> PyTree:
         """Mean over devices: identity under jit, pmean under pmap."""

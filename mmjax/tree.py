@@ -1,7 +1,7 @@
 """Pytrees by path: `image/blocks_0/attn/kernel` names one leaf everywhere."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -76,26 +76,10 @@ def matches(pattern: str, path: str) -> bool:
     return re.search(pattern, path) is not None
 
 
-def match_first(
-    rules: Iterable[tuple[str, T]], path: str, default: T | None = None
-) -> T | None:
-    """The value of the first `(regex, value)` rule found in `path`, else `default`."""
-    for pattern, value in rules:
-        if matches(pattern, path):
-            return value
-    return default
-
-
 def mask(tree: PyTree, patterns: str | Sequence[str]) -> PyTree:
     """A tree of Python bools: True where any of the patterns is found in the path."""
     chosen = (patterns,) if isinstance(patterns, str) else tuple(patterns)
     return map_with_path(lambda path, _: any(matches(p, path) for p in chosen), tree)
-
-
-def unmatched(tree: PyTree, patterns: Iterable[str]) -> tuple[str, ...]:
-    """The patterns that no path matches: a typo in a freeze or decay rule."""
-    paths = list(flatten(tree))
-    return tuple(p for p in patterns if not any(matches(p, path) for path in paths))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """One step body, two compilers, four layouts: the same parameters.
 
-Every `tiny*` preset of every config takes part, and the variants of CLIP below.
+Every `tiny*` preset of every config takes part on its own data, and some variants.
 """
 
 import functools
@@ -14,110 +14,85 @@ from ml_collections import ConfigDict
 
 import mmjax_configs as configs
 from mmjax import parallel, tree
+from mmjax.data import pipeline
 from mmjax.state import TrainState
 from mmjax.tasks import base
-from mmjax.train import optim, step
+from mmjax.train import optim, setup, update
 from mmjax_configs import clip as clip_config
 
 LAYOUTS = {
-    "one device": ({"mode": "jit"}, 1),
-    "jit 2x2x1": ({"mode": "jit", "mesh": {"data": 2, "fsdp": 2, "tensor": 1}}, 4),
-    "jit 1x2x2": ({"mode": "jit", "mesh": {"data": 1, "fsdp": 2, "tensor": 2}}, 4),
-    "pmap x4": ({"mode": "pmap"}, 4),
-}
-TINY = {
-    "preset": "",
-    "embed_dim": 16,
-    "vocab_size": 64,
-    "context": 8,
-    "image_size": 32,
-    "image": {"kind": "vit", "width": 32, "depth": 2, "patch": 8, "heads": 4},
-    "text": {"kind": "transformer", "width": 32, "depth": 2, "heads": 4},
+    "one device": (parallel.ParallelConfig(), 1),
+    "jit 2x2x1": (parallel.ParallelConfig(mesh=parallel.MeshConfig(data=2, fsdp=2)), 4),
+    "jit 1x2x2": (
+        parallel.ParallelConfig(mesh=parallel.MeshConfig(data=1, fsdp=2, tensor=2)),
+        4,
+    ),
+    "pmap x4": (parallel.ParallelConfig(mode="pmap"), 4),
 }
 RESNET = {"kind": "resnet", "width": 8, "depths": (1, 1), "heads": 4}
-CLIP = {
-    "clip vit": {"name": "clip", **TINY},
-    "clip scan": {"name": "clip", **TINY, "scan": True, "equal_captions": "positive"},
-    "clip resnet": {"name": "clip", **TINY, "image": RESNET},
-    "clip chunked": {
-        "name": "clip",
-        **TINY,
-        "loss_impl": "chunked",
-        "loss_block": 3,
-        "equal_captions": "positive",
-    },
-    "siglip ring": {
-        "name": "clip",
-        **TINY,
+CONV = {"kind": "conv", "width": 8, "depths": (1, 1)}
+TILES = {"loss_block": 3, "equal_captions": "positive"}
+VARIANTS = {  # of the `tiny` preset of a config, by keys of its task
+    "clip scan": {"scan": True, "equal_captions": "positive"},
+    "clip resnet": {"image": RESNET},
+    "clip chunked": {"loss_impl": "chunked", **TILES},
+    "clip siglip ring": {"loss_name": "sigmoid", "loss_impl": "ring", "loss_block": 3},
+    "clip siglip conv cbow": {
         "loss_name": "sigmoid",
-        "loss_impl": "ring",
-        "loss_block": 3,
-    },
-    "siglip conv cbow": {
-        "name": "clip",
-        **TINY,
-        "loss_name": "sigmoid",
-        "image": {"kind": "conv", "width": 8, "depths": (1, 1)},
+        "image": CONV,
         "text": {"kind": "cbow", "width": 32},
     },
 }
 
 
-def _presets() -> dict[str, ConfigDict]:
-    """The `tiny*` presets of every family but CLIP, by name."""
+def _tasks() -> dict[str, ConfigDict]:
+    """Every `tiny*` preset of every config, and the variants."""
     found = {}
     for module in pkgutil.iter_modules(configs.__path__):
-        if module.name in ("common", "clip", "suites"):
-            continue
-        presets = importlib.import_module(f"mmjax_configs.{module.name}").PRESETS
+        presets = getattr(
+            importlib.import_module(f"mmjax_configs.{module.name}"), "PRESETS", {}
+        )
         for name in presets:
             if name.startswith("tiny"):
                 found[f"{module.name} {name}"] = presets[name]()
+    for name, keys in VARIANTS.items():
+        config = found[f"{name.split()[0]} tiny"].copy_and_resolve_references()
+        for key, value in keys.items():
+            config.task[key] = ConfigDict(value) if isinstance(value, dict) else value
+        found[name] = config
     return found
 
 
-PRESETS = _presets()
-TASKS = CLIP | {name: config.task for name, config in PRESETS.items()}
+TASKS = _tasks()
 
 
-def _sizes(task_name: str) -> tuple[int, int, int]:
-    """(image side, text ids, text positions) of a task's batches."""
-    if task_name in CLIP:
-        return 32, 64, 8
-    fields = PRESETS[task_name].data.fields
-    if "tokens" not in fields:
-        return fields.image.size, 0, 0
-    return fields.image.size, fields.tokens.vocab_size, fields.tokens.context
-
-
-def _batches(
-    count: int, side: int, vocab: int, context: int, rows: int = 8
-) -> list[dict[str, np.ndarray]]:
-    rng = np.random.default_rng(0)
-    made = []
-    for _ in range(count):
-        image = rng.integers(0, 255, (rows, side, side, 3), dtype=np.uint8)
-        batch = {"image": image, "label": np.arange(rows, dtype=np.int32) % 4}
-        if vocab:
-            shape, end = (rows, context), context * 2 // 3
-            tokens = rng.integers(1, vocab - 2, shape, dtype=np.int32)
-            tokens[:, 0], tokens[:, end], tokens[:, end + 1 :] = vocab - 2, vocab - 1, 0
-            tokens[1] = tokens[0]  # equal captions, on one device and across two
-            tokens[-1] = tokens[2]
-            batch |= {"tokens": tokens, "tokens_mask": tokens != 0}
-        made.append(batch)
+@functools.cache
+def _batches(name: str, count: int = 5) -> list[dict[str, np.ndarray]]:
+    """The first batches of a config's own data; two rows of each are the same."""
+    config = TASKS[name].copy_and_resolve_references()
+    config.batch_size = 8
+    parts = setup.build(config)
+    rows = pipeline.train_iterator(
+        parts.source, parts.batch_fields, batch_size=8, seed=0, threads=0
+    )
+    made = [next(rows) for _ in range(count)]
+    for batch in made:
+        del batch["_broken"]
+        for value in batch.values():  # on one device, and across two
+            value[1], value[-1] = value[0], value[2]
     return made
 
 
 @functools.cache
-def _initial(task_name: str) -> tuple:
-    """(optimizer, host state at step 0), the same for every layout."""
-    task, batch = base.build(TASKS[task_name]), _batches(1, *_sizes(task_name))[0]
+def _initial(name: str) -> tuple:
+    """(optimizer config, host state at step 0), the same for every layout."""
+    task, batch = base.build(TASKS[name].task), _batches(name)[0]
     variables = jax.device_get(jax.jit(task.init)(jax.random.key(0), batch))
     # Batch norm over eight rows is ill-conditioned: small steps keep rounding small.
-    lr = 0.005 if "resnet" in task_name else 0.05
-    sgd = {"name": "sgd", "lr": lr, "momentum": 0.9, "warmup": 0, "clip_norm": 1.0}
-    sgd["schedule"] = "constant"
+    lr = 0.005 if "resnet" in name else 0.05
+    sgd = optim.OptimConfig(
+        name="sgd", lr=lr, warmup=0, clip_norm=1.0, schedule="constant"
+    )
     tx, _, _ = optim.make(sgd, 5, variables.params, couples_rows=task.couples_rows)
     state = TrainState(
         step=np.zeros((), np.int32),
@@ -126,25 +101,22 @@ def _initial(task_name: str) -> tuple:
         ema=None,
         rng=None,  # a key is donated with the state, so each layout makes its own
     )
-    return tx, state
+    return sgd, state
 
 
 @functools.cache
 def _trained(task_name: str, layout_name: str) -> dict[str, np.ndarray]:
     """Parameters and extra after five SGD steps."""
-    task = base.build(TASKS[task_name])
+    task = base.build(TASKS[task_name].task)
     cfg, devices = LAYOUTS[layout_name]
     layout = parallel.Layout(cfg, jax.devices()[:devices])
-    tx, state = _initial(task_name)
+    sgd, state = _initial(task_name)
+    batches = _batches(task_name)
+    made = update.build(task, sgd, layout, steps=5, batch=batches[0])
     state = state.replace(rng=jax.random.key(1))
     state = jax.device_put(state, layout.shardings(state))
-    run = layout.compile_step(
-        functools.partial(
-            step.train_step, task, tx, axis=layout.axis, rows=layout.row_sharding
-        ),
-        state,
-    )
-    for batch in _batches(5, *_sizes(task_name)):
+    run = layout.compile_step(made.step, state)
+    for batch in batches:
         state, metrics = run(state, layout.load(batch))
     assert np.isfinite(float(metrics["loss"]))
     found = jax.device_get({"params": state.vars.params, "extra": state.vars.extra})
@@ -162,10 +134,8 @@ def test_layouts_agree(task: str, layout: str):
 
 def test_fsdp_really_splits():
     layout = parallel.Layout(LAYOUTS["jit 1x2x2"][0], jax.devices()[:4])
-    task = base.build(TASKS["clip vit"])
-    shapes = jax.eval_shape(
-        task.init, jax.random.key(0), _batches(1, *_sizes("clip vit"))[0]
-    )
+    task = base.build(TASKS["clip tiny"].task)
+    shapes = jax.eval_shape(task.init, jax.random.key(0), _batches("clip tiny")[0])
     split = [
         path
         for path, s in tree.flatten(layout.shardings(shapes.params)).items()
@@ -178,7 +148,7 @@ def test_every_task_module_is_covered():
     from mmjax import tasks
 
     names = {m.name for m in pkgutil.iter_modules(tasks.__path__)} - {"base"}
-    assert names == {cfg["name"] for cfg in TASKS.values()}
+    assert names == {config.task.name for config in TASKS.values()}
 
 
 def test_published_configs_name_their_model():

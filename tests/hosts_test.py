@@ -147,13 +147,13 @@ out = dict(
     differ=refused(lambda: hosts.require_same(dict(a=1, config={i}))),
     shared=refused(lambda: hosts.require_shared(epath.Path({tmp!r}))),
     alone=refused(lambda: hosts.require_shared(epath.Path({tmp!r}) / "{i}", wait=0.1)),
-    pmap=refused(lambda: parallel.Layout(dict(mode="pmap"))),
+    pmap=refused(lambda: parallel.Layout(parallel.ParallelConfig(mode="pmap"))),
     told=hosts.of_writer({{"val/top1": 0.5}} if {i} == 0 else {{}}),
 )
 shares, sums = [], []
 for mesh in (dict(), dict(fsdp=8), dict(tensor=2), dict(data=2, tensor=4),
              dict(data=1, tensor=8)):
-    layout = parallel.Layout(dict(mesh=mesh))
+    layout = parallel.Layout(parallel.ParallelConfig(mesh=parallel.MeshConfig(**mesh)))
     k, n = layout.row_share()
     rows = np.arange(16.0).reshape(16, 1)
     batch = layout.load(dict(x=rows[k * 16 // n : (k + 1) * 16 // n]))

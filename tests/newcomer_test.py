@@ -9,10 +9,6 @@ import pathlib
 import subprocess
 import sys
 
-import pytest
-
-from mmjax.train import metric_writer
-
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PRESETS = ("two_views", "sequences", "players", "moments")
 LAYOUTS = {

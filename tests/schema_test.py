@@ -1,8 +1,9 @@
 """Mappings become dataclasses, or say precisely why they cannot."""
 
 import dataclasses
+import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import ml_collections
 import pytest
@@ -102,3 +103,64 @@ def test_errors_name_place_and_fix(values, parts):
 def test_missing_key():
     with pytest.raises(UserError, match="config: 'name' is missing; give it as str"):
         schema.from_mapping(Outer, {})
+
+
+@pytest.mark.parametrize(
+    "text, kind, value",
+    [
+        ("3", int, 3),
+        ("3", float, 3.0),
+        ("3", str, "3"),
+        ("'3'", str, "'3'"),
+        ("inf", float, float("inf")),
+        ("TRUE", bool, True),
+        ("0", bool, False),
+        ("None", int | None, None),
+        ("None", str, "None"),
+        ("a", str | None, "a"),
+        ("shapes:val?x=1", str | tuple, "shapes:val?x=1"),
+        ("(('a', 1), ('b', 2))", str | tuple, (("a", 1), ("b", 2))),
+        ("[1, [2]]", tuple, (1, (2,))),
+        ("a", tuple[str, ...], ("a",)),
+        ("1,2", tuple[float, float], (1.0, 2.0)),
+        ("pmap", Literal["jit", "pmap"], "pmap"),
+        ("2024", Any, 2024),
+        ("runs/1", Any, "runs/1"),
+    ],
+)
+def test_text_is_read_as_the_annotation_asks(text, kind, value):
+    parsed = schema.parse(text, kind, "key")
+    assert parsed == value and type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    "text, kind, parts",
+    [
+        ("1.5", int, ["key: expected int (such as 7)", "'1.5' (float)"]),
+        ("many", int | None, ["int | None", "'many' (str)"]),
+        ("xmap", Literal["jit", "pmap"], ["'jit', 'pmap'", "'xmap'"]),
+        ("(1, 2, 3)", tuple[int, int], ["tuple[int, int]", "(tuple)"]),
+        ("yes", bool, ["expected bool", "'yes' (str)"]),
+    ],
+)
+def test_text_that_does_not_fit(text, kind, parts):
+    with pytest.raises(UserError) as error:
+        schema.parse(text, kind, "key", old=7)
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_a_plugin_section_has_the_keys_of_the_class_that_it_names():
+    kind = Annotated[dict, schema.Plugin("mmjax.evaluators", "type", "Config")]
+    hints, other = schema.keys(kind, {"type": "mean_loss"})
+    assert hints["limit"] == int | None and hints["type"] is str and other is None
+    assert schema.keys(kind, {"type": "mmjax.evaluators.mean_loss"})[0] == hints
+    assert schema.keys(kind, {"type": "nothing"}) == ({"type": str}, None)
+    assert schema.keys(kind, {}) == ({"type": str}, None)
+
+
+def test_at_least_names_the_number():
+    values = types.SimpleNamespace(depth=1, width=0)
+    schema.at_least(0, values, "depth", "width")
+    with pytest.raises(ValueError, match="width is 0: use 1 or more"):
+        schema.at_least(1, values, "depth", "width")

@@ -45,20 +45,6 @@ def test_unflatten_undoes_flatten(params):
             tree.unflatten(leaves)
 
 
-def test_masks_and_rules(params):
-    assert tree.mask(params, "bias$|scale") == {
-        "image": {"dense": {"kernel": False, "bias": True}},
-        "scale": True,
-    }
-    assert tree.mask(params, ["^image/", "nothing"])["scale"] is False
-    rules = [("kernel$", 1), ("image", 2)]
-    assert tree.match_first(rules, "image/dense/kernel") == 1
-    assert tree.match_first(rules, "image/dense/bias") == 2
-    assert tree.match_first(rules, "scale") is None
-    assert tree.match_first(rules, "scale", 3) == 3
-    assert tree.unmatched(params, ["bias", "biass"]) == ("biass",)
-
-
 def test_rows_match_numpy():
     values = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
     leaves = {

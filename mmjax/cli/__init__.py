@@ -27,10 +27,16 @@ __path__ = pkgutil.extend_path(__path__, __name__)
 def verbs() -> dict[str, str]:
     """name -> the first sentence of its module's docstring, which is not imported."""
     found = {}
-    for module in pkgutil.iter_modules(__path__):
+    for module in _modules():
         source = inspect.cleandoc(_docstring(module))
         found[module.name] = re.split(r"[.:](?=\s|$)", source)[0].replace("\n", " ")
     return found
+
+
+def _modules() -> list[pkgutil.ModuleInfo]:
+    return [
+        module for module in pkgutil.iter_modules(__path__) if module.name[0] != "_"
+    ]
 
 
 def _docstring(module: pkgutil.ModuleInfo) -> str:
@@ -65,9 +71,7 @@ def _overview() -> str:
 
 
 def _parse(verb: str, argv: Sequence[str]) -> tuple[argparse.Namespace, object]:
-    if verb not in (
-        names := [module.name for module in pkgutil.iter_modules(__path__)]
-    ):
+    if verb not in (names := [module.name for module in _modules()]):
         raise UserError(f"no verb {verb!r}{schema.suggest(verb, names)}")
     module = importlib.import_module(f"mmjax.cli.{verb}")
     parser = Parser(
@@ -146,7 +150,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `mmjax inspect D | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,8 @@
-"""Completes an image from its top rows and a prompt, with a trained prior.
+"""Completes an image from its top rows and a prompt, with a trained generator.
 
 The image goes through the run's evaluation view (its size, crop or squash); what lies
-below the given rows of tokens is hidden from the model.
+below the given rows of pixels is hidden from the model. A prior takes whole rows of
+tokens: a multiple of 4 pixels, where an image of 32 x 32 has 8 x 8 tokens.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import pathlib
 from mmjax.cli import sample
 
 EXAMPLE = """examples:
-  mmjax complete runs/demo/prior scene.png "a small red star" --rows 4 -k 8
+  mmjax complete runs/demo/prior scene.png "a small red star" --rows 16 -k 8
 """
 
 
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", type=pathlib.Path, metavar="IMAGE")
     parser.add_argument("prompt", metavar="PROMPT")
     parser.add_argument(
-        "--rows", type=int, required=True, metavar="N", help="rows of tokens given"
+        "--rows", type=int, required=True, metavar="N", help="rows of pixels given"
     )
     sample.add_options(parser, default="complete.png")
 
@@ -27,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     args.prompts = [args.prompt]
     clip, generator = sample.begin(args)
+    import numpy as np
+
     from mmjax.inference import load
 
     image = load.read_image(args.image)
@@ -35,14 +38,16 @@ def run(args: argparse.Namespace) -> int:
         height, width = image.shape[:2]
         mode, side = generator.parts.image_cfg.mode, view.shape[0]
         print(f"note: {args.image} is {width} x {height}: {mode} to {side} x {side}")
+    known_ss = np.zeros(view.shape[:2], bool)
+    known_ss[: args.rows] = True
     with sample.progress(args.k) as bar:
-        got = generator.complete(
+        drawn = generator.complete(
             [image],
             args.prompts,
-            rows=args.rows,
+            known=known_ss,
             k=args.k,
             seed=args.seed,
             tick=bar.update,
         )
     given = {"image": str(args.image), "rows": args.rows}
-    return sample.finish(args, generator, got, clip, shown=[view], extra=given)
+    return sample.finish(args, generator, drawn, clip, shown=[view], extra=given)

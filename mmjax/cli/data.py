@@ -1,7 +1,7 @@
 """Checks sources, trains a BPE, builds data sets, encodes images as tokens.
 
 A SOURCE is kind:place?option=value, such as shapes:train, webdataset:/d/x-*.tar,
-jsonl:/d/x.jsonl, folder:/d, packed:/d/x.npz, tfds:name/split?data_dir=/d.
+jsonl:/d/x.jsonl, folder:/d, npz:/d/x.npz, tfds:name/split?data_dir=/d.
 """
 
 import argparse

@@ -183,6 +183,7 @@ def _choose(saved: Any, args: argparse.Namespace) -> Any:
                 f"{text}: mmjax eval takes --config.evals.NAME.KEY=VALUE and "
                 "--config.batch_size=N; the rest is the trained model's"
             )
+    _refuse_foreign(saved, args)
     chosen = config_lib.override(saved, args.overrides)
     names = args.evals.split(",") if args.evals else list(chosen.evals)
     if not names:
@@ -197,6 +198,20 @@ def _choose(saved: Any, args: argparse.Namespace) -> Any:
             for name in names:
                 chosen.evals[name].source = args.source
     return chosen
+
+
+def _refuse_foreign(saved: Any, args: argparse.Namespace) -> None:
+    """UserError where a run.json, and not the user, names code outside mmjax."""
+    chosen = args.evals.split(",") if args.evals else list(saved.evals)
+    for name, evaluator in saved.evals.items():
+        kind, place = str(evaluator.type), f"--config.evals.{name}."
+        key = f"{place}type"
+        used = name in chosen or any(x.startswith(place) for x in args.overrides)
+        if used and "." in kind and f"{key}={kind}" not in args.overrides:
+            raise UserError(
+                f"the config of {args.workdir} runs {kind}, code outside mmjax, as "
+                f"evaluator {name!r}: give {key}={kind} if you trust it"
+            )
 
 
 def lines(values: Mapping[str, float]) -> list[str]:

@@ -4,7 +4,6 @@ Config lines are as a shell and `mmjax train` take them.
 """
 
 import argparse
-import json
 import pathlib
 import shlex
 from collections.abc import Mapping
@@ -47,6 +46,6 @@ def config_lines(config: Mapping[str, Any], prefix: str = "--config") -> list[st
         if hasattr(value, "keys"):
             lines += config_lines(value, name)
         else:
-            shown = value if isinstance(value, str) else json.dumps(value)
+            shown = value if isinstance(value, str) else repr(value)
             lines.append("  " + shlex.quote(f"{name}={shown}"))
     return lines

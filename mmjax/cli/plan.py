@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         required=True,
-        metavar="FILE.py:ARG",
-        help="a config file and the preset in it, such as configs/clip.py:vit_l14",
+        metavar="NAME:PRESET",
+        help="a config and the preset in it, as for mmjax train, such as clip:vit_l14",
     )
     parser.add_argument(
         "--mesh",

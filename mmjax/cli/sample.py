@@ -1,10 +1,12 @@
-"""Draws images for prompts from a trained prior: a PNG grid, and JSON beside it.
+"""Draws images for prompts from a trained generator: a PNG grid, and JSON beside it.
 
-Candidate number c of a prompt is the same picture whatever -k is. With --clip, a
+A prompt is a text, or the number of a label where the model was trained on labels.
+Candidate number c of a prompt is the same image whatever -k is. With --clip, a
 trained contrastive run, the candidates are shown best first.
 """
 
 import argparse
+import ast
 import json
 import pathlib
 from typing import Any
@@ -17,6 +19,7 @@ EXAMPLE = """examples:
   mmjax sample runs/demo/prior "a small red star above a blue ring" -k 64 --seed 0
   mmjax sample runs/demo/prior "a red star" "a blue ring" -k 64 \\
       --clip runs/demo/clip --top 8 --out best.png
+  mmjax sample runs/demo/prior "a red star" --set temperature=0.7 --set top_p=0.9
 """
 
 
@@ -37,13 +40,14 @@ def add_options(parser: argparse.ArgumentParser, *, default: str) -> None:
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path(default), metavar="FILE.png"
     )
-    parser.add_argument("--temperature", type=float, metavar="T")
-    parser.add_argument("--top-k", type=int, metavar="N", help="0: all tokens")
-    parser.add_argument("--top-p", type=float, metavar="P", help="1: all tokens")
     parser.add_argument(
-        "--guidance", type=float, metavar="S", help="classifier-free; 1: off"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the model's own sampling, such as temperature=0.7, top_k=64 "
+        "or guidance=3; may be repeated",
     )
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"))
     parser.add_argument(
         "--batch", type=int, default=64, metavar="N", help="candidates in a call"
     )
@@ -54,8 +58,10 @@ def add_options(parser: argparse.ArgumentParser, *, default: str) -> None:
 def run(args: argparse.Namespace) -> int:
     clip, generator = begin(args)
     with progress(len(args.prompts) * args.k) as bar:
-        got = generator.sample(args.prompts, k=args.k, seed=args.seed, tick=bar.update)
-    return finish(args, generator, got, clip)
+        drawn = generator.sample(
+            args.prompts, k=args.k, seed=args.seed, tick=bar.update
+        )
+    return finish(args, generator, drawn, clip)
 
 
 def begin(args: argparse.Namespace) -> tuple[Any, Any]:
@@ -69,18 +75,29 @@ def begin(args: argparse.Namespace) -> tuple[Any, Any]:
     runtime.configure(devices=args.devices)
     from mmjax.inference import generate, load
 
-    names = ("temperature", "top_k", "top_p", "guidance", "dtype")
-    given = {name: getattr(args, name) for name in names}
-    given = {name: value for name, value in given.items() if value is not None}
     prior = load.load_run(args.workdir, args.step)
-    generator = generate.Generator(prior, sampling=given, batch=args.batch)
+    options = dict(map(_option, args.set))
+    generator = generate.Generator(prior, sampling=options, batch=args.batch)
+    if prior.tokenizer is None:
+        args.prompts = [int(p) if p.isdigit() else p for p in args.prompts]
     generator.check_prompts(args.prompts)
     for prompt in args.prompts:
-        spelled = generator.pieces(prompt)
+        spelled = generator.pieces(prompt) if isinstance(prompt, str) else {}
         if spelled:
             words = ", ".join(f"{word!r} in {many}" for word, many in spelled.items())
             print(f"note: spelled in pieces, perhaps never seen in training: {words}")
     return load.load_run(args.clip) if args.clip else None, generator
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """(name, value) of KEY=VALUE; what is no number, truth or tuple is a string."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set {text}: give it as --set KEY=VALUE")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, {"true": True, "false": False}.get(value, value)
 
 
 def progress(total: int) -> Any:
@@ -92,40 +109,36 @@ def progress(total: int) -> Any:
 def finish(
     args: argparse.Namespace,
     generator: Any,
-    got: Any,
+    drawn: Any,
     clip: Any,
     *,
     shown: list | None = None,
     extra: dict | None = None,
 ) -> int:
-    """Ranks, draws and writes; `shown`: pictures that lead each row."""
-    import dataclasses
-
+    """Ranks, draws and writes; `shown`: images that lead each row."""
     import numpy as np
 
     from mmjax.inference import generate
     from mmjax.report import image_grid
 
-    order_pk = np.tile(np.arange(args.k), (len(got.prompts), 1))
-    scores_pk = None
+    order_pk = np.tile(np.arange(args.k), (len(drawn.prompts), 1))
+    numbers = {k: v for k, v in drawn.arrays.items() if k not in ("image", "audio")}
     if clip is not None:
-        image_pkd, text_pd = generate.embeddings(clip, got)
-        scores_pk = np.einsum("pkd,pd->pk", image_pkd, text_pd)
-        order_pk = np.argsort(-scores_pk, axis=1, kind="stable")
+        image_pkd, text_pd = generate.embeddings(clip, drawn)
+        numbers["clip"] = np.einsum("pkd,pd->pk", image_pkd, text_pd)
+        order_pk = np.argsort(-numbers["clip"], axis=1, kind="stable")
     order_pk = order_pk[:, : args.top or args.k]
     rows, captions, report = [], [], []
-    for p, prompt in enumerate(got.prompts):
+    for p, prompt in enumerate(drawn.prompts):
         lead = [shown[p]] if shown is not None else []
-        pictures = [*lead, *(got.images[p, c] for c in order_pk[p])]
-        lines = [pictures[i : i + 16] for i in range(0, len(pictures), 16)]
+        images = [*lead, *(drawn.images[p, c] for c in order_pk[p])]
+        lines = [images[i : i + 16] for i in range(0, len(images), 16)]
         rows += lines
-        captions += [prompt] + [""] * (len(lines) - 1)
-        listed = []
-        for c in order_pk[p]:
-            one = {"candidate": int(c), "log_prob": float(got.log_probs[p, c])}
-            if scores_pk is not None:
-                one["clip"] = float(scores_pk[p, c])
-            listed.append({**one, "image_tokens": got.tokens[p, c].tolist()})
+        captions += [str(prompt)] + [""] * (len(lines) - 1)
+        listed = [
+            {"candidate": int(c)} | {k: v[p, c].tolist() for k, v in numbers.items()}
+            for c in order_pk[p]
+        ]
         report.append({"prompt": prompt, "shown": listed})
     png = image_grid.draw(args.out, rows, captions)
     about = {
@@ -133,11 +146,11 @@ def finish(
         "clip": str(args.clip) if args.clip else None,
         "seed": args.seed,
         "k": args.k,
-        "sampling": dataclasses.asdict(generator.options),
+        "sampling": generator.options,
         **(extra or {}),
         "prompts": report,
     }
     beside = png.with_suffix(".json")
     beside.write_text(json.dumps(about, indent=1) + "\n")
-    print(f"picture  {png}\nnumbers  {beside}")
+    print(f"image    {png}\nnumbers  {beside}")
     return 0

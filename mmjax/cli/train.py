@@ -1,7 +1,8 @@
 """Trains a config in a workdir. Run the same command again to go on where it stopped.
 
 Every key of the config can be given on the command line: --config.KEY=VALUE, as
-`mmjax inspect WORKDIR` prints them.
+`mmjax inspect WORKDIR` prints them. `--config.graft.params=RUN` starts from the weights
+of another run, `--config.graft.params.image=RUN#image` from a part of them.
 """
 
 import argparse
@@ -27,8 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         required=True,
-        metavar="FILE.py:ARG",
-        help="a config file and the preset in it, such as configs/clip.py:shapes",
+        metavar="NAME:PRESET",
+        help="a config of mmjax and its preset, such as clip:shapes, or a file of "
+        "your own, my/config.py:PRESET",
     )
     parser.add_argument(
         "--workdir",

@@ -76,10 +76,9 @@ def bring_in(
     )
     scanned = getattr(parts.task, "scan", False)
     arrays = name_table.stacked(model.arrays) if scanned else dict(model.arrays)
-    shapes, tx, _, _ = setup.optimizer(parts)
-    want = {path: leaf.shape for path, leaf in _flat(shapes).items()}
+    want = {path: leaf.shape for path, leaf in _flat(parts.update.shapes).items()}
     name_table.fit(arrays, want, str(place))
-    _save(parts, tree.unflatten(arrays), tx, workdir)
+    _save(parts, tree.unflatten(arrays), workdir)
     (workdir / NOTE).write_text(json.dumps({"family": name, "kept": model.kept}))
     if words:
         (workdir / "tokenizer.json").write_text(words, encoding="utf-8")
@@ -132,7 +131,7 @@ def _plain(task: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _save(parts: Any, variables: Any, tx: Any, workdir: pathlib.Path) -> None:
+def _save(parts: Any, variables: Any, workdir: pathlib.Path) -> None:
     """Writes a workdir as training does, at step 0."""
     params, frozen = variables.pop("params"), variables.pop("frozen", {})
     params, extra, frozen = jax.tree.map(jnp.asarray, (params, variables, frozen))
@@ -140,14 +139,14 @@ def _save(parts: Any, variables: Any, tx: Any, workdir: pathlib.Path) -> None:
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         vars=Vars(params=params, extra=extra, frozen=frozen),
-        opt_state=tx.init(params),
+        opt_state=parts.update.tx.init(params),
         ema=None,
         rng=jax.random.fold_in(key, 1),
     )
     workdir.mkdir(parents=True, exist_ok=True)
     saved = checkpoint.Checkpointer(workdir, parts.cfg.checkpoint)
     try:
-        saved.save(state, {}, {})
+        saved.save(state, {})
         saved.wait()
     finally:
         saved.close()

@@ -21,13 +21,18 @@ from mmjax.data.sources import open_source
 CELL, STRIP, COLUMNS, SHOWN = 128, 38, 8, 16  # px, px, images a row and a source
 _BAR = 40  # characters of the longest bar
 _BINS = 12
+_REPORTED = ("image", "text", "key", "label")  # each in lines of its own
 _counter = functools.partial(dataclasses.field, default_factory=collections.Counter)
 
 
 @dataclasses.dataclass
 class SourceReport:
-    """The contents of a source. sizes: (height, width) -> records; words: of captions;
-    cells: thumbnails with a caption."""
+    """The contents of a source.
+
+    words: of captions. sizes: (height, width) of images -> records. values: of others,
+    (name, dtype, shape) -> records; texts and numbers have dtype str, int and so on.
+    cells: thumbnails with a caption.
+    """
 
     name: str
     fingerprint: str
@@ -35,6 +40,7 @@ class SourceReport:
     broken: list[BrokenRecord] = dataclasses.field(default_factory=list)
     words: collections.Counter[int] = _counter()
     sizes: collections.Counter[tuple[int, int]] = _counter()
+    values: collections.Counter[tuple[str, str, tuple[int, ...]]] = _counter()
     labels: collections.Counter[str] = _counter()
     cells: list[tuple[np.ndarray, str]] = dataclasses.field(default_factory=list)
 
@@ -60,6 +66,7 @@ class SourceReport:
             lines.append(
                 f"  classes   {len(self.labels)} seen, {least} to {most} records each"
             )
+        lines += _values(self.values)
         lines += [f"  broken    {error}" for error in self.broken]
         return "\n".join([*lines, *_histogram(self.words)])
 
@@ -109,17 +116,21 @@ def _check_one(source: Source, threads: int) -> SourceReport:
             record = source[i]
         except BrokenRecord as error:
             return error
-        cell = thumbnail(record["image"]) if i in show else None
-        return record["image"].shape[:2], record["text"], record.get("label", -1), cell
+        cell = thumbnail(_image(record)) if i in show else None
+        shape = record["image"].shape[:2] if "image" in record else None
+        others = [_form(k, v) for k, v in record.items() if k not in _REPORTED]
+        label = record.get("label", -1)
+        name = source.class_names[label] if source.class_names and label >= 0 else ""
+        return shape, others, record["text"], name, cell
 
     for seen in _in_order(look, len(source), threads):
         if isinstance(seen, BrokenRecord):
             report.broken.append(seen)
             continue
-        shape, texts, label, cell = seen
-        report.sizes[shape] += 1
+        shape, others, texts, name, cell = seen
+        report.sizes.update([shape] if shape else [])
+        report.values.update(others)
         report.words.update(len(text.split()) for text in texts)
-        name = source.class_names[label] if label >= 0 else ""
         report.labels.update([name] if name else [])
         if cell is not None:
             report.cells.append((cell, texts[0] if texts else name))
@@ -131,6 +142,38 @@ def _in_order(look: Any, count: int, threads: int) -> Iterator[Any]:
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         for start in range(0, count, 1024):
             yield from pool.map(look, range(start, min(start + 1024, count)))
+
+
+def _image(record: Mapping[str, Any]) -> np.ndarray:
+    """A record's image, else its middle frame, else nothing but white."""
+    frames = record.get("frames", ())
+    if "image" not in record and len(frames):
+        return frames[len(frames) // 2]
+    return record.get("image", np.full((1, 1, 3), 255, np.uint8))
+
+
+def _form(name: str, value: Any) -> tuple[str, str, tuple[int, ...]]:
+    """A value's name, dtype and shape."""
+    if isinstance(value, np.ndarray):
+        return name, str(value.dtype), value.shape
+    if isinstance(value, list) and value:
+        return name, f"list[{type(value[0]).__name__}]", ()
+    return name, type(value).__name__, ()
+
+
+def _values(values: Mapping[tuple[str, str, tuple[int, ...]], int]) -> list[str]:
+    """A line for each value and dtype: records, shapes."""
+    grouped = collections.defaultdict(collections.Counter)
+    for (name, dtype, shape), count in values.items():
+        grouped[name, dtype][shape] += count
+    lines = []
+    for (name, dtype), shapes in sorted(grouped.items()):
+        [(shape, count)] = shapes.most_common(1)
+        line = f"  {name:<9} {dtype}, {shapes.total()} records"
+        if len(shapes) > 1:
+            line += f", {len(shapes)} shapes, most often {shape} ({count})"
+        lines.append(line + (f" of {shape}" if len(shapes) == 1 and shape else ""))
+    return lines
 
 
 def thumbnail(img: np.ndarray) -> np.ndarray:

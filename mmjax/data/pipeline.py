@@ -101,10 +101,10 @@ def gather(
     """
     columns, out = getattr(source, "columns", None), {}
     for name, field in fields.items():
-        key = field.reads(name)
-        if columns is None or key not in columns or field.optional:
+        if columns is None or field.optional:
             return None
-        arrays = field.gather(name, np.asarray(columns[key][index_b]), train=train)
+        values = field.column(name, columns, index_b)
+        arrays = None if values is None else field.gather(name, values, train=train)
         if arrays is None:
             return None
         out |= arrays

@@ -15,19 +15,35 @@ from mmjax.errors import UserError
 class Record(TypedDict):
     """One example. A plain dict at run time; absent keys are absent, never None.
 
-    image: uint8 (H, W, 3), RGB. image_tokens: int32 (n,), what an image tokenizer made
-    of the picture, row by row; in place of `image` in a source of tokens (`stage1`).
-    text: captions, possibly none. key: a stable name. label: index into the source's
-    `class_names`. boxes: float32 (N, 4), each (x, y, width, height) in pixels from the
-    top left. scene: `mmjax.data.shapes.scene.Scene`.
+    Sources give other values under any name: numbers, strings, arrays. These names mean
+    the same in every source, and only text and key are always there:
+
+    image: uint8 (H, W, 3), RGB.
+    image_tokens: int32 (n,), an image by an image tokenizer, row by row; in place of
+      `image` in a source of tokens (`stage1`).
+    frames: uint8 (N, H, W, 3), RGB, a video.
+    audio: float32 (T,) in [-1, 1], with audio_rate, samples a second.
+    vector: float32 (D,); a sequence of vectors is (L, D).
+    text: captions, possibly none.
+    key: a stable name.
+    label: index into the source's `class_names`; -1 for none.
+    boxes: float32 (N, 4), each (x, y, width, height) in pixels from the top left, with
+      box_labels, int32 (N,), or box_text, a name or phrase each.
+    scene: `mmjax.data.shapes.scene.Scene`.
     """
 
     image: NotRequired[np.ndarray]
     image_tokens: NotRequired[np.ndarray]
+    frames: NotRequired[np.ndarray]
+    audio: NotRequired[np.ndarray]
+    audio_rate: NotRequired[int]
+    vector: NotRequired[np.ndarray]
     text: list[str]
     key: str
     label: NotRequired[int]
     boxes: NotRequired[np.ndarray]
+    box_labels: NotRequired[np.ndarray]
+    box_text: NotRequired[list[str]]
     scene: NotRequired[Any]
 
 
@@ -48,7 +64,11 @@ class BrokenRecord(Exception):
 
 @runtime_checkable
 class Source(Protocol):
-    """Records by position. Picklable: files are opened lazily, in each process."""
+    """Records by position. Picklable: files are opened lazily, in each process.
+
+    A source that is arrays, in memory or mapped, may also have `columns`: value's name
+    -> array with a row for each record. None, or no such attribute, where it has not.
+    """
 
     name: str
     class_names: tuple[str, ...]  # () when records carry no label

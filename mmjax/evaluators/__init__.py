@@ -48,10 +48,10 @@ def _find(kind: str) -> Any:
         if f"{place}.".startswith(f"{error.name}."):
             return None
         raise  # the module is there, and something that it imports is not
-    found = getattr(module, "Evaluator", None)
-    return None if found is None or found is Evaluator else module
+    evaluator = getattr(module, "Evaluator", None)
+    return None if evaluator in (None, Evaluator) else module
 
 
 def _types() -> list[str]:
-    names = [found.name for found in pkgutil.iter_modules(__path__)]
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
     return [name for name in names if _find(name) is not None]

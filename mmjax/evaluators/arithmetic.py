@@ -11,17 +11,15 @@ Legend: n images, q queries, c classes, d embedding, k nearest.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from mmjax import schema
 from mmjax.data.prompts import SLOT
 from mmjax.errors import UserError
-from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
-from mmjax.evaluators.common import forward, probing, result_card
-from mmjax.evaluators.common.subset import open_view
-from mmjax.metrics import bootstrap, embeddings
+from mmjax.evaluators import base
+from mmjax.evaluators.common import forward, result_card
+from mmjax.metrics import embeddings
 
 SWAPS = ("first", "second")  # which word of a class name changes
 _DEFINITION = {
@@ -38,7 +36,7 @@ _DEFINITION = {
 
 
 @dataclass(frozen=True)
-class Config(EvalConfig):
+class Config(base.EvalConfig):
     """weight: of the two texts, beside the image's 1.
 
     words: the texts that are subtracted and added.
@@ -73,7 +71,7 @@ class Swap:
     target_q: np.ndarray
 
 
-class Evaluator:
+class Evaluator(base.Evaluator):
     """Calls predict "embed_image" and "embed_text"; the source needs labels.
 
     Every image is a query twice: its first word swapped, and its second, for one drawn
@@ -81,46 +79,37 @@ class Evaluator:
     reached. A query's own image is never among its nearest.
     """
 
-    def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = "arithmetic"):
-        self.config = schema.from_mapping(Config, cfg, where)
-        self._env, self._where = env, where
-        self._size = self.config.batch_size or env.batch_size
-        self._source = open_view(self.config.source, self.config.limit, env.open_source)
-        forward.require_tokenizer(env, where)
-        self.pairs = word_pairs(self._source.class_names, where)
+    config_class = Config
+    calls = {"embed_image": forward.IMAGE, "embed_text": forward.TEXT}
+    reads_text = labelled = True
 
-    def check(self, vars_abstract: PyTree) -> None:
-        """See Evaluator.check of the base."""
-        batch = forward.peek(self._env, self._source, None, self._size, self._where)
-        forward.check_pair(self._env, vars_abstract, batch, self._size, self._where)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.class_names = self.source.class_names
+        self.pairs = word_pairs(self.class_names, self.where)
 
-    def run(self, variables: PyTree) -> Result:
+    def run(self, variables: base.PyTree) -> base.Result:
         """first_p10, ... (see _DEFINITION), with intervals over images.
 
         `arrays` holds, per image: index and label; per query: query (position of its
         image), swap (0 or 1), target (class), and the shares of each metric.
         """
-        found = probing.extract(
-            self._env, variables, self._source, "embed_image", self._size, self._where
-        )
-        index_n, label_n = found.index_n, found.label_n
-        image_nd = forward.unit(found.features_nd, "embed_image", self._where)
+        images = self.collect(variables, "embed_image")
+        index_n, label_n = images.arrays["index"], images.arrays["label"]
+        image_nd = embeddings.unit(images.arrays["embed_image"])
         ground_n = self._grounds(index_n)
-        names = [" ".join(pair) for pair in self.pairs]
-        classes_cd = self._embed_texts(variables, names)
+        classes_cd = self._embed(variables, [" ".join(pair) for pair in self.pairs])
         arrays: dict[str, list[np.ndarray]] = {}
         values: dict[str, float] = {}
         for word, title in enumerate(SWAPS):
-            swap = draw(self.pairs, label_n, word, self.config, self._where)
-            changes_qd = classes_cd[swap.target_q], classes_cd[label_n[swap.query_q]]
+            swap = draw(self.pairs, label_n, word, self.config, self.where)
+            words_cd = classes_cd
             if self.config.words == "bare":
-                words_cd = self._embed_texts(
-                    variables, [pair[word] for pair in self.pairs]
-                )
-                changes_qd = words_cd[swap.target_q], words_cd[label_n[swap.query_q]]
-            asked = self._queries(image_nd[swap.query_q], *changes_qd)
-            asked["text_"] = classes_cd[swap.target_q]
-            shares = self._judge(swap, asked, image_nd, label_n, ground_n)
+                words_cd = self._embed(variables, [pair[word] for pair in self.pairs])
+            changes_qd = words_cd[swap.target_q], words_cd[label_n[swap.query_q]]
+            queries = self._queries(image_nd[swap.query_q], *changes_qd)
+            queries["text_"] = classes_cd[swap.target_q]
+            shares = self._judge(swap, queries, image_nd, label_n, ground_n)
             values |= self._values(title, shares, swap, len(label_n))
             rows = {"query": swap.query_q, "target": swap.target_q}
             rows["swap"] = np.full_like(swap.query_q, word)
@@ -128,9 +117,21 @@ class Evaluator:
                 arrays.setdefault(name or "hit", []).append(array)
         flat = {name.rstrip("_"): np.concatenate(a) for name, a in arrays.items()}
         counts = {"images": len(label_n), "queries": len(flat["swap"])}
-        counts |= {"broken": found.broken, "classes_present": len(np.unique(label_n))}
-        flat |= {"index": index_n, "label": label_n}
-        return Result(values, self._card(counts), flat)
+        counts |= {"broken": images.counts["broken"]}
+        counts |= {"classes_present": len(np.unique(label_n))}
+        card = self.card(
+            counts,
+            _DEFINITION,
+            resampled="images, each with its two queries; the gallery stays whole",
+            class_names=result_card.listing([" ".join(pair) for pair in self.pairs]),
+            weight=self.config.weight,
+            words=self.config.words,
+            template=self.config.template,
+            top=self.config.top,
+            targets_seed=self.config.seed,
+            ties="in the order of records",
+        )
+        return base.Result(values, card, flat | {"index": index_n, "label": label_n})
 
     def _queries(
         self, image_qd: np.ndarray, new_qd: np.ndarray, old_qd: np.ndarray
@@ -143,7 +144,7 @@ class Evaluator:
     def _judge(
         self,
         swap: Swap,
-        asked: Mapping[str, np.ndarray],
+        queries: Mapping[str, np.ndarray],
         image_nd: np.ndarray,
         label_n: np.ndarray,
         ground_n: np.ndarray | None,
@@ -151,27 +152,27 @@ class Evaluator:
         """Shares (q,) of the nearest that are right, by metric."""
         words_c2 = np.asarray(self.pairs)
         target_q1, own_q = swap.target_q[:, None], swap.query_q
-        found: dict[str, np.ndarray] = {}
-        for form, query_qd in asked.items():
+        shares: dict[str, np.ndarray] = {}
+        for form, query_qd in queries.items():
             near_qk = embeddings.nearest(
                 query_qd, image_nd, self.config.top, skip_q=own_q
             )
             class_qk = label_n[near_qk]
-            found[form] = (class_qk == target_q1).mean(1)
+            shares[form] = (class_qk == target_q1).mean(1)
             if not form:
                 right_qk2 = words_c2[class_qk] == words_c2[target_q1]
-                found["kept_"] = right_qk2[..., 1 - swap.word].mean(1)
-                found["new_"] = right_qk2[..., swap.word].mean(1)
+                shares["kept_"] = right_qk2[..., 1 - swap.word].mean(1)
+                shares["new_"] = right_qk2[..., swap.word].mean(1)
             if ground_n is not None and form != "image_":
                 same_qk = ground_n[near_qk] == ground_n[own_q][:, None]
-                found[f"{form}ground_"] = same_qk.mean(1)
+                shares[f"{form}ground_"] = same_qk.mean(1)
         count_c = np.bincount(label_n, minlength=len(self.pairs))
-        found["chance_"] = count_c[swap.target_q] / (len(label_n) - 1)
-        return found
+        shares["chance_"] = count_c[swap.target_q] / (len(label_n) - 1)
+        return shares
 
     def _grounds(self, index_n: np.ndarray) -> np.ndarray | None:
         """Backgrounds (n,), where the source draws its scenes."""
-        scenes = self._source.scenes
+        scenes = self.source.scenes
         if not all(int(i) in scenes for i in index_n):
             return None
         return np.asarray([scenes[int(i)].background for i in index_n])
@@ -186,42 +187,12 @@ class Evaluator:
             weight_q = weight_n[swap.query_q]
             return shares_mq @ weight_q / max(weight_q.sum(), 1e-9)
 
-        draws = {"resamples": self.config.resamples, "seed": self.config.seed}
-        return bootstrap.with_interval(names, means, count, **draws)
+        return self.intervals(names, means, count)
 
-    def _embed_texts(self, variables: PyTree, texts: Sequence[str]) -> np.ndarray:
+    def _embed(self, variables: base.PyTree, texts: Sequence[str]) -> np.ndarray:
         """(len(texts), d) unit rows, the template around every text."""
         filled = [self.config.template.replace(SLOT, text) for text in texts]
-        encoded = forward.encode(self._env, filled, self._where)
-        parts = forward.embed_texts(
-            self._env, variables, encoded, self._size, self._where
-        )
-        return np.concatenate(list(parts))
-
-    def _card(self, counts: dict[str, int]) -> dict[str, Any]:
-        unit = "images, each with its two queries; the gallery stays whole"
-        draws = {"resamples": self.config.resamples, "seed": self.config.seed}
-        return result_card.write(
-            self.config,
-            self._env,
-            self._source,
-            kind="arithmetic",
-            counts=counts,
-            interval=bootstrap.describe(unit, **draws),
-            metrics=_DEFINITION,
-            task={
-                "class_names": result_card.listing(
-                    [" ".join(pair) for pair in self.pairs]
-                ),
-                "weight": self.config.weight,
-                "words": self.config.words,
-                "template": self.config.template,
-                "top": self.config.top,
-                "targets_seed": self.config.seed,
-                "ties": "in the order of records",
-            },
-            text=True,
-        )
+        return np.concatenate(list(self.embed_texts(variables, self.encode(filled))))
 
 
 def word_pairs(names: Sequence[str], where: str) -> tuple[tuple[str, str], ...]:

@@ -13,13 +13,22 @@ from typing import Any
 import numpy as np
 from scipy import optimize, special
 
-from mmjax.errors import UserError
-from mmjax.evaluators import zero_shot
-from mmjax.evaluators.base import Env, PyTree, Result
-from mmjax.evaluators.common import forward, probing, result_card
-from mmjax.evaluators.common.subset import open_view
-from mmjax.metrics import bootstrap
+from mmjax.evaluators import base, zero_shot
+from mmjax.evaluators.common import forward
+from mmjax.metrics import embeddings
 from mmjax.report import figures
+
+_DEFINITIONS = {
+    "top1": "label is the best class",
+    "confidence": "mean of the largest probability",
+    "ece": "expected calibration error, {bins} equal bins",
+    "nll": "mean negative log probability of the label, nats",
+}
+_FITTED = {
+    "temperature": "divides logits; least nll on val",
+    "ece_fitted": "the same, so divided",
+    "nll_fitted": "the same, so divided",
+}
 
 
 @dataclass(frozen=True)
@@ -34,8 +43,7 @@ class Config(zero_shot.Config):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.bins < 1:
-            raise ValueError(f"bins must be at least 1, got {self.bins}")
+        self.at_least(bins=1)
         if isinstance(self.val, float):
             raise ValueError(f"val is {self.val}: give a source, not a share of one")
 
@@ -45,26 +53,25 @@ class Evaluator(zero_shot.Evaluator):
 
     config_class = Config
 
-    def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = "calibration"):
-        super().__init__(cfg, env, where)
-        self._val = None
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.val = None
         if self.config.val is not None:
-            limit = self.config.limit
-            self._val = open_view(self.config.val, limit, env.open_source)
-            if self._val.class_names != self._source.class_names:
-                raise UserError(
-                    f"{where}: val has {len(self._val.class_names)} classes and the "
-                    f"source {len(self._source.class_names)}, or other ones: give "
-                    "parts of one set"
+            self.val = self.open(self.config.val, self.config.limit)
+            if self.val.class_names != self.source.class_names:
+                raise self.error(
+                    f"val has {len(self.val.class_names)} classes and the source "
+                    f"{len(self.source.class_names)}, or other ones: give parts of one "
+                    "set"
                 )
 
-    def check(self, vars_abstract: PyTree) -> None:
-        """See Evaluator.check of the base."""
+    def check(self, vars_abstract: base.PyTree) -> None:
+        """See the base."""
         super().check(vars_abstract)
-        texts = forward.text_abstract(self._env, 1)
-        forward.output_shape(self._env, "scale", vars_abstract, texts, self._where)
+        texts = forward.text_abstract(self.env, 1)
+        forward.output_shape(self.env, "scale", vars_abstract, texts, self.where)
 
-    def run(self, variables: PyTree) -> Result:
+    def run(self, variables: base.PyTree) -> base.Result:
         """top1, confidence (its mean), ece, nll; with val temperature, ece_fitted,
         nll_fitted too: logits are divided by the temperature.
 
@@ -72,78 +79,42 @@ class Evaluator(zero_shot.Evaluator):
         confidence, accuracy and count.
         """
         classes_cd = self.class_embeddings(variables)
-        logits_nc, label_n, broken = self._logits(variables, classes_cd, self._source)
-        temperature = 1.0
-        if self._val is not None:
-            temperature = fit_temperature(
-                *self._logits(variables, classes_cd, self._val)[:2]
-            )
-        names = ["top1", "confidence", "ece", "nll"]
-        scores = [_scores(logits_nc, label_n)]
-        if self._val is not None:
-            names += ["ece_fitted", "nll_fitted"]
-            scores.append(_scores(logits_nc / temperature, label_n))
+        logits_nc, label_n, counts = self._logits(variables, classes_cd)
+        bins, metrics, task = self.config.bins, dict(_DEFINITIONS), {}
+        scores, temperature = [_scores(logits_nc, label_n)], {}
+        if self.val is not None:
+            fitted = fit_temperature(*self._logits(variables, classes_cd, self.val)[:2])
+            temperature["temperature"] = fitted
+            scores.append(_scores(logits_nc / fitted, label_n))
+            metrics |= _FITTED
+            task["val"] = self.val.fingerprint()
 
         def statistics(weight_n):
-            found = [_summary(*s, weight_n, self.config.bins) for s in scores]
-            return np.array([*found[0], *(f for more in found[1:] for f in more[2:])])
+            first, *rest = (_summary(*s, weight_n, bins) for s in scores)
+            return np.array([*first, *(value for more in rest for value in more[2:])])
 
-        draw = {"resamples": self.config.resamples, "seed": self.config.seed}
-        values = bootstrap.with_interval(names, statistics, label_n.size, **draw)
-        if self._val is not None:
-            values["temperature"] = temperature
+        names = [name for name in metrics if name != "temperature"]
+        values = self.intervals(names, statistics, label_n.size) | temperature
         hit_n, confidence_n, _ = scores[0]
         arrays = {
             "label": label_n,
             "prediction": logits_nc.argmax(1),
             "confidence": confidence_n,
-            **reliability(hit_n, confidence_n, np.ones(len(hit_n)), self.config.bins),
+            **reliability(hit_n, confidence_n, np.ones(len(hit_n)), bins),
         }
-        counts = {"examples": int(label_n.size), "broken": broken}
-        return Result(values, self._note(counts, draw), arrays)
+        metrics["ece"] = metrics["ece"].format(bins=bins)
+        card = self.card(counts, metrics, **self.prompt_card(), bins=bins, **task)
+        return base.Result(values, card, arrays)
 
     def _logits(
-        self, variables: PyTree, classes_cd: np.ndarray, source: Any
-    ) -> tuple[np.ndarray, np.ndarray, int]:
-        """(n, c) cosines at the model's temperature, (n,) labels, broken records."""
-        one = {k: v[:1] for k, v in self._encoded.items()}
-        scale = float(np.asarray(self._env.predict["scale"](variables, one)[0]))
-        found = probing.extract(
-            self._env, variables, source, "embed_image", self._size, self._where
-        )
-        rows_nd = forward.unit(found.features_nd, "embed_image", self._where)
-        return scale * rows_nd @ classes_cd.T, found.label_n, found.broken
-
-    def _note(self, counts: dict, draw: dict) -> dict[str, Any]:
-        given = self.config.templates
-        metrics = {
-            "top1": "label is the best class",
-            "confidence": "mean of the largest probability",
-            "ece": f"expected calibration error, {self.config.bins} equal bins",
-            "nll": "mean negative log probability of the label, nats",
-        }
-        task: dict[str, Any] = {
-            "class_names": result_card.listing(self.class_names),
-            "templates": result_card.listing(
-                self.templates, given if isinstance(given, str) else None
-            ),
-            "bins": self.config.bins,
-        }
-        if self._val is not None:
-            metrics["temperature"] = "divides logits; least nll on val"
-            metrics["ece_fitted"] = metrics["nll_fitted"] = "the same, so divided"
-            task["val"] = self._val.fingerprint()
-        return result_card.write(
-            self.config,
-            self._env,
-            self._source,
-            kind="calibration",
-            counts=counts,
-            interval=bootstrap.describe("examples", **draw),
-            metrics=metrics,
-            task=task,
-            text=True,
-        )
+        self, variables: base.PyTree, classes_cd: np.ndarray, source: Any = None
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+        """(n, c) cosines at the model's temperature, (n,) labels, counts."""
+        one = {k: v[:1] for k, v in self.encoded.items()}
+        scale = float(np.asarray(self.env.predict["scale"](variables, one)[0]))
+        arrays, counts, _ = self.collect(variables, "embed_image", source=source)
+        rows_nd = embeddings.unit(arrays["embed_image"])
+        return scale * rows_nd @ classes_cd.T, arrays["label"], counts
 
 
 def fit_temperature(logits_nc: np.ndarray, label_n: np.ndarray) -> float:
@@ -153,8 +124,8 @@ def fit_temperature(logits_nc: np.ndarray, label_n: np.ndarray) -> float:
         scaled_nc = logits_nc / np.exp(log_temperature)
         return -float(_log_chance(scaled_nc, label_n).mean())
 
-    found = optimize.minimize_scalar(loss, bounds=np.log((1e-3, 1e3)), method="bounded")
-    return float(np.exp(found.x))
+    least = optimize.minimize_scalar(loss, bounds=np.log((1e-3, 1e3)), method="bounded")
+    return float(np.exp(least.x))
 
 
 def reliability(
@@ -177,9 +148,9 @@ def ece(
     hit_n: np.ndarray, confidence_n: np.ndarray, weight_n: np.ndarray, bins: int
 ) -> float:
     """Expected calibration error (Guo et al. 2017, equation 3)."""
-    found = reliability(hit_n, confidence_n, weight_n, bins)
-    gap_m = np.abs(found["bin_accuracy"] - found["bin_confidence"])
-    return float(np.nansum(gap_m * found["bin_count"]) / weight_n.sum())
+    by_bin = reliability(hit_n, confidence_n, weight_n, bins)
+    gap_m = np.abs(by_bin["bin_accuracy"] - by_bin["bin_confidence"])
+    return float(np.nansum(gap_m * by_bin["bin_count"]) / weight_n.sum())
 
 
 def _scores(logits_nc: np.ndarray, label_n: np.ndarray) -> tuple:

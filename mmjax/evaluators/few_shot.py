@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.evaluators import zero_shot
-from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
+from mmjax.evaluators import base, zero_shot
 from mmjax.evaluators.common import probing, result_card
 from mmjax.evaluators.common.probing import Labelled
 from mmjax.evaluators.probe import logistic, search
@@ -19,24 +18,25 @@ from mmjax.evaluators.probe import shots as shots_lib
 from mmjax.metrics import bootstrap
 from mmjax.report import plots
 
+_DEFINITIONS = {
+    "shot_k": "mean over repeats of top1 after k examples a class",
+    "shot_full": "top1 after all training examples",
+    "zero_shot_worth": "shots where the curve, straight in log(shots) between "
+    "neighbours, first reaches zero_shot",
+}
+
 
 @dataclass(frozen=True)
-class Config(EvalConfig):
-    """source: the test split; train, val, features, strength as in linear_probe.
+class Config(probing.ProbeConfig):
+    """shots: examples a class, rising.
 
-    shots: examples a class, rising. repeats: draws of them, seeded `seed`, `seed` + 1
-      and so on. The strength is chosen on the whole of val for each draw (the paper
-      does not say how it did), unless it is fixed.
+    repeats: draws of them, seeded `seed`, `seed` + 1 and so on. `l2` is chosen on the
+      whole of val for each draw (the paper does not say how), unless it is fixed.
     full: also a fit on all of train, as many shots as it has images a class on average.
     zero_shot: whether the same model's zero-shot accuracy on the same examples is
       measured, with `templates`.
     """
 
-    train: Any = None
-    val: Any = None
-    features: str = "features"
-    strength: float | None = None
-    iterations: int = logistic.ITERATIONS
     shots: tuple[int, ...] = (1, 2, 4, 8, 16)
     repeats: int = 5
     full: bool = True
@@ -45,14 +45,10 @@ class Config(EvalConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.repeats < 1 or self.iterations < 1:
-            got = f"{self.repeats} and {self.iterations}"
-            raise ValueError(f"repeats and iterations must be at least 1, got {got}")
+        self.at_least(repeats=1)
         rising = all(a < b for a, b in zip(self.shots, self.shots[1:], strict=False))
         if not self.shots or self.shots[0] < 1 or not rising:
             raise ValueError(f"shots {self.shots} must be positive and rising")
-        if self.strength is not None and not self.strength > 0:
-            raise ValueError(f"strength must be positive, got {self.strength}")
 
 
 class Evaluator(probing.Probing):
@@ -60,21 +56,21 @@ class Evaluator(probing.Probing):
 
     config_class = Config
 
-    def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = "few_shot"):
-        super().__init__(cfg, env, where)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self._zero_shot = None
         if self.config.zero_shot:
             shared = ("source", "limit", "batch_size", "resamples", "seed", "templates")
             same = {key: getattr(self.config, key) for key in shared}
-            self._zero_shot = zero_shot.Evaluator(same, env, where)
+            self._zero_shot = zero_shot.Evaluator(same, self.env, self.where)
 
-    def check(self, vars_abstract: PyTree) -> None:
-        """See Evaluator.check of the base."""
+    def check(self, vars_abstract: base.PyTree) -> None:
+        """See the base."""
         super().check(vars_abstract)
         if self._zero_shot is not None:
             self._zero_shot.check(vars_abstract)
 
-    def run(self, variables: PyTree) -> Result:
+    def run(self, variables: base.PyTree) -> base.Result:
         """shot_1, shot_2 ... shot_full: mean top1 over repeats, with intervals.
 
         With zero-shot also `zero_shot` and `zero_shot_worth`, examples a class within
@@ -87,11 +83,11 @@ class Evaluator(probing.Probing):
         test, train = found["test"], found["train"]
         zero_hit_n = self._zero_shot_hits(variables)
         hits_srn, unconverged = self._hits(found)
-        shots_s = list(map(float, cfg.shots))
+        names, shots_s = [f"shot_{k}" for k in cfg.shots], list(map(float, cfg.shots))
         if cfg.full:
+            names.append("shot_full")
             shots_s.append(len(train.label_n) / len(np.unique(train.label_n)))
-        draw = {"resamples": cfg.resamples, "seed": cfg.seed}
-        values = summary(self._names(), shots_s, hits_srn, zero_hit_n, **draw)
+        values = summary(names, shots_s, hits_srn, zero_hit_n, **self.draw)
         arrays = {"index": test.index_n, "label": test.label_n}
         arrays["shots"] = np.asarray(shots_s)
         # the fit on all of train has no repeats: its accuracy fills its column
@@ -102,13 +98,24 @@ class Evaluator(probing.Probing):
             arrays["zero_shot_hit"] = zero_hit_n
         counts = {"examples": len(test.label_n), "broken": test.broken}
         counts |= {"unconverged": unconverged, "features": test.features_nd.shape[1]}
-        return Result(values, self._card(counts, found, draw), arrays)
+        zero = self._zero_shot
+        card = self.card(
+            counts,
+            _DEFINITIONS,
+            resampled="repeats and test examples",
+            text=zero is not None,
+            class_names=result_card.listing(self.class_names),
+            features=cfg.features,
+            templates=None if zero is None else zero.prompt_card()["templates"],
+            search="coarse_to_fine" if cfg.l2 is None else cfg.l2,
+            iterations=cfg.iterations,
+            shots=list(cfg.shots),
+            repeats=cfg.repeats,
+            splits=self.splits_card(found),
+        )
+        return base.Result(values, card, arrays)
 
-    def _names(self) -> list[str]:
-        names = [f"shot_{k}" for k in self.config.shots]
-        return [*names, "shot_full"] if self.config.full else names
-
-    def _zero_shot_hits(self, variables: PyTree) -> np.ndarray | None:
+    def _zero_shot_hits(self, variables: base.PyTree) -> np.ndarray | None:
         if self._zero_shot is None:
             return None
         arrays = self._zero_shot.run(variables).arrays
@@ -139,42 +146,10 @@ class Evaluator(probing.Probing):
     ) -> logistic.Probe:
         how = {"iterations": self.config.iterations}
         problem = logistic.Problem(train.features_nd[chosen], train.label_n[chosen])
-        if self.config.strength is not None:
-            return problem.path([self.config.strength], **how)[0]
+        if self.config.l2 is not None:
+            return problem.path([self.config.l2], **how)[0]
         val = found["val"]
         return search.choose(problem, val.features_nd, val.label_n, **how).probe
-
-    def _card(self, counts: dict, found: dict, draw: dict) -> dict[str, Any]:
-        cfg = self.config
-        name = cfg.templates if isinstance(cfg.templates, str) else None
-        prompts = None
-        if self._zero_shot is not None:
-            prompts = result_card.listing(self._zero_shot.templates, name)
-        return result_card.write(
-            cfg,
-            self._env,
-            self._views["test"],
-            kind="few_shot",
-            counts=counts,
-            interval=bootstrap.describe("repeats and test examples", **draw),
-            metrics={
-                "shot_k": "mean over repeats of top1 after k examples a class",
-                "shot_full": "top1 after all training examples",
-                "zero_shot_worth": "shots where the curve, straight in log(shots) "
-                "between neighbours, first reaches zero_shot",
-            },
-            task={
-                "class_names": result_card.listing(self.class_names),
-                "features": cfg.features,
-                "templates": prompts,
-                "search": "coarse_to_fine" if cfg.strength is None else cfg.strength,
-                "iterations": cfg.iterations,
-                "shots": list(cfg.shots),
-                "repeats": cfg.repeats,
-                "splits": probing.splits_card(self._views, found, cfg),
-            },
-            text=self._zero_shot is not None,
-        )
 
 
 def summary(
@@ -225,7 +200,10 @@ def summary(
     return values
 
 
-def figure(values: Mapping[str, float], arrays: Mapping, title: str) -> Any:
-    """The curve over shots with the line of zero-shot."""
-    full = {"shots_full": float(arrays["shots"][-1])} if "shot_full" in values else {}
-    return plots.few_shot({title: {**values, **full}})
+def panels(results: Mapping[str, tuple[Mapping, Mapping]], title: str) -> Any:
+    """Curves over shots with the line of zero-shot, {data set: (values, arrays)}."""
+    curves = {}
+    for name, (values, arrays) in results.items():
+        full = {"shots_full": float(arrays["shots"][-1])}
+        curves[name] = {**values, **(full if "shot_full" in values else {})}
+    return plots.few_shot(curves, title=title)

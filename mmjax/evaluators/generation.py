@@ -1,25 +1,26 @@
-"""Pictures drawn for the captions of a source, and what judges say of them.
+"""Images drawn for the prompts of a source, and what judges say of them.
 
-Legend: p prompts, k candidates of each, d features, m pictures.
+Legend: p prompts, k candidates of each, d features, m images.
 """
 
 import functools
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
 from mmjax import schema
 from mmjax.data.records import BrokenRecord, Record
 from mmjax.errors import UserError
+from mmjax.evaluators import base
 from mmjax.evaluators.base import Env, EvalConfig, Network, PyTree, Result
-from mmjax.evaluators.common import candidates as candidates_lib
 from mmjax.evaluators.common import forward, judge_network, result_card
-from mmjax.evaluators.common.subset import View, open_view
+from mmjax.evaluators.common.subset import View
 from mmjax.metrics import bootstrap, copying, frechet
 from mmjax.metrics import judges as judges_lib
-from mmjax.sampling import rerank
+from mmjax.sampling import calls, rerank
 
 JUDGES = {  # name: the keys of the config that it needs
     "oracle": (),
@@ -50,19 +51,22 @@ _DEFINITIONS = {
 
 @dataclass(frozen=True)
 class Config(EvalConfig):
-    """The source gives the prompts: one caption of each record.
+    """The source gives the prompts: one caption, or the label, of each record.
 
     judges: one or more of oracle (the source's scenes, read back), clip, classifier
       (the prompts' labels), frechet (FID and inception score) and copying.
-    candidates: pictures drawn for a prompt; all count, unless `best_of` picks.
+    candidates: images drawn for a prompt; all count, unless `best_of` picks.
     best_of: pools K; of the first K candidates the one that `clip` scores highest is
       judged as well, under names that end in _bestK.
     clip, features: workdirs of runs that judge: `clip` embeds images and texts,
       `features` offers "features", and "logits" for the classes.
-    reference: real pictures that FID compares with; empty takes the prompts' own.
-    train: the training pictures, where copies are looked for.
+    reference: real images that FID compares with; empty takes the prompts' own.
+    train: the training images, where copies are looked for.
+    condition: what is drawn for, "text" or "label".
     caption: which caption of a record is the prompt; of shapes the first says all.
-    sample_seed: of the first prompt's noise.
+    sampling: changes to the options that the task samples with. An option given
+      several values is swept, and names the values: `temperature=0.7/oracle_all`.
+    sample_seed: the images are those that `mmjax sample --seed` draws for the prompts.
     frechet_resamples: of the bootstrap of FID and inception score, which are slow.
     """
 
@@ -73,7 +77,9 @@ class Config(EvalConfig):
     features: str = ""
     reference: Any = ""
     train: Any = ""
+    condition: Literal["text", "label"] = "text"
     caption: int = 0
+    sampling: Mapping[str, Any] = field(default_factory=dict)
     sample_seed: int = 0
     frechet_resamples: int = 100
 
@@ -105,216 +111,245 @@ class Config(EvalConfig):
         return (self.judges,) if isinstance(self.judges, str) else self.judges
 
 
-class Evaluator:
-    """Calls predict "sample": see `candidates.draw`; its `image` is what is judged."""
+class Evaluator(base.Evaluator):
+    """Calls predict "sample" (mmjax.tasks.base.Task); its `image` is what is judged."""
 
-    def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = "generation"):
-        self.config = schema.from_mapping(Config, cfg, where)
-        self._env, self._where = env, where
-        self._size = self.config.batch_size or env.batch_size
-        self._source = open_view(self.config.source, self.config.limit, env.open_source)
-        forward.require_tokenizer(env, where)
+    config_class = Config
+
+    def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = ""):
+        super().__init__(cfg, env, where)
+        if self.config.condition == "text":
+            forward.require_tokenizer(env, self.where)
+        self._swept = {  # option: its values
+            name: value if isinstance(value, (tuple, list)) else (value,)
+            for name, value in self.config.sampling.items()
+        }
+        self._envs = dict(map(self._sampler, itertools.product(*self._swept.values())))
+        judges = {
+            "oracle": self._oracle,
+            "clip": self._clip,
+            "classifier": self._classifier,
+            "frechet": self._frechet,
+            "copying": self._copying,
+        }
+        self._judges = [judges[name] for name in self.config.named]
+
+    def _sampler(self, values: tuple) -> tuple[str, Env]:
+        """(what leads the names of values, the Env) of one choice of the options."""
+        options = dict(zip(self._swept, values, strict=True))
+        if not options:
+            return "", self.env
+        if self.env.with_sampling is None:
+            raise UserError(f"{self.where}: sampling cannot be changed from here")
+        varied = [k for k in options if len(self._swept[k]) > 1]
+        tag = ",".join(f"{name}={options[name]}" for name in varied)
+        return f"{tag}/" if tag else "", self.env.with_sampling(options)
 
     @functools.cached_property
     def _records(self) -> tuple[list[Record], int]:
-        """The prompts' records without their pictures, and how many are broken."""
+        """The prompts' records without their images, and how many are broken."""
         found, broken = [], 0
-        for i in range(len(self._source)):
+        for i in range(len(self.source)):
             try:
-                record = self._source[i]
+                record = self.source[i]
             except BrokenRecord:
                 broken += 1
                 continue
             self._check_record(record)
             found.append({k: v for k, v in record.items() if k != "image"})
         if not found:
-            name = self._source.name
-            raise UserError(f"{self._where}: {name!r} has no prompts, {broken} broken")
+            name = self.source.name
+            raise UserError(f"{self.where}: {name!r} has no prompts, {broken} broken")
         return found, broken
 
     def _check_record(self, record: Record) -> None:
-        count, name = len(record["text"]), self._source.name
-        if count <= self.config.caption:
+        cfg, name = self.config, self.source.name
+        place = f"{self.where}: record {record['key']!r} of {name!r}"
+        count, texts = len(record["text"]), cfg.condition == "text" or cfg.clip
+        if texts and count <= cfg.caption:
             raise UserError(
-                f"{self._where}: record {record['key']!r} of {name!r} has {count} "
-                f"captions, and caption {self.config.caption} is asked for"
+                f"{place} has {count} captions, and caption {cfg.caption} is asked for"
             )
-        if "oracle" in self.config.named and "scene" not in record:
+        if cfg.condition == "label" and record.get("label", -1) < 0:
+            raise UserError(f"{place} has no label to draw for")
+        if "oracle" in cfg.named and "scene" not in record:
             raise UserError(
-                f"{self._where}: records of {name!r} carry no scene for the oracle: "
+                f"{self.where}: records of {name!r} carry no scene for the oracle: "
                 "use shapes, or other judges"
             )
 
     @functools.cached_property
-    def prompts(self) -> list[str]:
-        """The captions that pictures are drawn for, in order."""
+    def prompts(self) -> list[str] | list[int]:
+        """The captions or labels that images are drawn for, in order."""
+        if self.config.condition == "label":
+            return [int(record["label"]) for record in self._records[0]]
+        return self._captions
+
+    @property
+    def _captions(self) -> list[str]:
         return [r["text"][self.config.caption] for r in self._records[0]]
 
     @functools.cached_property
-    def _encoded(self) -> dict[str, np.ndarray]:
-        return forward.encode(self._env, self.prompts, self._where)
+    def _rows(self) -> dict[str, np.ndarray]:
+        """What "sample" is called with, but for the candidates: a row a prompt."""
+        seed = self.config.sample_seed
+        return calls.conditions(self.prompts, self.env.tokenizer, seed=seed)
+
+    @property
+    def _calls(self) -> dict[str, int]:
+        shape = {"k": self.config.candidates, "size": self.size}
+        return shape | {"devices": self.env.devices}
 
     @functools.cached_property
     def _clip_run(self) -> Network:
         needs = ("embed_image", "embed_text")
-        return judge_network.load(self._env, self.config.clip, needs, self._where)
+        return judge_network.load(self.env, self.config.clip, needs, self.where)
 
     @functools.cached_property
     def _features_run(self) -> Network:
         needs = {"frechet": "features", "classifier": "logits"}
         needs = [needs[name] for name in self.config.named if name in needs]
-        return judge_network.load(self._env, self.config.features, needs, self._where)
+        return judge_network.load(self.env, self.config.features, needs, self.where)
 
     def check(self, vars_abstract: PyTree) -> None:
         """See Evaluator.check of the base."""
-        k = self.config.candidates
-        batch = candidates_lib.abstract(self._encoded, k=k, size=self._size)
-        got = forward.output_shape(
-            self._env, "sample", vars_abstract, batch, self._where
-        )
-        side = self._env.image_cfg.size
+        rows, _ = next(calls.batches(self._rows, **self._calls))
+        batch, side = forward.abstract(rows), self.env.image_cfg.size
         wanted = (*batch["candidate"].shape, side, side, 3)
-        shape = getattr(got.get("image"), "shape", None)
-        if shape != wanted:
-            raise UserError(
-                f"{self._where}: 'sample' must give image {wanted}, gives {shape}"
-            )
+        for env in self._envs.values():
+            out = forward.output_shape(env, "sample", vars_abstract, batch, self.where)
+            shape = getattr(out.get("image"), "shape", None)
+            if shape != wanted:
+                raise UserError(
+                    f"{self.where}: 'sample' must give image {wanted}, gives {shape}"
+                )
         if self.config.clip:
             forward.require_tokenizer(
-                self._clip_run, f"{self._where}: {self.config.clip}"
+                self._clip_run, f"{self.where}: {self.config.clip}"
             )
         if self.config.features:
             _ = self._features_run
         for spec in filter(None, (self.config.reference, self.config.train)):
-            forward.peek(self._env, self._open(spec), None, self._size, self._where)
+            forward.peek(self.env, self.open(spec), size=self.size, where=self.where)
 
     def run(self, variables: PyTree) -> Result:
         """Each judge's numbers, of all candidates and of the picks.
 
         `arrays` holds image uint8 (p, k, S, S, 3), log_prob (p, k) where "sample" gives
         it, and by the judges asked for clip (p, k), the cosines, and oracle (p, k), 1
-        where all is right.
+        where all is right. Where options are swept, all names begin with their values.
         """
-        cfg = self.config
-        drawn = candidates_lib.draw(
-            functools.partial(self._env.predict["sample"], variables),
-            self._encoded,
-            k=cfg.candidates,
-            size=self._size,
-            seed=cfg.sample_seed,
-        )
-        kept = ("image", "log_prob")
-        arrays = {name: drawn[name] for name in kept if name in drawn}
-        if cfg.clip:
-            arrays["clip"] = self._cosines(arrays["image"])
-        chosen = judges_lib.picks(cfg.candidates, arrays.get("clip"), cfg.best_of)
         values: dict[str, float] = {}
+        arrays: dict[str, np.ndarray] = {}
         facts: dict[str, int] = {}
-        for name in cfg.named:
-            values |= getattr(self, f"_{name}")(arrays, chosen, facts)
+        for tag, env in self._envs.items():
+            sample = functools.partial(env.predict["sample"], variables)
+            drawn = calls.draw(sample, self._rows, **self._calls)
+            numbers, drawn = self._judged(drawn, facts)
+            values |= {f"{tag}{name}": value for name, value in numbers.items()}
+            arrays |= {f"{tag}{name}": array for name, array in drawn.items()}
         return Result(values, self._card(facts), arrays)
 
-    def _cosines(self, images: np.ndarray) -> np.ndarray:
-        """(p, k) of each picture with its prompt, by the CLIP run."""
-        images_pkd = self._rows(self._clip_run, "embed_image", images)
-        texts_pd = judge_network.of_texts(self._clip_run, "embed_text", self.prompts)
-        return rerank.clip_scores(images_pkd, texts_pd)
+    def _judged(self, drawn: dict, facts: dict) -> tuple[dict, dict]:
+        """(values, arrays) of the images that were drawn with one choice of options."""
+        kept = ("image", "log_prob")
+        arrays = {name: drawn[name] for name in kept if name in drawn}
+        if self.config.clip:
+            arrays["clip"] = self._cosines(arrays["image"])
+        pools = self.config.best_of
+        chosen = judges_lib.picks(self.config.candidates, arrays.get("clip"), pools)
+        values: dict[str, float] = {}
+        for judge in self._judges:
+            values |= judge(arrays, chosen, facts)
+        return values, arrays
 
-    @property
-    def _draw(self) -> dict[str, int]:
-        return {"resamples": self.config.resamples, "seed": self.config.seed}
+    def _cosines(self, images: np.ndarray) -> np.ndarray:
+        """(p, k) of each image with its prompt, by the CLIP run."""
+        images_pkd = self._of_images(self._clip_run, "embed_image", images)
+        texts_pd = judge_network.of_texts(self._clip_run, "embed_text", self._captions)
+        return rerank.clip_scores(images_pkd, texts_pd)
 
     # -- judges by name: (arrays, picks, facts for the card) -> values -----------
     def _oracle(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
         truths = [record["scene"] for record in self._records[0]]
         args = arrays["image"], truths, chosen
-        values, arrays["oracle"] = judges_lib.oracle(*args, **self._draw)
+        values, arrays["oracle"] = judges_lib.oracle(*args, **self.draw)
         return values
 
     def _clip(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
-        return judges_lib.clip_score(arrays["clip"], chosen, **self._draw)
+        return judges_lib.clip_score(arrays["clip"], chosen, **self.draw)
 
     def _classifier(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
         label_p = np.asarray([r.get("label", -1) for r in self._records[0]])
         facts["labelled"] = int((label_p >= 0).sum())
         if not facts["labelled"]:
-            name = self._source.name
-            raise UserError(f"{self._where}: no record of {name!r} has a label")
-        logits_pkc = self._rows(self._features_run, "logits", arrays["image"])
-        return judges_lib.classifier(logits_pkc, label_p, chosen, **self._draw)
+            name = self.source.name
+            raise UserError(f"{self.where}: no record of {name!r} has a label")
+        logits_pkc = self._of_images(self._features_run, "logits", arrays["image"])
+        return judges_lib.classifier(logits_pkc, label_p, chosen, **self.draw)
 
     def _frechet(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
         run, images = self._features_run, arrays["image"]
-        real = self._pictures(self.config.reference or self._source)
-        real_md = judge_network.of_images(run, "features", real)
-        facts |= {"reference": len(real), "features": real_md.shape[1]}
-        draw = self._draw | {"resamples": self.config.frechet_resamples}
-        features_pkd = self._rows(run, "features", images)
+        real_md = self._real_features
+        facts |= {"reference": len(real_md), "features": real_md.shape[1]}
+        draw = self.draw | {"resamples": self.config.frechet_resamples}
+        features_pkd = self._of_images(run, "features", images)
         values = judges_lib.fid(features_pkd, real_md, chosen, **draw)
         if "logits" in run.predict:
-            logits_pkc = self._rows(run, "logits", images)
+            logits_pkc = self._of_images(run, "logits", images)
             values |= judges_lib.inception_score(logits_pkc, chosen, **draw)
         return values
 
+    @functools.cached_property
+    def _real_features(self) -> np.ndarray:
+        """(m, d) of the reference images, whatever options are swept."""
+        real = self._pictures(self.config.reference or self.source)
+        return judge_network.of_images(self._features_run, "features", real)
+
     def _copying(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
         train = self._pictures(self.config.train)
-        held_out = self._pictures(self._source)
+        held_out = self._pictures(self.source)
         facts |= {"training_pictures": len(train), "held_out_pictures": len(held_out)}
-        return judges_lib.copies(arrays["image"], train, held_out, **self._draw)
+        return judges_lib.copies(arrays["image"], train, held_out, **self.draw)
 
-    def _rows(self, run: Network, name: str, images: np.ndarray) -> np.ndarray:
+    def _of_images(self, run: Network, name: str, images: np.ndarray) -> np.ndarray:
         """A function of another run, of all pictures: (p, k, d)."""
         rows_nd = judge_network.of_images(run, name, judges_lib.flat(images))
         return rows_nd.reshape(*images.shape[:2], -1)
 
-    def _open(self, spec: Any) -> View:
-        return open_view(spec, None, self._env.open_source)
-
     def _pictures(self, spec: Any) -> np.ndarray:
-        """All good pictures of a source, uint8 (n, S, S, 3), as evaluated."""
-        source = spec if isinstance(spec, View) else self._open(spec)
-        batches = self._env.eval_batches(
-            source, None, self._env.image_cfg, batch_size=self._size
-        )
+        """All good images of a source, uint8 (n, S, S, 3), as evaluated."""
+        source = spec if isinstance(spec, View) else self.open(spec)
+        batches = forward.open_batches(self.env, source, size=self.size)
         return np.concatenate([b["image"][forward.valid_rows(b)] for b in batches])
 
     def _card(self, facts: dict[str, int]) -> dict[str, Any]:
         cfg = self.config
-        runs = {
-            key: run
-            for key, run in (
-                ("clip", self._clip_run if cfg.clip else None),
-                ("features", self._features_run if cfg.features else None),
-            )
-            if run is not None
-        }
-        sources = {
-            key: {"name": view.name, "fingerprint": view.fingerprint()}
-            for key, view in (
-                ("reference", self._open(cfg.reference) if cfg.reference else None),
-                ("train", self._open(cfg.train) if cfg.train else None),
-            )
-            if view is not None
-        }
+        runs = {"clip": self._clip_run} if cfg.clip else {}
+        if cfg.features:
+            runs["features"] = self._features_run
+        specs = {"reference": cfg.reference, "train": cfg.train}
+        views = {key: self.open(spec) for key, spec in specs.items() if spec}
         definitions: dict[str, str] = {}
         for name in cfg.named:
             definitions |= _DEFINITIONS[name]
-        interval = bootstrap.describe(judges_lib.UNIT, **self._draw)
+        interval = bootstrap.describe(judges_lib.UNIT, **self.draw)
         if "frechet" in cfg.named:
             interval |= {
                 "frechet": frechet.INTERVAL,
                 "frechet_resamples": cfg.frechet_resamples,
             }
+        mask_pl = self._rows.get("tokens_mask", np.zeros((0, 1)))
         written = result_card.write(
             cfg,
-            self._env,
-            self._source,
+            self.env,
+            self.source,
             kind="generation",
             counts={
                 "prompts": len(self.prompts),
                 "pictures": len(self.prompts) * cfg.candidates,
                 "broken": self._records[1],
-                "prompts_fill_context": int(self._encoded["tokens_mask"].all(1).sum()),
+                "prompts_fill_context": int(mask_pl.all(1).sum()),
                 **facts,
             },
             interval=interval,
@@ -324,13 +359,21 @@ class Evaluator:
                 "networks": {
                     key: judge_network.describe(run) for key, run in runs.items()
                 },
-                "pictures_of": sources,
+                "pictures_of": {
+                    key: {"name": view.name, "fingerprint": view.fingerprint()}
+                    for key, view in views.items()
+                },
                 "candidates": cfg.candidates,
                 "best_of": list(cfg.best_of),
+                "condition": cfg.condition,
                 "caption": cfg.caption,
+                "sampling": {name: list(given) for name, given in self._swept.items()},
                 "sample_seed": cfg.sample_seed,
             },
-            text=True,
+            text=cfg.condition == "text",
         )
-        # where they lie is no part of what was measured, nor of the card's id
-        return {**written, "runs": {key: run.name for key, run in runs.items()}}
+        # Where judges lie and what the model's own options are is no part of what was
+        # measured, nor of the card's id.
+        used = {tag.rstrip("/"): dict(env.sampling) for tag, env in self._envs.items()}
+        names = {key: run.name for key, run in runs.items()}
+        return {**written, "runs": names, "drawn_with": used}

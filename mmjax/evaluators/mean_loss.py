@@ -2,21 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
 
-from mmjax import schema
-from mmjax.errors import UserError
-from mmjax.evaluators.base import Batch, Env, EvalConfig, PyTree, Result
-from mmjax.evaluators.common import forward, result_card
-from mmjax.evaluators.common.subset import open_view
-from mmjax.metrics import bootstrap
+from mmjax.evaluators import base
 
 
 @dataclass(frozen=True)
-class Config(EvalConfig):
+class Config(base.EvalConfig):
     """`partial` says what becomes of the last, padded batch.
 
     drop: it is left out and counted on the card. A loss that couples its rows
@@ -27,114 +22,71 @@ class Config(EvalConfig):
     partial: Literal["drop", "mask"] = "drop"
 
 
-class Evaluator:
+class Evaluator(base.Evaluator):
     """Calls predict "loss": (variables, batch) -> {metric: mean or (B,) per row}.
 
     The batches are the source's order cut at the batch size, the same every time, so
     a contrastive loss always meets the same negatives.
     """
 
-    def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = "mean_loss"):
-        self.config = schema.from_mapping(Config, cfg, where)
-        self._env, self._where = env, where
-        self._size = self.config.batch_size or env.batch_size
-        self._source = open_view(self.config.source, self.config.limit, env.open_source)
-        count = len(self._source)
-        if self.config.partial == "drop" and count < self._size:
-            raise UserError(
-                f"{where}: source {self._source.name!r} has {count} examples and a "
-                f"batch needs {self._size}: set batch_size to {count} or less, or "
-                "partial to 'mask'"
+    config_class, calls, captions = Config, {"loss": None}, True
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        count = len(self.source)
+        if self.config.partial == "drop" and count < self.size:
+            raise self.error(
+                f"source {self.source.name!r} has {count} examples and a batch needs "
+                f"{self.size}: set batch_size to {count} or less, or partial to 'mask'"
             )
 
-    def check(self, vars_abstract: PyTree) -> None:
-        """See Evaluator.check of the base."""
-        args = self._env, self._source, self._env.tokenizer, self._size, self._where
-        batch = forward.abstract(_device_part(forward.peek(*args)))
-        got = forward.output_shape(self._env, "loss", vars_abstract, batch, self._where)
-        legal = ((), (self._size,))
-        bad = isinstance(got, Mapping) and {
-            name: getattr(value, "shape", None)
-            for name, value in got.items()
-            if getattr(value, "shape", None) not in legal
-        }
-        if bad or not got or not isinstance(got, Mapping):
-            shapes = bad or jax.tree.map(lambda x: x.shape, got)
-            raise UserError(
-                f"{self._where}: 'loss' must give named scalars or ({self._size},) "
-                f"values, gives {shapes}"
-            )
-
-    def run(self, variables: PyTree) -> Result:
-        """Means with intervals; scalars are weighted by their batch's real rows."""
-        env, size = self._env, self._size
-        counts = {"examples": 0, "batches": 0, "dropped": 0, "broken": 0}
-        rows: dict[str, list[np.ndarray]] = {}
-        weights: dict[str, list[np.ndarray]] = {}
-        batches = env.eval_batches(
-            self._source, env.tokenizer, env.image_cfg, batch_size=size
+    def check(self, vars_abstract: base.PyTree) -> None:
+        """See the base."""
+        losses = self.output_shapes(vars_abstract)["loss"]
+        shapes = jax.tree.map(lambda x: x.shape, losses)
+        if isinstance(losses, Mapping) and losses:
+            legal = ((), (self.size,))
+            shapes = {k: v for k, v in shapes.items() if v not in legal}
+            if not shapes:
+                return
+        raise self.error(
+            f"'loss' must give named scalars or ({self.size},) values, gives {shapes}"
         )
-        for batch in batches:
-            valid_b = forward.valid_rows(batch)
-            real = int((np.asarray(batch["_mask"]) > 0).sum())
-            if real < size and self.config.partial == "drop":
-                counts["dropped"] += real
-                continue
-            counts["broken"] += forward.broken_rows(batch)
-            counts["examples"] += int(valid_b.sum())
-            counts["batches"] += 1
-            for name, value in env.predict["loss"](
-                variables, _device_part(batch)
-            ).items():
+
+    def run(self, variables: base.PyTree) -> base.Result:
+        """Means with intervals.
+
+        Scalars are weighted by their batch's real rows, and resampled by the batch.
+        """
+        sums: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+
+        def keep(outputs, batch, valid_b):
+            for name, value in outputs["loss"].items():
                 value = np.asarray(value, np.float64)
-                weight = valid_b if value.ndim else np.asarray([valid_b.sum()])
-                rows.setdefault(name, []).append(np.atleast_1d(value))
-                weights.setdefault(name, []).append(weight)
-        if not counts["examples"]:
-            raise UserError(f"{self._where}: {counts['broken']} records, all broken")
-        values, unit = self._means(rows, weights)
-        interval = bootstrap.describe(unit, **self._draw)
-        return Result(values, self._card(counts, interval, list(rows)))
+                weight = valid_b if value.ndim else valid_b.sum(keepdims=True)
+                sums.setdefault(name, []).append((np.atleast_1d(value), weight))
+            return {}
 
-    @property
-    def _draw(self) -> dict[str, int]:
-        return {"resamples": self.config.resamples, "seed": self.config.seed}
-
-    def _means(self, rows: dict, weights: dict) -> tuple[dict[str, float], str]:
-        """Scalar metrics resample whole batches, per-row ones resample rows."""
-        values, units = {}, set()
-        for name, parts in rows.items():
-            value_n = np.concatenate(parts)
-            weight_n = np.concatenate(weights[name]).astype(np.float64)
-            value_n, weight_n = value_n[weight_n > 0], weight_n[weight_n > 0]
-            units.add("batches" if len(parts) == sum(map(len, parts)) else "examples")
+        drop = self.config.partial == "drop"
+        rows = self.collect(variables, keep=keep, full=drop)
+        values, resampled = {}, set()
+        for name, parts in sums.items():
+            value_n, weight_n = map(np.concatenate, zip(*parts, strict=True))
+            value_n, weight_n = value_n[weight_n > 0], weight_n[weight_n > 0] * 1.0
+            resampled.add("batches" if len(parts) == len(value_n) else "examples")
 
             def mean(drawn_n, value_n=value_n, weight_n=weight_n):
                 return np.atleast_1d(np.average(value_n, weights=drawn_n * weight_n))
 
-            values |= bootstrap.with_interval([name], mean, len(value_n), **self._draw)
-        return values, " or ".join(sorted(units))
-
-    def _card(self, counts: dict, interval: dict, names: list[str]) -> dict:
-        return result_card.write(
-            self.config,
-            self._env,
-            self._source,
-            kind="mean_loss",
-            counts=counts,
-            interval=interval,
-            metrics={name: "mean over examples" for name in names},
-            task={
-                "batches": {
-                    "size": self._size,
-                    "order": "as in the source",
-                    "partial": self.config.partial,
-                }
-            },
-            text=self._env.tokenizer is not None,
+            values |= self.intervals([name], mean, len(value_n))
+        counts = {"examples": rows.counts["examples"], "batches": rows.batches}
+        counts |= {"dropped": 0, "broken": rows.counts["broken"]}
+        counts["dropped"] = len(self.source) - counts["examples"] - counts["broken"]
+        batches = {"size": self.size, "order": "as in the source"}
+        card = self.card(
+            counts,
+            {name: "mean over examples" for name in sums},
+            resampled=" or ".join(sorted(resampled)),
+            batches=batches | {"partial": self.config.partial},
         )
-
-
-def _device_part(batch: Batch) -> dict[str, np.ndarray]:
-    # the other '_' keys are notes of the host
-    return {k: v for k, v in batch.items() if k[0] != "_" or k == "_mask"}
+        return base.Result(values, card)

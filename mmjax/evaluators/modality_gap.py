@@ -5,105 +5,52 @@ of pairs. Legend: n pairs, d embedding.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mmjax import schema
-from mmjax.errors import UserError
-from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
-from mmjax.evaluators.common import forward, result_card
-from mmjax.evaluators.common.subset import open_view
-from mmjax.metrics import bootstrap
+from mmjax.evaluators import base
+from mmjax.evaluators.common import forward
+from mmjax.metrics import embeddings
 from mmjax.report import figures
 
+Config = base.EvalConfig  # the source holds pairs; each image's first caption is taken
+_DEFINITIONS = {
+    "gap": "length of the difference of the two means",
+    "pair": "mean cosine of an image and its first caption",
+    "image": "mean cosine of two images",
+    "text": "mean cosine of two captions",
+    "other": "mean cosine of an image and another's caption",
+}
 
-@dataclass(frozen=True)
-class Config(EvalConfig):
-    """Nothing of its own: the source holds pairs, the first caption is taken."""
 
-
-class Evaluator:
+class Evaluator(base.Evaluator):
     """Calls predict "embed_image" and "embed_text"; the source needs captions."""
 
-    def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = "modality_gap"):
-        self.config = schema.from_mapping(Config, cfg, where)
-        self._env, self._where = env, where
-        self._size = self.config.batch_size or env.batch_size
-        self._source = open_view(self.config.source, self.config.limit, env.open_source)
-        forward.require_tokenizer(env, where)
+    calls = {"embed_image": forward.IMAGE, "embed_text": forward.TEXT}
+    reads_text = captions = True
 
-    def check(self, vars_abstract: PyTree) -> None:
-        """See Evaluator.check of the base."""
-        env = self._env
-        batch = forward.peek(env, self._source, env.tokenizer, self._size, self._where)
-        forward.check_pair(env, vars_abstract, batch, self._size, self._where)
-
-    def run(self, variables: PyTree) -> Result:
-        """gap, pair (mean cosine of pairs), image and text (of two of a kind), other
-        (of an image and another's text).
+    def run(self, variables: base.PyTree) -> base.Result:
+        """The numbers of `_DEFINITIONS`, with intervals over pairs.
 
         `arrays` holds index (n,) and the plane of most variance of both kinds
         together, image_xy and text_xy (n, 2).
         """
-        image_nd, text_nd, index_n, broken = self._pairs(variables)
-        names = ["gap", "pair", "image", "text", "other"]
-        draw = {"resamples": self.config.resamples, "seed": self.config.seed}
-
-        def statistics(weight_n):
-            return _statistics(image_nd, text_nd, weight_n)
-
-        values = bootstrap.with_interval(names, statistics, len(index_n), **draw)
-        image_xy, text_xy = plane(image_nd, text_nd)
-        arrays = {"index": index_n, "image_xy": image_xy, "text_xy": text_xy}
-        note = result_card.write(
-            self.config,
-            self._env,
-            self._source,
-            kind="modality_gap",
-            counts={"examples": len(index_n), "broken": broken},
-            interval=bootstrap.describe("pairs", **draw),
-            metrics={
-                "gap": "length of the difference of the two means",
-                "pair": "mean cosine of an image and its first caption",
-                "image": "mean cosine of two images",
-                "text": "mean cosine of two captions",
-                "other": "mean cosine of an image and another's caption",
-            },
-            task={},
-            text=True,
-        )
-        return Result(values, note, arrays)
-
-    def _pairs(
-        self, variables: PyTree
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-        env, broken, found = self._env, 0, []
-        batches = env.eval_batches(
-            self._source, env.tokenizer, env.image_cfg, batch_size=self._size
-        )
-        for batch in batches:
-            valid_b = forward.valid_rows(batch)
-            broken += forward.broken_rows(batch)
-            texts = {k: batch[k] for k in ("tokens", "tokens_mask")}
-            image_bd = env.predict["embed_image"](variables, forward.image_batch(batch))
-            text_bd = env.predict["embed_text"](variables, texts)
-            found.append(
-                (
-                    forward.unit(image_bd, "embed_image", self._where)[valid_b],
-                    forward.unit(text_bd, "embed_text", self._where)[valid_b],
-                    np.asarray(batch["_index"])[valid_b],
-                )
-            )
-        image_nd, text_nd, index_n = (
-            np.concatenate(x) for x in zip(*found, strict=True)
-        )
+        rows = self.collect(variables)
+        index_n = rows.arrays["index"]
         if len(index_n) < 2:
-            raise UserError(
-                f"{self._where}: {len(index_n)} pairs ({broken} broken): give 2 or more"
-            )
-        return image_nd, text_nd, index_n, broken
+            broken = rows.counts["broken"]
+            raise self.error(f"{len(index_n)} pairs ({broken} broken): give 2 or more")
+        pair = [embeddings.unit(rows.arrays[name]) for name in self.calls]
+        values = self.intervals(
+            list(_DEFINITIONS),
+            lambda weight_n: _statistics(*pair, weight_n),
+            len(index_n),
+        )
+        image_xy, text_xy = plane(*pair)
+        arrays = {"index": index_n, "image_xy": image_xy, "text_xy": text_xy}
+        card = self.card(rows.counts, _DEFINITIONS, resampled="pairs")
+        return base.Result(values, card, arrays)
 
 
 def _statistics(

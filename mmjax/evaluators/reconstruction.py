@@ -1,161 +1,114 @@
-"""Pictures through a tokenizer and back: what is lost, and which codes are used.
+"""Images through a tokenizer and back: what is lost, and which codes are used.
 
-Legend: b batch, s side, n pictures, t tokens of a picture, k codes.
+Legend: b batch, s side, n images, t tokens of an image, k codes.
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mmjax import schema
-from mmjax.errors import UserError
-from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
-from mmjax.evaluators.common import forward, result_card
-from mmjax.evaluators.common.subset import open_view
-from mmjax.metrics import bootstrap
+from mmjax.evaluators import base
+from mmjax.evaluators.common import forward
+from mmjax.metrics import embeddings
 from mmjax.report import image_grid
 
 log = logging.getLogger(__name__)
 LEAST = 1e-10  # mean squared error that counts as none: 100 dB
-COLUMNS = 8  # pictures in a row of the PNG
+COLUMNS = 8  # images in a row of the PNG
 _DEFINITIONS = {
-    "psnr": "mean over pictures of -10 log10(mse) in dB, at most 100; mse over a "
-    "picture's pixels and channels, in [0, 1] and not rounded",
+    "psnr": "mean over images of -10 log10(mse) in dB, at most 100; mse over an "
+    "image's pixels and channels, in [0, 1] and not rounded",
     "mse": "mean squared error of pixels in [0, 1]",
-    "perplexity": "exp of the entropy of the use of codes over all pictures",
-    "codes": "how many codes occur in these pictures",
+    "perplexity": "exp of the entropy of the use of codes over all images",
+    "codes": "how many codes occur in these images",
     "used": "codes as a share of the codebook",
     "dead": "codes of the codebook that do not occur",
 }
 
 
 @dataclass(frozen=True)
-class Config(EvalConfig):
+class Config(base.EvalConfig):
     """alarm: t tokens can use min(t, k) of k codes; a warning is logged where they use
       less than this share of them.
 
-    picture: a PNG to write, originals above their reconstructions; "" writes none.
-    pictures: how many it shows, the source's first.
+    png: a file to write, originals above their reconstructions; "" writes none.
+    images: how many it shows, the source's first.
     """
 
     alarm: float = 0.1
-    picture: str = ""
-    pictures: int = 16
+    png: str = ""
+    images: int = 16
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.alarm <= 1:
             raise ValueError(f"alarm is {self.alarm}: use a share from 0 to 1")
-        if self.pictures < 1:
-            raise ValueError(f"pictures must be at least 1, got {self.pictures}")
+        self.at_least(images=1)
 
 
-class Evaluator:
+class Evaluator(base.Evaluator):
     """Calls predict "reconstruct": {image} to {image float (b, s, s, 3) in [0, 1]}.
 
     Where it also gives `image_tokens` (b, t), the use of codes is counted; with
     `vocab_size` (), as a share of the codebook.
     """
 
-    def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = "reconstruction"):
-        self.config = schema.from_mapping(Config, cfg, where)
-        self._env, self._where = env, where
-        self._size = self.config.batch_size or env.batch_size
-        self._source = open_view(self.config.source, self.config.limit, env.open_source)
+    config_class, calls = Config, {"reconstruct": forward.IMAGE}
 
-    def check(self, vars_abstract: PyTree) -> None:
-        """See Evaluator.check of the base."""
-        batch = forward.peek(self._env, self._source, None, self._size, self._where)
-        images = forward.abstract(forward.image_batch(batch))
-        args = self._env, "reconstruct", vars_abstract, images, self._where
-        got = forward.output_shape(*args)
-        shape = getattr(got.get("image"), "shape", None) if hasattr(got, "get") else got
-        wanted = images["image"].shape
+    def check(self, vars_abstract: base.PyTree) -> None:
+        """See the base."""
+        outputs = self.output_shapes(vars_abstract)["reconstruct"]
+        shape = outputs
+        if hasattr(outputs, "get"):
+            shape = getattr(outputs.get("image"), "shape", None)
+        wanted = forward.image_shape(self.env, self.size)
         if shape != wanted:
-            raise UserError(
-                f"{self._where}: 'reconstruct' must give image {wanted}, gives {shape}"
-            )
+            raise self.error(f"'reconstruct' must give image {wanted}, gives {shape}")
 
-    def run(self, variables: PyTree) -> Result:
+    def run(self, variables: base.PyTree) -> base.Result:
         """psnr and mse with intervals; codes, perplexity, used and dead where known.
 
-        `arrays` holds index, psnr and mse of every picture, and `count` of every code.
+        `arrays` holds index, psnr and mse of every image, and `count` of every code.
         """
-        arrays, broken, shown = self._reconstruct(variables)
-        count_n = len(arrays["mse"])
+        shown: list[tuple[np.ndarray, np.ndarray]] = []
+        count_k, codes = np.zeros(0, np.int64), None
 
-        def means(weight_n: np.ndarray) -> np.ndarray:
-            rows_2n = np.stack([arrays["psnr"], arrays["mse"]])
-            return rows_2n @ weight_n / weight_n.sum()
-
-        draw = {"resamples": self.config.resamples, "seed": self.config.seed}
-        values = bootstrap.with_interval(["psnr", "mse"], means, count_n, **draw)
-        if "count" in arrays:
-            values |= usage(arrays["count"], arrays.pop("vocab_size", None))
-            self._warn(values, int(arrays["count"].sum()))
-        if self.config.picture:
-            image_grid.draw(self.config.picture, *_rows(shown[: self.config.pictures]))
-        names = [name for name in _DEFINITIONS if name in values]
-        made = result_card.write(
-            self.config,
-            self._env,
-            self._source,
-            kind="reconstruction",
-            counts={"examples": count_n, "broken": broken},
-            interval=bootstrap.describe("examples", **draw),
-            metrics={name: _DEFINITIONS[name] for name in names},
-            task={},
-            text=False,
-        )
-        return Result(values, made, arrays)
-
-    def _reconstruct(
-        self, variables: PyTree
-    ) -> tuple[dict[str, np.ndarray], int, list[tuple[np.ndarray, np.ndarray]]]:
-        """Arrays of all pictures, broken records, and pairs to show."""
-        env, broken, shown = self._env, 0, []
-        index, mse, count_k, codes = [], [], np.zeros(0, np.int64), None
-        batches = env.eval_batches(
-            self._source, None, env.image_cfg, batch_size=self._size
-        )
-        for batch in batches:
-            valid_b = forward.valid_rows(batch)
-            broken += forward.broken_rows(batch)
-            got = env.predict["reconstruct"](variables, forward.image_batch(batch))
-            made_bss3 = np.asarray(got["image"], np.float32)[valid_b]
-            self._check_finite(made_bss3)
+        def keep(outputs, batch, valid_b):
+            nonlocal count_k, codes
+            made = outputs["reconstruct"]
+            made_bss3 = np.asarray(made["image"], np.float32)[valid_b]
+            flat_bd = made_bss3.reshape(-1, math.prod(made_bss3.shape[1:]))
+            embeddings.check_finite(flat_bd, f"{self.where}: reconstruct")
             real_bss3 = np.asarray(batch["image"])[valid_b]
             off_bss3 = made_bss3 - real_bss3.astype(np.float32) / 255.0
-            mse.append(np.square(off_bss3, dtype=np.float64).mean((1, 2, 3)))
-            index.append(np.asarray(batch["_index"])[valid_b])
-            if "image_tokens" in got:
-                tokens_bt = np.asarray(got["image_tokens"])[valid_b]
-                codes = int(got["vocab_size"]) if "vocab_size" in got else None
+            if "image_tokens" in made:
+                codes = int(made["vocab_size"]) if "vocab_size" in made else None
+                tokens_bt = np.asarray(made["image_tokens"])[valid_b]
                 count_k = _add(count_k, tokens_bt, codes or 0)
-            for pair in zip(real_bss3, made_bss3, strict=True):
-                if len(shown) < self.config.pictures:
-                    shown.append(pair)
-        mse_n = np.concatenate(mse)
-        if not mse_n.size:
-            raise UserError(f"{self._where}: {broken} records, all of them broken")
-        arrays = {"index": np.concatenate(index), "mse": mse_n, "psnr": psnr(mse_n)}
+            room = self.config.images - len(shown)
+            shown.extend(list(zip(real_bss3, made_bss3, strict=True))[:room])
+            return {"mse": np.square(off_bss3, dtype=np.float64).mean((1, 2, 3))}
+
+        arrays, counts, _ = self.collect(variables, keep=keep)
+        arrays["psnr"] = psnr(arrays["mse"])
+        rows_2n = np.stack([arrays["psnr"], arrays["mse"]])
+
+        def means(weight_n: np.ndarray) -> np.ndarray:
+            return rows_2n @ weight_n / weight_n.sum()
+
+        values = self.intervals(["psnr", "mse"], means, rows_2n.shape[1])
         if count_k.size:
             arrays["count"] = count_k
-            if codes is not None:
-                arrays["vocab_size"] = np.asarray(codes)
-        return arrays, broken, shown
-
-    def _check_finite(self, made_bss3: np.ndarray) -> None:
-        bad = int((~np.isfinite(made_bss3)).any((1, 2, 3)).sum())
-        if bad:
-            raise UserError(
-                f"{self._where}: reconstruct gave NaN or Inf in {bad} of "
-                f"{len(made_bss3)} pictures; the weights are broken: go back to an "
-                "earlier checkpoint"
-            )
+            values |= usage(count_k, codes)
+            self._warn(values, int(count_k.sum()))
+        if self.config.png:
+            image_grid.draw(self.config.png, *_rows(shown))
+        metrics = {name: text for name, text in _DEFINITIONS.items() if name in values}
+        return base.Result(values, self.card(counts, metrics), arrays)
 
     def _warn(self, values: Mapping[str, float], tokens: int) -> None:
         if "used" not in values:
@@ -169,7 +122,7 @@ class Evaluator:
             "codebook has collapsed or is on its way. Let dead codes be moved, or cool "
             "and weigh the code's distribution more slowly; a lower learning rate "
             "helps both",
-            self._where,
+            self.where,
             tokens,
             codes,
             codes + dead,

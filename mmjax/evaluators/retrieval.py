@@ -4,19 +4,16 @@ Karpathy & Fei-Fei 2015, section 4.1, metrics as CLIP reports them (Radford et a
 appendix E.1). Legend: n images, m captions, p matching pairs, d embedding.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from mmjax import schema
 from mmjax.data.prompts import SLOT
-from mmjax.errors import UserError
-from mmjax.evaluators.base import Env, EvalConfig, PyTree, Result
+from mmjax.evaluators import base
 from mmjax.evaluators.common import forward, result_card
-from mmjax.evaluators.common.subset import open_view
-from mmjax.metrics import bootstrap, ranking
+from mmjax.metrics import embeddings, ranking
 
 TOP = (1, 5, 10)
 _DEFINITIONS = {
@@ -27,7 +24,7 @@ _DEFINITIONS = {
 
 
 @dataclass(frozen=True)
-class Config(EvalConfig):
+class Config(base.EvalConfig):
     """template: a sentence around every caption; CLIP prepends "a photo of ".
 
     matches: what a right answer is, and so how metrics are called.
@@ -45,87 +42,76 @@ class Config(EvalConfig):
             raise ValueError(f"template {self.template!r} has no {SLOT}")
 
 
-class Evaluator:
+class Evaluator(base.Evaluator):
     """Calls predict "embed_image" and "embed_text"; the source needs captions."""
 
-    def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = "retrieval"):
-        self.config = schema.from_mapping(Config, cfg, where)
-        self._env, self._where = env, where
-        self._size = self.config.batch_size or env.batch_size
-        self._source = open_view(self.config.source, self.config.limit, env.open_source)
-        forward.require_tokenizer(env, where)
+    config_class = Config
+    calls = {"embed_image": forward.IMAGE, "embed_text": forward.TEXT}
+    reads_text = True
 
-    def check(self, vars_abstract: PyTree) -> None:
-        """See Evaluator.check of the base."""
-        batch = forward.peek(self._env, self._source, None, self._size, self._where)
+    def check(self, vars_abstract: base.PyTree) -> None:
+        """See the base."""
+        shapes = self.output_shapes(vars_abstract)
         self._captions([0])
-        forward.check_pair(self._env, vars_abstract, batch, self._size, self._where)
+        self.check_rows(shapes)
 
-    def run(self, variables: PyTree) -> Result:
+    def run(self, variables: base.PyTree) -> base.Result:
         """i2t_r1 ... t2i_median_rank, with intervals for the recalls.
 
         `arrays` holds index and i2t_rank per image, and per caption t2i_rank and the
         position of its image; ranks count from 0.
         """
-        index_n, image_nd, broken = self._embed_images(variables)
-        if not index_n.size:
-            raise UserError(f"{self._where}: {broken} records, all of them broken")
+        images = self.collect(variables, "embed_image")
+        index_n = images.arrays["index"]
+        image_nd = embeddings.unit(images.arrays["embed_image"])
         captions, owner_m = self._captions(index_n)
         text_md, cut = self._embed_captions(variables, captions)
         ranks = both_ways(image_nd, text_md, self._pairs(captions, owner_m))
-        values = self._values(ranks, owner_m)
         counts = {
             "images": len(index_n),
             "captions": len(captions),
             "distinct_captions": len(set(captions)),
             "captions_fill_context": cut,
-            "broken": broken,
+            "broken": images.counts["broken"],
         }
+        card = self.card(
+            counts,
+            _DEFINITIONS,
+            resampled="images, each with its captions; the gallery stays whole",
+            template=self.config.template,
+            matches=self.config.matches,
+            captions=result_card.listing(captions),
+            ties=ranking.TIES,
+        )
         arrays = {
             "index": index_n,
             "i2t_rank": ranks["i2t"],
             "t2i_rank": ranks["t2i"],
             "caption_image": owner_m,
         }
-        return Result(values, self._card(counts, captions), arrays)
-
-    def _embed_images(self, variables: PyTree) -> tuple[np.ndarray, np.ndarray, int]:
-        env, broken = self._env, 0
-        index, rows = [], []
-        batches = env.eval_batches(
-            self._source, None, env.image_cfg, batch_size=self._size
-        )
-        for batch in batches:
-            valid_b = forward.valid_rows(batch)
-            broken += forward.broken_rows(batch)
-            rows_bd = env.predict["embed_image"](variables, forward.image_batch(batch))
-            rows_bd = np.asarray(rows_bd)[valid_b]
-            rows.append(forward.unit(rows_bd, "embed_image", self._where))
-            index.append(np.asarray(batch["_index"])[valid_b])
-        return np.concatenate(index), np.concatenate(rows), broken
+        return base.Result(self._values(ranks, owner_m), card, arrays)
 
     def _captions(self, index_n: Sequence[int]) -> tuple[list[str], np.ndarray]:
         """All captions of the images, and the position of each one's image."""
         captions, owners = [], []
         for position, index in enumerate(index_n):
-            listed = self._source.captions(int(index))
+            listed = self.source.captions(int(index))
             if not listed:
-                raise UserError(
-                    f"{self._where}: record {index} of {self._source.name!r} has no "
-                    "caption; a labelled set gets them from its spec's template= option"
+                raise self.error(
+                    f"record {index} of {self.source.name!r} has no caption; a "
+                    "labelled set gets them from its spec's template= option"
                 )
             captions += [self.config.template.replace(SLOT, text) for text in listed]
             owners += [position] * len(listed)
         return captions, np.asarray(owners)
 
     def _embed_captions(
-        self, variables: PyTree, captions: list[str]
+        self, variables: base.PyTree, captions: list[str]
     ) -> tuple[np.ndarray, int]:
         """(m, d), each distinct text embedded once; and how many fill the context."""
         distinct = {text: i for i, text in enumerate(dict.fromkeys(captions))}
-        encoded = forward.encode(self._env, list(distinct), self._where)
-        args = self._env, variables, encoded, self._size, self._where
-        rows_ud = np.concatenate(list(forward.embed_texts(*args)))
+        encoded = self.encode(list(distinct))
+        rows_ud = np.concatenate(list(self.embed_texts(variables, encoded)))
         which_m = np.asarray([distinct[text] for text in captions])
         cut = int(encoded["tokens_mask"].all(1)[which_m].sum())
         return rows_ud[which_m], cut
@@ -156,32 +142,10 @@ class Evaluator:
             return np.append(i2t_k, hits["t2i"] @ weight_m / weight_m.sum())
 
         names = [f"{way}_{middle}r{k}" for way in ("i2t", "t2i") for k in TOP]
-        draw = {"resamples": self.config.resamples, "seed": self.config.seed}
-        count = len(ranks["i2t"])
-        values = bootstrap.with_interval(names, recalls, count, **draw)
+        values = self.intervals(names, recalls, len(ranks["i2t"]))
         for way, rank in ranks.items():
             values[f"{way}_{middle}median_rank"] = float(np.median(rank)) + 1
         return values
-
-    def _card(self, counts: dict, captions: list[str]) -> dict[str, Any]:
-        draw = {"resamples": self.config.resamples, "seed": self.config.seed}
-        unit = "images, each with its captions; the gallery stays whole"
-        return result_card.write(
-            self.config,
-            self._env,
-            self._source,
-            kind="retrieval",
-            counts=counts,
-            interval=bootstrap.describe(unit, **draw),
-            metrics=_DEFINITIONS,
-            task={
-                "template": self.config.template,
-                "matches": self.config.matches,
-                "captions": result_card.listing(captions),
-                "ties": ranking.TIES,
-            },
-            text=True,
-        )
 
 
 def both_ways(

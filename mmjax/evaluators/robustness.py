@@ -1,7 +1,7 @@
 """Zero-shot accuracy under shifts that leave the classes what they are.
 
 Radford et al. 2021, section 3.3, compare accuracies under natural shifts; these are
-made from the set itself (see mmjax.data.corruptions), so that the same pictures meet
+made from the set itself (see mmjax.data.corruptions), so that the same images meet
 every one of them. Legend: n examples, k conditions.
 """
 
@@ -13,12 +13,15 @@ import numpy as np
 
 from mmjax.data import corruptions
 from mmjax.data.sources.shifted import Shifted
-from mmjax.errors import UserError
-from mmjax.evaluators import zero_shot
-from mmjax.evaluators.base import Env, PyTree, Result
-from mmjax.evaluators.common import result_card
-from mmjax.metrics import bootstrap
+from mmjax.evaluators import base, zero_shot
 from mmjax.report import figures
+
+_DEFINITIONS = {
+    "clean": "top-1 of the images as they are",
+    "shifted": "mean of top-1 over all shifts and severities",
+    "kept": "shifted over clean",
+    "<shift>_<severity>": "top-1 under that shift",
+}
 
 
 @dataclass(frozen=True)
@@ -42,26 +45,20 @@ class Evaluator(zero_shot.Evaluator):
 
     config_class = Config
 
-    def __init__(self, cfg: Mapping[str, Any], env: Env, where: str = "robustness"):
-        super().__init__(cfg, env, where)
-        config = self.config
-        self._conditions = [(s, v) for s in config.shifts for v in config.severities]
-
-    def run(self, variables: PyTree) -> Result:
+    def run(self, variables: base.PyTree) -> base.Result:
         """Top-1 clean, `<shift>_<severity>`, and `shifted`, the mean of all shifts.
 
         `kept` is shifted over clean. Intervals resample examples, the same ones under
         every condition. `arrays` holds label (n,) and hit (k, n), the clean row first.
         """
-        classes_cd = self.class_embeddings(variables)
-        hits, label_n, broken = [], None, 0
-        for source in [self._source, *self._shifted()]:
-            found, bad = self.rank_images(variables, classes_cd, source)
-            broken = broken or bad
-            label_n = found["label"]
-            hits.append(found["rank"] == 0)
-        if not label_n.size:
-            raise UserError(f"{self._where}: {broken} records, all of them broken")
+        cfg, classes_cd = self.config, self.class_embeddings(variables)
+        conditions = [(s, v) for s in cfg.shifts for v in cfg.severities]
+        arrays, counts, _ = self.rank_images(variables, classes_cd)
+        hits = [arrays["rank"] == 0]
+        for condition in conditions:
+            shifted = Shifted(self.source, *condition, cfg.seed)
+            ranks = self.rank_images(variables, classes_cd, shifted).arrays["rank"]
+            hits.append(ranks == 0)
         hit_kn = np.stack(hits)
 
         def accuracies(weight_n):
@@ -71,44 +68,17 @@ class Evaluator(zero_shot.Evaluator):
             return np.array([top1_k[0], shifted, kept, *top1_k[1:]])
 
         names = ["clean", "shifted", "kept"]
-        names += [f"{shift}_{severity}" for shift, severity in self._conditions]
-        draw = {"resamples": self.config.resamples, "seed": self.config.seed}
-        values = bootstrap.with_interval(names, accuracies, label_n.size, **draw)
-        counts = {"examples": int(label_n.size), "broken": broken}
-        return Result(
-            values, self._note(counts, draw), {"label": label_n, "hit": hit_kn}
+        names += [f"{shift}_{severity}" for shift, severity in conditions]
+        values = self.intervals(names, accuracies, hit_kn.shape[1])
+        card = self.card(
+            counts,
+            _DEFINITIONS,
+            **self.prompt_card(),
+            shifts=list(cfg.shifts),
+            severities=list(cfg.severities),
+            shift_seed=cfg.seed,
         )
-
-    def _shifted(self) -> list[Shifted]:
-        seed = self.config.seed
-        return [Shifted(self._source, *made, seed) for made in self._conditions]
-
-    def _note(self, counts: dict, draw: dict) -> dict[str, Any]:
-        given = self.config.templates
-        return result_card.write(
-            self.config,
-            self._env,
-            self._source,
-            kind="robustness",
-            counts=counts,
-            interval=bootstrap.describe("examples", **draw),
-            metrics={
-                "clean": "top-1 of the pictures as they are",
-                "shifted": "mean of top-1 over all shifts and severities",
-                "kept": "shifted over clean",
-                "<shift>_<severity>": "top-1 under that shift",
-            },
-            task={
-                "class_names": result_card.listing(self.class_names),
-                "templates": result_card.listing(
-                    self.templates, given if isinstance(given, str) else None
-                ),
-                "shifts": list(self.config.shifts),
-                "severities": list(self.config.severities),
-                "shift_seed": self.config.seed,
-            },
-            text=True,
-        )
+        return base.Result(values, card, {"label": arrays["label"], "hit": hit_kn})
 
 
 def figure(values: Mapping[str, float], arrays: Mapping, title: str) -> Any:

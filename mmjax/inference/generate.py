@@ -1,44 +1,51 @@
-"""Images from a trained prior: samples, completions, and the best of K by a CLIP.
+"""Images from a trained generator: samples, completions, and the best of K by a CLIP.
 
-    made = Generator(load_run("runs/prior")).sample(["a red star"], k=64, seed=0)
+    drawn = Generator(load_run("runs/prior")).sample(["a red star"], k=64, seed=0)
 
-Legend: p prompts, k candidates of each, n image tokens, s image side, d embedding.
+Legend: p prompts, k candidates of each, s image side, d embedding.
 """
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mmjax import schema
 from mmjax.errors import UserError
 from mmjax.inference.load import Run
-
-Tick = Callable[[int], Any]  # told how many candidates were just made
+from mmjax.sampling import calls
+from mmjax.sampling.calls import Tick
+from mmjax.tasks import base
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidates:
-    """What was drawn, candidate c of a prompt always the same whatever k is."""
+    """What was drawn, candidate c of a prompt always the same whatever k is.
 
-    prompts: tuple[str, ...]
-    images: np.ndarray  # uint8 (p, k, s, s, 3)
-    tokens: np.ndarray  # int32 (p, k, n)
-    log_probs: np.ndarray  # float32 (p, k), of the tokens drawn, in nats
+    prompts: The texts or labels that were given.
+    arrays: All that the task gives, (p, k, ...), such as `image`, `image_tokens` and
+      `log_prob` of a prior.
+    """
+
+    prompts: tuple[str, ...] | tuple[int, ...]
+    arrays: Mapping[str, np.ndarray]
+
+    @property
+    def images(self) -> np.ndarray:
+        """uint8 (p, k, s, s, 3)."""
+        return self.arrays["image"]
 
 
 class Generator:
-    """Draws from one prior, `batch` candidates in a call, so memory does not grow.
+    """Draws from one run, `batch` candidates in a call, so memory does not grow.
 
     Args:
-      run: of a task that offers predict "sample".
-      sampling: changes to the task's own `sampling` (temperature, top_k, ...).
-      batch: candidates in a call, of all devices together.
+      run: Of a task that offers predict "sample".
+      sampling: Changes to the task's own `sampling` (temperature, top_k, ...).
+      batch: Candidates in a call, of all devices together.
 
     Raises:
-      UserError: the task draws nothing, or an option it does not know.
+      UserError: the task draws nothing, or has no such option.
     """
 
     def __init__(
@@ -49,23 +56,29 @@ class Generator:
                 f"{run.workdir} holds a {run.config.task.name!r} model, which draws no "
                 "images: give the workdir of a prior"
             )
-        own = dataclasses.asdict(run.task.sampling)
-        options = schema.from_mapping(
-            type(run.task.sampling), {**own, **(sampling or {})}, "sampling"
-        )
-        task = dataclasses.replace(run.task, sampling=options)
+        task = base.with_sampling(run.task, sampling or {})
         self.parts = dataclasses.replace(run.parts, task=task)
-        self.variables = run.state.eval_vars()
-        self.options, self.grid = options, task.tokenizer.grid
-        self.devices = self.parts.layout.rows
-        self.batch = max(batch, self.devices)
+        self.variables, self.batch = run.state.eval_vars(), batch
 
-    def check_prompts(self, prompts: Sequence[str]) -> None:
-        """Raises UserError for a prompt that is empty or longer than the context."""
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that it draws with, by name."""
+        return base.sampling_options(self.parts.task)
+
+    def check_prompts(self, prompts: Sequence[str] | Sequence[int]) -> None:
+        """Raises UserError for a text that is empty or longer than the context."""
         for prompt in prompts:
+            if not isinstance(prompt, str):
+                continue
+            if self.parts.tokenizer is None:
+                raise UserError(
+                    f"the prompt {prompt!r} is a text, and this run has no tokenizer: "
+                    "give the number of a label"
+                )
             if not prompt.strip():
                 raise UserError("the prompt is empty: say what the image should show")
-            size, context = self.parts.tokenizer.count(prompt), self.parts.task.context
+            tokenizer = self.parts.tokenizer
+            size, context = tokenizer.count(prompt), tokenizer.context
             if size > context:
                 raise UserError(
                     f"the prompt {prompt!r} has {size} tokens with its marks, and "
@@ -84,120 +97,83 @@ class Generator:
 
     def sample(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str] | Sequence[int],
         *,
         k: int,
         seed: int = 0,
-        prefix: np.ndarray | None = None,
-        tick: Tick = lambda made: None,
+        tick: Tick = lambda count: None,
     ) -> Candidates:
-        """`k` candidates for each prompt; `prefix` int32 (p, m): tokens given.
+        """`k` candidates for each prompt: a text, or the number of a label.
 
-        Where k does not split over the devices, surplus candidates are drawn and left
-        out: what comes back is the same on any number of devices.
+        Raises:
+          UserError: k is below 1, or see `check_prompts`.
         """
-        if k < 1:
-            raise UserError(f"k is {k}: ask for one candidate or more")
-        self.check_prompts(prompts)
-        tokens_pl, mask_pl = self.parts.tokenizer.encode(list(prompts))
-        seed_p = np.array([_seed(seed, prompt) for prompt in prompts], np.uint32)
-        rows = {"tokens": tokens_pl, "tokens_mask": mask_pl, "seed": seed_p}
-        if prefix is not None:
-            rows["prefix"] = np.asarray(prefix, np.int32)
-        found: dict[str, list] = {}
-        for prompt_u, candidate_uk, real in self._calls(len(prompts), k):
-            batch = {name: value[prompt_u] for name, value in rows.items()}
-            batch["candidate"] = candidate_uk
-            out = self.parts.predict["sample"](self.variables, batch)
-            for name, value in out.items():
-                found.setdefault(name, []).append(np.asarray(value)[:real])
-            tick(real * candidate_uk.shape[1])
-        whole = {}
-        for name, parts in found.items():
-            value = np.concatenate(parts)  # (units, size, ...)
-            value = value.reshape(len(prompts), -1, *value.shape[2:])
-            whole[name] = value[:, :k]
-        return Candidates(
-            prompts=tuple(prompts),
-            images=whole["image"],
-            tokens=whole["image_tokens"],
-            log_probs=whole["log_prob"],
-        )
-
-    def _calls(self, p: int, k: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-        """(prompt numbers, candidate numbers, how many rows count) of every call.
-
-        A row is a prompt with a block of its candidates: its text is read once.
-        """
-        devices = self.devices
-        wanted = k if p >= devices else -(-k // devices)
-        size = max(1, min(wanted, self.batch // devices))
-        rows = max(devices, self.batch // size // devices * devices)
-        blocks = -(-k // size)
-        rows = min(rows, -(-p * blocks // devices) * devices)
-        unit_u = np.arange(p * blocks)
-        for start in range(0, len(unit_u), rows):
-            take_u = np.minimum(np.arange(start, start + rows), len(unit_u) - 1)
-            first_u1 = (take_u % blocks * size)[:, None]
-            candidate_uk = (first_u1 + np.arange(size)).astype(np.int32)
-            yield take_u // blocks, candidate_uk, min(rows, len(unit_u) - start)
+        return self._draw("sample", prompts, {}, k=k, seed=seed, tick=tick)
 
     def complete(
         self,
         images: Sequence[np.ndarray],
-        prompts: Sequence[str],
+        prompts: Sequence[str] | Sequence[int],
         *,
-        rows: int,
+        known: np.ndarray,
         k: int,
         seed: int = 0,
-        tick: Tick = lambda made: None,
+        tick: Tick = lambda count: None,
     ) -> Candidates:
-        """As `sample`, with the first `rows` rows of tokens taken from the images.
+        """As `sample`, with some pixels of each image given.
 
-        Images of another size go through the run's evaluation view first. What lies
-        below the given rows is hidden before the image is encoded: the encoder's
-        tokens look beyond their own patch.
+        Args:
+          images: One uint8 (h, w, 3) a prompt; the run's evaluation view makes them
+            (s, s, 3).
+          known: bool (s, s) or (p, s, s), the pixels that are given.
+
+        Raises:
+          UserError: the task completes nothing, or not from such pixels.
         """
+        if "complete" not in self.parts.raw:
+            raise UserError(f"task {self.parts.config.task.name} completes no images")
         if len(images) != len(prompts):
             raise UserError(
                 f"{len(images)} images and {len(prompts)} prompts: pair them"
             )
         pixels = np.stack([self.parts.image_cfg.evaluate(image) for image in images])
-        return self.sample(
-            prompts, k=k, seed=seed, prefix=self.prefix(pixels, rows), tick=tick
-        )
-
-    def prefix(self, image_pss3: np.ndarray, rows: int) -> np.ndarray:
-        """Tokens int32 (p, rows * grid) of the tops of images uint8 (p, s, s, 3).
-
-        Below, each column repeats the last pixel that is given.
-        """
-        if not 1 <= rows < self.grid:
+        if np.shape(known)[-2:] != pixels.shape[1:3]:
             raise UserError(
-                f"rows is {rows}: give 1 to {self.grid - 1} of the {self.grid} rows of "
-                "tokens"
+                f"known is {np.shape(known)}, the images {pixels.shape[1:3]}: give one "
+                "bool for every pixel"
             )
-        side = image_pss3.shape[1]
-        cut = rows * side // self.grid
-        hidden = np.repeat(image_pss3[:, cut - 1 : cut], side - cut, axis=1)
-        seen_pss3 = np.concatenate([image_pss3[:, :cut], hidden], axis=1)
-        found = []
-        for start in range(0, len(seen_pss3), self.batch):
-            part = {"image": seen_pss3[start : start + self.batch]}
-            out = self.parts.predict["encode"](self.variables, part)
-            found.append(np.asarray(out["image_tokens"]))
-        return np.concatenate(found)[:, : rows * self.grid]
+        rows = {"image": pixels, "known": np.broadcast_to(known, pixels.shape[:3])}
+        if hasattr(self.parts.task, "completion"):
+            rows = self.parts.task.completion(rows)
+        return self._draw("complete", prompts, rows, k=k, seed=seed, tick=tick)
+
+    def _draw(
+        self,
+        name: str,
+        prompts: Sequence[str] | Sequence[int],
+        rows: Mapping[str, np.ndarray],
+        *,
+        k: int,
+        seed: int,
+        tick: Tick,
+    ) -> Candidates:
+        if k < 1:
+            raise UserError(f"k is {k}: ask for one candidate or more")
+        self.check_prompts(prompts)
+        arrays = calls.draw(
+            lambda batch: self.parts.predict[name](self.variables, batch),
+            {**calls.conditions(prompts, self.parts.tokenizer, seed=seed), **rows},
+            k=k,
+            size=self.batch,
+            devices=self.parts.layout.rows,
+            tick=tick,
+        )
+        return Candidates(tuple(prompts), arrays)
 
 
-def embeddings(run: Run, made: Candidates) -> tuple[np.ndarray, np.ndarray]:
+def embeddings(run: Run, drawn: Candidates) -> tuple[np.ndarray, np.ndarray]:
     """Unit rows of a contrastive model: images (p, k, d) and prompts (p, d)."""
-    p, k = made.images.shape[:2]
-    flat = made.images.reshape(p * k, *made.images.shape[2:])
+    p, k = drawn.images.shape[:2]
+    flat = drawn.images.reshape(p * k, *drawn.images.shape[2:])
     image_pkd = run.embed_images(list(flat)).reshape(p, k, -1)
-    return image_pkd, run.embed_texts(made.prompts)
-
-
-def _seed(seed: int, prompt: str) -> int:
-    """A prompt's own seed, so that its images do not depend on the other prompts."""
-    text = f"{seed}:{prompt}".encode()
-    return int.from_bytes(hashlib.sha256(text).digest()[:4], "little")
+    return image_pkd, run.embed_texts(drawn.prompts)

@@ -58,7 +58,7 @@ class Run:
     @functools.cached_property
     def fingerprint(self) -> str:
         """16 hex digits that identify the weights embeddings are made with."""
-        return restore.fingerprint(self.state.eval_vars())
+        return restore.fingerprint(self.parts, self.state.eval_vars())
 
     def rows(self) -> list[tree.Row]:
         """The parameter table as data: path, shape, dtype, size, bytes, norm, ..."""
@@ -133,7 +133,7 @@ class Run:
         sentences = prompts.fill(templates, labels)
         texts_cd = self.embed_texts(sentences)
         texts_cd = texts_cd.reshape(len(labels), len(templates), -1).mean(1)
-        texts_cd /= np.linalg.norm(texts_cd, axis=1, keepdims=True)
+        texts_cd = embeddings.unit(texts_cd)
         logits_nc = self.logits(self.embed_images(images), texts_cd)
         odds_nc = np.exp(logits_nc - logits_nc.max(1, keepdims=True))
         return odds_nc / odds_nc.sum(1, keepdims=True)

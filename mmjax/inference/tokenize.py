@@ -73,12 +73,7 @@ def _encoder(run: Any) -> Callable[[np.ndarray], np.ndarray]:
 
 def _stage1(run: Any) -> Any:
     """Who encodes: the weights as a model that holds them frozen would hash them."""
-    import jax
-
     from mmjax.data import token_cache
 
-    variables, model = run.state.eval_vars(), run.task.model
-    weights = jax.device_get({"params": variables.params, **variables.extra})
-    return token_cache.Stage1(
-        token_cache.fingerprint(weights), model.grid, model.vocab_size
-    )
+    model = run.task.model
+    return token_cache.Stage1(run.fingerprint, model.grid, model.vocab_size)

@@ -16,16 +16,29 @@ from mmjax.errors import UserError
 _CELLS = 1 << 22  # similarities held at a time
 
 
-def unit(rows_d: np.ndarray) -> np.ndarray:
-    """Vectors (..., d) at length one, float32; UserError for one of length 0 or NaN."""
-    rows_d = np.asarray(rows_d, np.float32)
-    length = np.linalg.norm(rows_d, axis=-1, keepdims=True)
-    if not (np.isfinite(length) & (length > 1e-6)).all():
+def check_finite(rows_d: np.ndarray, of: str) -> None:
+    """Raises UserError where a vector (..., d) holds NaN or Inf.
+
+    NaN compares false with everything, and a rank that counts better scores would call
+    it perfect.
+    """
+    bad_n = ~np.isfinite(rows_d).all(-1)
+    if bad_n.any():
         raise UserError(
-            "a vector has no direction (length 0, NaN or Inf): its terms cancel, or "
-            "the weights that made them are broken"
+            f"{of} gave NaN or Inf in {bad_n.sum()} of {bad_n.size} rows, which have "
+            "no direction; the weights are broken: go back to an earlier checkpoint"
         )
-    return rows_d / length
+
+
+def unit(rows_d: np.ndarray, of: str = "a model") -> np.ndarray:
+    """Vectors (..., d) divided by their L2 norms, float32; zeros stay zeros.
+
+    Raises:
+      UserError: a vector is not finite; the message says whose they are, `of`.
+    """
+    rows_d = np.asarray(rows_d, np.float32)
+    check_finite(rows_d, of)
+    return rows_d / np.maximum(np.linalg.norm(rows_d, axis=-1, keepdims=True), 1e-12)
 
 
 def combine(terms: Sequence[tuple[float, np.ndarray]]) -> np.ndarray:
@@ -36,11 +49,19 @@ def combine(terms: Sequence[tuple[float, np.ndarray]]) -> np.ndarray:
         query is [(1, image), (-1, word), (1, other_word)].
 
     Raises:
-      UserError: there are no terms, or a sum has no direction.
+      UserError: there are no terms, or a term or the sum has no direction.
     """
     if not terms:
         raise UserError("nothing to add up: give an image or a text")
-    return unit(sum(np.float32(weight) * unit(rows) for weight, rows in terms))
+    total = sum(np.float32(weight) * _directed(rows) for weight, rows in terms)
+    return _directed(total)
+
+
+def _directed(rows_d: np.ndarray) -> np.ndarray:
+    unit_d = unit(rows_d)
+    if (np.linalg.norm(np.asarray(rows_d, np.float32), axis=-1) <= 1e-6).any():
+        raise UserError("a vector has no direction: its length is 0, its terms cancel")
+    return unit_d
 
 
 def nearest(

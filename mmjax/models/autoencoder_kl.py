@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import schema
-from mmjax.errors import UserError
 from mmjax.models import pictures
 from mmjax.models.vqgan import VqganNet
 
@@ -63,7 +62,7 @@ def kl(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """The keys of `config.task.model` of the task `autoencoder_kl`.
+    """The keys of `config.task.autoencoder` of the task `autoencoder_kl`.
 
     image_size: pixels a side. code_dim: channels of a latent. net: the fields of
     `mmjax.models.vqgan.VqganNet`. scale, shift: see AutoencoderKl. dtype: of the
@@ -78,7 +77,9 @@ class Spec:
     dtype: str = "float32"
 
 
-def build(fields: Mapping[str, Any], where: str = "config.task.model") -> AutoencoderKl:
+def build(
+    fields: Mapping[str, Any], where: str = "config.task.autoencoder"
+) -> AutoencoderKl:
     """The module of a spec; errors name keys below `where`.
 
     Raises:
@@ -86,16 +87,11 @@ def build(fields: Mapping[str, Any], where: str = "config.task.model") -> Autoen
     """
     spec = schema.from_mapping(Spec, fields, where)
     net = schema.from_mapping(VqganNet, spec.net, f"{where}.net")
-    if spec.image_size % net.factor:
-        raise UserError(
-            f"{where}.image_size is {spec.image_size} and a latent stands for "
-            f"{net.factor} pixels a side: use a multiple of {net.factor}"
-        )
     return AutoencoderKl(
         encoder=net.encoder(spec.code_dim, spec.dtype, double=True),
         decoder=net.decoder(spec.code_dim, spec.dtype),
         image_size=spec.image_size,
-        grid=spec.image_size // net.factor,
+        grid=pictures.grid(spec.image_size, net.factor, where, "latent"),
         code_dim=spec.code_dim,
         scale=spec.scale,
         shift=spec.shift,

@@ -191,14 +191,8 @@ class OpenAiNet:
     init_width: int = 128
 
     def __post_init__(self) -> None:
-        for name in ("groups", "blocks", "init_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: use 1 or more")
-        if self.hidden < 4 or self.hidden % 4:
-            raise ValueError(
-                f"hidden is {self.hidden}, and blocks work at a quarter of it: use "
-                f"{max(4, self.hidden // 4 * 4)}"
-            )
+        schema.at_least(1, self, "groups", "blocks", "init_width")
+        dvae.check_hidden(self.hidden)
 
     @property
     def factor(self) -> int:

@@ -223,6 +223,15 @@ class DVae(nn.Module):
         return self.decode_tokens(self.encode_tokens(x_bhw3))
 
 
+def check_hidden(hidden: int) -> None:
+    """ValueError for a width whose quarter is no number of channels."""
+    if hidden < 4 or hidden % 4:
+        raise ValueError(
+            f"hidden is {hidden}, and blocks work at a quarter of it: use "
+            f"{max(4, hidden // 4 * 4)}"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Spec:
     """The keys of `config.task.tokenizer` where its kind is "dvae".
@@ -243,20 +252,9 @@ class Spec:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        for name in (
-            "image_size",
-            "vocab_size",
-            "groups",
-            "blocks_per_group",
-            "init_width",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: use 1 or more")
-        if self.hidden < 4 or self.hidden % 4:
-            raise ValueError(
-                f"hidden is {self.hidden}, and blocks work at a quarter of it: use "
-                f"{max(4, self.hidden // 4 * 4)}"
-            )
+        schema.at_least(1, self, "image_size", "vocab_size", "groups")
+        schema.at_least(1, self, "blocks_per_group", "init_width")
+        check_hidden(self.hidden)
         factor = 2 ** (self.groups - 1)
         if self.image_size % factor:
             raise ValueError(

@@ -17,6 +17,16 @@ def require(x_bhw3: jax.Array, size: int, what: str = "tokenizer") -> None:
         )
 
 
+def grid(image_size: int, factor: int, where: str, code: str = "code") -> int:
+    """Codes a side; UserError where a side is no multiple of a code's `factor`."""
+    if image_size % factor:
+        raise UserError(
+            f"{where}.image_size is {image_size} and a {code} stands for "
+            f"{factor} pixels a side: use a multiple of {factor}"
+        )
+    return image_size // factor
+
+
 def shown(y_bhw3: jax.Array) -> jax.Array:
     """A network's pictures in [-1, 1], clipped and brought to [0, 1]."""
     return jnp.clip(0.5 * y_bhw3 + 0.5, 0.0, 1.0)

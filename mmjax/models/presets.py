@@ -14,13 +14,13 @@ tables 19 and 20.
 """
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 
+from mmjax import schema
 from mmjax.errors import UserError
 from mmjax.models.dual_encoder import SCALE_MAX, DualEncoder
 from mmjax.models.resnet import ConvTower, ResNet
@@ -34,6 +34,10 @@ Tower = str | Mapping[str, Any]
 
 class UnknownKeyError(UserError, TypeError):
     """A key or name that does not exist; the message gives the nearest that does."""
+
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of pixels in [0, 1], by channel
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,10 +101,7 @@ def check_known(what: str, key: str, known: list[str]) -> None:
     """UnknownKeyError, naming the nearest of `known`, unless `key` is among them."""
     if key in known:
         return
-    near = difflib.get_close_matches(str(key), known, 1, 0.0)[0]
-    raise UnknownKeyError(
-        f"{what} has no {key!r}: did you mean {near!r}? Known: {', '.join(known)}"
-    )
+    raise UnknownKeyError(f"{what} has no {key!r}{schema.suggest(key, known)}")
 
 
 def preset(name: str) -> Preset:

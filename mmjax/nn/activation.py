@@ -1,12 +1,12 @@
 """Activations by name, as configs and checkpoints spell them."""
 
-import difflib
 import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from mmjax import schema
 from mmjax.errors import UserError
 
 
@@ -66,7 +66,4 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     """The function called `name`; UserError with the nearest name if there is none."""
     if name in ACTIVATIONS:
         return ACTIVATIONS[name]
-    near = difflib.get_close_matches(name, ACTIVATIONS, 1, 0.0)[0]
-    raise UserError(
-        f"act is {name!r}: did you mean {near!r}? Known: {', '.join(ACTIVATIONS)}"
-    )
+    raise UserError(f"act is {name!r}{schema.suggest(name, ACTIVATIONS)}")

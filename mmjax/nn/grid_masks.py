@@ -8,11 +8,11 @@ Legend: l text tokens, g side of the image grid, n = g*g image tokens in raster 
 t = l + n, s slots of a cache.
 """
 
-import difflib
 from typing import NamedTuple
 
 import numpy as np
 
+from mmjax import schema
 from mmjax.errors import UserError
 
 KINDS = ("full", "row", "column", "conv")
@@ -21,11 +21,8 @@ CONV_KERNEL = 11  # the paper's
 
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
-        near = difflib.get_close_matches(str(kind), KINDS, 1, 0.0)[0]
-        raise UserError(
-            f"mask {kind!r} is unknown: did you mean {near!r}? Known: "
-            f"{', '.join(KINDS)}, or 'paper' for the order of DALL-E"
-        )
+        legal = (*KINDS, "paper")  # that is the order of DALL-E
+        raise UserError(f"mask {kind!r} is unknown{schema.suggest(kind, legal)}")
 
 
 def layer_kinds(masks: str | tuple[str, ...], depth: int) -> tuple[str, ...]:

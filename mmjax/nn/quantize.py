@@ -33,13 +33,6 @@ def fresh(key: jax.Array, k: int, d: int, n: int) -> Codebook:
     return Codebook(codes_kd, count_k, codes_kd * count_k[:, None], jnp.zeros(()))
 
 
-def squared_distances(x_md: jax.Array, codes_kd: jax.Array) -> jax.Array:
-    """|x - c|^2 of all pairs, (m, k), as |x|^2 - 2 x.c + |c|^2, never below zero."""
-    x_md, codes_kd = x_md.astype(jnp.float32), codes_kd.astype(jnp.float32)
-    square_m1 = jnp.square(x_md).sum(-1, keepdims=True)
-    return jnp.maximum(square_m1 + _less_square(x_md, codes_kd), 0.0)
-
-
 def _less_square(x_md: jax.Array, codes_kd: jax.Array) -> jax.Array:
     """|x - c|^2 - |x|^2, (m, k): what the codes differ in."""
     product_mk = jnp.matmul(x_md, codes_kd.T, precision=HIGHEST)

@@ -1,11 +1,10 @@
 """Pre-norm transformer, depth unrolled or scanned, with rematerialisation by name."""
 
-import difflib
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax import schema
 from mmjax.errors import UserError
 from mmjax.nn.activation import activation
 from mmjax.nn.attention import SelfAttention, attend_one, pick
@@ -26,10 +25,7 @@ REMAT = {
 def remat(module: type[nn.Module], policy: str, **kwargs: object) -> type[nn.Module]:
     """`module` recomputed in the backward pass, keeping what `policy` allows."""
     if policy not in REMAT:
-        near = difflib.get_close_matches(policy, REMAT, 1, 0.0)[0]
-        raise UserError(
-            f"remat is {policy!r}: did you mean {near!r}? Known: {', '.join(REMAT)}"
-        )
+        raise UserError(f"remat is {policy!r}{schema.suggest(policy, REMAT)}")
     if policy == "none":
         return module
     return nn.remat(module, policy=REMAT[policy], **kwargs)
@@ -102,7 +98,7 @@ class Transformer(nn.Module):
     """`depth` blocks: all tokens (b, t, w), or with `token` that one alone, (b, w).
 
     Parameters are `block_0` ... unrolled; scanned, `blocks` stacks all but the last,
-    which keeps its own name (see `stack_blocks`). The last block is never
+    which keeps its own name. The last block is never
     rematerialised: its activations are the first that the backward pass needs.
     """
 
@@ -179,24 +175,3 @@ class LatentPool(nn.Module):
         y = Dense(w, True, None, zeros, self.dtype, name="out")(y)
         mlp = Mlp(int(self.mlp_ratio * w), self.act, 0, self.dtype, name="mlp")
         return y + mlp(LayerNorm(self.eps, self.dtype, name="norm")(y))
-
-
-def stack_blocks(params: dict, depth: int) -> dict:
-    """Parameters of an unrolled `Transformer` as those of a scanned one."""
-    if depth == 1:
-        return params
-    names = [f"block_{i}" for i in range(depth - 1)]
-    blocks = jax.tree.map(lambda *x: jnp.stack(x), *(params[n] for n in names))
-    return {"blocks": blocks} | {k: v for k, v in params.items() if k not in names}
-
-
-def unstack_blocks(params: dict, depth: int) -> dict:
-    """Parameters of a scanned `Transformer` as those of an unrolled one."""
-    if depth == 1:
-        return params
-    rest = {k: v for k, v in params.items() if k != "blocks"}
-    parts = {
-        f"block_{i}": jax.tree.map(lambda x, i=i: x[i], params["blocks"])
-        for i in range(depth - 1)
-    }
-    return parts | rest

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from mmjax import schema, tree
+from mmjax import tree
 from mmjax.errors import UserError
 from mmjax.parallel import processes
 
@@ -94,10 +94,10 @@ class Layout:
     Raises UserError where the mesh does not fit the devices, before any compilation.
     """
 
-    def __init__(self, config: Mapping | None = None, devices: list | None = None):
-        self.config = schema.from_mapping(
-            ParallelConfig, config or {}, "config.parallel"
-        )
+    def __init__(
+        self, config: ParallelConfig | None = None, devices: list | None = None
+    ):
+        self.config = config or ParallelConfig()
         # In the order of processes: each then holds neighbouring rows of a batch.
         here = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
         self.devices = devices or here

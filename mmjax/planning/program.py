@@ -6,7 +6,6 @@ the step is the one that `mmjax train` compiles.
 
 import contextlib
 import dataclasses
-import functools
 import math
 import pathlib
 import tempfile
@@ -26,8 +25,7 @@ from mmjax.state import TrainState
 from mmjax.tasks import base
 from mmjax.train import config as config_lib
 from mmjax.train import flops as flops_lib
-from mmjax.train import optim, setup
-from mmjax.train import step as step_lib
+from mmjax.train import update as update_lib
 
 PyTree = Any
 _PASS = "spmd-partitioning"
@@ -91,31 +89,16 @@ def build(config: ConfigDict) -> Program:
             f"--mesh data={len(layout.devices)}"
         )
     task = base.build(cfg.task)
-    key = jax.random.key(cfg.seed)
     fields = fields_lib.build(cfg.data.fields)
     example = batch_of(fields, task, 2)
-    shapes = jax.eval_shape(task.init, key, example)
-    couples = task.couples_rows and not hasattr(task, "embed")
-    tx, _, optim_cfg = optim.make(
-        cfg.optim, cfg.steps, shapes.params, couples_rows=couples
-    )
-    layout.check_batch(cfg.batch_size, accum=optim_cfg.accum)
-    init = setup.fresh(task, tx, optim_cfg.ema > 0)
-    state = layout.abstract(jax.eval_shape(init, key, example))
+    update = update_lib.build(task, cfg.optim, layout, steps=cfg.steps, batch=example)
+    layout.check_batch(cfg.batch_size, accum=update.cfg.accum)
+    state = update.abstract(example)
     batch = {
         name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.batch_sharding)
         for name, x in batch_of(fields, task, cfg.batch_size).items()
     }
-    step = functools.partial(
-        step_lib.train_step,
-        task,
-        tx,
-        axis=layout.axis,
-        rows=layout.row_sharding,
-        accum=optim_cfg.accum,
-        ema_decay=optim_cfg.ema,
-    )
-    lowered = layout.compile_step(step, state).lower(state, batch)
+    lowered = layout.compile_step(update.step, state).lower(state, batch)
     compiled, partitioned = compile_seen(lowered)
     remat = cfg.task["remat"] if "remat" in cfg.task else ""
     return Program(
@@ -125,7 +108,7 @@ def build(config: ConfigDict) -> Program:
         sizes=_sizes(state, batch, compiled.memory_analysis()),
         params=_count(state.vars.params),
         frozen=_count(state.vars.frozen),
-        flops=flops_lib.count(step, state, batch),
+        flops=flops_lib.count(update.step, state, batch),
         collectives=hlo.collectives(partitioned),
         remat=remat,
     )

@@ -1,5 +1,6 @@
 """What the figures of results share: size, colours, intervals. No pyplot, no state."""
 
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,21 +9,19 @@ INK = "#222222"
 
 def one(title: str, *, width: float, height: float) -> tuple[Any, Any]:
     """(figure, axes), in inches."""
-    from matplotlib import figure as figure_lib
-
-    made = figure_lib.Figure(figsize=(width, height), layout="constrained", dpi=110)
-    axes = made.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
+    made, (axes,) = grid(1, width=width, height=height)
     if title:
         axes.set_title(title, fontsize=9, color=INK)
     return made, axes
 
 
-def grid(panels: int, *, width: float, height: float) -> tuple[Any, list[Any]]:
-    """(figure, its panels' axes), at most three side by side, inches a panel."""
-    from matplotlib import figure as figure_lib
+def grid(
+    panels: int, *, width: float, height: float, columns: int = 3
+) -> tuple[Any, list[Any]]:
+    """(figure, its panels' axes), at most `columns` side by side, inches a panel."""
+    from matplotlib import figure as figure_lib  # slow to import
 
-    columns = min(panels, 3)
+    columns = min(panels, columns)
     rows = -(-panels // columns)
     size = width * columns, height * rows
     made = figure_lib.Figure(figsize=size, layout="constrained", dpi=110)
@@ -32,6 +31,14 @@ def grid(panels: int, *, width: float, height: float) -> tuple[Any, list[Any]]:
     for spare in axes[panels:]:
         spare.axis("off")
     return made, axes[:panels]
+
+
+def save(figure: Any, path: str | pathlib.Path) -> pathlib.Path:
+    """Writes a PNG on white paper; returns its path, its folders made."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, facecolor="white")
+    return path
 
 
 def line(

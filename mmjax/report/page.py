@@ -142,8 +142,17 @@ footer { padding-top: 24px; padding-bottom: 40px; font-size: .85rem; }
 """
 
 
-def document(title: str, head: str, sections: Sequence[tuple[str, str, str]]) -> str:
-    """A whole page: (id, title, body) of each section below what `head` opens with."""
+def document(
+    title: str,
+    head: str,
+    sections: Sequence[tuple[str, str, str]],
+    *,
+    by: str = "mmjax demo",
+) -> str:
+    """A whole page: (id, title, body) of each section below what `head` opens with.
+
+    by: the command that wrote it.
+    """
     links = "".join(
         f'<li><a href="#{anchor}">{html.escape(name)}</a></li>'
         for anchor, name, _ in sections
@@ -163,7 +172,7 @@ def document(title: str, head: str, sections: Sequence[tuple[str, str, str]]) ->
         f'<nav aria-label="Sections"><ol>{links}</ol></nav></header>\n'
         f"<main>\n{parts}</main>\n"
         '<footer class="soft">'
-        "Written by <code>mmjax demo</code>. This file is complete: "
+        f"Written by <code>{html.escape(by)}</code>. This file is complete: "
         "it loads nothing from anywhere.</footer>\n</body>\n</html>\n"
     )
 

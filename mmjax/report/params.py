@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.report import figures
+
 
 # -- statistics ----------------------------------------------------------------
 def singular_values(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -22,7 +24,7 @@ def plot_norms(params: Mapping[str, np.ndarray]) -> Any:
     """A bar a parameter: its root mean square."""
     names = list(params)
     rms_n = [float(np.sqrt(np.mean(np.square(params[p])))) for p in names]
-    figure, axes = _figure(width=8, height=1 + 0.16 * len(names))
+    figure, axes = figures.one("", width=8, height=1 + 0.16 * len(names))
     axes.barh(names, rms_n)
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=6)
@@ -32,13 +34,8 @@ def plot_norms(params: Mapping[str, np.ndarray]) -> Any:
 
 def plot_histograms(params: Mapping[str, np.ndarray], *, columns: int = 4) -> Any:
     """A small histogram of each parameter's values."""
-    rows = -(-len(params) // columns)
-    figure, grid = _figure(
-        width=3 * columns, height=1.8 * rows, rows=rows, columns=columns
-    )
-    for axes in grid.flat[len(params) :]:
-        axes.axis("off")
-    for axes, (path, value) in zip(grid.flat, params.items(), strict=False):
+    figure, panels = figures.grid(len(params), width=3, height=1.8, columns=columns)
+    for axes, (path, value) in zip(panels, params.items(), strict=True):
         axes.hist(np.asarray(value, np.float32).ravel(), bins=50)
         axes.set_title(path[-40:], fontsize=6)
         axes.tick_params(labelsize=6)
@@ -47,7 +44,7 @@ def plot_histograms(params: Mapping[str, np.ndarray], *, columns: int = 4) -> An
 
 def plot_singular_values(values: Mapping[str, np.ndarray]) -> Any:
     """A falling curve a matrix, each over its largest value."""
-    figure, axes = _figure(width=8, height=5)
+    figure, axes = figures.one("", width=8, height=5)
     for path, values_k in values.items():
         axes.plot(values_k / max(float(values_k[0]), 1e-30), label=path)
     axes.set(yscale="log", xlabel="rank", ylabel="singular value / largest")
@@ -59,7 +56,7 @@ def plot_singular_values(values: Mapping[str, np.ndarray]) -> Any:
 def plot_metrics(rows: Sequence[Mapping[str, Any]], name: str = "loss") -> Any:
     """One logged metric over the steps."""
     points = [(row["step"], float(row[name])) for row in rows if name in row]
-    figure, axes = _figure(width=7, height=3)
+    figure, axes = figures.one("", width=7, height=3)
     axes.plot(*zip(*points, strict=True), marker=".")
     axes.set(xlabel="step", ylabel=name)
     return figure
@@ -67,17 +64,10 @@ def plot_metrics(rows: Sequence[Mapping[str, Any]], name: str = "loss") -> Any:
 
 def plot_similarity(cosines_nm: np.ndarray, texts: Sequence[str] = ()) -> Any:
     """Cosines of images (rows) with texts (columns) as a coloured matrix."""
-    figure, axes = _figure(width=7, height=6)
+    figure, axes = figures.one("", width=7, height=6)
     shown = axes.imshow(cosines_nm, vmin=-1, vmax=1, cmap="RdBu_r")
     figure.colorbar(shown, ax=axes, label="cosine")
     axes.set(xlabel="text", ylabel="image")
     if texts:
         axes.set_xticks(range(len(texts)), texts, rotation=90, fontsize=6)
     return figure
-
-
-def _figure(*, width: float, height: float, rows: int = 1, columns: int = 1) -> tuple:
-    from matplotlib import figure as figure_lib  # no pyplot: no global state
-
-    figure = figure_lib.Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.errors import UserError
+from mmjax.report import figures
 
 Values = Mapping[str, float]  # of a Result
 COLOURS = ("#4472a8", "#d98b3a", "#2e8b57", "#c0504d", "#7b5ea7", "#777777")
@@ -34,7 +35,7 @@ def bars(
     protocols = list(dict.fromkeys(p for by in results.values() for p in by))
     if not protocols:
         raise UserError("a bar chart needs one result or more, got none")
-    figure, axes = _figure(width=2.2 + 1.5 * len(results), height=3.6)
+    figure, axes = figures.one(title, width=2.2 + 1.5 * len(results), height=3.6)
     width = 0.8 / len(protocols)
     for k, protocol in enumerate(protocols):
         places = [i for i, by in enumerate(results.values()) if protocol in by]
@@ -44,7 +45,7 @@ def bars(
         axes.bar(
             x, height, width * 0.92, label=protocol, color=COLOURS[k % len(COLOURS)]
         )
-        axes.errorbar(x, height, reach, fmt="none", ecolor="#222222", capsize=2, lw=1)
+        axes.errorbar(x, height, reach, fmt="none", ecolor=figures.INK, capsize=2, lw=1)
         for at, value, over in zip(x, height, reach[1], strict=True):
             say = {"ha": "center", "va": "bottom", "fontsize": 7}
             axes.text(at, value + over + 0.6, f"{value:.1f}", **say)
@@ -53,7 +54,7 @@ def bars(
             level = 100 * chance[name]
             axes.plot([i - 0.45, i + 0.45], [level] * 2, ":", color="#777777", lw=1)
     axes.set_xticks(range(len(results)), list(results))
-    axes.set(ylabel="accuracy, %", title=title)
+    axes.set_ylabel("accuracy, %")
     axes.margins(y=0.12)  # the numbers stand above the intervals
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8, frameon=False)
@@ -77,14 +78,8 @@ def few_shot(
     """
     if not results:
         raise UserError("few-shot curves need one result or more, got none")
-    columns = min(columns, len(results))
-    rows = -(-len(results) // columns)
-    size = {"width": 3.1 * columns, "height": 2.7 * rows + 0.3}
-    figure, grid = _figure(**size, rows=rows, columns=columns)
-    panels = np.atleast_1d(grid).ravel()
-    for axes in panels[len(results) :]:
-        axes.axis("off")
-    for axes, (name, values) in zip(panels, results.items(), strict=False):
+    figure, panels = figures.grid(len(results), width=3.1, height=2.8, columns=columns)
+    for axes, (name, values) in zip(panels, results.items(), strict=True):
         _curve(axes, name, values)
     panels[0].set_ylabel("accuracy, %")
     panels[0].legend(fontsize=7, frameon=False)
@@ -130,10 +125,3 @@ def _percent(found: Sequence[Values], metric: str) -> tuple[np.ndarray, np.ndarr
     high = np.asarray([values.get(f"{metric}_hi", values[metric]) for values in found])
     reach = np.maximum([value - low, high - value], 0)
     return 100 * value, 100 * reach
-
-
-def _figure(*, width: float, height: float, rows: int = 1, columns: int = 1) -> tuple:
-    from matplotlib.figure import Figure  # no pyplot: no global state
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns)

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmjax.errors import UserError
+from mmjax.report import figures
 
 RIGHT, WRONG, PLAIN, REST = "#2e8b57", "#c0504d", "#4472a8", "#c9d3df"
-INK, FAINT = "#222222", "#777777"
+FAINT = "#777777"
 
 
 def ranked(
@@ -65,25 +66,22 @@ def ranked(
             rank = int(np.flatnonzero(order == wanted)[0]) + 1
             names[-1] = f"(rank {rank}) {labels[wanted]}"
         _bars(right, names, scores_nc[i, best], best, wanted)
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, facecolor="white")
-    return path
+    return figures.save(figure, path)
 
 
 def _figure(count: int, columns: int, rows: int, title: str):
-    """A figure with no window behind it, and (image axes, bar axes) per image."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    """A figure, and (image axes, bar axes) per image."""
+    from matplotlib import figure as figure_lib  # slow to import
 
     lines = math.ceil(count / columns)
     cell = max(1.7, 0.3 * rows + 0.35)
     head = 0.55 if title else 0.15
     width, height = 5.2 * columns, cell * lines + head + 0.1
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
+    figure = figure_lib.Figure(figsize=(width, height), dpi=110)
     if title:
-        figure.text(0.02, 1 - 0.3 / height, title, fontsize=13, color=INK, va="center")
+        figure.text(
+            0.02, 1 - 0.3 / height, title, fontsize=13, color=figures.INK, va="center"
+        )
     grid = []
     for i in range(count):
         line, column = divmod(i, columns)
@@ -121,7 +119,7 @@ def _bars(
     axes.barh(y, 1, height=0.34, color="#f1f3f6", zorder=0)
     for i, (name, score) in enumerate(zip(names, scores, strict=True)):
         strong = "bold" if i == 0 else "normal"
-        ink = colours[i] if colours[i] not in (REST,) else INK
+        ink = colours[i] if colours[i] not in (REST,) else figures.INK
         shown = _plain(textwrap.shorten(name, 36, placeholder="…") or name[:35] + "…")
         line = {"fontsize": 8.5, "va": "bottom", "fontweight": strong, "color": ink}
         axes.text(0, i - 0.22, shown, **line)

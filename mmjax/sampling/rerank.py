@@ -74,11 +74,6 @@ def chosen(values_pk: np.ndarray, index_pn: np.ndarray) -> np.ndarray:
     return values_pk[np.arange(len(index_pn))[:, None], index_pn]
 
 
-def pool_scores(scores_pk: np.ndarray, pools: Sequence[int]) -> np.ndarray:
-    """The score of the best of the first K candidates, for every K: (p, s)."""
-    return chosen(_matrix(scores_pk), best_of(scores_pk, pools))
-
-
 def histogram(scores: np.ndarray, edges_e: np.ndarray) -> np.ndarray:
     """How many scores lie between two edges: (e - 1,) counts.
 

@@ -10,7 +10,7 @@ from mmjax.data.records import digest
 from mmjax.errors import UserError
 
 SPECS = ("source", "train", "val")  # keys of evaluators that hold a data spec
-_PASSED = ("train", "val", "templates", "class_names")
+_PASSED = ("train", "val", "templates", "class_names", "shots")
 _FREE = ("every", "batch_size")  # have no part in what comes out
 
 
@@ -18,12 +18,15 @@ _FREE = ("every", "batch_size")  # have no part in what comes out
 class Dataset:
     """`config.datasets.NAME`.
 
-    source: the examples that are judged. train, val: other parts of the set, for the
-    protocols that fit something. captions: the judged examples with texts, for the
-    protocols that read them. templates, class_names: see mmjax.evaluators.zero_shot.
-    limit: look at this many examples, evenly spaced. protocols: names of those that
-    fit the set; none is all. published: its name in tables of published results,
-    where that is another one.
+    source: the examples that are judged.
+    train, val: other parts of the set, for the protocols that fit something; val may be
+      a share of train for those that probe.
+    captions: the judged examples with texts, for the protocols that read them.
+    templates, class_names: see mmjax.evaluators.zero_shot.
+    shots: of few_shot, where a class has fewer images than its own shots ask for.
+    limit: look at this many examples, evenly spaced.
+    protocols: names of those that fit the set; none is all.
+    published: its name in tables of published results, where that is another one.
     """
 
     source: Any
@@ -32,6 +35,7 @@ class Dataset:
     captions: Any = None
     templates: str | tuple[str, ...] = "photo"
     class_names: str | tuple[str, ...] = ()
+    shots: tuple[int, ...] | None = None
     limit: int | None = None
     protocols: tuple[str, ...] = ()
     published: str = ""
@@ -41,9 +45,10 @@ class Dataset:
 class Protocol:
     """`config.protocols.NAME`, besides the evaluator's own keys, which win.
 
-    type: of the evaluator. on: the part of a data set that is judged. needs: parts
-    that a data set must have, where the evaluator could do without. show: the numbers
-    in the table; none is the first.
+    type: of the evaluator; NAME itself where it is not given.
+    on: the part of a data set that is judged.
+    needs: parts that a data set must have, where the evaluator could do without.
+    show: the numbers in the table; none is the first.
     """
 
     type: str
@@ -54,11 +59,15 @@ class Protocol:
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """The top of a suite's config. limit: for every data set, at most."""
+    """The top of a suite's config.
+
+    limit: for every data set, at most. only: names of data sets; none is all.
+    """
 
     datasets: dict
     protocols: dict
     limit: int | None = None
+    only: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +97,7 @@ class Cell:
         """
         cfg = {k: v for k, v in self.cfg.items() if k not in _FREE}
         for name in SPECS:
-            if name in cfg:
+            if name in cfg and not isinstance(cfg[name], float):
                 cfg[name] = open_source(cfg[name]).fingerprint()
         if "templates" in cfg:
             cfg["templates"] = prompts.load(cfg["templates"])
@@ -111,9 +120,15 @@ def cells(config: Any) -> list[Cell]:
     suite = schema.from_mapping(Suite, plain, "config")
     known, own = {}, {}
     for name, given in suite.protocols.items():
-        known[name], own[name] = _protocol(given, f"config.protocols.{name}")
+        asked = {"type": name, **given}
+        known[name], own[name] = _protocol(asked, f"config.protocols.{name}")
     found = []
-    for name, given in suite.datasets.items():
+    for name in suite.only:
+        if name not in suite.datasets:
+            hint = schema.suggest(name, suite.datasets)
+            raise UserError(f"config.only: no data set {name!r}{hint}")
+    for name in suite.only or suite.datasets:
+        given = suite.datasets[name]
         where = f"config.datasets.{name}"
         dataset = schema.from_mapping(Dataset, given, where)
         for wanted in dataset.protocols:

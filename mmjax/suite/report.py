@@ -9,18 +9,11 @@ from typing import Any
 from mmjax import evaluators
 from mmjax.errors import UserError
 from mmjax.report import figures
+from mmjax.report import page as pages
 from mmjax.suite import published, runner
 from mmjax.suite.runner import Outcome
 
 Table = list[list[str]]  # rows of texts, the first one heads
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;"
-    "padding:0 1rem;color:#222}table{border-collapse:collapse;margin:1rem 0}"
-    "th,td{padding:.3rem .7rem;border-bottom:1px solid #ddd;text-align:left;"
-    "font-variant-numeric:tabular-nums}img{max-width:100%;margin:.5rem 1rem .5rem 0}"
-    "@media(prefers-color-scheme:dark){body{background:#161616;color:#ddd}"
-    "th,td{border-color:#444}}"
-)
 
 
 def write(
@@ -42,15 +35,16 @@ def write(
     beside = {table.path: compare(outcomes, table, models) for table in references}
     for path, rows in beside.items():
         found["published"].append({"file": path, "rows": rows})
-    pictures = _draw(out, outcomes)
+    images = _draw(out, outcomes)
     runner.write(out / "summary.json", found)
     tables = {"": overview(outcomes)}
     for path, rows in beside.items():
         tables[f"Beside {pathlib.Path(path).name}"] = rows
     title = f"{name} on {model['workdir']}, step {model['step']}"
     notes = _notes(model, bool(references))
-    runner.write(out / "summary.md", markdown(title, notes, tables, pictures))
-    runner.write(out / "index.html", page(title, notes, tables, pictures, outcomes))
+    runner.write(out / "summary.md", markdown(title, notes, tables, images))
+    paths = [out / name for name in images]
+    runner.write(out / "index.html", page(title, notes, tables, paths, outcomes))
     return found
 
 
@@ -144,14 +138,14 @@ def _notes(model: Mapping[str, Any], compared: bool) -> list[str]:
 
 
 def markdown(
-    title: str, notes: Sequence[str], tables: Mapping[str, Table], pictures: list[str]
+    title: str, notes: Sequence[str], tables: Mapping[str, Table], images: list[str]
 ) -> str:
     """The report as markdown."""
     lines = [f"# {title}", "", *notes]
     for head, rows in tables.items():
         lines += ["", *([f"## {head}", ""] if head else [])]
         lines += [_bar(rows[0]), "|" + "---|" * len(rows[0]), *map(_bar, rows[1:])]
-    lines += ["", *(f"![{pathlib.Path(p).stem}]({p})" for p in pictures)]
+    lines += ["", *(f"![{pathlib.Path(p).stem}]({p})" for p in images)]
     return "\n".join(lines) + "\n"
 
 
@@ -163,56 +157,58 @@ def page(
     title: str,
     notes: Sequence[str],
     tables: Mapping[str, Table],
-    pictures: list[str],
+    pictures: Sequence[pathlib.Path],
     outcomes: Sequence[Outcome],
 ) -> str:
     """The report as HTML, with every number of every cell."""
-    parts = [f"<h1>{html.escape(title)}</h1>"]
-    parts += [f"<p>{html.escape(note)}</p>" for note in notes]
-    for head, rows in tables.items():
-        parts += [f"<h2>{html.escape(head)}</h2>"] if head else []
-        parts.append(_grid(rows))
-    for p in pictures:
-        stem = html.escape(pathlib.Path(p).stem)
-        parts.append(f'<img src="{html.escape(p)}" alt="{stem}">')
+    tabled = [_grid(head or "Results", rows) for head, rows in tables.items()]
+    drawn = [pages.picture(path, alt=path.stem, text=path.stem) for path in pictures]
+    folded = []
     for o in outcomes:
         rows = [["number", "value (interval)"]]
         rows += [[n, said(o.values, n)] for n in runner.numbers(o.values)]
-        head = f"<summary>{html.escape(o.name)}</summary>"
-        parts.append(f"<details>{head}{_grid(rows)}</details>")
-    body = "\n".join(parts)
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>\n{body}\n</html>\n"
-    )
+        folded.append(pages.details(o.name, _grid(o.name, rows)))
+    sections = [
+        ("results", "Results", "".join(tabled)),
+        ("figures", "Figures", "".join(drawn)),
+        ("numbers", "All numbers", "".join(folded)),
+    ]
+    head = "".join(map(pages.paragraph, notes))
+    return pages.document(title, head, sections, by="mmjax eval --suite")
 
 
-def _grid(rows: Table) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells)
-
-    lines = [line(rows[0], "th"), *(line(row, "td") for row in rows[1:])]
-    inside = "".join(f"<tr>{text}</tr>" for text in lines)
-    return f"<table>{inside}</table>"
+def _grid(title: str, rows: Table) -> str:
+    cells = [(label, list(map(html.escape, rest))) for label, *rest in rows[1:]]
+    return pages.matrix(title, rows[0], cells)
 
 
-# -- pictures ------------------------------------------------------------------
+# -- figures -------------------------------------------------------------------
 def _draw(out: pathlib.Path, outcomes: Sequence[Outcome]) -> list[str]:
-    """Draws the numbers of the table, and each cell that has a picture of its own."""
-    made = {"overview": bars(outcomes)}
+    """Draws the numbers of the table, and what the evaluators' modules can draw.
+
+    That is `figure(values, arrays, title)` of a cell, or `panels({data set: (values,
+    arrays)}, title)` of a protocol's cells side by side.
+    """
+    drawn, together = {"overview": bars(outcomes)}, {}
     for o in outcomes:
-        figure = getattr(evaluators.find(o.type, o.name), "figure", None)
-        if figure:
-            made[o.name] = figure(o.values, runner.arrays(out, o.key), o.name)
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    for name, drawn in made.items():
-        drawn.savefig(out / "figures" / f"{name}.png", facecolor="white")
-    return [f"figures/{name}.png" for name in made]
+        module = evaluators.find(o.type, o.name)
+        if hasattr(module, "panels"):
+            cells = together.setdefault(o.protocol, (module, {}))[1]
+            cells[o.dataset] = o.values, runner.arrays(out, o.key)
+        elif hasattr(module, "figure"):
+            drawn[o.name] = module.figure(o.values, runner.arrays(out, o.key), o.name)
+    for protocol, (module, cells) in together.items():
+        drawn[protocol] = module.panels(cells, protocol)
+    for name, figure in drawn.items():
+        figures.save(figure, out / "figures" / f"{name}.png")
+    return [f"figures/{name}.png" for name in drawn]
 
 
 def bars(outcomes: Sequence[Outcome]) -> Any:
-    """A panel a shown number, a group a data set, a bar a protocol, with intervals."""
+    """A panel a shown number, a group a data set, a bar a protocol, with intervals.
+
+    A dotted line is the chance of top1.
+    """
     names = list(dict.fromkeys(n for o in outcomes for n in o.shown))
     made, grid = figures.grid(len(names), width=3.6, height=2.4)
     for axes, name in zip(grid, names, strict=True):
@@ -228,6 +224,11 @@ def bars(outcomes: Sequence[Outcome]) -> Any:
             axes.bar(xs, ys, wide * 0.92, label=protocol)
             low, high = zip(*ends, strict=True)
             axes.errorbar(xs, ys, (low, high), fmt="none", ecolor=figures.INK, lw=1)
+        for o in having if name == "top1" else ():
+            classes, place = o.card.get("class_names"), datasets.index(o.dataset)
+            if classes:
+                ends, level = (place - 0.45, place + 0.45), 1 / classes["count"]
+                axes.plot(ends, (level, level), ":", color=figures.INK, linewidth=0.8)
         axes.set_xticks(range(len(datasets)), datasets, fontsize=7)
         axes.set_title(
             f"{protocols[0]}: {name}" if len(protocols) == 1 else name, fontsize=8

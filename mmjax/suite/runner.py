@@ -18,7 +18,6 @@ import jax
 import numpy as np
 
 from mmjax import evaluators
-from mmjax.data import token_cache
 from mmjax.errors import UserError
 from mmjax.evaluators.common import result_card
 from mmjax.inference import load
@@ -63,13 +62,11 @@ def numbers(values: Mapping[str, float]) -> tuple[str, ...]:
 
 def describe(run: load.Run) -> dict[str, Any]:
     """What identifies the model and how it sees its input."""
-    variables = run.state.eval_vars()
-    fetched = run.parts.layout.fetch({"params": variables.params, **variables.extra})
     return {
         "workdir": str(run.workdir),
         "task": run.config.task.name,
         "step": run.step,
-        "fingerprint": token_cache.fingerprint(fetched),
+        "fingerprint": run.fingerprint,
         "preprocessing": result_card.preprocessing(run.parts.image_cfg),
         "tokenizer": result_card.tokenizer(run.parts.tokenizer),
     }

@@ -4,18 +4,16 @@
 `config.task` are that dataclass' fields. There is no registry.
 """
 
-import functools
+import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.models import image_tokenizer
 from mmjax.state import Ctx, Vars
 
 PyTree = Any
@@ -28,8 +26,28 @@ Predict = Callable[[Vars, Batch, Ctx], PyTree]
 class Task(Protocol):
     """A model family: a frozen dataclass whose fields are its config.
 
-    A task that needs two optimizers may add `grads(vars, batch, ctx)`, returning
-    (gradients, new extra, metrics with `loss`), which replaces the gradient of `loss`.
+    A task whose gradients are not those of one loss may add
+
+        grads(vars, batch, ctx) -> (gradients, new extra, metrics with `loss`)
+
+    which training calls in place of `loss`; gradients lie as the parameters do and are
+    means over rows. So learn two players, whose optimizers are
+    `config.optim.groups`, and statistics such as contrastive divergence. A group that
+    pauses ignores its gradients: they may be zeros, by `jax.lax.cond` on `ctx.step`.
+
+    `params` may be empty: closed forms and EM keep what they learn in `extra`.
+
+    `extra` is one value for all devices. Floats are averaged over them; integers,
+    booleans and keys must be equal. Means over rows are right as they are. What has
+    rows of its own, such as the chains of persistent contrastive divergence, is whole
+    on every device, and each moves its share:
+
+        chains_nd = ctx.mine(vars.extra["chains"])
+        keys_n = ctx.example_keys(len(chains_nd))
+        new = {"chains": ctx.gather(gibbs(vars.params, keys_n, chains_nd))}
+
+    Their number splits over the devices. With `config.optim.accum` slices, `extra` goes
+    from slice to slice: chains move once a slice.
 
     A task whose rows couple may split its loss in two, so that `config.optim.accum`
     slices of a batch can be embedded one after the other and still meet each other:
@@ -41,6 +59,19 @@ class Task(Protocol):
             what `embed` gave. `extra` of `vars` is the old one.
 
     `loss` is then the second of the first.
+
+    A generator's `predict` offers
+
+        sample: {condition fields (tokens and tokens_mask, or label, ...), seed uint32
+            (p,), candidate int32 (p, k)} -> {image uint8 (p, k, s, s, 3), any other
+            arrays (p, k, ...)}. A candidate follows from its row's condition, seed and
+            candidate number alone.
+        complete: the same, of rows that also have image uint8 (p, s, s, 3) and known
+            bool (p, s, s), the pixels that are given.
+
+    Its `sampling` is a dataclass of the options that both draw with. What "complete"
+    compiles for may depend on which pixels are known: `completion(rows)`, on the host,
+    then returns the rows as "complete" takes them, or raises UserError.
     """
 
     couples_rows: bool  # the loss of a row depends on the others
@@ -69,47 +100,6 @@ class Task(Protocol):
 
     def predict(self) -> Mapping[str, Predict]:
         """What evaluators, samplers and the command line may call, by name."""
-
-
-class Stage1:
-    """What tasks that train an image tokenizer share. Subclasses have the fields.
-
-    tokenizer: what `mmjax.models.image_tokenizer.build` takes.
-    """
-
-    couples_rows = False
-    reads = ("image",)
-    tokenizer: dict
-
-    @functools.cached_property
-    def model(self) -> nn.Module:
-        """The Linen module, a pure function of the fields."""
-        return image_tokenizer.build(self.tokenizer)
-
-    def _require(self, kind: type[nn.Module], name: str) -> None:
-        """Raises ValueError for a tokenizer that another task trains."""
-        if not isinstance(self.model, kind):
-            raise ValueError(
-                f"tokenizer.kind is {self.tokenizer['kind']!r}: this task trains "
-                f"{name!r}; name the task of that kind in config.task.name"
-            )
-
-    def check(self, spec: Spec) -> None:
-        """See Task."""
-        check_image(spec, self.model.image_size, "tokenizer.image_size")
-
-    def init(self, key: jax.Array, batch: Batch) -> Vars:
-        """See Task."""
-        variables = self.model.init(key, pixels(batch))
-        return Vars(
-            params=variables["params"],
-            extra={k: v for k, v in variables.items() if k != "params"},
-        )
-
-    def _apply(self, variables: Vars, method: str, *args: jax.Array) -> Any:
-        return self.model.apply(
-            {"params": variables.params, **variables.extra}, *args, method=method
-        )
 
 
 def check_image(spec: Spec, size: int, key: str) -> None:
@@ -176,3 +166,23 @@ def build(config: Mapping) -> Task:
             f"config.task.name is {name!r}, but there is no mmjax/tasks/{name}.py"
         ) from e
     return schema.from_mapping(module.Task, fields, "config.task")
+
+
+def sampling_options(task: Task) -> dict[str, Any]:
+    """The options that a task samples with, by name; none for one that does not."""
+    return dataclasses.asdict(task.sampling) if hasattr(task, "sampling") else {}
+
+
+def with_sampling(task: Task, options: Mapping[str, Any]) -> Task:
+    """The task with some of its `sampling` options changed.
+
+    Raises:
+      UserError: the task has no such option (names the nearest), or no options at all.
+    """
+    if not options:
+        return task
+    own = sampling_options(task)
+    if not own:
+        raise UserError(f"sampling.{min(options)}: this task has no sampling options")
+    sampling = schema.from_mapping(type(task.sampling), own | options, "sampling")
+    return dataclasses.replace(task, sampling=sampling)

@@ -63,8 +63,8 @@ class Task:
         names = spec["label"].get("class_names", ())
         if len(names) > self.classes:
             raise UserError(
-                f"the data have {len(names)} classes, and the model {self.classes}: set "
-                f"config.task.classes to {len(names)}"
+                f"the data have {len(names)} classes, and the model {self.classes}: "
+                f"set config.task.classes to {len(names)}"
             )
 
     def _pixels(self, batch: Mapping[str, jax.Array]) -> jax.Array:

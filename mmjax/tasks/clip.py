@@ -18,8 +18,11 @@ from mmjax.state import Ctx, Vars
 from mmjax.tasks import base
 
 PyTree = Any
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# loss_name: over the (b, b) similarities, and the same in tiles of them
+LOSSES = {
+    "info_nce": (contrastive.info_nce, contrastive_tiles.info_nce),
+    "sigmoid": (contrastive.sigmoid, contrastive_tiles.sigmoid),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +48,12 @@ class Task:
     loss_block: int = 1024  # columns of a tile, where the loss is chunked or a ring
     max_scale: float = 100.0  # of the logits; 0: no limit, as SigLIP's released models
     equal_captions: str = "negative"  # negative (the paper) | positive
-    mean: tuple[float, ...] = CLIP_MEAN
-    std: tuple[float, ...] = CLIP_STD
+    mean: tuple[float, ...] = presets.CLIP_MEAN
+    std: tuple[float, ...] = presets.CLIP_STD
 
     def __post_init__(self) -> None:
         for key, legal in (
-            ("loss_name", ("info_nce", "sigmoid")),
+            ("loss_name", tuple(LOSSES)),
             ("loss_impl", ("dense", "chunked", "ring")),
             ("equal_captions", ("negative", "positive")),
         ):
@@ -152,7 +155,7 @@ class Task:
         positives_bb = None
         if self.equal_captions == "positive":
             positives_bb = (tokens_bl[:, None] == tokens_bl[None]).all(-1)
-        form = getattr(contrastive, self.loss_name)
+        form, _ = LOSSES[self.loss_name]
         loss = form(image_bd, text_bd, *numbers, positives=positives_bb)
         best_b = jnp.argmax(contrastive.similarity(image_bd, text_bd), axis=1)
         rows_b = jnp.arange(len(best_b))
@@ -170,7 +173,7 @@ class Task:
         ctx: Ctx,
     ) -> tuple[jax.Array, jax.Array]:
         """As `_dense`, in tiles; under pmap of this device's rows."""
-        form = getattr(contrastive_tiles, self.loss_name)
+        _, form = LOSSES[self.loss_name]
         return form(
             image_bd,
             text_bd,

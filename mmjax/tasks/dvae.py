@@ -5,20 +5,19 @@ a picture, v codes, d = h*w*3 numbers of a picture.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from mmjax import schema
 from mmjax.losses import categorical, quantize
 from mmjax.models.dvae import DVae
 from mmjax.nn import logit_laplace
 from mmjax.state import Ctx, Vars
-from mmjax.tasks.base import Stage1, cosine, pixels
-
-PyTree = Any
-Metrics = dict[str, jax.Array]
+from mmjax.tasks import stage1
+from mmjax.tasks.base import Predict, cosine, pixels
+from mmjax.tasks.stage1 import Batch, Forward, Metrics
 
 
 class _Terms(NamedTuple):
@@ -32,7 +31,7 @@ class _Terms(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Task(Stage1):
+class Task(stage1.Tokenizer):
     """Fields are `config.task`. Defaults are the paper's.
 
     tokenizer: what `mmjax.models.image_tokenizer.build` takes, of kind "dvae".
@@ -55,9 +54,7 @@ class Task(Stage1):
         for name in ("temperature_start", "temperature"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: use more than 0")
-        for name in ("kl_weight", "kl_steps", "temperature_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: use 0 or more")
+        schema.at_least(0, self, "kl_weight", "kl_steps", "temperature_steps")
         self._require(DVae, "dvae")
 
     def _relaxed(
@@ -77,9 +74,7 @@ class Task(Stage1):
             shown_bhw3=logit_laplace.pixels(out.mean),
         )
 
-    def loss(
-        self, variables: Vars, batch: Mapping[str, jax.Array], ctx: Ctx
-    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+    def forward(self, variables: Vars, batch: Batch, ctx: Ctx) -> Forward:
         """`(nll + kl_weight * KL) / d`, both summed over a picture (appendix A.2).
 
         Metrics: `reconstruction` nll / d of mapped pixels, as in the loss; `kl` nats
@@ -95,8 +90,8 @@ class Task(Stage1):
         terms = self._relaxed(variables, x_bhw3, temperature, ctx)
         d = x_bhw3[0].size
         loss = (terms.nll_b + beta * terms.kl_b).mean() / d
-        terms = jax.lax.stop_gradient(terms)
-        square = ctx.mean(jnp.square(terms.shown_bhw3 - x_bhw3).mean())
+        reconstruction_bhw3, terms = terms.shown_bhw3, jax.lax.stop_gradient(terms)
+        square = stage1.square_error(reconstruction_bhw3, x_bhw3, ctx)
         metrics = {
             "reconstruction": terms.nll_b.mean() / d,
             "kl": terms.kl_b.mean() / terms.logits_bnv.shape[1],
@@ -109,7 +104,7 @@ class Task(Stage1):
         extra = variables.extra
         if ctx.train:
             extra = {**extra, "relaxation": {"temperature": temperature}}
-        return loss, (extra, metrics)
+        return Forward(loss, reconstruction_bhw3, extra, metrics)
 
     @staticmethod
     def _elbo(nll_b: jax.Array, kl_b: jax.Array, d: int) -> jax.Array:
@@ -129,7 +124,7 @@ class Task(Stage1):
             "collapsed": (used < self.alarm * possible).astype(jnp.float32),
         }
 
-    def _evaluate(self, variables: Vars, batch: Mapping, ctx: Ctx) -> Metrics:
+    def evaluate(self, variables: Vars, batch: Batch, ctx: Ctx) -> Metrics:
         """What relaxed codes give beside what sampled ones do, (b,) each.
 
         Relaxed codes are those of the temperature last trained at. The samples are
@@ -164,41 +159,20 @@ class Task(Stage1):
             **self._usage(jnp.argmax(terms.logits_bnv, axis=-1)),
         }
 
-    def predict(self) -> Mapping[str, Any]:
-        """loss, encode, decode, reconstruct, elbo_terms.
+    def predict(self) -> dict[str, Predict]:
+        """loss (see `evaluate`), encode, decode, reconstruct, elbo_terms."""
+        return super().predict() | {"elbo_terms": self._elbo_terms}
 
-        loss: see `_evaluate`. elbo_terms: nats per row under a sample of q:
-        -ln p(x|z) over pixels in [0, 1], and KL to the uniform prior.
+    def _elbo_terms(self, variables: Vars, batch: Batch, ctx: Ctx) -> Metrics:
+        """Nats per row under a sample of q: -ln p(x|z) over pixels in [0, 1], and KL
+        to the uniform prior.
         """
-
-        def encode(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
-            return {
-                "image_tokens": self._apply(variables, "encode_tokens", pixels(batch))
-            }
-
-        def decode(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
-            ids_bn = batch["image_tokens"]
-            return {"image": self._apply(variables, "decode_tokens", ids_bn)}
-
-        def reconstruct(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
-            tokens = encode(variables, batch, ctx)
-            return decode(variables, tokens, ctx) | tokens
-
-        def elbo_terms(variables: Vars, batch: Mapping, ctx: Ctx) -> Metrics:
-            x_bhw3 = pixels(batch)
-            logits_bnv = self._apply(variables, "logits", x_bhw3)
-            keys_b = ctx.example_keys(len(x_bhw3))
-            noise_bnv = categorical.gumbel(keys_b, logits_bnv.shape[1:])
-            ids_bn = categorical.gumbel_max(logits_bnv, noise_bnv)
-            return {
-                "reconstruction": self._apply(variables, "nll", x_bhw3, ids_bn),
-                "kl": categorical.kl_to_uniform(logits_bnv).sum(-1),
-            }
-
+        x_bhw3 = pixels(batch)
+        logits_bnv = self._apply(variables, "logits", x_bhw3)
+        keys_b = ctx.example_keys(len(x_bhw3))
+        noise_bnv = categorical.gumbel(keys_b, logits_bnv.shape[1:])
+        ids_bn = categorical.gumbel_max(logits_bnv, noise_bnv)
         return {
-            "loss": self._evaluate,
-            "encode": encode,
-            "decode": decode,
-            "reconstruct": reconstruct,
-            "elbo_terms": elbo_terms,
+            "reconstruction": self._apply(variables, "nll", x_bhw3, ids_bn),
+            "kl": categorical.kl_to_uniform(logits_bnv).sum(-1),
         }

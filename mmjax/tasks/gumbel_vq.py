@@ -5,24 +5,22 @@ Legend: b rows, h w pixels, n tokens of a picture, d width of a code, v codes.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from mmjax import schema
 from mmjax.losses import categorical, quantize
 from mmjax.models import pictures
 from mmjax.models.gumbel_vq import GumbelVq
 from mmjax.state import Ctx, Vars
-from mmjax.tasks.base import Stage1, cosine, pixels
-
-PyTree = Any
-Metrics = dict[str, jax.Array]
+from mmjax.tasks import stage1
+from mmjax.tasks.base import cosine, pixels
+from mmjax.tasks.stage1 import Batch, Forward
 
 
 @dataclasses.dataclass(frozen=True)
-class Task(Stage1):
+class Task(stage1.Tokenizer):
     """Fields are `config.task`. Defaults are those of the released f = 8 model.
 
     tokenizer: what `mmjax.models.image_tokenizer.build` takes, of kind "gumbel_vq".
@@ -43,14 +41,10 @@ class Task(Stage1):
         for name in ("temperature_start", "temperature"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: use more than 0")
-        for name in ("kl_weight", "temperature_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: use 0 or more")
+        schema.at_least(0, self, "kl_weight", "temperature_steps")
         self._require(GumbelVq, "gumbel_vq")
 
-    def loss(
-        self, variables: Vars, batch: Mapping[str, jax.Array], ctx: Ctx
-    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+    def forward(self, variables: Vars, batch: Batch, ctx: Ctx) -> Forward:
         """Mean square of pixels in [-1, 1] under relaxed codes + kl_weight KL.
 
         Metrics: `reconstruction`; `kl`, nats a token, 0 to ln v; `psnr`, dB; `used` and
@@ -71,8 +65,7 @@ class Task(Stage1):
         kl = categorical.kl_to_uniform(logits_bnv).mean()
         ids_m = ctx.gather(jnp.argmax(logits_bnv, axis=-1)).reshape(-1)
         count_v = jax.ops.segment_sum(jnp.ones_like(ids_m, jnp.float32), ids_m, v)
-        shown_bhw3 = pictures.shown(jax.lax.stop_gradient(y_bhw3))
-        square = ctx.mean(jnp.square(shown_bhw3 - x_bhw3).mean())
+        square = stage1.square_error(pictures.shown(y_bhw3), x_bhw3, ctx)
         metrics = {
             "reconstruction": reconstruction,
             "kl": kl,
@@ -83,35 +76,7 @@ class Task(Stage1):
         }
         extra = variables.extra
         if ctx.train:
-            old = extra["likelihood"]["variance"]
-            new = old + (1 - self.decay) * (square - old)
-            new = jnp.maximum(jnp.where(ctx.step == 0, square, new), 1e-6)
-            extra = {"likelihood": {"variance": new}}
-        return reconstruction + self.kl_weight * kl, (extra, metrics)
-
-    def predict(self) -> Mapping[str, Any]:
-        """loss, encode, decode, reconstruct."""
-
-        def loss(variables: Vars, batch: Mapping, ctx: Ctx) -> Metrics:
-            value, (_, metrics) = self.loss(variables, batch, ctx)
-            return {"loss": value, **metrics}
-
-        def encode(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
-            ids_bn = self._apply(variables, "encode_tokens", pixels(batch))
-            return {"image_tokens": ids_bn}
-
-        def decode(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
-            ids_bn = batch["image_tokens"]
-            return {"image": self._apply(variables, "decode_tokens", ids_bn)}
-
-        def reconstruct(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
-            tokens = encode(variables, batch, ctx)
-            codes = jnp.asarray(self.model.vocab_size, jnp.int32)
-            return decode(variables, tokens, ctx) | tokens | {"vocab_size": codes}
-
-        return {
-            "loss": loss,
-            "encode": encode,
-            "decode": decode,
-            "reconstruct": reconstruct,
-        }
+            likelihood = stage1.variance(variables, square, ctx, decay=self.decay)
+            extra = {"likelihood": likelihood}
+        loss = reconstruction + self.kl_weight * kl
+        return Forward(loss, 0.5 * y_bhw3 + 0.5, extra, metrics)

@@ -12,7 +12,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from mmjax.errors import UserError
 from mmjax.losses import tokens as losses
 from mmjax.models import image_tokenizer, prior
 from mmjax.models.prior import Prior
@@ -166,16 +168,52 @@ class Task:
         }
         return means.pop("loss"), (variables.extra, means)
 
+    def completion(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The rows of "complete" with the given rows of pixels alone, on the host.
+
+        Raises:
+          UserError: what is known is not the same whole top rows of tokens everywhere.
+        """
+        known_pss, side = rows["known"], self.tokenizer.image_size
+        patch = side // self.tokenizer.grid
+        height = int(known_pss[0].any(axis=1).sum())
+        top_s1 = (np.arange(side) < height)[:, None]
+        whole = height % patch == 0 and 0 < height < side
+        if not whole or (known_pss != top_s1).any():
+            raise UserError(
+                f"{height} of {side} rows of pixels are known: a prior goes on from "
+                f"whole rows of tokens, so give the same top {patch}, {2 * patch}, ... "
+                f"or {side - patch} rows of pixels of every image"
+            )
+        return rows | {key: rows[key][:, :height] for key in ("image", "known")}
+
+    def _complete(
+        self, variables: Vars, batch: Batch, ctx: Ctx
+    ) -> dict[str, jax.Array]:
+        """See `predict`."""
+        seen_phs3, side = batch["image"], self.tokenizer.image_size
+        below = side - seen_phs3.shape[1]
+        # The encoder's tokens look beyond their own patch: each column goes on with
+        # its last pixel, so that they see nothing of what is to be drawn.
+        image = jnp.pad(seen_phs3, ((0, 0), (0, below), (0, 0), (0, 0)), mode="edge")
+        ids_pn = self._image_tokens(variables, {"image": image})
+        given = self.model.tokens * seen_phs3.shape[1] // side
+        return self._draw(variables, batch, ids_pn[:, :given])
+
     def _sample(self, variables: Vars, batch: Batch, ctx: Ctx) -> dict[str, jax.Array]:
-        """k images for each prompt, see `predict`."""
+        """See `predict`."""
+        nothing_pm = jnp.zeros((len(batch["seed"]), 0), jnp.int32)
+        return self._draw(variables, batch, nothing_pm)
+
+    def _draw(
+        self, variables: Vars, batch: Batch, prefix_pm: jax.Array
+    ) -> dict[str, jax.Array]:
+        """k images for each prompt, whose first m tokens are given."""
         options = self.sampling
         model = self.model.clone(dtype=options.dtype)
         weights = prior.decoder(model, variables.params)
         tokens_pl, mask_pl = batch["tokens"], batch["tokens_mask"]
         p, k = batch["candidate"].shape
-        prefix_pm = jnp.zeros((p, 0), jnp.int32)
-        if "prefix" in batch:
-            prefix_pm = batch["prefix"].astype(jnp.int32)
         text = tokens_pl, mask_pl, prefix_pm
         if options.guided:
             bare_pl = _without_text(mask_pl, jnp.ones(p, bool))
@@ -209,12 +247,13 @@ class Task:
         }
 
     def predict(self) -> Mapping[str, Any]:
-        """loss, encode, sample, elbo_terms, image_log_prob.
+        """loss, encode, sample, complete, elbo_terms, image_log_prob.
 
         sample: {tokens (p, l), tokens_mask (p, l), seed uint32 (p,), candidate int32
-          (p, k), and where images are to be completed prefix int32 (p, m)} to
-          {image_tokens (p, k, n), log_prob (p, k): of the tokens drawn under what
-          they were drawn from, image uint8 (p, k, s, s, 3)}.
+          (p, k)} to {image_tokens (p, k, n), log_prob (p, k): of the tokens drawn under
+          what they were drawn from, image uint8 (p, k, s, s, 3)}.
+        complete: the same, of rows with the top of an image, as `completion` cuts it:
+          image uint8 (p, h, s, 3), known bool (p, h, s).
         encode: {image uint8 (b, s, s, 3)} to {image_tokens (b, n)}, by stage 1.
         elbo_terms: nats per row, summed: `text_nll` of the text after its start token,
           `image_nll` of the image tokens given the text; of a batch with images also
@@ -245,6 +284,7 @@ class Task:
             "loss": loss,
             "encode": encode,
             "sample": self._sample,
+            "complete": self._complete,
             "elbo_terms": elbo_terms,
             "image_log_prob": image_log_prob,
         }

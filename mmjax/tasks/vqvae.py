@@ -5,8 +5,6 @@ Legend: b rows, h w pixels, n tokens of a picture, d width of a code, k codes.
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +15,13 @@ from mmjax.models.vqvae import VqVae
 from mmjax.nn import quantize
 from mmjax.nn.quantize import Codebook
 from mmjax.state import Ctx, Vars
-from mmjax.tasks.base import Stage1, pixels
-
-PyTree = Any
-Metrics = dict[str, jax.Array]
+from mmjax.tasks import stage1
+from mmjax.tasks.base import Predict, pixels
+from mmjax.tasks.stage1 import Batch, Forward, Metrics
 
 
 @dataclasses.dataclass(frozen=True)
-class Task(Stage1):
+class Task(stage1.Tokenizer):
     """Fields are `config.task`.
 
     tokenizer: what `mmjax.models.image_tokenizer.build` takes, of kind "vqvae".
@@ -72,9 +69,7 @@ class Task(Stage1):
                 "to 0"
             )
 
-    def loss(
-        self, variables: Vars, batch: Mapping[str, jax.Array], ctx: Ctx
-    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+    def forward(self, variables: Vars, batch: Batch, ctx: Ctx) -> Forward:
         """Reconstruction + commitment (+ the codebook's, where gradients learn it)."""
         x_bhw3, k = pixels(batch), self.model.vocab_size
         z_bnd = self._apply(variables, "encode", x_bhw3)
@@ -94,8 +89,7 @@ class Task(Stage1):
         y_bhw3 = self._apply(variables, "decode", through_bnd)
         loss, metrics = self._terms(y_bhw3 - (2.0 * x_bhw3 - 1.0), z_bnd, e_bnd)
 
-        shown_bhw3 = pictures.shown(jax.lax.stop_gradient(y_bhw3))
-        square = ctx.mean(jnp.square(shown_bhw3 - x_bhw3).mean())
+        square = stage1.square_error(pictures.shown(y_bhw3), x_bhw3, ctx)
         count_k, sum_kd = ctx.mean(quantize.usage(seen_bnd, ids_bn, k))
         used = losses.used(count_k)
         possible = min(ctx.gather(ids_bn).size, k) / k
@@ -106,13 +100,14 @@ class Task(Stage1):
             "collapsed": (used < self.alarm * possible).astype(jnp.float32),
         }
         if not ctx.train:
-            return loss, (variables.extra, metrics)
-        extra = {"likelihood": self._likelihood(variables, square, ctx)}
+            return Forward(loss, 0.5 * y_bhw3 + 0.5, variables.extra, metrics)
+        likelihood = stage1.variance(variables, square, ctx, decay=self.decay)
+        extra = {"likelihood": likelihood}
         if book is not None:
             book, dead = self._follow(book, seen_bnd, e_bnd, count_k, sum_kd, ctx)
             extra["codebook"] = book._asdict()
             metrics["dead"] = dead
-        return loss, (extra, metrics)
+        return Forward(loss, 0.5 * y_bhw3 + 0.5, extra, metrics)
 
     def _terms(
         self, off_bhw3: jax.Array, z_bnd: jax.Array, e_bnd: jax.Array
@@ -169,47 +164,16 @@ class Task(Stage1):
         new = jax.tree.map(lambda a, b: jnp.where(placed, a, b), new, book)
         return new, jnp.where(placed, dead, 0.0)
 
-    def _likelihood(self, variables: Vars, square: jax.Array, ctx: Ctx) -> PyTree:
-        """The variance of a pixel: the average of the batches' squared errors."""
-        old = variables.extra["likelihood"]["variance"]
-        new = jnp.where(ctx.step == 0, square, old + (1 - self.decay) * (square - old))
-        return {"variance": jnp.maximum(new, 1e-6)}
-
-    def predict(self) -> Mapping[str, Any]:
+    def predict(self) -> dict[str, Predict]:
         """loss, encode, decode, reconstruct, elbo_terms."""
+        return super().predict() | {"elbo_terms": self._elbo_terms}
 
-        def loss(variables: Vars, batch: Mapping, ctx: Ctx) -> Metrics:
-            value, (_, metrics) = self.loss(variables, batch, ctx)
-            return {"loss": value, **metrics}
-
-        def encode(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
-            return {
-                "image_tokens": self._apply(variables, "encode_tokens", pixels(batch))
-            }
-
-        def decode(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
-            ids_bn = batch["image_tokens"]
-            return {"image": self._apply(variables, "decode_tokens", ids_bn)}
-
-        def reconstruct(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
-            tokens = encode(variables, batch, ctx)
-            codes = jnp.asarray(self.model.vocab_size, jnp.int32)
-            return decode(variables, tokens, ctx) | tokens | {"vocab_size": codes}
-
-        def elbo_terms(variables: Vars, batch: Mapping, ctx: Ctx) -> dict:
-            """Nats per row: -ln p(x|z), and KL of the one z to the uniform prior."""
-            x_bhw3 = pixels(batch)
-            ids_bn = self._apply(variables, "encode_tokens", x_bhw3)
-            kl = ids_bn.shape[1] * math.log(self.model.vocab_size)
-            return {
-                "reconstruction": self._apply(variables, "nll", x_bhw3, ids_bn),
-                "kl": jnp.full((len(ids_bn),), kl),
-            }
-
+    def _elbo_terms(self, variables: Vars, batch: Batch, ctx: Ctx) -> Metrics:
+        """Nats per row: -ln p(x|z), and KL of the one z to the uniform prior."""
+        x_bhw3 = pixels(batch)
+        ids_bn = self._apply(variables, "encode_tokens", x_bhw3)
+        kl = ids_bn.shape[1] * math.log(self.model.vocab_size)
         return {
-            "loss": loss,
-            "encode": encode,
-            "decode": decode,
-            "reconstruct": reconstruct,
-            "elbo_terms": elbo_terms,
+            "reconstruction": self._apply(variables, "nll", x_bhw3, ids_bn),
+            "kl": jnp.full((len(ids_bn),), kl),
         }

@@ -7,22 +7,18 @@ notices damage to its own structures and not to the numbers in them: a checkpoin
 does not read back as it was written is passed over for the one before it.
 """
 
-import contextlib
 import dataclasses
 import errno
-import fcntl
 import itertools
 import json
 import logging
-import os
 import pathlib
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -45,35 +41,7 @@ class CheckpointConfig:
 
     every: int = 1000  # steps between saves
     keep: int = 2  # newest ones kept
-    best: str = ""  # a metric whose best checkpoint is kept as well
-    best_mode: str = "max"  # max | min
     folder: str = ""  # where checkpoints go, such as gs://bucket/run; "": the workdir
-
-
-@contextlib.contextmanager
-def lock(workdir: pathlib.Path) -> Iterator[None]:
-    """Holds a workdir for one process; the kernel lets go of it when that one dies.
-
-    Raises UserError where another process holds it, or it cannot be written.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        handle = (workdir / ".lock").open("a+")
-    except OSError as e:
-        raise UserError(f"cannot write to workdir {workdir}: {e.strerror}") from e
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e:
-            handle.seek(0)
-            raise UserError(
-                f"workdir {workdir} is in use by process {handle.read().strip()}: "
-                "wait for it, or give --workdir another folder"
-            ) from e
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        yield
 
 
 def no_room(error: BaseException) -> bool:
@@ -144,24 +112,11 @@ class Checkpointer:
         if "://" not in config.folder:
             self.home = self.home.absolute()
         keep = ocp.checkpoint_managers
-        policies: list[Any] = [keep.LatestN(max(config.keep, 1))]
-        best: dict[str, Any] = {}
-        if config.best:
-
-            def metric(values: Mapping[str, float]) -> float:
-                worst = -np.inf if config.best_mode == "max" else np.inf
-                return float(values.get(config.best, worst))
-
-            policies.append(
-                keep.BestN(get_metric_fn=metric, reverse=config.best_mode == "min", n=1)
-            )
-            best = {"best_fn": metric, "best_mode": config.best_mode}
         processes.wait_for_all("checkpoints")
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=keep.AnyPreservationPolicy(policies),
+            preservation_policy=keep.LatestN(max(config.keep, 1)),
             cleanup_tmp_directories=not read_only,
             create=not read_only,
-            **best,
         )
         self._handlers = {
             "state": ocp.StandardCheckpointHandler(),
@@ -176,13 +131,7 @@ class Checkpointer:
     def latest(self) -> int | None:
         return self._manager.latest_step()
 
-    def best(self) -> int | None:
-        """The step of the best checkpoint, where `config.best` names a metric."""
-        return self._manager.best_step()
-
-    def save(
-        self, state: TrainState, data: Mapping, metrics: Mapping[str, float]
-    ) -> None:
+    def save(self, state: TrainState, data: Mapping) -> None:
         """Begins saving; a later call or `wait` reports a failure as UserError."""
         step = int(state.step)
         if step == self.latest():
@@ -200,7 +149,6 @@ class Checkpointer:
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(slim), data=ocp.args.JsonSave(notes)
                 ),
-                metrics={k: float(v) for k, v in metrics.items()},
             )
         except Exception as e:
             raise failure(e, self.home) from e
@@ -220,8 +168,9 @@ class Checkpointer:
         """(state, data state) of a step; by default of the newest that can be read.
 
         `abstract` holds shapes with shardings: arrays are read straight onto them,
-        whatever mesh wrote them. Newer ones that are damaged are named in a warning
-        and, unless `read_only`, moved to DAMAGED.
+        whatever mesh wrote them. Where its `opt_state` is None, the optimizer's slots
+        are neither read nor checked. Newer checkpoints that are damaged are named in a
+        warning and, unless `read_only`, moved to DAMAGED.
 
         Raises:
           UserError: names or shapes differ, or nothing can be read.
@@ -260,7 +209,7 @@ class Checkpointer:
         if isinstance(data, Mapping):  # written before there were sums
             return state, data
         data, before = data
-        changed = checksum.changed(before, _sums(state, data))
+        changed = checksum.changed(_asked(before, abstract), _sums(state, data))
         if changed:
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             raise ValueError(f"{changed[0]}{more} changed since it was saved")
@@ -276,7 +225,10 @@ class Checkpointer:
         self._check_shapes(step, slim)
         where = self.home / FOLDER / str(step)
         arrays, notes = self._handlers["state"], self._handlers["data"]
-        state = arrays.restore(where / "state", args=ocp.args.StandardRestore(slim))
+        if abstract.opt_state is None:
+            state = _weights(where / "state", slim)
+        else:
+            state = arrays.restore(where / "state", args=ocp.args.StandardRestore(slim))
         data = notes.restore(where / "data", args=ocp.args.JsonRestore())
         if jax.tree.leaves(frozen):
             wanted = ocp.args.StandardRestore(frozen)
@@ -331,6 +283,7 @@ class Checkpointer:
         if meta is None:
             raise ValueError("its metadata are missing")
         have = {p: tuple(x.shape) for p, x in tree.flatten(meta).items()}
+        have = _asked(have, wanted)
         want = {p: tuple(x.shape) for p, x in tree.flatten(wanted).items()}
         # Parameters first: where they differ, optimizer slots do too. Keys are stored
         # as the words they are made of.
@@ -348,6 +301,27 @@ class Checkpointer:
 
     def close(self) -> None:
         self._manager.close()
+
+
+def _asked(of_path: dict[str, Any], abstract: TrainState) -> dict[str, Any]:
+    """What belongs to the arrays that are read: all, or all but the optimizer's."""
+    if abstract.opt_state is not None:
+        return of_path
+    return {p: x for p, x in of_path.items() if not p.startswith("opt_state/")}
+
+
+def _weights(folder: epath.Path, wanted: TrainState) -> TrainState:
+    """The arrays of a state but for the optimizer's, read onto their shardings."""
+    item = {f: getattr(wanted, f) for f in ("step", "vars", "ema", "rng")}
+    item = {name: arrays for name, arrays in item.items() if arrays is not None}
+    args = ocp.checkpoint_utils.construct_restore_args(item)
+    args = ocp.args.PyTreeRestore(item=item, restore_args=args, partial_restore=True)
+    state = ocp.PyTreeCheckpointHandler().restore(folder, args=args)
+    # Orbax hands back what it was asked for in place of an array that is not there.
+    for path, leaf in tree.flatten(state).items():
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            raise ValueError(f"{path} is missing")
+    return wanted.replace(**state)
 
 
 def _sums(state: TrainState, data: Any) -> dict[str, int]:

@@ -1,7 +1,14 @@
 """Reading configs: `configs/clip.py:shapes` and `--config.optim.lr=3e-4`.
 
-A config file has `get_config(arg)` returning a ConfigDict. Overrides go through
-ml_collections' own flag parser, on flags that live for one call.
+A config file has `get_config(arg)` returning a ConfigDict. RunConfig types it, and
+its annotations say what an override may set and how its text is read:
+
+| section | its keys are the fields of |
+|---|---|
+| config, data, optim, parallel, checkpoint | RunConfig, DataConfig, OptimConfig, ... |
+| task | mmjax.tasks.NAME.Task, where NAME is `config.task.name` |
+| evals.X | mmjax.evaluators.TYPE.Config, where TYPE is `config.evals.X.type` |
+| graft | any PLACE, `graft.params.image` for `params/image` |
 """
 
 import copy
@@ -11,28 +18,31 @@ import importlib.util
 import json
 import pathlib
 import sys
-import typing
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
 
-from absl import flags
-from ml_collections import ConfigDict, config_dict, config_flags
+from ml_collections import ConfigDict
 
 from mmjax import schema
 from mmjax.errors import UserError
+from mmjax.parallel.layout import ParallelConfig
 from mmjax.train.checkpoint import CheckpointConfig
+from mmjax.train.optim import OptimConfig
 
-# Where the files of a checkout lie: the folder that holds the package.
+# Where the package lies: site-packages, or the folder of a checkout.
 HOME = pathlib.Path(__file__).resolve().parents[2]
-_SCALARS = (bool, int, float, str)
+_Task = Annotated[dict[str, Any], schema.Plugin("mmjax.tasks", "name", "Task")]
+_Field = Annotated[dict[str, Any], schema.Plugin("mmjax.data.fields", "kind", "Field")]
+_Eval = Annotated[dict[str, Any], schema.Plugin("mmjax.evaluators", "type", "Config")]
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """`config.data`."""
 
-    train: Any  # source spec, or ((spec, weight), ...)
-    fields: dict = dataclasses.field(default_factory=dict)  # NAME: {kind, ...}
+    train: str | Mapping[str, Any] | tuple  # a source, or ((source, weight), ...)
+    fields: dict[str, _Field] = dataclasses.field(default_factory=dict)
     threads: int = 2  # decoding threads, where workers is 0
     workers: int = 0  # decoding processes
     prefetch: int = 2  # batches made ahead and placed on the device
@@ -43,24 +53,31 @@ class DataConfig:
 class RunConfig:
     """The top of a config."""
 
-    task: Any
+    task: _Task
     data: DataConfig
     steps: int
     batch_size: int  # global
     seed: int = 0
     log_every: int = 50
-    optim: Any = dataclasses.field(default_factory=dict)
-    parallel: Any = dataclasses.field(default_factory=dict)
+    optim: OptimConfig = OptimConfig()
+    parallel: ParallelConfig = ParallelConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
-    evals: Any = dataclasses.field(default_factory=dict)
+    evals: dict[str, _Eval] = dataclasses.field(default_factory=dict)
     peak_tflops: float = 0.0  # of one device, for `mfu`; 0: of the device's make
-    graft: Any = dataclasses.field(default_factory=dict)  # place: WORKDIR, see `graft`
+    graft: dict[str, str] = dataclasses.field(default_factory=dict)  # see `init_from`
 
 
 def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """The config of `PATH.py:ARG`, with `--config.key=value` overrides applied.
+    """The config that `spec` names, with `--config.key=value` overrides applied.
 
-    A relative path is looked up in the working folder, then beside the package.
+    | spec | is |
+    |---|---|
+    | PATH.py:ARG | the file at that path, if there is one |
+    | configs/NAME.py:ARG or NAME.py:ARG | else the config NAME that mmjax ships |
+    | NAME:ARG | the config NAME that mmjax ships |
+
+    A file may import its neighbours (`import neighbour`) and ours
+    (`from mmjax_configs import common`).
 
     Raises:
       UserError: no such file, or the file raises on ARG; an unknown key (names the
@@ -72,57 +89,38 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
 def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     """A locked copy of `config` with `--config.key=value` overrides applied.
 
-    A key that the config leaves at its default may be given as well.
+    Any key that RunConfig has, or the classes that its sections name, may be given.
     """
     config = copy.deepcopy(config).unlock()
     for text in overrides:
-        _prepare(config, text)
-    holder = flags.FlagValues()
-    argv = ["mmjax", *overrides]
-    config_flags.DEFINE_config_dict("config", config, flag_values=holder, sys_argv=argv)
-    try:
-        holder(argv)
-    except flags.Error as e:
-        raise UserError(" ".join(str(e).split())) from e
+        _set(config, text)
     return config.lock()
 
 
 def from_json(saved: str | Mapping) -> ConfigDict:
     """The config of a run.json: lists become tuples again, so overrides work."""
-    found = json.loads(saved) if isinstance(saved, str) else saved
-    return ConfigDict(_tuples(found))
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _tuples(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return tuple(_tuples(v) for v in value)
-    return value
+    return ConfigDict(
+        schema.tuples(json.loads(saved) if isinstance(saved, str) else saved)
+    )
 
 
 # -- the file ------------------------------------------------------------------
 def _call(spec: str) -> ConfigDict:
     name, _, arg = spec.partition(":")
     path = _find(name)
-    # A config may import its neighbours, `from configs import common`.
-    roots = [str(path.parent.parent), str(HOME)]
-    sys.path[:0] = roots
     try:
-        module_spec = importlib.util.spec_from_file_location(
-            f"mmjax_config_{path.stem}", path
-        )
-        module = importlib.util.module_from_spec(module_spec)
-        module_spec.loader.exec_module(module)
-        config = module.get_config(arg)
+        with _importable(path.parent):
+            module_spec = importlib.util.spec_from_file_location(
+                f"mmjax_config_{path.stem}", path
+            )
+            module = importlib.util.module_from_spec(module_spec)
+            module_spec.loader.exec_module(module)
+            config = module.get_config(arg)
     except (ValueError, KeyError) as e:
         message = e.args[0] if e.args else type(e).__name__
         raise UserError(f"--config={spec}: {message}") from e
     except (AttributeError, ImportError, SyntaxError) as e:
         raise UserError(f"--config={spec}: {type(e).__name__}: {e}") from e
-    finally:
-        for root in roots:
-            sys.path.remove(root)
     if not isinstance(config, ConfigDict):
         raise UserError(
             f"--config={spec}: get_config returned {type(config).__name__}, "
@@ -131,127 +129,96 @@ def _call(spec: str) -> ConfigDict:
     return config
 
 
+@contextmanager
+def _importable(folder: pathlib.Path) -> Iterator[None]:
+    """Has `folder` and mmjax_configs importable, and forgets folder's modules after."""
+    if "mmjax_configs" not in sys.modules:  # a checkout may not be installed
+        init = _shipped() / "__init__.py"
+        spec = importlib.util.spec_from_file_location(
+            "mmjax_configs", init, submodule_search_locations=[str(init.parent)]
+        )
+        sys.modules["mmjax_configs"] = importlib.util.module_from_spec(spec)
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:  # another folder may have the same name
+            file = getattr(sys.modules[name], "__file__", None) or ""
+            if not name.startswith("mmjax_") and folder in pathlib.Path(file).parents:
+                del sys.modules[name]
+
+
+def _shipped() -> pathlib.Path:
+    """The folder of mmjax_configs: beside the package, under this name or `configs`."""
+    installed = HOME / "mmjax_configs"
+    return installed if installed.is_dir() else HOME / "configs"
+
+
 def _find(name: str) -> pathlib.Path:
     path = pathlib.Path(name).expanduser()
-    places = [path.resolve()] if path.is_absolute() else [path.resolve(), HOME / path]
-    for place in places:
-        if place.is_file():
-            return place
-    shipped = [f"configs/{p.name}" for p in sorted((HOME / "configs").glob("*.py"))]
-    listed = [s for s in shipped if s not in ("configs/common.py",)]
-    raise UserError(f"no config file {name}{schema.suggest(name, listed)}")
+    if path.suffix == ".py" and path.is_file():
+        return path.resolve()
+    ours = _shipped() / f"{path.stem}.py"
+    if path.parent in (pathlib.Path(), pathlib.Path("configs")) and ours.is_file():
+        return ours
+    names = {p.stem for p in _shipped().glob("*.py")} - {"common", "__init__"}
+    raise UserError(f"no config file {name}{schema.suggest(path.stem, names)}")
 
 
 # -- overrides -----------------------------------------------------------------
-def _prepare(config: ConfigDict, text: str) -> None:
-    """Checks one override's key and value before the flag parser sees it."""
+def _set(config: ConfigDict, text: str) -> None:
+    """Applies one override to a config that is not locked."""
     given, equals, value = text.partition("=")
-    path = given.lstrip("-").removeprefix("config.")
     if not equals:
         raise UserError(f"{given}: write {given}=VALUE")
+    path = given.lstrip("-").removeprefix("config.")
     *above, key = path.split(".")
     node, where = config, "config"
-    for part in above:
-        node = _child(node, part, where)
+    hints, other = schema.keys(RunConfig, config)
+    while above and other is not str:
+        part = above.pop(0)
+        node = _section(node, hints, other, part, [*above, key][0], where)
         where = f"{where}.{part}"
         if not isinstance(node, ConfigDict):
             raise UserError(
                 f"{where} is {node!r} and has no keys; {given} does not fit"
             )
-    if key not in node:
-        _add_default(config, node, above, key)
-    _check_type(f"--config.{path}", node[key], node.get_type(key), value)
-
-
-def _child(node: ConfigDict, key: str, where: str) -> Any:
-    if key not in node:
-        raise UserError(f"{where}: unknown key {key!r}{schema.suggest(key, node)}")
-    return node[key]
-
-
-def _add_default(config: ConfigDict, node: ConfigDict, above: list, key: str) -> None:
-    """Writes out a legal key that the config file leaves at its default."""
-    where = ".".join(["config", *above])
-    fields = _section(config, above)
-    if key not in fields:
-        legal = {*node.keys(), *fields}
-        raise UserError(f"{where}: unknown key {key!r}{schema.suggest(key, legal)}")
-    node[key] = fields[key]
-
-
-def _section(config: ConfigDict, above: Iterable[str]) -> dict[str, Any]:
-    """Defaults of the dataclass that reads a section, those a flag can set."""
-    from mmjax import parallel
-    from mmjax.train import checkpoint, optim
-    from mmjax.train import config as config_lib
-
-    known: dict[tuple[str, ...], Any] = {
-        (): config_lib.RunConfig,
-        ("data",): config_lib.DataConfig,
-        ("optim",): optim.OptimConfig,
-        ("parallel",): parallel.ParallelConfig,
-        ("parallel", "mesh"): parallel.MeshConfig,
-        ("checkpoint",): checkpoint.CheckpointConfig,
-    }
-    place = tuple(above)
-    cls = known.get(place) or _plugin(config, place)
-    return _defaults(cls) if cls is not None else {}
-
-
-def _plugin(config: ConfigDict, place: tuple[str, ...]) -> type | None:
-    """The dataclass of a section that names its module: the task, an evaluator."""
-    if place == ("task",):
-        name, attribute = f"mmjax.tasks.{config.task.name}", "Task"
-    elif place[0] == "evals" and len(place) == 2:
-        kind = config.evals[place[1]].type
-        name = kind if "." in kind else f"mmjax.evaluators.{kind}"
-        attribute = "Config"
-    elif place[:2] == ("data", "fields") and len(place) == 3:
-        name = f"mmjax.data.fields.{config.data.fields[place[2]].kind}"
-        attribute = "Field"
-    else:
-        return None
-    try:
-        return getattr(importlib.import_module(name), attribute, None)
-    except ModuleNotFoundError:
-        return None  # building the run says what is wrong with the name
-
-
-def _defaults(cls: type) -> dict[str, Any]:
-    found, hints = {}, typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        kinds = [k for k in typing.get_args(hints[field.name]) if k in _SCALARS]
-        if isinstance(field.default, (*_SCALARS, tuple)):
-            found[field.name] = field.default
-        elif field.default is None and kinds:  # `int | None`
-            found[field.name] = config_dict.placeholder(kinds[0])
-    return found
-
-
-def _check_type(name: str, old: Any, kind: type, value: str) -> None:
-    """A message of our own where the flag parser's would not name both types."""
-    try:
-        if kind is bool:
-            if value.lower() not in ("true", "false", "1", "0", "t", "f"):
-                raise ValueError
-        elif kind in (int, float):
-            kind(value)
-        elif kind not in (str, tuple, object):
-            raise UserError(
-                f"{name}: a whole {kind.__name__} cannot be given on the command line; "
-                "give its keys one by one, or edit the config file"
-            )
-    except ValueError as e:
-        got = type(_literal(value)).__name__
+        kind = hints.get(part, other)  # inside a mapping of Any, every key is legal
+        hints, other = schema.keys(dict if kind is Any else kind, node)
+    # What maps names to texts has paths for names: graft.params.image is params/image.
+    key = "/".join([*above, key])
+    old, kind = node[key] if key in node else None, hints.get(key, other)
+    if kind is None and key not in node:
+        raise _unknown(where, key, {*node, *hints})
+    if kind in (None, Any):  # the annotations do not say, so the old value does
+        kind = node.get_type(key) if key in node else Any
+        kind = Any if kind in (type(None), object) else kind
+    if kind is ConfigDict or (
+        schema.keys(kind, {}) != ({}, None) and not schema.is_union(kind)
+    ):
         raise UserError(
-            f"{name}: expected {kind.__name__} (such as {old!r}), got {value!r} ({got})"
-        ) from e
+            f"--config.{path}: a whole ConfigDict cannot be given on the command line; "
+            "give its keys one by one, or edit the config file"
+        )
+    with node.ignore_type():
+        node[key] = schema.parse(value, kind, f"--config.{path}", old=old)
 
 
-def _literal(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def _section(
+    node: ConfigDict, hints: dict, other: Any, part: str, inside: str, where: str
+) -> Any:
+    """`node[part]`, made where the file leaves a legal section out."""
+    if part not in node:
+        named = schema.plugin(other)
+        legal = part in hints or (other is not None and named is None)
+        if not legal and (named is None or inside != named.key):
+            raise _unknown(where, part, {*node, *hints})
+        if schema.keys(hints.get(part, other), {}) != ({}, None):
+            node[part] = ConfigDict()
+    return node[part]
+
+
+def _unknown(where: str, key: str, legal: set[str]) -> UserError:
+    return UserError(f"{where}: unknown key {key!r}{schema.suggest(key, legal)}")

@@ -1,16 +1,20 @@
 """Evaluators of a run, and other runs as their judges."""
 
+import dataclasses
 import functools
 import pathlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmjax import evaluators, schema
 from mmjax.data import fields as fields_lib
 from mmjax.data import pipeline
 from mmjax.data.fields import Fields
+from mmjax.data.records import Source
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.state import Vars
+from mmjax.tasks import base
 from mmjax.train.restore import fingerprint, restore
 from mmjax.train.setup import Parts
 
@@ -23,7 +27,7 @@ def open_network(workdir: str) -> evaluators.Network:
         name=str(workdir),
         task=parts.config.task.name,
         step=int(state.step),
-        fingerprint=fingerprint(variables),
+        fingerprint=fingerprint(parts, variables),
         predict={
             name: functools.partial(fn, variables) for name, fn in parts.predict.items()
         },
@@ -40,10 +44,16 @@ def env(parts: Parts) -> evaluators.Env:
         raw=parts.raw,
         tokenizer=parts.tokenizer,
         image_cfg=parts.image_cfg,
+        reads=parts.task.reads,
         batch_size=parts.cfg.batch_size,
         open_source=open_source,
         eval_batches=functools.partial(_eval_batches, parts.fields),
         open_run=open_network,
+        devices=parts.layout.rows,
+        sampling=base.sampling_options(parts.task),
+        with_sampling=lambda options: env(
+            dataclasses.replace(parts, task=base.with_sampling(parts.task, options))
+        ),
     )
 
 
@@ -72,9 +82,7 @@ def evaluate(
 
 
 def _eval_batches(
-    fields: Fields, source: Any, tokenizer: Any, image_cfg: Any, **more: Any
-) -> Any:
-    names = ["image|image_tokens", "label?"] + (["tokens"] if tokenizer else [])
-    return pipeline.eval_batches(
-        source, fields_lib.choose(fields, source, names), **more
-    )
+    fields: Fields, source: Source, names: Sequence[str], *, batch_size: int
+) -> Iterator[pipeline.Batch]:
+    chosen = fields_lib.choose(fields, source, names)
+    return pipeline.eval_batches(source, chosen, batch_size=batch_size)

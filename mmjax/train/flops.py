@@ -2,7 +2,8 @@
 
 The compiler's own count visits the body of a loop once, however often it runs, and
 after partitioning sees one device's share. Here a scan's body counts as often as it
-runs, shapes are global, and what rematerialisation computes again is kept apart.
+runs, shapes are global, and what rematerialisation computes again is kept apart. A
+while loop, whose length is known only at run time, counts as one turn.
 
 Only matrix products and convolutions are counted, two operations a multiplication, as
 is the custom in utilisation figures: elementwise work, norms and softmax are not.
@@ -38,7 +39,6 @@ class Flops(NamedTuple):
     again: float  # what rematerialisation adds
     by_dtype: Mapping[str, float]  # of operands; model and again together
     moved: float  # bytes that the products read and write, model and again together
-    open_loops: int  # loops whose length is known only at run time, counted as one turn
 
 
 def count(fn: Callable, *args: PyTree) -> Flops:
@@ -67,7 +67,7 @@ def total(jaxpr: core.ClosedJaxpr) -> Flops:
             model += product.flops
         by_dtype[product.dtype] = by_dtype.get(product.dtype, 0.0) + product.flops
         moved += product.moved
-    return Flops(model, again, by_dtype, moved, _open_loops(jaxpr.jaxpr))
+    return Flops(model, again, by_dtype, moved)
 
 
 def products(
@@ -122,17 +122,6 @@ def _runs(eqn: core.JaxprEqn) -> float:
         (manual,) = (v for k, v in eqn.params.items() if k.endswith("manual_axes"))
         return math.prod(eqn.params["mesh"].shape[axis] for axis in manual)
     return 1.0
-
-
-def _open_loops(jaxpr: core.Jaxpr) -> int:
-    """While loops with a product inside: nothing says how often they turn."""
-    found = 0
-    for eqn in jaxpr.eqns:
-        inner = _inner(eqn)
-        found += sum(_open_loops(sub) for sub in inner)
-        if eqn.primitive.name == "while":
-            found += any(True for sub in inner for _ in products(sub))
-    return found
 
 
 def _dot(eqn: core.JaxprEqn) -> float:

@@ -6,7 +6,6 @@ checkpoint with the same numbers as if it had never stopped.
 """
 
 import contextlib
-import functools
 import json
 import pathlib
 import signal
@@ -25,24 +24,13 @@ from mmjax.data import pipeline
 from mmjax.data.prefetch import Prefetch
 from mmjax.errors import UserError
 from mmjax.parallel import processes
-from mmjax.train import checkpoint, metric_writer, run_file, setup, timing
+from mmjax.train import checkpoint, lock, metric_writer, run_file, setup, timing
 from mmjax.train import evaluate as evaluate_lib
 from mmjax.train import restore as restore_lib
 from mmjax.train import step as step_lib
-from mmjax.train.evaluate import evaluate
-from mmjax.train.restore import restore
-from mmjax.train.setup import Parts, build
+from mmjax.train.init_from import init_from
+from mmjax.train.setup import Parts
 
-__all__ = [
-    "Diverged",
-    "Interrupted",
-    "Parts",
-    "build",
-    "due",
-    "evaluate",
-    "restore",
-    "run",
-]
 PyTree = Any
 
 
@@ -101,7 +89,7 @@ class _Window:
 
 
 def _finite_k(params: PyTree) -> jax.Array:
-    return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)])
+    return jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(params)], bool)
 
 
 class _Run:
@@ -116,13 +104,13 @@ class _Run:
     ):
         self.parts, self.workdir, self.label = parts, workdir, label
         cfg = parts.cfg
-        self.last: dict[str, float] = {}  # of every evaluator; saves carry it
-        shapes, tx, self.lr, optim_cfg = setup.optimizer(parts)
-        parts.layout.check_batch(cfg.batch_size, accum=optim_cfg.accum)
-        self.names = list(tree.flatten(shapes.params))
+        self.last: dict[str, float] = {}  # of every evaluator
+        update = parts.update
+        parts.layout.check_batch(cfg.batch_size, accum=update.cfg.accum)
+        self.names = list(tree.flatten(update.shapes.params))
         self.evals = evaluate_lib.make_evaluators(parts)
         for _, evaluator in self.evals.values():
-            evaluator.check(shapes)
+            evaluator.check(update.shapes)
         self.saved = checkpoint.Checkpointer(workdir, cfg.checkpoint)
         about = setup.about(parts)
         same = {key: about[key] for key in ("config", "fields")}
@@ -141,17 +129,16 @@ class _Run:
             workers=cfg.data.workers,
             max_broken=cfg.data.max_broken,
         )
-        init = setup.fresh(parts.task, tx, optim_cfg.ema > 0)
         if self.saved.latest() is not None:
             restore_lib.check_resume(parts, run_file.read(self.saved.home))
-            self.state, position = self.saved.restore(setup.abstract(parts, init))
+            self.state, position = self.saved.restore(update.abstract(parts.example()))
             self.data.set_state(position)
             known = metric_writer.evaluations(workdir, until=int(self.state.step))
             self.last = processes.of_writer(known)  # whose workdir it is
         else:
             key = jax.random.key(cfg.seed)
-            self.state = parts.layout.init(init, key, parts.sample())
-            self.state = restore_lib.graft(parts, self.state)
+            self.state = parts.layout.init(update.init, key, parts.sample())
+            self.state = init_from(parts, self.state)
         restore_lib.check_cache(parts, self.state)
         self.clock = timing.Clock()
         self.speed = timing.Speed(parts.layout.devices, peak=cfg.peak_tflops)
@@ -162,18 +149,7 @@ class _Run:
             for place in {epath.Path(workdir.absolute()), self.saved.home}:
                 run_file.write(place, about)
         self.finite_k = parts.layout.replicate(_finite_k)
-        self.step_fn = parts.layout.compile_step(
-            functools.partial(
-                step_lib.train_step,
-                parts.task,
-                tx,
-                axis=parts.layout.axis,
-                rows=parts.layout.row_sharding,
-                accum=optim_cfg.accum,
-                ema_decay=optim_cfg.ema,
-            ),
-            self.state,
-        )
+        self.step_fn = parts.layout.compile_step(update.step, self.state)
 
     def step(self, number: int) -> dict[str, jax.Array]:
         """One update; the metrics of that step, still on the device."""
@@ -194,7 +170,7 @@ class _Run:
                 f"training diverged at step {int(self.state.step)}: {name} is not "
                 "finite. The last good checkpoint is kept; lower config.optim.lr"
             )
-        self.saved.save(self.state, self.data.get_state(), self.last)
+        self.saved.save(self.state, self.data.get_state())
 
     def evaluate(self, done: int, progress: metric_writer.Progress) -> dict[str, float]:
         values: dict[str, float] = {}
@@ -233,7 +209,10 @@ class _Run:
                 if due(done, cfg.log_every, cfg.steps) or saving:
                     with self.clock.of("step"):  # it ends when the device does
                         logged = window.flush()
-                    logged |= {"lr": float(self.lr(jnp.asarray(done - 1)))}
+                    rates = self.parts.update.rates
+                    logged |= {
+                        k: float(f(jnp.asarray(done - 1))) for k, f in rates.items()
+                    }
                     logged |= progress.lap(done) | self.clock.lap()
                     logged |= self.speed.rates(logged["step_seconds"])
                     with self.clock.of("log"):
@@ -281,7 +260,7 @@ def run(
       Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     workdir = pathlib.Path(workdir)
-    guard = checkpoint.lock(workdir) if processes.writer() else contextlib.nullcontext()
+    guard = lock.lock(workdir) if processes.writer() else contextlib.nullcontext()
     with guard, processes.stop_signals() as asked:
         parts = setup.reopen(config, workdir)
         try:

@@ -2,11 +2,16 @@
 
 Paths are '/'-joined, as `mmjax.tree.flatten` prints them; a regex matches anywhere in
 the path (`re.search`). The first matching rule wins.
+
+`config.optim.groups.NAME` gives the parameters that its `match` finds an optimizer of
+their own, with its own slots, schedule and gradient norm. `every` and `offset` say at
+which steps it runs; at all others its parameters and slots stay as they are. A zero
+gradient would not do that: Adam moves on from its momentum, and weight decay decays.
 """
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -22,10 +27,10 @@ Schedule = Callable[[jax.Array], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimConfig:
+class Rule:
     """What an optimizer needs. Defaults are CLIP's ViT values (paper, Table 18)."""
 
-    name: str = "adamw"  # adamw | adam | sgd | adafactor | lion | muon
+    name: str = "adamw"  # adamw | adam | sgd | adafactor | lion | muon | lbfgs
     lr: float = 5e-4
     schedule: str = "cosine"  # cosine | rsqrt | constant
     warmup: int = 2000
@@ -40,11 +45,47 @@ class OptimConfig:
     clip_norm: float = 0.0  # global gradient norm; 0 is off
     lr_mult: tuple = ()  # ((regex, factor), ...)
     freeze: tuple = ()  # (regex, ...): no update, no optimizer slots
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig(Rule):
+    """`config.optim`: the rule of parameters in no group, and what all share."""
+
     accum: int = 1  # gradient accumulation slices
     ema: float = 0.0  # decay of the parameter average; 0 is off
+    groups: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)
 
 
-def schedule(cfg: OptimConfig, steps: int) -> Schedule:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GroupConfig(Rule):
+    """`config.optim.groups.NAME`; keys of Rule left out are those of `config.optim`.
+
+    Schedule, warm-up and clipping count the updates of the group and see its gradients.
+    """
+
+    match: str  # regex: the parameters of the group
+    every: int = 1  # updated at steps where (step - offset) % every == 0
+    offset: int = 0
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"every is {self.every}: use 1 or more steps")
+        if not 0 <= self.offset < self.every:
+            raise ValueError(
+                f"offset is {self.offset} and every {self.every}: use an offset from 0 "
+                f"to {self.every - 1}, or a larger every"
+            )
+
+    def due(self, step: jax.Array) -> jax.Array:
+        """Whether the group is updated at a step, counted from 0."""
+        return (step - self.offset) % self.every == 0
+
+    def done(self, step: jax.Array) -> jax.Array:
+        """Updates of the group before its newest one, at `step` or earlier."""
+        return jnp.maximum((step - self.offset) // self.every, 0)
+
+
+def schedule(cfg: Rule, steps: int, where: str = "config.optim") -> Schedule:
     """Learning rate as a function of the number of updates done.
 
     Linear warm-up to `lr`, then cosine to `final_lr` at `steps`; or
@@ -53,7 +94,7 @@ def schedule(cfg: OptimConfig, steps: int) -> Schedule:
     warmup = cfg.warmup
     if warmup >= steps and cfg.schedule == "cosine":
         raise UserError(
-            f"config.optim.warmup is {warmup} of {steps} steps: the learning rate "
+            f"{where}.warmup is {warmup} of {steps} steps: the learning rate "
             f"would never come down; use a warm-up under {steps}"
         )
 
@@ -70,18 +111,17 @@ def schedule(cfg: OptimConfig, steps: int) -> Schedule:
 
     if cfg.schedule not in ("cosine", "rsqrt", "constant"):
         raise UserError(
-            f"config.optim.schedule is {cfg.schedule!r}: use cosine, rsqrt or constant"
+            f"{where}.schedule is {cfg.schedule!r}: use cosine, rsqrt or constant"
         )
     return lr
 
 
-def _muon(cfg: OptimConfig, params: PyTree) -> optax.GradientTransformation:
+def _muon(cfg: Rule, params: PyTree) -> optax.GradientTransformation:
     """Muon (Jordan et al. 2024) on the matrices of `muon_mask`, Adam on all else.
 
     Updates have the root mean square of Adam's, 0.2 (Liu et al. 2025, section 2.2), so
     that both share learning rate and decay. The last two axes make the matrix.
     """
-    _require_match(params, [cfg.muon_mask], "muon_mask")
     labels = tree.map_with_path(
         lambda path, _: "muon" if re.search(cfg.muon_mask, path) else "adam", params
     )
@@ -100,7 +140,7 @@ def _muon(cfg: OptimConfig, params: PyTree) -> optax.GradientTransformation:
     return optax.partition({"muon": optax.chain(matrices, even), "adam": adam}, labels)
 
 
-def _scaler(cfg: OptimConfig, params: PyTree) -> optax.GradientTransformation:
+def _scaler(cfg: Rule, params: PyTree, where: str) -> optax.GradientTransformation:
     """The gradient transformation proper, without learning rate and decay."""
     makers: Mapping[str, Callable[[], optax.GradientTransformation]] = {
         "adamw": lambda: optax.scale_by_adam(cfg.b1, cfg.b2, cfg.eps),
@@ -112,16 +152,54 @@ def _scaler(cfg: OptimConfig, params: PyTree) -> optax.GradientTransformation:
             optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0)
         ),
     }
-    if cfg.name not in makers:
+    if cfg.name == "lbfgs":
         raise UserError(
-            f"config.optim.name is {cfg.name!r}: use one of {', '.join(sorted(makers))}"
+            f"{where}.name is lbfgs, whose line search moves all parameters at once: "
+            f"use one of {', '.join(sorted(makers))} in a group"
         )
+    if cfg.name not in makers:
+        legal = ", ".join(sorted([*makers, "lbfgs"]))
+        raise UserError(f"{where}.name is {cfg.name!r}: use one of {legal}")
     if cfg.name == "adam" and cfg.weight_decay:
         raise UserError(
-            f"config.optim.name is adam with weight_decay {cfg.weight_decay}: "
+            f"{where}.name is adam with weight_decay {cfg.weight_decay}: "
             "adamw is the one that decays"
         )
     return makers[cfg.name]()
+
+
+# What L-BFGS needs of the other keys of `config.optim`, and why.
+_LBFGS: Mapping[str, tuple[Any, str]] = {
+    "lr": (1.0, "its line search finds the length of every step"),
+    "schedule": ("constant", "its line search finds the length of every step"),
+    "warmup": (0, "its line search finds the length of every step"),
+    "accum": (1, "its line search evaluates the loss of the whole batch"),
+    "clip_norm": (0.0, "it learns the curvature from gradients as they are"),
+    "weight_decay": (0.0, "its line search sees the loss alone: put decay there"),
+    "lr_mult": ((), "a scaled direction may not go downhill"),
+    "freeze": ((), "its line search moves all parameters at once"),
+    "groups": ({}, "its line search moves all parameters at once"),
+}
+
+
+def _lbfgs(cfg: OptimConfig, params: PyTree) -> optax.GradientTransformation:
+    for key, (legal, reason) in _LBFGS.items():
+        if getattr(cfg, key) != legal:
+            raise UserError(
+                f"config.optim.{key} is {getattr(cfg, key)!r}, but config.optim.name "
+                f"is lbfgs: {reason}; set it to {legal!r}"
+            )
+    if not jax.tree.leaves(params):
+        raise UserError(
+            "config.optim.name is lbfgs, but this task has no parameters: use sgd"
+        )
+    tx = optax.lbfgs()
+
+    def init(params: PyTree) -> PyTree:
+        # Its counters start as Python numbers: the second step would compile again.
+        return jax.tree.map(lambda x: x.astype(x.dtype), tx.init(params))
+
+    return optax.GradientTransformationExtraArgs(init, tx.update)
 
 
 def _scale_by_path(rules: tuple) -> optax.GradientTransformation:
@@ -141,72 +219,133 @@ def _scale_by_path(rules: tuple) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def _apart(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+def _apart(
+    tx: optax.GradientTransformationExtraArgs,
+) -> optax.GradientTransformationExtraArgs:
     """`tx`, with gradients that the compiler does not join with their other users.
 
     The logged gradient norm and Adam both square them: joined, XLA's CPU back-end
     writes the squares out and reads them back (3 % of a ViT-B/32 step).
     """
 
-    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple:
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple:
         # One barrier each: a common one would hold all gradients until the last.
         updates = jax.tree.map(jax.lax.optimization_barrier, updates)
-        return tx.update(updates, state, params)
+        return tx.update(updates, state, params, **extra)
 
-    return optax.GradientTransformation(tx.init, update)
+    return optax.GradientTransformationExtraArgs(tx.init, update)
 
 
-def _require_match(params: PyTree, patterns: list[str], key: str) -> None:
-    paths = list(tree.flatten(params))
+def _require_match(paths: list[str], patterns: list[str], place: str) -> None:
     for pattern in patterns:
         if not any(re.search(pattern, path) for path in paths):
             raise UserError(
-                f"config.optim.{key}: {pattern!r} matches none of {len(paths)} "
+                f"{place}: {pattern!r} matches none of {len(paths)} "
                 f"parameters; they begin with {', '.join(paths[:3])}"
             )
 
 
-def make(
-    config: Mapping, steps: int, params: PyTree, *, couples_rows: bool
-) -> tuple[optax.GradientTransformation, Schedule, OptimConfig]:
-    """The optimizer of a run.
+def _require_rules(
+    cfg: Rule, paths: list[str], where: str, *, written: Iterable[str]
+) -> None:
+    """Raises UserError where a regex of the keys `written` at `where` has no match."""
+    if "freeze" in written:
+        _require_match(paths, list(cfg.freeze), f"{where}.freeze")
+    if "lr_mult" in written:
+        _require_match(paths, [rule for rule, _ in cfg.lr_mult], f"{where}.lr_mult")
+    if cfg.name == "muon":
+        _require_match(paths, [cfg.muon_mask], f"{where}.muon_mask")
 
-    Args:
-      config: `config.optim`; unknown keys raise, naming the nearest.
-      steps: length of the run, for the schedule.
-      params: parameters (or their shapes): masks are built from their paths.
-      couples_rows: the task's, where it offers no `embed`: accumulation would change
-        its loss, so is refused.
-    """
-    cfg = schema.from_mapping(OptimConfig, config, "config.optim")
-    if cfg.accum > 1 and couples_rows:
-        raise UserError(
-            f"config.optim.accum is {cfg.accum}, but this task's loss couples rows: "
-            "slices would see fewer negatives; set it to 1 and the batch to what fits, "
-            "or give the task `embed` and `loss_of` (mmjax/tasks/base.py)"
-        )
-    _require_match(params, list(cfg.freeze), "freeze")
-    _require_match(params, [rule for rule, _ in cfg.lr_mult], "lr_mult")
-    lr = schedule(cfg, steps)
+
+def _chain(
+    cfg: Rule, lr: Schedule, params: PyTree, where: str
+) -> optax.GradientTransformation:
+    """The optimizer of one rule. Masks are built from all parameters."""
     parts = []
     if cfg.clip_norm:
         parts.append(optax.clip_by_global_norm(cfg.clip_norm))
-    parts.append(_scaler(cfg, params))
+    parts.append(_scaler(cfg, params, where))
     if cfg.weight_decay:
-        decayed = tree.map_with_path(
-            lambda path, _: bool(re.search(cfg.decay_mask, path)), params
-        )
+        decayed = tree.mask(params, cfg.decay_mask)
         parts.append(optax.add_decayed_weights(cfg.weight_decay, mask=decayed))
     parts.append(optax.scale_by_learning_rate(lr))
     if cfg.lr_mult:
         parts.append(_scale_by_path(cfg.lr_mult))
     tx = optax.chain(*parts)
     if cfg.freeze:
-        labels = tree.map_with_path(
-            lambda path, _: (
-                "frozen" if any(re.search(r, path) for r in cfg.freeze) else "trained"
-            ),
-            params,
+        labels = jax.tree.map(
+            lambda frozen: "frozen" if frozen else "trained",
+            tree.mask(params, cfg.freeze),
         )
         tx = optax.partition({"trained": tx, "frozen": optax.set_to_zero()}, labels)
-    return _apart(tx), lr, cfg
+    return tx
+
+
+def _groups(
+    cfg: OptimConfig, paths: list[str]
+) -> tuple[dict[str, GroupConfig], dict[str, str]]:
+    """Groups by name, and the names of groups by the paths of their parameters."""
+    inherited = {f.name: getattr(cfg, f.name) for f in dataclasses.fields(Rule)}
+    groups: dict[str, GroupConfig] = {}
+    owners: dict[str, str] = {}
+    for name, given in cfg.groups.items():
+        where = f"config.optim.groups.{name}"
+        group = schema.from_mapping(GroupConfig, {**inherited, **given}, where)
+        _require_match(paths, [group.match], f"{where}.match")
+        own = [path for path in paths if re.search(group.match, path)]
+        for path in own:
+            if path in owners:
+                other = owners[path]
+                raise UserError(
+                    f"config.optim.groups: {path} is matched by {other} "
+                    f"({groups[other].match!r}) and by {name} ({group.match!r}); "
+                    "narrow one of the two, a parameter is in one group"
+                )
+            owners[path] = name
+        _require_rules(group, own, where, written=given)
+        groups[name] = group
+    return groups, owners
+
+
+def make(
+    cfg: OptimConfig, steps: int, params: PyTree, *, couples_rows: bool
+) -> tuple[optax.GradientTransformationExtraArgs, dict[str, Schedule], OptimConfig]:
+    """The optimizer of a run, its learning rates by logged name, and its config.
+
+    Learning rates are functions of the step, counted from 0.
+
+    Args:
+      cfg: `config.optim`.
+      steps: length of the run, for the schedule.
+      params: parameters (or their shapes): masks are built from their paths.
+      couples_rows: the task's, where it offers no `embed`: accumulation would change
+        its loss, so is refused.
+    """
+    if cfg.accum > 1 and couples_rows:
+        raise UserError(
+            f"config.optim.accum is {cfg.accum}, but this task's loss couples rows: "
+            "slices would see fewer negatives; set it to 1 and the batch to what fits, "
+            "or give the task `embed` and `loss_of` (mmjax/tasks/base.py)"
+        )
+    if cfg.name == "lbfgs":
+        return _apart(_lbfgs(cfg, params)), {"lr": schedule(cfg, steps)}, cfg
+    paths = list(tree.flatten(params))
+    groups, owners = _groups(cfg, paths)
+    _require_rules(cfg, paths, "config.optim", written=("freeze", "lr_mult"))
+    rates = {"lr": schedule(cfg, steps)}
+    rest = _chain(cfg, rates["lr"], params, "config.optim")
+    if not groups:
+        return _apart(optax.with_extra_args_support(rest)), rates, cfg
+    chains = {"": rest}
+    for name, group in groups.items():
+        where = f"config.optim.groups.{name}"
+        updates = -((group.offset - steps) // group.every)
+        own = schedule(group, updates, where)
+        rates[f"lr/{name}"] = lambda step, own=own, group=group: own(group.done(step))
+        chain = _chain(group, own, params, where)
+        once = group.every == 1
+        chains[name] = chain if once else optax.conditionally_mask(chain, group.due)
+    labels = tree.map_with_path(lambda path, _: owners.get(path, ""), params)
+    return _apart(optax.partition(chains, labels)), rates, cfg

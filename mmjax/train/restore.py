@@ -1,15 +1,9 @@
-"""Weights of earlier runs: resume, load, initialise from."""
+"""Weights of earlier runs: resume and load."""
 
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from mmjax import parallel as parallel_lib
-from mmjax import schema, tree
+from mmjax import tree
 from mmjax.data import fields as fields_lib
 from mmjax.data import token_cache
 from mmjax.errors import UserError
@@ -18,8 +12,6 @@ from mmjax.train import checkpoint as checkpoint_lib
 from mmjax.train import config as config_lib
 from mmjax.train import run_file, setup
 from mmjax.train.setup import Parts
-
-PyTree = Any
 
 
 def check_resume(parts: Parts, old: Mapping) -> None:
@@ -53,71 +45,27 @@ def check_resume(parts: Parts, old: Mapping) -> None:
             )
 
 
-def restore(workdir: pathlib.Path, step: int | None = None) -> tuple[Parts, TrainState]:
-    """A run's parts and one of its checkpoints, the newest by default."""
+def restore(
+    workdir: pathlib.Path, step: int | None = None, *, optimizer: bool = False
+) -> tuple[Parts, TrainState]:
+    """A run's parts and one of its checkpoints, the newest by default.
+
+    Without `optimizer`, as all who do not train want it, the optimizer's slots (twice
+    the parameters, for Adam) are neither read nor allocated: `opt_state` is None.
+    """
     saved_run = run_file.read(workdir)
     config = config_lib.from_json(saved_run["config"])
     config.parallel = {}  # whatever devices are here
     parts = setup.build(config, saved=saved_run["fields"])
-    _, tx, _, optim_cfg = setup.optimizer(parts)
     saved = checkpoint_lib.Checkpointer(workdir, parts.cfg.checkpoint, read_only=True)
     try:
         if saved.latest() is None:
             raise UserError(f"{workdir} holds no checkpoint yet: train it first")
-        state, _ = saved.restore(
-            setup.abstract(parts, setup.fresh(parts.task, tx, optim_cfg.ema > 0)), step
-        )
+        abstract = parts.update.abstract(parts.example(), optimizer=optimizer)
+        state, _ = saved.restore(abstract, step)
     finally:
         saved.close()
     return parts, state
-
-
-def graft(parts: Parts, state: TrainState) -> TrainState:
-    """A fresh state with the weights of other runs in it, as `config.graft` asks.
-
-    `config.graft.NAME = WORKDIR` puts all that a run learned (parameters, averaged
-    where it keeps an average, and its extra variables) into the frozen variables of
-    that name; `config.graft.params = WORKDIR` starts from its parameters.
-
-    Raises:
-      UserError: no run is named, the place does not exist, or names or shapes differ.
-    """
-    for name in parts.cfg.graft:
-        workdir, place = parts.cfg.graft[name], f"config.graft.{name}"
-        if name != "params" and name not in state.vars.frozen:
-            legal = ["params", *state.vars.frozen]
-            raise UserError(f"{place}: no such place{schema.suggest(name, legal)}")
-        if not workdir:
-            raise UserError(
-                f"{place} is empty: give the workdir of a trained run, --{place}=DIR"
-            )
-        got = restore(pathlib.Path(workdir))[1].eval_vars()
-        if name == "params":
-            params = _placed(state.vars.params, got.params, place, workdir)
-            ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
-            state = state.replace(vars=state.vars._replace(params=params), ema=ema)
-            continue
-        new = {"params": got.params, **got.extra}
-        new = _placed(state.vars.frozen[name], new, place, workdir)
-        frozen = {**state.vars.frozen, name: new}
-        state = state.replace(vars=state.vars._replace(frozen=frozen))
-    return state
-
-
-def _placed(old: PyTree, new: PyTree, place: str, workdir: str) -> PyTree:
-    """`new` where `old` lies; UserError unless all names and shapes are the same."""
-    have, want = tree.flatten(new), tree.flatten(old)
-    for path in sorted(have.keys() | want.keys()):
-        shapes = [tuple(t[path].shape) if path in t else "absent" for t in (have, want)]
-        if shapes[0] != shapes[1]:
-            raise UserError(
-                f"{place}: {path} is {shapes[0]} in {workdir} and {shapes[1]} in this "
-                "model: give config.task the numbers that run was trained with, or "
-                "name another run"
-            )
-    return jax.tree.map(
-        lambda o, n: parallel_lib.spread(np.asarray(n, o.dtype), o.sharding), old, new
-    )
 
 
 def check_cache(parts: Parts, state: TrainState) -> None:
@@ -137,7 +85,10 @@ def check_cache(parts: Parts, state: TrainState) -> None:
         )
 
 
-def fingerprint(variables: Vars) -> str:
-    """16 hex digits of all that a run learned; of the averaged weights, if given."""
-    weights = jax.device_get({"params": variables.params, **variables.extra})
-    return token_cache.fingerprint(weights)
+def fingerprint(parts: Parts, variables: Vars) -> str:
+    """16 hex digits of all that a run learned; of the averaged weights, if given.
+
+    A model that holds this one frozen says the same of it. Every process calls this.
+    """
+    held = {"params": variables.params, **variables.extra}
+    return token_cache.fingerprint(parts.layout.fetch(held))

@@ -60,5 +60,12 @@ def _from_1(run: dict[str, Any]) -> dict[str, Any]:
         fields["tokens"] = {"kind": "text", "tokenizer": kind, **words}
         saved["tokens"] = run["tokenizer"]
         fields["image_tokens"] = {"kind": "tokens"}
-    config = {**run["config"], "data": {**data, "fields": fields}}
+    task = run["config"]["task"]
+    if task["name"] == "autoencoder_kl":
+        task = {"autoencoder" if key == "model" else key: task[key] for key in task}
+    checkpoint = dict(run["config"].get("checkpoint", {}))
+    for gone in ("best", "best_mode"):
+        checkpoint.pop(gone, None)
+    config = {**run["config"], "task": task, "checkpoint": checkpoint}
+    config["data"] = {**data, "fields": fields}
     return {**run, "format": FORMAT, "config": config, "fields": saved}

@@ -21,11 +21,11 @@ from mmjax.data.records import Source
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.parallel import runtime
-from mmjax.state import Ctx, TrainState
+from mmjax.state import Ctx
 from mmjax.tasks import base
 from mmjax.train import checkpoint as checkpoint_lib
-from mmjax.train import optim as optim_lib
 from mmjax.train import run_file
+from mmjax.train import update as update_lib
 from mmjax.train.config import DataConfig, RunConfig
 
 PyTree = Any
@@ -79,6 +79,17 @@ class Parts:
             return lambda variables, batch: fn(variables, batch, ctx)
 
         return {name: bind(fn) for name, fn in self.task.predict().items()}
+
+    @functools.cached_property
+    def update(self) -> update_lib.Update:
+        """The optimizer, the state at step 0 and the training step."""
+        return update_lib.build(
+            self.task,
+            self.cfg.optim,
+            self.layout,
+            steps=self.cfg.steps,
+            batch=self.example(),
+        )
 
     def sample(self) -> dict[str, np.ndarray]:
         """The batch that `Task.init` sees: the first `init_rows` rows of the training
@@ -135,41 +146,6 @@ def reopen(config: ConfigDict, workdir: pathlib.Path) -> Parts:
         kept = before["config"]["data"]["fields"]
         saved = {k: v for k, v in before["fields"].items() if kept[k] == asked.get(k)}
     return build(config, saved=saved)
-
-
-def optimizer(parts: Parts) -> tuple:
-    """(abstract variables, transformation, schedule, optimizer config)."""
-    key = jax.random.key(parts.cfg.seed)
-    shapes = jax.eval_shape(parts.task.init, key, parts.example())
-    made = optim_lib.make(
-        parts.cfg.optim,
-        parts.cfg.steps,
-        shapes.params,
-        couples_rows=parts.task.couples_rows and not hasattr(parts.task, "embed"),
-    )
-    return shapes, *made
-
-
-def fresh(task: base.Task, tx: Any, ema: bool) -> Any:
-    """key -> TrainState at step 0."""
-
-    def init(key: jax.Array, batch: PyTree) -> TrainState:
-        variables = task.init(jax.random.fold_in(key, 0), batch)
-        average = jax.tree.map(lambda p: p + 0, variables.params) if ema else None
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            vars=variables,
-            opt_state=tx.init(variables.params),
-            ema=average,
-            rng=jax.random.fold_in(key, 1),
-        )
-
-    return init
-
-
-def abstract(parts: Parts, init: Any) -> TrainState:
-    key = jax.random.key(parts.cfg.seed)
-    return parts.layout.abstract(jax.eval_shape(init, key, parts.example()))
 
 
 def about(parts: Parts) -> dict:

@@ -3,9 +3,11 @@
 Under jit, arrays are global and a mean over rows is the global mean. Under pmap each
 device sees its own rows, and gradients, metrics and `extra` are averaged here. The
 rules that keep the two equal: losses are means over rows; rows that depend on each
-other are brought together with `ctx.gather`; `extra` is built from per-row means.
+other are brought together with `ctx.gather`, after which `ctx.mine` gives a device its
+own; `extra` holds per-row means, or what was gathered and so is equal on all devices.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,9 +21,13 @@ GRAD_SQ = "_grad_sq"  # per-tensor squared gradient norms, in tree order
 
 
 def _grads(task: Any, variables: Vars, batch: PyTree, ctx: Ctx) -> tuple:
-    """(gradients, new extra, metrics with `loss`) of one (micro-)batch."""
+    """(gradients, new extra, metrics with `loss`) of one (micro-)batch.
+
+    `extra` is that of all devices, gradients and metrics are of this one.
+    """
     if hasattr(task, "grads"):
-        return task.grads(variables, batch, ctx)
+        grads, extra, metrics = task.grads(variables, batch, ctx)
+        return grads, _shared(extra, ctx), metrics
 
     def loss_fn(params: PyTree) -> tuple:
         loss, (extra, metrics) = task.loss(
@@ -30,7 +36,14 @@ def _grads(task: Any, variables: Vars, batch: PyTree, ctx: Ctx) -> tuple:
         return loss, (extra, {"loss": loss, **metrics})
 
     grads, (extra, metrics) = jax.grad(loss_fn, has_aux=True)(variables.params)
-    return grads, extra, metrics
+    return grads, _shared(extra, ctx), metrics
+
+
+def _shared(extra: PyTree, ctx: Ctx) -> PyTree:
+    """Means over devices of floats; integers, booleans and keys are equal on all."""
+    return jax.tree.map(
+        lambda x: ctx.mean(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x, extra
+    )
 
 
 def _slices(x: PyTree, accum: int) -> PyTree:
@@ -87,9 +100,10 @@ def _accumulate_coupled(
     def embed(params: PyTree, extra: PyTree, part: tuple) -> tuple:
         number, rows = part
         part_ctx = ctx.replace(offset=number, stride=accum)
-        return task.embed(
+        embedded, extra = task.embed(
             variables._replace(params=params, extra=extra), rows, part_ctx
         )
+        return embedded, _shared(extra, ctx)
 
     def first(extra: PyTree, part: tuple) -> tuple:
         embedded, extra = embed(variables.params, extra, part)
@@ -119,6 +133,29 @@ def _accumulate_coupled(
     return grads, extra, metrics
 
 
+def _value_fn(
+    task: Any, variables: Vars, batch: PyTree, ctx: Ctx
+) -> Callable[[PyTree], jax.Array]:
+    """The global loss as a function of the parameters, for a line search.
+
+    Random numbers and `extra` are those of the step. The gradient is the mean over
+    devices, as the step's is: that of a mean's own would be each device's.
+    """
+
+    def loss(params: PyTree) -> jax.Array:
+        return task.loss(variables._replace(params=params), batch, ctx)[0]
+
+    @jax.custom_vjp
+    def value(params: PyTree) -> jax.Array:
+        return ctx.mean(loss(params))
+
+    value.defvjp(
+        lambda params: ctx.mean(jax.value_and_grad(loss)(params)),
+        lambda grads, out: (jax.tree.map(lambda g: out * g, grads),),
+    )
+    return value
+
+
 def train_step(
     task: Any,
     tx: optax.GradientTransformation,
@@ -134,7 +171,8 @@ def train_step(
 
     Args:
       task: a `mmjax.tasks.base.Task`.
-      tx: the optimizer chain of `mmjax.train.optim`.
+      tx: the optimizer chain of `mmjax.train.optim`. It is given `value`, `grad` and
+        `value_fn` as well, as optax's line searches ask.
       batch: dict of arrays with a leading row axis (global under jit).
       axis: the pmap axis' name, or None under jit.
       rows: how rows lie on the mesh under jit, for `Ctx.rows`.
@@ -154,17 +192,24 @@ def train_step(
     else:
         accumulate = _accumulate_coupled if task.couples_rows else _accumulate
         grads, extra, metrics = accumulate(task, state.vars, batch, ctx, accum)
-    grads, extra, metrics = ctx.mean((grads, extra, metrics))
-
-    updates, opt_state = tx.update(grads, state.opt_state, state.vars.params)
+    grads, metrics = ctx.mean((grads, metrics))
+    updates, opt_state = optax.with_extra_args_support(tx).update(
+        grads,
+        state.opt_state,
+        state.vars.params,
+        value=metrics["loss"],
+        grad=grads,
+        value_fn=_value_fn(task, state.vars, batch, ctx),
+    )
     params = optax.apply_updates(state.vars.params, updates)
     ema = state.ema
     if ema is not None:
         # Bias-free start: early averages follow the parameters closely.
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), ema, params)
-    grad_sq_k = jnp.stack(
-        [jnp.sum(jnp.square(g.astype(jnp.float32))) for g in jax.tree.leaves(grads)]
+    grad_sq_k = jnp.array(
+        [jnp.sum(jnp.square(g.astype(jnp.float32))) for g in jax.tree.leaves(grads)],
+        jnp.float32,
     )
     metrics |= {"grad_norm": jnp.sqrt(grad_sq_k.sum()), GRAD_SQ: grad_sq_k}
     new_state = state.replace(

@@ -48,7 +48,7 @@ def test_the_whole_pipeline(demo, capsys):
     from mmjax.inference.generate import Generator
 
     again = Generator(load.load_run(demo / "prior")).sample(made.prompts[2:3], k=2)
-    np.testing.assert_array_equal(again.tokens[0], made.tokens[2, :2])
+    np.testing.assert_array_equal(again.images[0], made.images[2, :2])
 
 
 def test_again_it_only_reads(demo, capsys):
@@ -64,7 +64,7 @@ def test_a_stop_in_the_middle_loses_nothing(demo, monkeypatch):
     (demo / "results.json").unlink()
     before = samples.load(demo, "val")
     assert _main(demo, "--until", "samples") == 0
-    np.testing.assert_array_equal(samples.load(demo, "val").tokens, before.tokens)
+    np.testing.assert_array_equal(samples.load(demo, "val").images, before.images)
     assert samples.path_of(demo, "unseen").exists()
 
 

@@ -1,6 +1,7 @@
 """mmjax eval SUITE WORKDIR, on a model of two steps."""
 
 import json
+import shutil
 
 import pytest
 
@@ -89,3 +90,24 @@ def test_what_is_refused(argv, part, tiny_run, capsys):
     assert cli.main(["eval", *given]) == 2
     err = capsys.readouterr().err
     assert part in err and err.count("\n") == 1
+
+
+def test_code_that_only_a_run_names_is_not_imported(tiny_run, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    saved = json.loads((run / "run.json").read_text())
+    config = saved["config"]
+    config = json.loads(config) if isinstance(config, str) else config
+    config["evals"]["theirs"] = {"type": "sly_lab.judge", "source": "x"}
+    as_text = isinstance(saved["config"], str)
+    saved["config"] = json.dumps(config) if as_text else config
+    (run / "run.json").write_text(json.dumps(saved))
+    (tmp_path / "sly_lab").mkdir()
+    (tmp_path / "sly_lab" / "judge.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for more in ([], ["--config.evals.theirs.limit=3"], ["--evals", "theirs"]):
+        assert cli.main(["eval", str(run), *more]) == 2
+    assert cli.main(["eval", str(run), "--evals", "val"]) == 0
+    with pytest.raises(SystemExit, match="imported"):
+        trusted = "--config.evals.theirs.type=sly_lab.judge"
+        cli.main(["eval", str(run), "--evals", "theirs", trusted])

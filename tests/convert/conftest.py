@@ -84,7 +84,7 @@ def model_of():
 def _model_of(task):
     """Random arrays of a task, as a format is given them."""
     built = base.build(task)
-    shape = built.module if task["name"] == "autoencoder_kl" else built.model
+    shape = built.model
     batch = {"image": np.zeros((1, shape.image_size, shape.image_size, 3), np.uint8)}
     shapes = jax.eval_shape(built.init, jax.random.key(0), batch)
     rng = np.random.default_rng(0)

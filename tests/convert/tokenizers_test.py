@@ -30,7 +30,7 @@ def vq(**net):
 
 
 def kl(**net):
-    return {"name": "autoencoder_kl", "model": {**KL, "net": {**NET, **net}}}
+    return {"name": "autoencoder_kl", "autoencoder": {**KL, "net": {**NET, **net}}}
 
 
 CASES = {
@@ -63,7 +63,7 @@ def write(export, folder):
 def numbers(task):
     """What decides the networks, with the defaults filled in."""
     built = base.build(task)
-    return repr(built.module if task["name"] == "autoencoder_kl" else built.model)
+    return repr(built.model)
 
 
 @pytest.mark.parametrize("name", CASES)

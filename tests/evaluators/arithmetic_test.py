@@ -3,11 +3,11 @@
 import dataclasses
 import json
 
+import batch_fields
 import jax
 import numpy as np
 import pytest
 
-from mmjax.data import pipeline
 from mmjax.data.fields import image
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
@@ -124,7 +124,7 @@ def test_backgrounds_of_drawn_scenes(make_env):
     env = dataclasses.replace(
         make_env(batch_size=50),
         image_cfg=image.Field(size=16, mode="squash"),
-        eval_batches=pipeline.eval_batches,
+        eval_batches=batch_fields.batches(None, image.Field(size=16, mode="squash")),
     )
     rng = np.random.default_rng(0)
     variables = {

@@ -5,6 +5,7 @@ rows of a table.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from mmjax.evaluators import Env
 class ImageConfig:
     size: int = 2
     method: str = "bicubic"
+    mode: str = "squash"
 
 
 class Tokenizer:
@@ -67,7 +69,7 @@ class Source:
         return "fake-" + str(len(self))
 
 
-def eval_batches(source, tokenizer, image_cfg, *, batch_size):
+def eval_batches(tokenizer, source, names, *, batch_size):
     """The pipeline's contract: in order, the last batch padded with zeros."""
     inner = source
     while not hasattr(inner, "broken"):  # a view of a view
@@ -89,7 +91,7 @@ def eval_batches(source, tokenizer, image_cfg, *, batch_size):
         }
         if "label" in records[0]:
             batch["label"] = padded(np.asarray([r["label"] for r in records], np.int32))
-        if tokenizer is not None:
+        if "tokens" in names:
             tokens, mask = tokenizer.encode([r["text"][0] for r in records])
             batch |= {"tokens": padded(tokens), "tokens_mask": padded(mask)}
         yield batch
@@ -129,14 +131,16 @@ def make_env():
 
             return call
 
+        words = Tokenizer() if tokenizer else None
         env = Env(
             predict={name: watched(name, f) for name, f in raw.items()},
             raw=raw,
-            tokenizer=Tokenizer() if tokenizer else None,
+            tokenizer=words,
             image_cfg=ImageConfig(),
+            reads=("image", "tokens") if tokenizer else ("image",),
             batch_size=batch_size,
             open_source=lambda spec: (sources or {})[spec],
-            eval_batches=eval_batches,
+            eval_batches=functools.partial(eval_batches, words),
         )
         object.__setattr__(env, "shapes", shapes)  # what was called: one compile each
         return env

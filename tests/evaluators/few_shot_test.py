@@ -36,7 +36,7 @@ def weights():
 
 def config(sources, **more):
     splits = {"source": sources["test"], "train": sources["train"]}
-    base = {"features": "embed_image", "strength": 0.1, "templates": ["{}"]}
+    base = {"features": "embed_image", "l2": 0.1, "templates": ["{}"]}
     return {**splits, **base, "shots": (1, 4), "repeats": 3, "resamples": 200, **more}
 
 
@@ -53,7 +53,7 @@ def test_matches_fits_by_hand(make_env, sources, weights):
         right = []
         for seed in range(3):
             rows = shots.draw(labels, k, seed=seed)
-            fitted = logistic.fit(features["train"][rows], labels[rows], strength=0.1)
+            fitted = logistic.fit(features["train"][rows], labels[rows], l2=0.1)
             right.append((fitted.predict(features["test"]) == truth).mean())
         np.testing.assert_allclose(got.arrays["top1"][:, column], right)
         assert got.values[f"shot_{k}"] == pytest.approx(np.mean(right))
@@ -84,7 +84,7 @@ def test_intervals_hold_the_spread_of_repeats():
 
 
 def test_without_texts(make_env, sources, weights):
-    cfg = config(sources, zero_shot=False, full=False, strength=None, val=0.5)
+    cfg = config(sources, zero_shot=False, full=False, l2=None, val=0.5)
     cfg["shots"] = (1, 2)
     got = few_shot.Evaluator(cfg, make_env(tokenizer=False)).run(weights)
     assert {k.removesuffix("_lo").removesuffix("_hi") for k in got.values} == {
@@ -100,7 +100,7 @@ def test_without_texts(make_env, sources, weights):
         ({"shots": (4, 1)}, "must be positive and rising"),
         ({"shots": ()}, "must be positive and rising"),
         ({"repeats": 0}, "must be at least 1, got 0"),
-        ({"strength": None}, "'val' is missing"),
+        ({"l2": None}, "'val' is missing"),
     ],
 )
 def test_refuses_configs(make_env, sources, more, words):

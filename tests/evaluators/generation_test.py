@@ -2,12 +2,13 @@
 
 import json
 
+import batch_fields
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.data import pipeline, tokenizers
+from mmjax.data import tokenizers
 from mmjax.data.fields import image
 from mmjax.data.records import BrokenRecord
 from mmjax.data.sources import open_source
@@ -18,6 +19,7 @@ CFG = image.Field(size=32, mode="squash")
 SPEC = "shapes:val?size=32&count=9"
 TRAIN = "shapes:train?size=32&count=40"
 VARS = {}
+TOKENIZER = tokenizers.build({"kind": "bytes", "context": 120})
 
 
 def shapes_of(variables, batch):
@@ -30,15 +32,17 @@ def shapes_of(variables, batch):
 
 
 def knows_the_answers(source, every=2):
-    """Candidate c of prompt p is its true picture where c is a multiple of `every`."""
+    """Candidate c of a prompt is its true image where c is a multiple of `every`."""
+    records = [source[i] for i in range(len(source))]
+    answers = {text: r["image"] for r in records for text in r["text"]}
 
     def sample(variables, batch):
-        seeds, numbers = batch["seed"], batch["candidate"]
+        numbers = batch["candidate"]
         image = np.full((*numbers.shape, 32, 32, 3), 128, np.uint8)
-        for r, seed in enumerate(seeds):
+        for r, row in enumerate(batch["tokens"]):
             for c, number in enumerate(numbers[r]):
                 if number % every == 0:
-                    image[r, c] = source[int(seed) % len(source)]["image"]
+                    image[r, c] = answers.get(TOKENIZER.decode(row), 128)
         return {"image": image, "log_prob": -1.0 * numbers}
 
     return sample
@@ -77,11 +81,12 @@ def make_env(sample=None, raw=shapes_of, **more):
     values = {
         "predict": {"sample": sample or knows_the_answers(open_source(SPEC))},
         "raw": {"sample": raw},
-        "tokenizer": tokenizers.build({"kind": "bytes", "context": 120}),
+        "tokenizer": TOKENIZER,
         "image_cfg": CFG,
         "batch_size": 8,
         "open_source": open_source,
-        "eval_batches": pipeline.eval_batches,
+        "reads": ("image", "tokens"),
+        "eval_batches": batch_fields.batches(TOKENIZER, CFG),
         "open_run": colour_run,
     }
     return Env(**values | more)
@@ -143,10 +148,71 @@ def test_batch_size_changes_nothing_and_the_card_follows_the_question():
         assert other.card["id"] == runs[0].card["id"]
         np.testing.assert_array_equal(other.arrays["image"], runs[0].arrays["image"])
     ids = {runs[0].card["id"]}
-    for more in ({"caption": 1}, {"sample_seed": 1}, {"candidates": 2}, {"limit": 4}):
-        evaluator = generation.Evaluator({**cfg, **more}, make_env())
+    own = make_env(sampling={"heat": 1.0}, with_sampling=lambda options: make_env())
+    assert generation.Evaluator(cfg, own).run(VARS).card["id"] in ids
+    changes = [{"caption": 1}, {"sample_seed": 1}, {"candidates": 2}, {"limit": 4}]
+    for more in (*changes, {"sampling": {"heat": 2.0}}):
+        evaluator = generation.Evaluator({**cfg, **more}, own)
         ids.add(evaluator.run(VARS).card["id"])
-    assert len(ids) == 5
+    assert len(ids) == 6
+
+
+def test_swept_options_name_the_values():
+    """Only images drawn with heat 2 are right; `steps` has one value and no name."""
+    right = knows_the_answers(open_source(SPEC), every=1)
+    wrong = knows_the_answers(open_source(SPEC), every=9)
+
+    def with_sampling(options):
+        assert options["steps"] == 3
+        sample = right if options["heat"] == 2 else wrong
+        return make_env(sample=sample, sampling={"kind": "fake", **options})
+
+    cfg = {"type": "generation", "source": SPEC, "candidates": 2, "resamples": 20}
+    cfg["sampling"] = {"heat": (1, 2), "steps": 3}
+    evaluator = build("drawn", cfg, make_env(with_sampling=with_sampling))
+    evaluator.check(VARS)
+    result = evaluator.run(VARS)
+    assert result.values["heat=1/oracle_all"] == 0.5
+    assert result.values["heat=2/oracle_all"] == 1
+    assert result.arrays["heat=2/oracle"].all()
+    card = json.loads(json.dumps(result.card))
+    assert card["sampling"] == {"heat": [1, 2], "steps": [3]}
+    assert card["drawn_with"]["heat=2"] == {"kind": "fake", "heat": 2, "steps": 3}
+    cfg["sampling"] = {"heat": 2, "steps": 3}
+    evaluator = build("drawn", cfg, make_env(with_sampling=with_sampling))
+    assert evaluator.run(VARS).values["oracle_all"] == 1
+    with pytest.raises(UserError, match="sampling cannot be changed from here"):
+        build("drawn", cfg, make_env())
+
+
+def test_labels_are_drawn_for_without_a_tokenizer():
+    spec = f"{SPEC}&objects=1"
+    source = open_source(spec)
+    labels = [source[i]["label"] for i in range(9)]
+    seeds = {}
+
+    def sample(variables, batch):
+        numbers = batch["candidate"]
+        image = np.zeros((*numbers.shape, 32, 32, 3), np.uint8)
+        image += batch["label"].astype(np.uint8)[:, None, None, None, None]
+        for label, seed in zip(batch["label"], batch["seed"], strict=True):
+            assert seeds.setdefault(int(label), int(seed)) == seed
+        return {"image": image}
+
+    cfg = {"source": spec, "judges": "classifier", "features": "r", "resamples": 9}
+    env = make_env(sample=sample, raw=shapes_of, tokenizer=None)
+    evaluator = generation.Evaluator(cfg | {"condition": "label"}, env)
+    evaluator.check(VARS)
+    result = evaluator.run(VARS)
+    assert evaluator.prompts == labels and len(set(seeds.values())) == len(set(labels))
+    assert result.values["classifier_accuracy"] == 1
+    assert result.card["condition"] == "label" and result.card["tokenizer"] is None
+    no_label = Holed(source, drop=("label",))
+    evaluator = generation.Evaluator(
+        cfg | {"condition": "label", "source": no_label}, env
+    )
+    with pytest.raises(UserError, match="has no label to draw for"):
+        evaluator.check(VARS)
 
 
 def test_the_prompt_is_the_caption_asked_for():
@@ -157,7 +223,7 @@ def test_the_prompt_is_the_caption_asked_for():
         evaluator = generation.Evaluator(cfg, env)
         wanted = [source[i]["text"][caption] for i in (0, 3, 6)]
         assert evaluator.prompts == wanted
-        tokens = evaluator._encoded["tokens"]
+        tokens = evaluator._rows["tokens"]
         assert [env.tokenizer.decode(row) for row in tokens] == wanted
 
 

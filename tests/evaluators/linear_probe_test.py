@@ -54,8 +54,8 @@ def test_refit_on_train_and_val(make_env, sources, weights):
     parts = [sources["train"], sources["val"]]
     both = np.concatenate([features(s, weights) for s in parts])
     labels = np.concatenate([s.labels for s in parts])
-    strength = got.values["strength"]
-    probe = logistic.fit(both, labels, strength=strength)
+    l2 = got.values["l2"]
+    probe = logistic.fit(both, labels, l2=l2)
     expected = probe.predict(features(sources["test"], weights))
     np.testing.assert_array_equal(got.arrays["prediction"], expected)
     truth = sources["test"].labels
@@ -63,9 +63,9 @@ def test_refit_on_train_and_val(make_env, sources, weights):
     assert 0.5 < got.values["top1_lo"] <= got.values["top1"] <= got.values["top1_hi"]
     per_class = [(expected == truth)[truth == c].mean() for c in range(3)]
     assert got.values["mean_per_class"] == pytest.approx(np.mean(per_class))
-    at = got.arrays["strengths"].tolist().index(strength)
+    at = got.arrays["l2"].tolist().index(l2)
     assert got.arrays["val_accuracy"][at] == got.arrays["val_accuracy"].max()
-    assert len(got.arrays["strengths"]) <= 15
+    assert len(got.arrays["l2"]) <= 15
     assert all(isinstance(v, float) for v in got.values.values())
     assert got.card["counts"]["unconverged"] == 0
     assert set(got.card["splits"]) == {"train", "val"}
@@ -74,10 +74,10 @@ def test_refit_on_train_and_val(make_env, sources, weights):
     assert again.run(weights).card["id"] == got.card["id"]
 
 
-def test_a_fixed_strength_and_a_share(make_env, sources, weights):
-    fixed = config(sources, val=None, strength=3.0)
+def test_a_fixed_l2_and_a_share(make_env, sources, weights):
+    fixed = config(sources, val=None, l2=3.0)
     got = linear_probe.Evaluator(fixed, make_env()).run(weights)
-    assert got.values["strength"] == 3.0 and "val_top1" not in got.values
+    assert got.values["l2"] == 3.0 and "val_top1" not in got.values
     shared = config(sources, val=0.2)
     got = linear_probe.Evaluator(shared, make_env()).run(weights)
     assert got.card["splits"]["val"] == {"share_of_train": 0.2, "seed": 0}
@@ -96,10 +96,10 @@ def test_a_share_is_stratified():
 @pytest.mark.parametrize(
     "more, words",
     [
-        ({"val": None}, "'val' is missing, by which the strength is chosen"),
+        ({"val": None}, "'val' is missing, by which l2 is chosen"),
         ({"train": None}, "'train' is missing"),
         ({"val": 1.5}, "val 1.5 must lie between 0 and 1"),
-        ({"strength": 0.0}, "strength must be positive"),
+        ({"l2": 0.0}, "l2 must be positive"),
         ({"search": "grid"}, "'coarse_to_fine', 'full'"),
     ],
 )

@@ -104,5 +104,5 @@ def test_refusals(make_env, make_source):
         env = make_env(batch_size=3)
         mean_loss.Evaluator({"source": source}, env).check(VARS)
     broken = example(make_source, 3, broken=(0, 1, 2))
-    with pytest.raises(UserError, match="3 records, all broken"):
+    with pytest.raises(UserError, match="3 records, all of them broken"):
         run(make_env, broken, scalar_loss, size=3)

@@ -116,7 +116,7 @@ def test_the_picture(make_env, make_source, tmp_path):
     source, images = example(make_source)
     path = tmp_path / "deep" / "grid.png"
     variables = {"off": np.float32(0.5)}
-    run(make_env, source, variables, picture=str(path), pictures=9)
+    run(make_env, source, variables, png=str(path), images=9)
     sheet = np.asarray(Image.open(path))
     for wanted in (images[0], images[8]):
         made = np.rint(np.clip(wanted / 255.0 + 0.5, 0, 1) * 255)
@@ -140,7 +140,7 @@ def test_refusals(make_env, make_source):
     with pytest.raises(UserError, match="gives None"):
         env = make_env(reconstruct=lambda variables, batch: {"picture": batch["image"]})
         reconstruction.Evaluator({"source": source}, env).check(off)
-    with pytest.raises(UserError, match="NaN or Inf in 4 of 4 pictures"):
+    with pytest.raises(UserError, match="NaN or Inf in 4 of 4 rows"):
         run(make_env, source, {"off": np.float32(np.nan)})
     with pytest.raises(UserError, match="alarm is 2"):
         run(make_env, source, off, alarm=2)

@@ -104,7 +104,7 @@ def test_card_says_what_was_measured(make_env, make_source, tmp_path):
     )
     assert card["source"]["fingerprint"] == source.fingerprint()
     assert card["tokenizer"]["fingerprint"] == "words"
-    assert card["preprocessing"] == {"size": 2, "method": "bicubic"}
+    assert card["preprocessing"] == {"size": 2, "method": "bicubic", "mode": "squash"}
     counts = card["counts"]
     assert (counts["examples"], counts["broken"], counts["classes_alike"]) == (28, 2, 0)
     assert len(got.arrays["label"]) == 28

@@ -94,7 +94,7 @@ def saving(workdir: pathlib.Path) -> bool:
 
 
 def leaves(workdir: pathlib.Path) -> dict[str, np.ndarray]:
-    _, state = restore.restore(workdir)
+    _, state = restore.restore(workdir, optimizer=True)
     return tree.flatten(
         jax.device_get(state.replace(rng=jax.random.key_data(state.rng)))
     )

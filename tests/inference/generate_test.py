@@ -1,12 +1,14 @@
 """Samples and completions from a run: same candidates, whatever the call."""
 
+import dataclasses
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
-from mmjax import cli
+from mmjax import cli, evaluators, parallel
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.inference import generate, load
@@ -25,6 +27,7 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     cfg = config.load("configs/prior.py:tiny", given)
     cfg.evals = {}
     cfg.evals["drawn"] = {"type": "generation", "source": SCENES, "candidates": 2}
+    cfg.evals["drawn"]["sample_seed"] = 7
     loop.run(cfg, workdir)
     return workdir
 
@@ -34,70 +37,101 @@ def run(prior: pathlib.Path) -> load.Run:
     return load.load_run(prior)
 
 
+def sample(run, prompts=PROMPTS, *, k=2, seed=0, **kwargs):
+    return generate.Generator(run, **kwargs).sample(prompts, k=k, seed=seed).arrays
+
+
 def test_a_candidate_does_not_depend_on_k_batch_or_company(run):
-    many = generate.Generator(run, batch=8).sample(PROMPTS, k=6, seed=3)
-    assert many.images.shape == (2, 6, 16, 16, 3) and many.tokens.shape == (2, 6, 16)
-    few = generate.Generator(run, batch=4).sample(PROMPTS[1:], k=3, seed=3)
-    np.testing.assert_array_equal(few.tokens[0], many.tokens[1, :3])
-    np.testing.assert_allclose(few.log_probs[0], many.log_probs[1, :3], rtol=1e-4)
-    assert len(np.unique(many.tokens.reshape(12, -1), axis=0)) == 12
-    other = generate.Generator(run, batch=8).sample(PROMPTS, k=2, seed=4)
-    assert (other.tokens != many.tokens[:, :2]).any()
+    many = sample(run, batch=8, k=6, seed=3)
+    assert many["image"].shape == (2, 6, 16, 16, 3)
+    assert many["image_tokens"].shape == (2, 6, 16)
+    few = sample(run, PROMPTS[1:], batch=4, k=3, seed=3)
+    np.testing.assert_array_equal(few["image_tokens"][0], many["image_tokens"][1, :3])
+    np.testing.assert_allclose(few["log_prob"][0], many["log_prob"][1, :3], rtol=1e-4)
+    assert len(np.unique(many["image_tokens"].reshape(12, -1), axis=0)) == 12
+    other = sample(run, batch=8, k=2, seed=4)
+    assert (other["image_tokens"] != many["image_tokens"][:, :2]).any()
 
 
 @pytest.mark.parametrize(
-    "p, k, batch, devices",
-    [(1, 512, 64, 1), (3, 5, 64, 1), (1, 10, 64, 4), (7, 3, 8, 4), (2, 9, 4, 2)],
+    "config, devices", [({}, 1), ({}, 4), ({"mode": "pmap"}, 4), ({"mode": "pmap"}, 1)]
 )
-def test_calls_draw_every_candidate_once(run, p, k, batch, devices):
-    generator = generate.Generator(run, batch=batch)
-    generator.devices = devices
-    seen = []
-    for prompt_u, candidate_uk, real in generator._calls(p, k):
-        assert len(prompt_u) % devices == 0
-        assert candidate_uk.size <= max(batch, devices)
-        for prompt, candidate_k in zip(
-            prompt_u[:real], candidate_uk[:real], strict=True
-        ):
-            seen += [(int(prompt), int(c)) for c in candidate_k if c < k]
-    assert seen == [(i, c) for i in range(p) for c in range(k)]
-
-
-def test_the_evaluator_judges_what_the_task_draws(run):
-    result = evaluate.evaluate(run.parts, run.state.eval_vars(), ("drawn",))["drawn"]
+def test_the_evaluator_judges_what_the_command_draws(prior, run, config, devices):
+    """The same images, by prompt, seed and candidate, of k and calls of other sizes."""
+    layout = parallel.Layout(config, jax.devices()[:devices])
+    parts = dataclasses.replace(run.parts, layout=layout)
+    state = run.state.replace(rng=None)
+    state = jax.device_put(jax.device_get(state), layout.replicated)
+    here = load.Run(prior, parts, state)
     source = open_source(SCENES)
     records = [source[i] for i in range(3)]
-    tokens, mask = run.parts.tokenizer.encode([r["text"][0] for r in records])
-    rows = {"tokens": tokens, "tokens_mask": mask}
-    rows |= {"seed": np.arange(3, dtype=np.uint32)}
-    rows |= {"candidate": np.tile(np.arange(2, dtype=np.int32), (3, 1))}
-    made = run.parts.predict["sample"](run.state.eval_vars(), rows)
+    texts = [record["text"][0] for record in records]
+    result = evaluate.evaluate(parts, state.eval_vars(), ("drawn",))["drawn"]
+    for k, batch in ((1, 3), (5, 64)):
+        drawn = sample(here, texts[::-1], k=k, seed=7, batch=batch)["image"][::-1]
+        both = min(k, 2)
+        np.testing.assert_array_equal(drawn[:, :both], result.arrays["image"][:, :both])
     truths = [r["scene"] for r in records for _ in range(2)]
-    images = np.asarray(made["image"]).reshape(6, 16, 16, 3)
+    images = drawn[:, :2].reshape(6, 16, 16, 3)
     for name, right_n in scenes.judge(images, truths).items():
         assert result.values[f"oracle_{name}"] == pytest.approx(right_n.mean())
 
 
+def test_the_evaluator_sweeps_sampling_options(run):
+    config = run.parts.cfg.evals["drawn"].to_dict()
+    config["sampling"] = {"temperature": (0.5, 1.0), "top_k": 9}
+    evaluator = evaluators.build("drawn", config, evaluate.env(run.parts))
+    evaluator.check(run.state.eval_vars())
+    result = evaluator.run(run.state.eval_vars())
+    texts = evaluator.prompts
+    for value in (0.5, 1.0):
+        options = {"temperature": value, "top_k": 9}
+        drawn = sample(run, texts, seed=7, sampling=options)["image"]
+        tag = f"temperature={value}/"
+        np.testing.assert_array_equal(result.arrays[f"{tag}image"], drawn)
+        assert f"{tag}oracle_all_lo" in result.values
+    assert result.card["sampling"] == {"temperature": [0.5, 1.0], "top_k": [9]}
+    used = result.card["drawn_with"]
+    assert [used[t]["temperature"] for t in sorted(used)] == [0.5, 1.0]
+    assert {tuple(u[key] for key in ("top_k", "guidance")) for u in used.values()} == {
+        (9, 1.0)
+    }
+    config["sampling"] = {"temprature": 1.0}
+    with pytest.raises(UserError, match="'temprature'; did you mean 'temperature'"):
+        evaluators.build("drawn", config, evaluate.env(run.parts))
+
+
 def test_guidance_and_temperature_change_what_is_drawn(run):
-    plain = generate.Generator(run).sample(PROMPTS, k=2)
+    plain = sample(run)["image_tokens"]
     for options in ({"guidance": 60.0}, {"temperature": 0.5}, {"top_k": 2}):
-        other = generate.Generator(run, sampling=options).sample(PROMPTS, k=2)
-        assert (plain.tokens != other.tokens).any(), options
+        other = sample(run, sampling=options)["image_tokens"]
+        assert (plain != other).any(), options
 
 
 def test_completion_keeps_what_is_given_and_sees_no_more(run):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (2, 16, 16, 3), dtype=np.uint8)
+    known_ss = np.arange(16)[:, None] < np.full(16, 8)
     generator = generate.Generator(run)
-    got = generator.complete(list(images), PROMPTS, rows=2, k=2)
-    given_pm = generator.prefix(images, 2)
-    np.testing.assert_array_equal(got.tokens[:, 0, :8], given_pm)
-    np.testing.assert_array_equal(got.tokens[:, 1, :8], given_pm)
+    drawn = generator.complete(list(images), PROMPTS, known=known_ss, k=2)
+    tokens = drawn.arrays["image_tokens"]
+    seen = images.copy()
+    seen[:, 8:] = seen[:, 7:8]
+    encoded = run.parts.predict["encode"](run.state.eval_vars(), {"image": seen})
+    given_pm = encoded["image_tokens"][:, :8]
+    np.testing.assert_array_equal(tokens[:, 0, :8], given_pm)
+    np.testing.assert_array_equal(tokens[:, 1, :8], given_pm)
     changed = images.copy()
     changed[:, 8:] = 255 - changed[:, 8:]
-    np.testing.assert_array_equal(generator.prefix(changed, 2), given_pm)
-    with pytest.raises(UserError, match="1 to 3 of the 4 rows"):
-        generator.complete(list(images), PROMPTS, rows=4, k=1)
+    other = generator.complete(list(changed), PROMPTS, known=known_ss, k=2)
+    np.testing.assert_array_equal(other.images, drawn.images)
+    columns_ss = known_ss.T
+    each_pss = np.stack([known_ss, np.roll(known_ss, 4, axis=0)])
+    for wrong in (known_ss | True, known_ss & False, columns_ss, each_pss):
+        with pytest.raises(UserError, match="give the same top 4, 8, ... or 12 rows"):
+            generator.complete(list(images), PROMPTS, known=wrong, k=1)
+    with pytest.raises(UserError, match=r"known is \(8, 16\), the images \(16, 16\)"):
+        generator.complete(list(images), PROMPTS, known=known_ss[:8], k=1)
 
 
 @pytest.mark.parametrize(
@@ -128,9 +162,20 @@ def test_the_command_line(prior, tiny_run, tmp_path, capsys):
     assert len(shown) == 2 and shown[0]["clip"] >= shown[1]["clip"]
     png.rename(tmp_path / "scene.png")
     complete = ["complete", str(prior), str(tmp_path / "scene.png"), PROMPTS[0]]
-    assert cli.main([*complete, "--rows", "2", "-k", "2", "--out", str(png)]) == 0
+    assert cli.main([*complete, "--rows", "8", "-k", "2", "--out", str(png)]) == 0
     assert "to 16 x 16" in capsys.readouterr().out
     assert cli.main([*command, "--top", "2"]) == 2
     assert "--clip" in capsys.readouterr().err
-    assert cli.main([*command, "--top-p", "1.5"]) == 2
-    assert "top_p is 1.5" in capsys.readouterr().err
+    for option, said in (
+        ("top_p=1.5", "top_p is 1.5"),
+        ("top_k", "give it as --set KEY=VALUE"),
+        ("top_k=many", "sampling.top_k: expected int, got 'many'"),
+        ("guidence=2", "unknown key 'guidence'; did you mean 'guidance'"),
+    ):
+        assert cli.main([*command, "--set", option]) == 2
+        assert said in capsys.readouterr().err
+    given = ["--set", "temperature=0.5", "--set", "dtype=bfloat16", "--set", "top_k=3"]
+    assert cli.main([*command, *given]) == 0
+    options = json.loads(png.with_suffix(".json").read_text())["sampling"]
+    wanted = {"temperature": 0.5, "dtype": "bfloat16", "top_k": 3, "guidance": 1.0}
+    assert options == wanted | {"top_p": 1.0}

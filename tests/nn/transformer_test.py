@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.nn.transformer import REMAT, Transformer, stack_blocks, unstack_blocks
+from mmjax.nn.transformer import REMAT, Transformer
 
 B, T, W = 2, 6, 16
 TOKEN_B = jnp.array([3, 5])
@@ -44,6 +44,27 @@ def out_and_grads(module, params, token=None):
     run = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
     (by_params, by_x), y = run(params, x_btw())
     return y, by_params, by_x
+
+
+def stack_blocks(params: dict, depth: int) -> dict:
+    """Parameters of an unrolled `Transformer` as those of a scanned one."""
+    if depth == 1:
+        return params
+    names = [f"block_{i}" for i in range(depth - 1)]
+    blocks = jax.tree.map(lambda *x: jnp.stack(x), *(params[n] for n in names))
+    return {"blocks": blocks} | {k: v for k, v in params.items() if k not in names}
+
+
+def unstack_blocks(params: dict, depth: int) -> dict:
+    """Parameters of a scanned `Transformer` as those of an unrolled one."""
+    if depth == 1:
+        return params
+    rest = {k: v for k, v in params.items() if k != "blocks"}
+    parts = {
+        f"block_{i}": jax.tree.map(lambda x, i=i: x[i], params["blocks"])
+        for i in range(depth - 1)
+    }
+    return parts | rest
 
 
 @pytest.mark.parametrize(("depth", "token"), [(1, None), (3, None), (3, TOKEN_B)])

@@ -129,7 +129,10 @@ def test_what_is_not_understood_is_an_error_and_not_a_zero():
 
 def test_gradients_of_a_mesh_are_summed_once_over_each_axis():
     """A dense layer: gather its kernel over fsdp, sum its gradient over both."""
-    layout = parallel.Layout({"mesh": {"data": 2, "fsdp": 2}}, jax.devices()[:4])
+    layout = parallel.Layout(
+        parallel.ParallelConfig(mesh=parallel.MeshConfig(data=2, fsdp=2)),
+        jax.devices()[:4],
+    )
     kernel = {"fc": {"kernel": jax.ShapeDtypeStruct((64, 32), jnp.float32)}}
     kernel = layout.abstract(kernel)
     x = shape((8, 64), layout.batch_sharding)

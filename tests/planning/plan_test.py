@@ -36,9 +36,7 @@ def test_state_is_what_a_run_holds(built):
     """Bytes of every kind on device 0, of a state that is really there."""
     config = tiny()
     parts = setup.build(config)
-    _, tx, _, optim_cfg = setup.optimizer(parts)
-    init = setup.fresh(parts.task, tx, optim_cfg.ema > 0)
-    state = parts.layout.init(init, jax.random.key(0), parts.example())
+    state = parts.layout.init(parts.update.init, jax.random.key(0), parts.example())
 
     def held(arrays):
         return sum(
@@ -94,9 +92,7 @@ def a_program(**changed):
         },
         params=4 * 10**9,
         frozen=0,
-        flops=flops.Flops(
-            3e15, 1e15, {"bfloat16": 3.5e15, "float32": 0.5e15}, 3.2e13, 0
-        ),
+        flops=flops.Flops(3e15, 1e15, {"bfloat16": 3.5e15, "float32": 0.5e15}, 3.2e13),
         collectives=[row, inside],
         remat="none",
     )
@@ -152,10 +148,15 @@ def test_bad_input_is_named_before_anything_is_compiled():
     with pytest.raises(UserError, match="--hardware h10.*did you mean 'h100'"):
         hardware.find("h10")
     with pytest.raises(UserError, match="batch 16 must split over 3 devices"):
-        three = parallel.Layout({"mesh": {"data": 3}}, jax.devices()[:3])
+        three = parallel.Layout(
+            parallel.ParallelConfig(mesh=parallel.MeshConfig(data=3)), jax.devices()[:3]
+        )
         three.check_batch(16)
     kernel = {"fc": {"kernel": jax.ShapeDtypeStruct((6, 6), "float32")}}
-    layout = parallel.Layout({"mesh": {"tensor": 4, "data": 1}}, jax.devices()[:4])
+    layout = parallel.Layout(
+        parallel.ParallelConfig(mesh=parallel.MeshConfig(tensor=4, data=1)),
+        jax.devices()[:4],
+    )
     with pytest.raises(
         UserError,
         match=r"tensor=4 divides no parameter, their sizes along it are 6: use 2 or 1",

@@ -48,7 +48,7 @@ def test_all_lists_are_exact_and_fewer_nearly_so(tmp_path, monkeypatch):
     monkeypatch.setattr(approximate, "_BLOCK", 500)  # more than one part to merge
     made = made_store(tmp_path / "x", dtype="float16")
     approximate.build(made, lists=20)
-    exactly = exact.Exact(made.shards, Layout({}, jax.devices()[:1]).batch_sharding)
+    exactly = exact.Exact(made.shards, Layout(devices=jax.devices()[:1]).batch_sharding)
     queries = made.rows(range(0, 3000, 30))
     truth = exactly.search(queries, 10)
     got = approximate.open_index(made).search(queries, 10, probes=20)

@@ -11,7 +11,7 @@ from mmjax.retrieval import exact
 
 
 def placed(devices):
-    return Layout({}, jax.devices()[:devices]).batch_sharding
+    return Layout(devices=jax.devices()[:devices]).batch_sharding
 
 
 def reference(queries_qd, rows_nd, k):

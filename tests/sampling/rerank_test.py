@@ -39,7 +39,7 @@ def test_pools_are_the_first_candidates(scores_pk):
                 range(pool), key=lambda k, p=p: scores_pk[p, k]
             )
     assert (picks_ps[:, 0] == 0).all()
-    best_ps = rerank.pool_scores(scores_pk, POOLS)
+    best_ps = rerank.chosen(scores_pk, picks_ps)
     assert (np.diff(best_ps, axis=1) >= 0).all()  # a larger pool is never worse
     # the same whatever else was drawn
     np.testing.assert_array_equal(
@@ -63,7 +63,7 @@ def test_chosen_takes_any_values():
 
 def test_random_scores_grow_with_the_pool_as_order_statistics_do():
     scores = np.random.default_rng(0).uniform(size=(4000, 64))
-    means = rerank.pool_scores(scores, (1, 3, 9, 64)).mean(0)
+    means = rerank.chosen(scores, rerank.best_of(scores, (1, 3, 9, 64))).mean(0)
     np.testing.assert_allclose(means, [k / (k + 1) for k in (1, 3, 9, 64)], atol=0.015)
 
 

@@ -56,7 +56,7 @@ def test_a_data_set_takes_its_protocols_and_the_least_limit():
         ({"x": {**A, "tempaltes": "clip7"}}, {"zero": ZERO}, "mean 'templates'"),
         ({"x": A}, {"zero": {"type": "zeroshot"}}, "did you mean 'zero_shot'"),
         ({"x": A}, {"zero": {**ZERO, "on": "vall"}}, "did you mean 'val'"),
-        ({"x": A}, {"zero": {}}, "'type'"),
+        ({"x": A}, {"zero": {}}, "no evaluator is called 'zero'; did you mean"),
         ({}, {"zero": ZERO}, "nothing|no data set"),
     ],
 )

@@ -126,21 +126,25 @@ def steps(task, layout: parallel.Layout, accum: int, count: int = 3) -> dict:
 
 @functools.cache
 def whole() -> dict:
-    return steps(base.build(FIELDS), parallel.Layout({}, jax.devices()[:1]), 1)
+    return steps(base.build(FIELDS), parallel.Layout(devices=jax.devices()[:1]), 1)
 
 
 @pytest.mark.parametrize(
     ("layout", "devices", "impl"),
     [
-        ({"mode": "jit"}, 1, "dense"),
-        ({"mode": "jit", "mesh": {"data": 2, "fsdp": 2}}, 4, "ring"),
+        ({}, 1, "dense"),
+        ({"mesh": parallel.MeshConfig(data=2, fsdp=2)}, 4, "ring"),
         ({"mode": "pmap"}, 4, "dense"),
         ({"mode": "pmap"}, 4, "chunked"),
     ],
 )
 def test_slices_of_a_batch_meet_each_other(layout: dict, devices: int, impl: str):
     task = base.build(FIELDS | {"loss_impl": impl, "loss_block": 3})
-    got = steps(task, parallel.Layout(layout, jax.devices()[:devices]), 2)
+    got = steps(
+        task,
+        parallel.Layout(parallel.ParallelConfig(**layout), jax.devices()[:devices]),
+        2,
+    )
     assert got.keys() == whole().keys()
     for path, value in whole().items():
         if "_grad_sq" not in path:
@@ -149,7 +153,7 @@ def test_slices_of_a_batch_meet_each_other(layout: dict, devices: int, impl: str
 
 def test_evaluation_leaves_the_tiles_to_the_compiler():
     """Predict functions are given no `rows`; any number of pairs will do."""
-    layout = parallel.Layout({}, jax.devices()[:4])
+    layout = parallel.Layout(devices=jax.devices()[:4])
     ctx, found = Ctx(rng=jax.random.key(0), step=jnp.int32(0)), {}
     for impl in ("dense", "ring"):
         task = base.build(FIELDS | {"loss_impl": impl, "loss_block": 3})

@@ -85,15 +85,15 @@ def test_gradients_reach_encoder_decoder_and_a_learned_codebook():
             assert np.any(grads["codebook"])
 
 
-SGD = {"name": "sgd", "lr": 0.05, "clip_norm": 1.0}
+FLAT = {"warmup": 0, "schedule": "constant"}
+SGD = optim.OptimConfig(name="sgd", lr=0.05, clip_norm=1.0, **FLAT)
 
 
 def train(task, steps, layout=None, *, rows=8, optimizer=SGD):
     """State and metrics after steps on one batch each."""
-    layout = layout or parallel.Layout({"mode": "jit"}, jax.devices()[:1])
+    layout = layout or parallel.Layout(devices=jax.devices()[:1])
     variables = jax.device_get(start(task))
-    constant = {**optimizer, "warmup": 0, "schedule": "constant"}
-    tx, _, _ = optim.make(constant, steps, variables.params, couples_rows=False)
+    tx, _, _ = optim.make(optimizer, steps, variables.params, couples_rows=False)
     state = TrainState(
         step=np.zeros((), np.int32),
         vars=variables,
@@ -118,7 +118,11 @@ DYING = {"revive_below": 0.6, "decay": 0.7}
 def test_pmap_is_jit_with_kmeans_and_revival(more):
     task = task_of(**more)
     one, metrics = train(task, 5)
-    many, same = train(task, 5, parallel.Layout({"mode": "pmap"}, jax.devices()[:4]))
+    many, same = train(
+        task,
+        5,
+        parallel.Layout(parallel.ParallelConfig(mode="pmap"), jax.devices()[:4]),
+    )
     if "codebook" in one.vars.extra:
         assert one.vars.extra["codebook"]["initialised"] == 1
         assert metrics["dead"] > 0, "or revival was not tested"
@@ -163,7 +167,7 @@ def test_codes_are_placed_when_asked():
 def test_training_uses_the_codebook_and_learns():
     task = task_of()
     _, before = train(task, 1, rows=32)
-    adam = {"name": "adam", "lr": 5e-3}
+    adam = optim.OptimConfig(name="adam", lr=5e-3, **FLAT)
     state, metrics = train(task, 150, rows=32, optimizer=adam)
     assert metrics["reconstruction"] < 0.2 * before["reconstruction"]
     assert metrics["perplexity"] > 4 and metrics["collapsed"] == 0

@@ -15,13 +15,14 @@ from mmjax import parallel, tree
 from mmjax.errors import UserError
 from mmjax.state import TrainState, Vars
 from mmjax.train import checkpoint
+from mmjax.train import restore as restore_lib
 
 # What Orbax leaves behind of arrays that could not be read.
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )
 CONFIG = checkpoint.CheckpointConfig(every=1, keep=2)
-LAYOUT = parallel.Layout({}, jax.devices()[:1])
+LAYOUT = parallel.Layout(devices=jax.devices()[:1])
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +83,7 @@ def saved(tmp_path_factory) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("saved")
     into = checkpoint.Checkpointer(workdir, CONFIG)
     for step in (1, 2, 3):
-        into.save(state_of(step), position(step), {})
+        into.save(state_of(step), position(step))
     into.wait()
     into.close()
     return workdir
@@ -131,7 +132,7 @@ def test_numbers_changed_inside_a_sound_file_are_noticed(copy, caplog):
     """A file that reads well and holds another run's numbers: only the sums tell."""
     other = copy.parent / "other"
     into = checkpoint.Checkpointer(other, CONFIG)
-    into.save(state_of(3).replace(ema=state_of(4).ema), position(3), {})
+    into.save(state_of(3).replace(ema=state_of(4).ema), position(3))
     into.wait()
     into.close()
     shutil.rmtree(copy / "checkpoints/3/state")
@@ -140,13 +141,64 @@ def test_numbers_changed_inside_a_sound_file_are_noticed(copy, caplog):
     assert "ema/fc/kernel changed since it was saved" in caplog.text
 
 
+def weights(workdir: pathlib.Path) -> TrainState:
+    """What is read without the optimizer."""
+    into = checkpoint.Checkpointer(workdir, CONFIG, read_only=True)
+    wanted = abstract().replace(opt_state=None)
+    state, _ = into.restore(wanted)
+    into.close()
+    return state
+
+
+def test_weights_alone_are_those_of_the_whole(copy):
+    whole, alone = restore(copy)[2], weights(copy)
+    assert alone.opt_state is None and jax.tree.leaves(whole.opt_state)
+    keyless = [
+        tree.flatten(s.replace(opt_state=None, rng=jax.random.key_data(s.rng)))
+        for s in (whole, alone)
+    ]
+    assert keyless[0].keys() == keyless[1].keys()
+    for path, value in keyless[0].items():
+        np.testing.assert_array_equal(keyless[1][path], value, err_msg=path)
+        assert keyless[1][path].sharding == value.sharding
+
+
+@pytest.mark.parametrize("changed, step", [("opt_state", 3), ("ema", 2)])
+def test_weights_alone_do_not_need_a_sound_optimizer(copy, changed, step):
+    """Sums of what is read are compared, and of nothing else."""
+    other = copy.parent / "other"
+    into = checkpoint.Checkpointer(other, CONFIG)
+    state = state_of(3).replace(**{changed: getattr(state_of(4), changed)})
+    into.save(state, position(3))
+    into.wait()
+    into.close()
+    shutil.rmtree(copy / "checkpoints/3/state")
+    shutil.copytree(other / "checkpoints/3/state", copy / "checkpoints/3/state")
+    assert int(weights(copy).step) == step
+    assert restore(copy, read_only=True)[0] == 2
+
+
+def test_weights_that_are_not_there(copy):
+    into = checkpoint.Checkpointer(copy, CONFIG, read_only=True)
+    wanted = abstract(width=32).replace(opt_state=None)
+    with pytest.raises(UserError, match=r"another model: fc/kernel is \(64, 8\) there"):
+        into.restore(wanted)
+    folder = into.home / "checkpoints/3/state"
+    more = abstract().replace(opt_state=None)
+    more = more.replace(ema=more.ema | {"fc2": more.ema["fc"]})
+    more = more.replace(vars=more.vars._replace(frozen={}))
+    with pytest.raises(ValueError, match="ema/fc2/kernel is missing"):
+        checkpoint._weights(folder, more)
+    into.close()
+
+
 def test_training_goes_on_after_a_damaged_one(copy):
     """The step that was damaged can be saved again, and is then the newest."""
     (copy / "checkpoints/3/data/metadata").write_text("{")
     into = checkpoint.Checkpointer(copy, CONFIG)
     state, data = into.restore(abstract())
     assert into.latest() == int(state.step) == 2
-    into.save(state_of(3), position(3), {})
+    into.save(state_of(3), position(3))
     into.wait()
     into.close()
     assert check(copy) == 3
@@ -188,14 +240,14 @@ def test_damaged_frozen_weights_are_said_so(copy):
 
 def test_frozen_weights_of_a_run_killed_before_its_first_save_are_replaced(tmp_path):
     into = checkpoint.Checkpointer(tmp_path, CONFIG)
-    into.save(state_of(1), position(1), {})
+    into.save(state_of(1), position(1))
     into.wait()
     into.close()
     shutil.rmtree(tmp_path / "checkpoints/1")
     other = state_of(1)
     frozen = jax.tree.map(lambda x: x + 5, other.vars.frozen)
     into = checkpoint.Checkpointer(tmp_path, CONFIG)
-    into.save(other.replace(vars=other.vars._replace(frozen=frozen)), position(1), {})
+    into.save(other.replace(vars=other.vars._replace(frozen=frozen)), position(1))
     into.wait()
     into.close()
     state = restore(tmp_path)[2]
@@ -232,3 +284,13 @@ def test_checkpoints_without_sums_are_taken(copy):
     file = copy / "checkpoints/3/data/metadata"
     file.write_text(json.dumps(json.loads(file.read_text())[0]))
     assert check(copy) == 3
+
+
+def test_a_run_is_opened_without_its_optimizer(tiny_run):
+    whole = restore_lib.restore(tiny_run, optimizer=True)[1]
+    alone = restore_lib.restore(tiny_run)[1]
+    assert alone.opt_state is None and jax.tree.leaves(whole.opt_state)
+    got, want = (tree.flatten((s.step, s.vars, s.ema)) for s in (alone, whole))
+    assert got.keys() == want.keys()
+    for path, value in want.items():
+        np.testing.assert_array_equal(got[path], value, err_msg=path)

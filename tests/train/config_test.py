@@ -1,15 +1,17 @@
+import dataclasses
 import json
 import sys
 
 import pytest
 from ml_collections import ConfigDict, config_dict
 
+from mmjax import parallel, schema
 from mmjax.errors import UserError
-from mmjax.train import config
+from mmjax.train import config, optim
 
 FILE = """
+import neighbour
 from ml_collections import ConfigDict
-from configs import neighbour
 
 def get_config(arg=""):
     if arg not in ("", "small"):
@@ -27,18 +29,8 @@ def checkout(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "mine.py").write_text(FILE)
     (folder / "neighbour.py").write_text("STEPS = 7\n")
-    (folder / "__init__.py").touch()
     monkeypatch.chdir(tmp_path)
-    # `configs` of this checkout may be imported by now, and would hide the other
-    held = {k: sys.modules.pop(k) for k in list(sys.modules) if _ours(k)}
-    yield tmp_path
-    for name in filter(_ours, list(sys.modules)):
-        del sys.modules[name]
-    sys.modules.update(held)
-
-
-def _ours(module):
-    return module.split(".")[0] == "configs"
+    return tmp_path
 
 
 def test_presets_and_neighbours(checkout):
@@ -47,11 +39,41 @@ def test_presets_and_neighbours(checkout):
     assert small.steps == 7 and small.is_locked
 
 
-def test_found_beside_the_package(checkout, monkeypatch, tmp_path):
-    monkeypatch.setattr(config, "HOME", checkout)
+@pytest.mark.parametrize("name", ["configs/mine.py", "mine.py", "mine"])
+@pytest.mark.parametrize("shipped", ["configs", "mmjax_configs"])
+def test_found_beside_the_package(checkout, monkeypatch, tmp_path, name, shipped):
     (tmp_path / "elsewhere").mkdir()
+    (checkout / "configs").rename(checkout / shipped)  # as in a wheel
+    monkeypatch.setattr(config, "HOME", checkout)
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert config.load("configs/mine.py:small").steps == 7
+    assert config.load(f"{name}:small").steps == 7
+
+
+@pytest.mark.parametrize("name", ["configs/clip.py", "clip.py", "clip"])
+def test_ours_from_any_folder(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert config.load(f"{name}:tiny").task.name == "clip"
+    with pytest.raises(UserError, match="no config file other/clip.py"):
+        config.load("other/clip.py:tiny")
+
+
+def test_a_file_of_the_users_comes_first_and_may_import_ours(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = ["import mmjax_configs.clip", "def get_config(arg):"]
+    lines += ["    config = mmjax_configs.clip.get_config(arg)", "    config.seed = 9"]
+    (tmp_path / "clip.py").write_text("\n".join([*lines, "    return config", ""]))
+    assert config.load("clip.py:tiny").seed == 9
+    assert config.load("clip:tiny").seed == 0
+    assert config.load("configs/clip.py:tiny").seed == 0
+
+
+def test_neighbours_of_the_same_name_stay_apart(checkout, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mine.py").write_text(FILE)
+    (other / "neighbour.py").write_text("STEPS = 8\n")
+    steps = [config.load(f"{f}/mine.py:small").steps for f in ("configs", "other")]
+    assert steps == [7, 8] and "neighbour" not in sys.modules
 
 
 def test_overrides(checkout):
@@ -110,6 +132,90 @@ def test_bad_files(checkout, spec, part):
     with pytest.raises(UserError) as caught:
         config.load(spec)
     assert part in str(caught.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    match: str
+    every: int = 1
+    names: tuple[str, ...] = ()
+    limit: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Grouped:
+    groups: dict[str, Group] = dataclasses.field(default_factory=dict)
+    places: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def test_dicts_of_dataclasses(monkeypatch):
+    monkeypatch.setattr(config, "RunConfig", Grouped)
+    given = ["groups.d.match=^d/", "groups.d.every=2", "groups.d.names=a", "places.x=1"]
+    given += ["places.a.b=c", "groups.d.limit=3"]
+    made = config.override(ConfigDict(), [f"--config.{text}" for text in given])
+    typed = schema.from_mapping(Grouped, made)
+    assert typed.groups == {"d": Group("^d/", 2, ("a",), 3)}
+    assert typed.places == {"x": "1", "a/b": "c"}
+    for text, message in (
+        (
+            "groups.d.mach=x",
+            "config.groups.d: unknown key 'mach'; did you mean 'match'",
+        ),
+        ("groups.d.every=x", "--config.groups.d.every: expected int .*, got .x."),
+        ("groups.d=x", "a whole ConfigDict"),
+        ("groups=x", "a whole ConfigDict"),
+        ("groups.d.every.x=1", "config.groups.d.every is 2 and has no keys"),
+    ):
+        with pytest.raises(UserError, match=message):
+            config.override(made, [f"--config.{text}"])
+
+
+@pytest.mark.parametrize("spec", ["clip:tiny", "prior:tiny", "vqvae:tiny", "dvae:tiny"])
+def test_what_is_empty_by_default_can_be_given(spec):
+    given = [
+        "graft.params=runs/1",
+        "graft.tokenizer=2024",
+        "graft.params.image=a#image",
+    ]
+    given += ["evals.new.type=mean_loss", "evals.new.source=shapes:val"]
+    given += ["evals.new.limit=5", "checkpoint.folder=f"]
+    given += ["optim.freeze=^image/", "optim.lr_mult=(('a',2.0),)", "peak_tflops=1"]
+    made = config.load(spec, [f"--config.{text}" for text in given])
+    run = schema.from_mapping(config.RunConfig, made)
+    places = {"params": "runs/1", "tokenizer": "2024", "params/image": "a#image"}
+    assert run.graft == places
+    assert run.evals["new"] == dict(type="mean_loss", source="shapes:val", limit=5)
+    assert run.checkpoint.folder == "f"
+    assert run.optim.freeze == ("^image/",) and run.optim.lr_mult == (("a", 2.0),)
+    assert run.peak_tflops == 1.0
+    for key in ("graft", "evals", "evals.new", "optim", "task"):
+        with pytest.raises(UserError, match=f"config.{key}: a whole ConfigDict"):
+            config.override(made, [f"--config.{key}=x"])
+    with pytest.raises(UserError, match="config.evals: unknown key 'neww'.*'new'"):
+        config.override(made, ["--config.evals.neww.limit=5"])
+
+
+def test_sections_are_typed_to_the_leaves():
+    run = schema.from_mapping(config.RunConfig, config.load("clip:tiny"))
+    assert isinstance(run.optim, optim.OptimConfig)
+    assert isinstance(run.parallel.mesh, parallel.MeshConfig)
+    with pytest.raises(UserError, match="config.optim: unknown key 'lrr'"):
+        bad = config.load("clip:tiny").unlock()
+        bad.optim.lrr = 1.0
+        schema.from_mapping(config.RunConfig, bad)
+
+
+def test_keys_of_a_task_and_of_its_own_dicts():
+    given = ["task.loss_block=4", "task.image.mlp_ratio=2.0", "task.loss_name=sigmoid"]
+    made = config.load("clip:tiny", [f"--config.{text}" for text in given])
+    assert (made.task.loss_block, made.task.image.mlp_ratio) == (4, 2.0)
+    with pytest.raises(UserError, match="config.task: unknown key 'loss_blok'"):
+        config.load("clip:tiny", ["--config.task.loss_blok=4"])
+    given = ["task.sampling.temperature=1", "task.stage1.net.norm=group"]
+    made = config.load("prior:tiny", [f"--config.{text}" for text in given])
+    assert made.task.sampling.temperature == 1.0 and made.task.stage1.net.norm
+    with pytest.raises(UserError, match="config.task.sampling: unknown key 'temp'"):
+        config.load("prior:tiny", ["--config.task.sampling.temp=1"])
 
 
 def test_placeholders_take_a_value():

@@ -15,7 +15,7 @@ import pytest
 from mmjax import parallel
 from mmjax.errors import UserError
 from mmjax.train import config as config_lib
-from mmjax.train import loop, metric_writer, restore
+from mmjax.train import lock, loop, metric_writer, restore
 from mmjax.train import timing as timing_lib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ def _command(workdir: pathlib.Path) -> list[str]:
 def _leaves(workdir: pathlib.Path) -> dict:
     from mmjax import tree
 
-    _, state = restore.restore(workdir)
+    _, state = restore.restore(workdir, optimizer=True)
     host = jax.device_get(state.replace(rng=jax.random.key_data(state.rng)))
     return tree.flatten(host)
 
@@ -87,10 +87,8 @@ def test_kill_and_resume_is_bit_equal(whole: pathlib.Path, tmp_path: pathlib.Pat
 
 
 def test_second_process_is_refused(whole: pathlib.Path):
-    from mmjax.train import checkpoint
-
-    with checkpoint.lock(whole), pytest.raises(UserError, match="in use by process"):
-        with checkpoint.lock(whole):
+    with lock.lock(whole), pytest.raises(UserError, match="in use by process"):
+        with lock.lock(whole):
             pass
 
 
@@ -142,26 +140,29 @@ def test_resume_of_another_run_is_refused(whole, override: str, what: str):
 
 
 def test_batch_that_does_not_divide_names_the_fix():
-    layout = parallel.Layout({}, jax.devices()[:4])
+    layout = parallel.Layout(devices=jax.devices()[:4])
     with pytest.raises(UserError, match="batch 18 must split over 4 .* use 16 or 20"):
         layout.check_batch(18)
 
 
 @pytest.mark.parametrize(
-    ("mesh", "what"),
+    ("config", "what"),
     [
         (
-            {"mode": "jit", "mesh": {"data": 3}},
+            {"mesh": parallel.MeshConfig(data=3)},
             "of 3 devices and 4 are here: use data=4",
         ),
-        ({"mesh": {"fsdp": 3}}, "of 3 x n devices and 4 are here: use data=2, fsdp=2"),
-        ({"mode": "pmap", "mesh": {"fsdp": 2}}, "data-parallel only"),
+        (
+            {"mesh": parallel.MeshConfig(fsdp=3)},
+            "of 3 x n devices and 4 are here: use data=2, fsdp=2",
+        ),
+        ({"mode": "pmap", "mesh": parallel.MeshConfig(fsdp=2)}, "data-parallel only"),
         ({"mode": "xmap"}, "use jit or pmap"),
     ],
 )
-def test_meshes_that_do_not_fit(mesh: dict, what: str):
+def test_meshes_that_do_not_fit(config: dict, what: str):
     with pytest.raises(UserError, match=what):
-        parallel.Layout(mesh, jax.devices()[:4])
+        parallel.Layout(parallel.ParallelConfig(**config), jax.devices()[:4])
 
 
 def test_divergence_names_step_and_tensor(tmp_path: pathlib.Path):

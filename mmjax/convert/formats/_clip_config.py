@@ -14,7 +14,7 @@ from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
 
 # (mean, std) of pixels
-CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+CLIP = presets.CLIP_MEAN, presets.CLIP_STD
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 _FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "area": 4}
 

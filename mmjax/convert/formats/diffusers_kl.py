@@ -37,19 +37,19 @@ def to_mmjax(source: Source) -> formats.Model:
     size = int(theirs.get("sample_size", _vqgan.SIZE))
     # with points their map decides; without them hidden is a latent's width
     point = arrays.get("params/decoder/point/kernel")
-    model = {
+    autoencoder = {
         "image_size": size,
         "code_dim": net["hidden"] if point is None else point.shape[0],
         "net": net,
         "scale": float(theirs.get("scaling_factor", 0.18215)),
         "shift": float(theirs.get("shift_factor") or 0.0),
     }
-    task = {"name": TASK, "model": model}
+    task = {"name": TASK, "autoencoder": autoencoder}
     return formats.Model(task, _vqgan.image_field(size), None, arrays, kept)
 
 
 def from_mmjax(model: formats.Model) -> formats.Export:
-    spec = autoencoder_kl.Spec(**model.task["model"])
+    spec = autoencoder_kl.Spec(**model.task["autoencoder"])
     net = autoencoder_kl.VqganNet(**spec.net)
     if net.points and spec.code_dim != net.hidden:
         raise UserError(

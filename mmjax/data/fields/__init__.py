@@ -30,7 +30,7 @@ from mmjax.errors import UserError
 
 __path__ = pkgutil.extend_path(__path__, __name__)  # other distributions may hold kinds
 Fields = dict[str, Field]
-_INNER = ("base",)  # parts of fields, not kinds
+_INNER = ("base", "numbers")  # parts of fields, not kinds
 _LOOKED_AT = 8  # records of a source that say what its records have
 
 
@@ -64,7 +64,7 @@ def build(config: Mapping[str, Any]) -> Fields:
             raise UserError(f"{where} has no kind: use one of {', '.join(kinds())}")
         cls = kind(str(options.pop("kind")), where)
         fields[name] = schema.from_mapping(cls, options, where)
-        for key in (name, f"{name}_mask", f"{name}_present"):
+        for key in shapes({name: fields[name]}):
             if key in keys:
                 raise UserError(f"{where} and {place(keys[key])} both give {key!r}")
             keys[key] = name
@@ -190,10 +190,11 @@ def check(chosen: Fields, fields: Fields, source: Source) -> None:
     """
     for name, field in chosen.items():
         field.check(name, fields, source)
+        together = chosen if field.AFTER else {name: field}
         failure: BrokenRecord | None = None
         for i in range(min(len(source), _LOOKED_AT)):
             try:
-                row({name: field}, source[i], None, View(train=False, index=i))
+                row(together, source[i], None, View(train=False, index=i))
                 break
             except BrokenRecord as error:
                 failure = failure or error
@@ -218,7 +219,11 @@ def row(fields: Fields, record: Record, rng: Any, view: View) -> dict[str, Any]:
             raise BrokenRecord(f"record {record.get('key', view.index)}", reason)
         if view.train and field.drop and rng.random() < field.drop:
             present = False
-        out[name] = field.row(name, record, rng, view) if present else field.blank(name)
+        if present:
+            out[name] = field.row(name, record, rng, view)
+        else:
+            view.absent.add(name)
+            out[name] = field.blank(name)
         if field.optional:
             out[f"{name}_present"] = present
     return out

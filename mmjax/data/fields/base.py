@@ -28,11 +28,13 @@ class View:
     index: the record's position in its source.
     crops: by the name of an image field, the crop it took (`mmjax.data.image.Crop`),
       which boxes follow.
+    absent: the names of fields that are blank in this row.
     """
 
     train: bool
     index: int = -1
     crops: dict[str, Any] = dataclasses.field(default_factory=dict)
+    absent: set[str] = dataclasses.field(default_factory=set)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +84,11 @@ class Field:
     def collate(self, name: str, rows: Sequence[Any]) -> Arrays:
         """Rows, one after the other, as arrays of a batch."""
         return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+    def column(self, name: str, columns: Mapping[str, Any], index: Any) -> Any:
+        """What `gather` takes: values of a source's `columns`, or None without them."""
+        key = self.reads(name)
+        return np.asarray(columns[key][index]) if key in columns else None
 
     def gather(self, name: str, values: np.ndarray, *, train: bool) -> Arrays | None:
         """A whole batch of a source's column, or None where rows have to be made.
@@ -136,3 +143,17 @@ def place(name: str) -> str:
 def misfit(name: str, record: Record, reason: str) -> BrokenRecord:
     """The error of a record whose value does not fit field `name`."""
     return BrokenRecord(f"record {record.get('key', '?')}", f"{place(name)}: {reason}")
+
+
+def start(count: int, length: int, rng: np.random.Generator | None) -> int:
+    """Where a window of `length` of `count` steps begins: drawn, or without `rng` such
+    that it is the centre; 0 where there are fewer."""
+    spare = max(0, count - length)
+    return spare // 2 if rng is None else int(rng.integers(spare + 1))
+
+
+def padded(steps: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """(the first `length` steps, zeros where there are fewer; bool mask (length,))."""
+    out = np.zeros((length, *steps.shape[1:]), steps.dtype)
+    out[: len(steps)] = steps[:length]
+    return out, np.arange(length) < len(steps)

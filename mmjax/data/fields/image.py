@@ -54,7 +54,7 @@ class Field(base.Field):
         return {name: ((self.size, self.size, 3), "uint8")}
 
     def row(self, name: str, record: Record, rng: Any, view: base.View) -> Any:
-        img = self.value(name, record)
+        img = np.asarray(self.value(name, record))
         if img.dtype != np.uint8 or img.ndim != 3 or img.shape[2] != 3:
             reason = f"expected uint8 (H, W, 3), RGB, got {img.dtype} {img.shape}"
             raise base.misfit(name, record, reason)

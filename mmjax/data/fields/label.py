@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,11 @@ class Field(base.Field):
         return {name: ((), "int32")}
 
     def row(self, name: str, record: Record, rng: Any, view: base.View) -> Any:
-        return {name: np.int32(self.value(name, record))}
+        value = self.value(name, record)
+        if not isinstance(value, numbers.Integral):
+            reason = f"expected the number of a class, got {value!r}"
+            raise base.misfit(name, record, reason)
+        return {name: np.int32(value)}
 
     def blank(self, name: str) -> base.Arrays:
         return {name: np.int32(-1)}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from mmjax.data import tokenizers
 from mmjax.data.fields import base
-from mmjax.data.records import Record, Source
+from mmjax.data.records import BrokenRecord, Record, Source
 from mmjax.data.tokenizers import bytes, merges
 from mmjax.errors import UserError
 
@@ -60,12 +60,21 @@ class Field(base.Field):
         return {name: ((length,), "int32"), f"{name}_mask": ((length,), "bool")}
 
     def row(self, name: str, record: Record, rng: Any, view: base.View) -> Any:
-        value = self.value(name, record)
-        texts = [value] if isinstance(value, str) else value
+        texts = self.texts(name, record)
         text = texts[int(rng.integers(len(texts)))] if view.train else texts[0]
         if view.train and self.dropout:  # drawn by the row's own generator
             return self.encoder.encode([text], dropout=self.dropout, rng=rng)
         return text
+
+    def texts(self, name: str, record: Mapping[str, Any]) -> list[str]:
+        """The record's texts, a value that is one text among them."""
+        value = self.value(name, record)
+        texts = list(value) if isinstance(value, list | tuple) else [value]
+        for text in texts:
+            if not isinstance(text, str):
+                kind = type(text).__name__
+                raise base.misfit(name, record, f"expected text, got {kind} {text!r}")
+        return texts
 
     def blank(self, name: str) -> str:
         return ""
@@ -88,18 +97,21 @@ class Field(base.Field):
         return {} if size is None else {"vocab_size": size}
 
     def open(self, name: str, source: Source) -> Field:
-        texts = (
-            source.texts() if self.reads(name) == "text" else self._texts(name, source)
-        )
+        own = self.reads(name) == "text"
+        texts = source.texts() if own else self._all(name, source)
         try:
             return self.bound(encoder=tokenizers.build(self.config, texts=texts))
         except UserError as error:
             raise UserError(f"{base.place(name)}: {error}") from error
 
-    def _texts(self, name: str, source: Source) -> Any:
+    def _all(self, name: str, source: Source) -> Iterator[str]:
         for i in range(len(source)):
-            value = self.value(name, source[i])
-            yield from [value] if isinstance(value, str) else value or ()
+            try:
+                record = source[i]
+                if self.value(name, record) is not None:
+                    yield from self.texts(name, record)
+            except BrokenRecord:
+                continue  # the pipeline reports it
 
     def saved(self) -> str:
         return self.encoder.to_json()

@@ -7,7 +7,6 @@ understood by every kind, such as `names`, `skip` and `limit` (see `views`).
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -16,13 +15,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mmjax import schema
 from mmjax.data.records import Source
 from mmjax.data.sources import views
 from mmjax.errors import UserError
 
 __path__ = pkgutil.extend_path(__path__, __name__)
 
-_INNER = ("encoded", "table", "views")  # parts of sources, not kinds
+_INNER = ("columns", "encoded", "table", "views")  # parts of sources, not kinds
 _SPLIT = re.compile(r"\?(?=[A-Za-z_]\w*=)")  # so that a glob may hold a `?`
 _NEXT = re.compile(r"&(?=[A-Za-z_]\w*=)")  # so that a template may hold an `&`
 _FALSE = {"false": False, "0": False, "no": False}
@@ -75,9 +75,8 @@ def kinds() -> list[str]:
 
 def _module(kind: str, spec: object) -> Any:
     if kind not in kinds():
-        near = difflib.get_close_matches(kind, kinds(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"use one of {_say()}"
-        raise UserError(f"unknown kind of data {kind!r} in {spec!r}: {hint}")
+        hint = schema.suggest(kind, kinds())
+        raise UserError(f"unknown kind of data {kind!r} in {spec!r}{hint}")
     return importlib.import_module(f"{__name__}.{kind}")
 
 
@@ -89,9 +88,8 @@ def _check_names(kind: str, function: Any, options: Mapping[str, Any]) -> None:
     legal = [*list(inspect.signature(function).parameters)[1:], *views.OPTIONS]
     for name in options:
         if name not in legal:
-            near = difflib.get_close_matches(name, legal, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has: {legal}"
-            raise UserError(f"{kind} data has no option {name!r}: {hint}")
+            hint = schema.suggest(name, legal)
+            raise UserError(f"{kind} data has no option {name!r}{hint}")
 
 
 def _typed(kind: str, function: Any, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What sources of encoded pictures share: decoding, captions out of fields, checks."""
+"""What sources of encoded files share: decoding, values out of fields, checks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import abc
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from mmjax.data import image, records
 from mmjax.data.records import BrokenRecord, Record
@@ -17,17 +19,19 @@ _PROBED = 20  # records looked at, when opening, for the caption fields named
 
 
 class Encoded(abc.ABC):
-    """A source whose records hold an encoded picture and named fields.
+    """A source whose records hold an encoded file, mostly an image, and named fields.
 
-    A subclass says where record i lies (`place`), reads its picture (`encoded`) and its
+    A subclass says where record i lies (`place`), reads its file (`encoded`) and its
     fields, and sets `name`, `class_names`, `length` and `caption_fields` (comma
-    separated; a dot enters a mapping; empty: this data has no captions).
+    separated; a dot enters a mapping; empty: this data has no captions). `values` says
+    which fields are values of the record: their name there -> the field.
     """
 
     name: str
     class_names: tuple[str, ...] = ()
     length: int
     caption_fields: str = AUTO
+    values: Mapping[str, str] = {}
 
     @abc.abstractmethod
     def place(self, i: int) -> str:
@@ -35,11 +39,11 @@ class Encoded(abc.ABC):
 
     @abc.abstractmethod
     def encoded(self, i: int) -> bytes:
-        """The picture's bytes as stored."""
+        """The file's bytes as stored."""
 
     @abc.abstractmethod
     def fields(self, i: int) -> Mapping[str, Any]:
-        """Everything but the picture; `key` str, and `label` int where labelled."""
+        """Everything but the file; `key` str, and `label` int where labelled."""
 
     @abc.abstractmethod
     def fingerprint(self) -> str: ...
@@ -52,11 +56,18 @@ class Encoded(abc.ABC):
         fields = self.fields(i)
         place = self.place(i)
         text = self._texts_of(fields, place)
-        pixels = image.decode(self.encoded(i), place)
-        record = Record(image=pixels, text=text, key=str(fields["key"]))
+        record: dict[str, Any] = self.decode(i, place)
+        record |= {"text": text, "key": str(fields["key"])}
         if self.class_names:
             record["label"] = int(fields["label"])
+        for name, field in self.values.items():
+            if (value := pick(fields, field)) is not None:
+                record[name] = as_value(name, value, place)
         return record
+
+    def decode(self, i: int, place: str) -> dict[str, Any]:
+        """The values that the file of record i gives."""
+        return {"image": image.decode(self.encoded(i), place)}
 
     def captions(self, i: int) -> list[str]:
         """The captions of record i, without decoding its image."""
@@ -71,9 +82,13 @@ class Encoded(abc.ABC):
                 continue  # the pipeline reports it; here only good text counts
 
     def check_fields(self) -> None:
-        """UserError when the first records hold none of the caption fields named."""
-        if not self.caption_fields or self.caption_fields == AUTO:
-            return
+        """UserError when the first records hold none of the fields named."""
+        if self.caption_fields and self.caption_fields != AUTO:
+            self._need(self.caption_fields.split(","), "captions", "text")
+        for field in self.values.values():
+            self._need([field], "values", "values")
+
+    def _need(self, names: Sequence[str], term: str, option: str) -> None:
         seen: set[str] = set()
         for i in range(min(self.length, _PROBED)):
             try:
@@ -81,12 +96,12 @@ class Encoded(abc.ABC):
             except BrokenRecord:
                 continue
             seen.update(fields)
-            if any(pick(fields, f) for f in self.caption_fields.split(",")):
+            if any(pick(fields, name) not in (None, "", []) for name in names):
                 return
         if seen:
             raise UserError(
-                f"{self.name} has no captions in {self.caption_fields!r}: "
-                f"its fields are {', '.join(sorted(seen))}; name one with text="
+                f"{self.name} has no {term} in {','.join(names)!r}: its fields are "
+                f"{', '.join(sorted(seen))}; name one with {option}="
             )
 
     def _texts_of(self, fields: Mapping[str, Any], place: str) -> list[str]:
@@ -128,13 +143,44 @@ def clean(text: Any, place: str) -> str:
 
 
 def pick(fields: Mapping[str, Any], name: str) -> Any:
-    """The value at a dotted name; None where any part of the way is absent."""
+    """The value at a dotted name; None where any part of the way is absent.
+
+    Of a list of mappings, such as the objects of a photo, the list of their values.
+    """
     value: Any = fields
     for part in name.split("."):
-        if not isinstance(value, Mapping) or part not in value:
+        if isinstance(value, list) and all(isinstance(v, Mapping) for v in value):
+            value = [v[part] for v in value if part in v]
+        elif isinstance(value, Mapping) and part in value:
+            value = value[part]
+        else:
             return None
-        value = value[part]
     return value
+
+
+def pairs_of(option: str) -> dict[str, str]:
+    """`name:field,name` as {name: field, name: name}."""
+    pairs = (part.partition(":") for part in option.split(",") if part)
+    return {name: field or name for name, _, field in pairs}
+
+
+def as_value(name: str, value: Any, place: str) -> Any:
+    """A field as a record's value: lists of numbers as float32 or int32 arrays.
+
+    `boxes` are float32 (N, 4) and `box_labels` int32 (N,), also where there are none.
+    """
+    named = name in ("boxes", "box_labels")
+    if not named and not (isinstance(value, list) and value):
+        return value
+    if not named and any(isinstance(v, str) for v in value):
+        return value
+    try:
+        array = np.asarray(value)
+        whole = name == "box_labels" or array.dtype.kind in "iub" and name != "boxes"
+        array = array.astype(np.int32 if whole else np.float32)
+        return array.reshape(-1, 4) if name == "boxes" else array
+    except (ValueError, TypeError) as error:
+        raise BrokenRecord(place, f"its {name} is no array: {error}") from None
 
 
 def read_file(path: pathlib.Path, place: str) -> bytes:

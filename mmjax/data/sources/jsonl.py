@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import pathlib
 
-from mmjax.data.sources import encoded, table
+from mmjax.data.sources import table
 
 
-def open(
-    path: str, image: str = "image", text: str = "", label: str = "", root: str = ""
-) -> table.Table:
-    """Reads `path` (`.gz` too).
+def rows(file: pathlib.Path) -> list[table.Row]:
+    """The rows of a file."""
+    return [_row(*line) for line in table.lines(file)]
 
-    image: the field with the image's path, relative to `root` (default: the file's
-    folder). text: caption fields, comma separated, dots enter mappings, lists are
-    several captions; empty: `captions`, `caption` or `text`. label: the class's field.
-    """
-    file = encoded.existing(path, "table")
-    rows = [_row(*line) for line in table.lines(file)]
-    return table.Table(
-        file, rows, image=image, text=text or encoded.AUTO, label=label, root=root
-    )
+
+open = functools.partial(table.open_table, rows)
 
 
 def _row(number: int, text: str, error: str) -> table.Row:

@@ -1,6 +1,6 @@
 """Several sources as one, by weight.
 
-`{"kind": "mixture", "parts": [("jsonl:/a.jsonl", 3), ("packed:/b.npz", 1)]}`
+`{"kind": "mixture", "parts": [("jsonl:/a.jsonl", 3), ("npz:/b.npz", 1)]}`
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 """Another source's pictures under a shift, for robustness under any evaluator.
 
-`shifted:packed:/d/cifar.npz?shift=noise&severity=3`, or, where the inner source has
+`shifted:npz:/d/cifar.npz?shift=noise&severity=3`, or, where the inner source has
 options of its own, {"kind": "shifted", "source": SPEC, "shift": "blur", "severity": 2}.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from mmjax.data import corruptions, records
+from mmjax.data import corruptions, image, records
 from mmjax.data.records import Record, Source
 from mmjax.data.sources import views
 from mmjax.errors import UserError
@@ -31,20 +31,16 @@ def open(
     return Shifted(open_source(path or source), shift, severity, seed)
 
 
-class Shifted:
+class Shifted(views.View):
     """Every picture changed, the same way each time it is read."""
 
     def __init__(self, source: Source, shift: str, severity: int, seed: int = 0):
+        super().__init__(source)
         corruptions.check(shift, severity)
         if records.stage1(source):
             raise UserError(f"{source.name} holds tokens: a shift changes pictures")
-        self.source, self.shift, self.severity = source, shift, severity
-        self.seed = seed
+        self.shift, self.severity, self.seed = shift, severity, seed
         self.name = f"{source.name}, {shift} {severity}"
-        self.class_names = source.class_names
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def __getitem__(self, i: int) -> Record:
         record = dict(self.source[i])
@@ -55,12 +51,8 @@ class Shifted:
         )
         return record
 
-    def captions(self, i: int) -> list[str]:
-        """The captions of record i, without decoding its image."""
-        return views.captions(self.source, i)
-
-    def texts(self) -> Iterator[str]:
-        return self.source.texts()
+    def encoded(self, i: int) -> bytes:
+        return image.encode_png(self[i]["image"])
 
     def fingerprint(self) -> str:
         made = ("shifted", self.shift, self.severity, self.seed)

@@ -1,18 +1,21 @@
 """Rows that name an image file and its captions: the part jsonl, csv and tsv share.
 
-Rows that name the same image are one record with several captions.
+Rows that name the same image are one record with several captions; rows of a table
+without images, one record each.
 """
 
 from __future__ import annotations
 
 import gzip
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from mmjax.data import records
 from mmjax.data.records import BrokenRecord
-from mmjax.data.sources import encoded
+from mmjax.data.sources import columns, encoded
 from mmjax.errors import UserError
 
 
@@ -25,12 +28,7 @@ class Row(NamedTuple):
 
 
 class Table(encoded.Encoded):
-    """Records out of rows.
-
-    path: the table, absolute. image: the field with the picture's path, relative to
-    `root` (default: the table's folder). text: caption fields, comma separated. label:
-    the field with the class; empty: not labelled.
-    """
+    """Records out of rows of the table at `path`, absolute; see `open_table`."""
 
     def __init__(
         self,
@@ -41,17 +39,22 @@ class Table(encoded.Encoded):
         text: str,
         label: str,
         root: str,
+        values: str = "",
+        key: str = "",
     ):
         if not rows:
             raise UserError(f"{path} has no rows")
-        self.path, self.image, self.root = path, image, path.parent / root
+        self.path, self.root, self.key = path, path.parent / root, key
+        self.image = "" if image == "none" else image
+        self.values = encoded.pairs_of(values)
         self.name = f"{path.suffixes[0][1:] if path.suffixes else 'table'}:{path}"
-        self.rows = _group(rows, image)
+        self.rows = _group(rows, self.image)
         self.length = len(self.rows)
         self.caption_fields = text
         if label:
             self._read_labels(label)
-            self.caption_fields = "" if text == encoded.AUTO else text
+        if text == encoded.AUTO and (label or (not self.image and not _auto(rows))):
+            self.caption_fields = ""
         self._check_image()
         self.check_fields()
 
@@ -69,10 +72,11 @@ class Table(encoded.Encoded):
 
     def _check_image(self) -> None:
         good = [rows[0] for rows in self.rows if not rows[0].error]
-        if good and not any(self.image in row.fields for row in good):
+        if self.image and good and not any(self.image in row.fields for row in good):
             raise UserError(
                 f"{self.path} has no field {self.image!r} for the image's path: it has "
-                f"{', '.join(sorted(good[0].fields))}; name one with image="
+                f"{', '.join(sorted(good[0].fields))}; name one with image=, or say "
+                "image=none"
             )
 
     def place(self, i: int) -> str:
@@ -81,6 +85,9 @@ class Table(encoded.Encoded):
     def encoded(self, i: int) -> bytes:
         name = self._image_name(i)
         return encoded.read_file(self.root / name, self.place(i))
+
+    def decode(self, i: int, place: str) -> dict[str, Any]:
+        return super().decode(i, place) if self.image else {}
 
     def fields(self, i: int) -> Mapping[str, Any]:
         rows = self.rows[i]
@@ -93,7 +100,13 @@ class Table(encoded.Encoded):
                 out[name] = [text for row in rows for text in _listed(row, name)]
         if self.class_names:
             out["label"] = self.labels[i]
-        return {**out, "key": self._image_name(i)}
+        return {**out, "key": self._key(i)}
+
+    def _key(self, i: int) -> str:
+        row = self.rows[i][0]
+        if self.key:
+            return str(row.fields.get(self.key, row.line))
+        return self._image_name(i) if self.image else str(row.line)
 
     def _image_name(self, i: int) -> str:
         name = self.rows[i][0].fields.get(self.image)
@@ -103,7 +116,91 @@ class Table(encoded.Encoded):
 
     def fingerprint(self) -> str:
         rows = [[row.fields for row in rows] for rows in self.rows]
-        return records.digest("table", rows, self.caption_fields)
+        more = [self.values] if self.values else []
+        return records.digest("table", rows, self.caption_fields, *more)
+
+
+def open_table(
+    read_rows: Callable[[pathlib.Path], list[Row]],
+    path: str,
+    image: str = "image",
+    text: str = "",
+    label: str = "",
+    root: str = "",
+    values: str = "",
+    key: str = "",
+    vector: str = "",
+) -> Table | columns.Columns:
+    """Opens a table (`.gz` too); `read_rows` is what jsonl, csv and tsv differ in.
+
+    image: the field with the image's path, relative to `root` (default: the table's
+    folder); `none`: a record a row, without images. text: caption fields, comma
+    separated, dots enter mappings, lists are several captions; empty: `captions`,
+    `caption` or `text`. label: the class's field. values: other fields that records
+    have, `name:field`, comma separated. key: the field of the records' names; empty:
+    the image's path, or the line's number.
+
+    vector: fields of numbers, comma separated, or a range of them by position, such as
+    `4:` (without those of text, label and key). Records then have `vector` float32
+    (D,), no image, and every other field, as a number where all are.
+    """
+    file = encoded.existing(path, "table")
+    rows = read_rows(file)
+    if vector:
+        again = (read_rows, path, image, text, label, root, values, key, vector)
+        named = {"text": text, "label": label, "key": key}
+        return vectors(file, rows, vector, again=(open_table, again), **named)
+    return Table(
+        file,
+        rows,
+        image=image,
+        text=text or encoded.AUTO,
+        label=label,
+        root=root,
+        values=values,
+        key=key,
+    )
+
+
+def vectors(
+    path: pathlib.Path, rows: Sequence[Row], vector: str, *, again: tuple, **named: str
+) -> columns.Columns:
+    """Rows of numbers as arrays; see `open_table`."""
+    good = next((row.fields for row in rows if not row.error), None)
+    if good is None:
+        raise UserError(f"{path} has no rows that can be read")
+    special = [name for option in named.values() for name in option.split(",")]
+    if ":" in vector:
+        bounds = [int(bound) if bound else None for bound in vector.split(":")]
+        chosen = [name for name in list(good)[slice(*bounds)] if name not in special]
+    else:
+        chosen = vector.split(",")
+    for name in chosen or [vector]:
+        if name not in good:
+            raise UserError(f"{path} has no field {name!r}: it has {', '.join(good)}")
+    numbers, broken = np.zeros((len(rows), len(chosen)), np.float32), {}
+    for i, row in enumerate(rows):
+        try:
+            numbers[i] = [float(row.fields[name]) for name in chosen]
+            broken |= {i: f"line {row.line}: {row.error}"} if row.error else {}
+        except (ValueError, TypeError, KeyError) as error:
+            broken[i] = f"line {row.line}: {row.error or f'no number: {error}'}"
+    # A broken row is never handed out: its other cells need only be of their kind.
+    fields = [good if i in broken else row.fields for i, row in enumerate(rows)]
+    arrays = {"vector": numbers}
+    for name in good:
+        if name not in chosen:
+            cells = [str(row.get(name, "")) for row in fields]
+            arrays[name] = np.array(cells) if name in special else _numbers(cells)
+    source = f"{path.suffixes[0][1:]}:{path}"
+    return columns.Columns(source, arrays, again=again, broken=broken, **named)
+
+
+def _numbers(cells: list[str]) -> np.ndarray:
+    try:
+        return np.array(cells, np.float32)
+    except ValueError:
+        return np.array(cells)
 
 
 def _group(rows: Sequence[Row], image: str) -> list[list[Row]]:
@@ -111,6 +208,11 @@ def _group(rows: Sequence[Row], image: str) -> list[list[Row]]:
     for row in rows:
         grouped.setdefault(row.fields.get(image, row.line), []).append(row)
     return list(grouped.values())
+
+
+def _auto(rows: Sequence[Row]) -> bool:
+    """Whether some row has a field that captions are looked for in."""
+    return any(name in row.fields for row in rows for name in encoded.AUTO.split(","))
 
 
 def _listed(row: Row, name: str) -> list[Any]:

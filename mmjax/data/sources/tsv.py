@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from mmjax.data.sources import csv, encoded, table
+import functools
+import pathlib
+
+from mmjax.data.sources import csv, table
 
 
-def open(
-    path: str, image: str = "image", text: str = "", label: str = "", root: str = ""
-) -> table.Table:
-    """Reads `path` (`.gz` too), one row a line. Options as in jsonl.
+def rows(file: pathlib.Path) -> list[table.Row]:
+    """The rows of a file, one a line.
 
     A quote inside a cell is a letter like any other; a cell that starts and ends with
     one, as pandas writes it, is unquoted.
     """
-    file = encoded.existing(path, "table")
     first, *rest = table.lines(file) or [(1, "", "")]
     header = [_cell(cell) for cell in first[1].split("\t")]
-    rows = [_row(header, *line) for line in rest]
-    return table.Table(
-        file, rows, image=image, text=text or encoded.AUTO, label=label, root=root
-    )
+    return [_row(header, *line) for line in rest]
+
+
+open = functools.partial(table.open_table, rows)
 
 
 def _row(header: list[str], number: int, text: str, error: str) -> table.Row:

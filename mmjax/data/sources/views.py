@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from mmjax.data import image, records
 from mmjax.data.records import Record, Source
@@ -96,8 +100,7 @@ def _stem(name: str) -> str:
 def _key(source: Source, i: int) -> str:
     """The key of record i, without decoding its picture where the source can."""
     try:
-        fields = getattr(source, "fields", None)
-        return str((fields(i) if fields else source[i])["key"])
+        return str(fields(source, i)["key"])
     except records.BrokenRecord:
         return f"broken {i}"  # nobody's name; `mmjax data check` lists it
 
@@ -123,30 +126,71 @@ def _members(source: Source, part: str, group: str) -> list[int]:
     return chosen
 
 
-class Chosen:
-    """The records of a source at some positions, in that order."""
+class View:
+    """A source seen through another: all of it as it is, where a view says no more."""
 
-    def __init__(self, source: Source, positions: Sequence[int], what: tuple):
-        self.source, self.positions, self.what = source, positions, what
+    def __init__(self, source: Source):
+        self.source = source
         self.name, self.class_names = source.name, source.class_names
         self.stage1 = records.stage1(source)
 
     def __len__(self) -> int:
-        return len(self.positions)
+        return len(self.source)
 
-    def _at(self, i: int) -> int:
-        return self.positions[records.position(i, len(self))]
+    def at(self, i: int) -> int:
+        """Where record i lies in the source."""
+        return i
 
     def __getitem__(self, i: int) -> Record:
-        return self.source[self._at(i)]
+        return self.source[self.at(i)]
+
+    def fields(self, i: int) -> Mapping[str, Any]:
+        """Everything of record i but its file, where the source can."""
+        return fields(self.source, self.at(i))
 
     def captions(self, i: int) -> list[str]:
         """The captions of record i, without decoding its image."""
-        return captions(self.source, self._at(i))
+        return captions(self.source, self.at(i))
 
     def encoded(self, i: int) -> bytes:
-        """The picture of record i as it is stored."""
-        return encoded(self.source, self._at(i))
+        """The file of record i as it is stored."""
+        return encoded(self.source, self.at(i))
+
+    def texts(self) -> Iterator[str]:
+        return self.source.texts()
+
+    def fingerprint(self) -> str:
+        return self.source.fingerprint()
+
+
+class Chosen(View):
+    """The records of a source at some positions, in that order."""
+
+    def __init__(self, source: Source, positions: Sequence[int], what: tuple):
+        super().__init__(source)
+        self.positions, self.what = positions, what
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def at(self, i: int) -> int:
+        return self.positions[records.position(i, len(self))]
+
+    @functools.cached_property
+    def columns(self) -> dict[str, np.ndarray] | None:
+        """The rows of the source's columns; None where they may not fit in memory."""
+        whole = columns(self.source)
+        if whole is None:
+            return None
+        index: Any = np.asarray(self.positions)
+        if isinstance(self.positions, range):
+            index = slice(self.positions.start, self.positions.stop)
+        elif any(isinstance(column, np.memmap) for column in whole.values()):
+            return None
+        return {name: column[index] for name, column in whole.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "columns"}
 
     def texts(self) -> Iterator[str]:
         for i in range(len(self)):
@@ -159,16 +203,12 @@ class Chosen:
         return records.digest(self.source.fingerprint(), *self.what)
 
 
-class Kept:
+class Kept(View):
     """A source whose records stay in memory. A pickled copy starts empty."""
 
     def __init__(self, source: Source):
-        self.source, self.held = source, {}
-        self.name, self.class_names = source.name, source.class_names
-        self.stage1 = records.stage1(source)
-
-    def __len__(self) -> int:
-        return len(self.source)
+        super().__init__(source)
+        self.held: dict[int, Record] = {}
 
     def __getitem__(self, i: int) -> Record:
         i = records.position(i, len(self))
@@ -176,28 +216,20 @@ class Kept:
             self.held[i] = self.source[i]
         return self.held[i]
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"held": {}}
 
-    def captions(self, i: int) -> list[str]:
-        """The captions of record i, without decoding its image."""
-        return captions(self.source, i)
-
-    def encoded(self, i: int) -> bytes:
-        """The picture of record i as it is stored."""
-        return encoded(self.source, i)
-
-    def texts(self) -> Iterator[str]:
-        yield from self.source.texts()
-
-    def fingerprint(self) -> str:
-        return self.source.fingerprint()
+    @property
+    def columns(self) -> dict[str, np.ndarray] | None:
+        """The source's columns."""
+        return columns(self.source)
 
 
-class Prompted:
+class Prompted(View):
     """A labelled source whose captions are made of its class names."""
 
     def __init__(self, source: Source, templates: tuple[str, ...]):
+        super().__init__(source)
         if not source.class_names:
             raise UserError(
                 f"template={templates[0]!r} needs class names, and {source.name} has "
@@ -206,27 +238,24 @@ class Prompted:
         for template in templates:
             if template.count("{}") != 1:
                 raise UserError(f"template {template!r}: write {{}} once, for the name")
-        self.source, self.templates = source, templates
-        self.name, self.class_names = source.name, source.class_names
-        self.stage1 = records.stage1(source)
+        self.templates = templates
         self.prompts = [
             [template.replace("{}", name) for template in templates]
             for name in source.class_names
         ]
 
-    def __len__(self) -> int:
-        return len(self.source)
-
     def __getitem__(self, i: int) -> Record:
         record = self.source[i]
+        return {**record, "text": self._prompts(record)}
+
+    def captions(self, i: int) -> list[str]:
+        return self._prompts(fields(self.source, i))
+
+    def _prompts(self, record: Mapping[str, Any]) -> list[str]:
         if record["label"] < 0:
             place = f"{self.name}, record {record['key']}"
             raise records.BrokenRecord(place, "no label to make a caption of")
-        return {**record, "text": list(self.prompts[record["label"]])}
-
-    def encoded(self, i: int) -> bytes:
-        """The picture of record i as it is stored."""
-        return encoded(self.source, i)
+        return list(self.prompts[record["label"]])
 
     def texts(self) -> Iterator[str]:
         for prompts in self.prompts:  # once a class: enough to train a tokenizer on
@@ -236,6 +265,20 @@ class Prompted:
         return records.digest(self.source.fingerprint(), self.templates)
 
 
+def columns(source: Source) -> dict[str, np.ndarray] | None:
+    """Values of all records, name -> array with a row each; None of most sources.
+
+    Only of sources whose every record is whole and lies in memory, or is mapped there.
+    """
+    return getattr(source, "columns", None)
+
+
+def fields(source: Source, i: int) -> Mapping[str, Any]:
+    """Record i, or its fields alone, without its file, where the source can."""
+    direct = getattr(source, "fields", None)
+    return direct(i) if direct else source[i]
+
+
 def captions(source: Source, i: int) -> list[str]:
     """The captions of record i; without decoding its image where the source can."""
     direct = getattr(source, "captions", None)
@@ -243,6 +286,6 @@ def captions(source: Source, i: int) -> list[str]:
 
 
 def encoded(source: Source, i: int) -> bytes:
-    """The picture of record i as it is stored; PNG of it where it is not stored."""
+    """The file of record i as it is stored; PNG of its image where it has none."""
     direct = getattr(source, "encoded", None)
     return direct(i) if direct else image.encode_png(source[i]["image"])

@@ -38,13 +38,14 @@ _BRACE = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 
 
-def open(path: str, text: str = "") -> Shards:
+def open(path: str, text: str = "", values: str = "") -> Shards:
     """The shards that match `path`, in sorted order.
 
     text: caption fields of the json, comma separated (`caption,keywords,labels.de`);
-    empty: `captions`, `caption` or `text`, whichever there is.
+    empty: `captions`, `caption` or `text`, whichever there is. values: other fields
+    that records have, `name:field`, comma separated, such as `boxes:objects.bbox`.
     """
-    return Shards(expand(path), path, text)
+    return Shards(expand(path), path, text, values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,10 @@ class Index:
 class Shards(encoded.Encoded):
     """Samples of tar shards. A shard that breaks off ends in one broken record."""
 
-    def __init__(self, paths: Sequence[pathlib.Path], pattern: str, text: str):
+    def __init__(
+        self, paths: Sequence[pathlib.Path], pattern: str, text: str, values: str = ""
+    ):
+        self.values = encoded.pairs_of(values)
         self.paths = tuple(paths)
         self.name = f"webdataset:{pattern}"
         self.indices = [load_index(path) for path in self.paths]
@@ -130,7 +134,8 @@ class Shards(encoded.Encoded):
             (path.name, index.keys.tolist(), index.spans[..., 1].tolist(), index.cut)
             for path, index in zip(self.paths, self.indices, strict=True)
         ]
-        return records.digest("webdataset", shards, self.caption_fields)
+        more = [self.values] if self.values else []
+        return records.digest("webdataset", shards, self.caption_fields, *more)
 
     def _find(self, i: int) -> tuple[int, int]:
         shard = int(np.searchsorted(self.ends, i, side="right"))

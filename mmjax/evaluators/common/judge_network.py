@@ -1,6 +1,6 @@
-"""Calls to another run's predict functions: pictures of any size, fixed batches.
+"""Calls to another run's predict functions: images of any size, fixed batches.
 
-Legend: n pictures or texts, d width.
+Legend: n images or texts, d width.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.evaluators.base import Env, Network
+from mmjax.evaluators.common.env import Env, Network
 
 _ROWS = 256  # at most, in a call
 
@@ -35,7 +35,7 @@ def load(env: Env, workdir: str, needs: Sequence[str], where: str) -> Network:
 
 
 def of_images(network: Network, name: str, images_nhwc: np.ndarray) -> np.ndarray:
-    """A function's rows (n, d) for uint8 pictures, each in the network's own view."""
+    """A function's rows (n, d) for uint8 images, each in the network's own view."""
     view = network.image_cfg.evaluate
 
     def batch(take: np.ndarray) -> dict[str, np.ndarray]:

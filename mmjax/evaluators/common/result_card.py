@@ -5,12 +5,12 @@ from typing import Any
 
 from mmjax.data import prompts
 from mmjax.data.records import digest
-from mmjax.evaluators.base import Env, EvalConfig
+from mmjax.evaluators.common.env import Env
 from mmjax.evaluators.common.subset import View
 
 
 def write(
-    config: EvalConfig,
+    config: Any,
     env: Env,
     source: View,
     *,

@@ -1,1 +1,1 @@
-"""Linear classifiers on frozen features: solver, choice of strength, few shots."""
+"""Linear classifiers on frozen features: solver, choice of the L2 weight, few shots."""

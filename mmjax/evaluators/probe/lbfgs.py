@@ -1,11 +1,11 @@
-"""L-BFGS on multinomial logistic regression, many regularisation strengths at once.
+"""L-BFGS on multinomial logistic regression, many L2 weights at once.
 
 The logits are linear in the weights, which a general minimiser cannot use: logits of
 the iterate and of the direction are kept, so that a step costs two products with the
-features whatever the line search tries, and features are read once for all strengths.
+features whatever the line search tries, and features are read once for all of them.
 
 Legend: n rows, r coordinates (the last is the intercept's, whose feature is 1),
-l strengths side by side, c classes.
+l L2 weights side by side, c classes.
 """
 
 import functools
@@ -69,10 +69,10 @@ def minimize(
     *,
     iterations: int,
 ) -> Round:
-    """Up to so many iterations from `weights_rlc`, for every strength by itself.
+    """Up to so many iterations from `weights_rlc`, for every L2 weight by itself.
 
     L-BFGS works on weights divided by the root of the Hessian's inverse diagonal at
-    the start: the same minimum, in coordinates that curve about alike. A strength
+    the start: the same minimum, in coordinates that curve about alike. One
     stops once half its squared Newton decrement, the expected further decrease by the
     quasi-Newton model, is `tolerance` of its objective: a share, so that features may
     have any scale.

@@ -1,17 +1,17 @@
-"""Multinomial logistic regression with an L2 penalty, for one strength or a path.
+"""Multinomial logistic regression with an L2 penalty, of one weight or a path of them.
 
-    probe = logistic.fit(features_nd, labels_n, strength=1.0)
+    probe = logistic.fit(features_nd, labels_n, l2=1.0)
     probe.predict(more_features_nd)
 
-The objective is scikit-learn's `LogisticRegression(C=1 / strength)`:
+The objective is scikit-learn's `LogisticRegression(C=1 / l2)`:
 
-    sum over rows of cross-entropy + strength / 2 x |weights|^2
+    sum over rows of cross-entropy + l2 / 2 x |weights|^2
 
 with the intercept free of the penalty, and for two classes (where scikit-learn holds
-one vector, the difference of ours) twice the strength on each of our two vectors, which
-is the same. CLIP's linear probes (Radford et al. 2021, A.3) name `strength` lambda.
+one vector, the difference of ours) twice `l2` on each of our two vectors, which is the
+same. CLIP's linear probes (Radford et al. 2021, A.3) name `l2` lambda.
 
-Legend: n rows, d features, r coordinates, l strengths, c classes.
+Legend: n rows, d features, r coordinates, l values of l2, c classes.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from mmjax.evaluators.probe import lbfgs
 ITERATIONS = 1000  # the paper's
 TOLERANCE = 1e-10  # of the objective still to go: 1e-5 of the weights
 _ROUND = 100  # iterations between two looks at the Hessian's diagonal
-_SIDE_BY_SIDE = 8  # strengths: neighbours need about as many iterations
+_SIDE_BY_SIDE = 8  # values of l2: neighbours need about as many iterations
 _CELLS = 1 << 24  # logits held at a time, float32
 _SMALL = 1 << 17  # fewer logits cost less than compiling another shape does
 
@@ -46,7 +46,7 @@ class Probe:
     weights_dc: np.ndarray
     bias_c: np.ndarray
     classes_c: np.ndarray
-    strength: float
+    l2: float
     objective: float
     gap: float
     iterations: int
@@ -65,17 +65,17 @@ def fit(
     features_nd: np.ndarray,
     labels_n: np.ndarray,
     *,
-    strength: float = 1.0,
+    l2: float = 1.0,
     iterations: int = ITERATIONS,
     tolerance: float = TOLERANCE,
 ) -> Probe:
-    """The classifier of one strength; see `Problem` for what is refused."""
+    """The classifier of one l2; see `Problem` for what is refused."""
     problem = Problem(features_nd, labels_n)
-    return problem.path([strength], iterations=iterations, tolerance=tolerance)[0]
+    return problem.path([l2], iterations=iterations, tolerance=tolerance)[0]
 
 
 class Problem:
-    """Features and labels, made ready to be fitted with many strengths.
+    """Features and labels, made ready to be fitted with many values of l2.
 
     Features are centred, which the free intercept takes up, and turned to the axes of
     their covariance, which leaves |weights| as it is: the Hessian is then near its
@@ -104,24 +104,24 @@ class Problem:
 
     def path(
         self,
-        strengths: Sequence[float],
+        l2s: Sequence[float],
         *,
         start: Probe | None = None,
         iterations: int = ITERATIONS,
         tolerance: float = TOLERANCE,
     ) -> list[Probe]:
-        """A classifier for every strength, in the order given.
+        """A classifier for every l2, in the order given.
 
-        They are solved from the largest strength to the smallest, some side by side,
+        They are solved from the largest l2 to the smallest, some side by side,
         each group from where the one before it ended, the first from `start`, which
         may be of other rows, such as these without the validation data.
 
         Raises:
-          UserError: a strength is not positive and finite.
+          UserError: an l2 is not positive and finite.
         """
-        asked_l = np.asarray(strengths, np.float64)
+        asked_l = np.asarray(l2s, np.float64)
         if not (np.isfinite(asked_l) & (asked_l > 0)).all():
-            raise UserError(f"strengths {list(strengths)} must be positive and finite")
+            raise UserError(f"l2 {list(l2s)} must be positive and finite")
         rows, classes = len(self._labels_n), len(self.classes_c)
         width = max(1, min(_SIDE_BY_SIDE, _CELLS // (rows * classes)))
         order = np.argsort(-asked_l, kind="stable")
@@ -145,14 +145,14 @@ class Problem:
         return rotated_rc.astype(np.float32)
 
     def _group(
-        self, strength_l: np.ndarray, near_rc: np.ndarray, iterations: int, tol: float
+        self, l2_l: np.ndarray, near_rc: np.ndarray, iterations: int, tol: float
     ) -> list[Probe]:
-        count = len(strength_l)
+        count = len(l2_l)
         rows, (r, c) = len(self._labels_n), near_rc.shape
         # few numbers side by side, so that few shapes are compiled
         small = rows * c * _SIDE_BY_SIDE <= _SMALL
         wide = _SIDE_BY_SIDE if small else 1 << (count - 1).bit_length()
-        wide_l = np.pad(strength_l, (0, wide - count), mode="edge")
+        wide_l = np.pad(l2_l, (0, wide - count), mode="edge")
         own_l = wide_l * (2 if c == 2 else 1) / rows
         penalty_rl = np.tile(own_l.astype(np.float32), (r, 1))
         penalty_rl[-1] = 0
@@ -172,13 +172,13 @@ class Problem:
             if done_l.all():
                 break
         found_rlc, gap_l = np.asarray(weights), np.asarray(got.gap_l)
-        numbers = zip(strength_l, value_l, gap_l, taken_l, done_l, strict=False)
+        numbers = zip(l2_l, value_l, gap_l, taken_l, done_l, strict=False)
         return [self._probe(found_rlc[:, i], *each) for i, each in enumerate(numbers)]
 
     def _probe(
         self,
         rotated_rc: np.ndarray,
-        strength: float,
+        l2: float,
         objective: float,
         gap: float,
         iterations: int,
@@ -191,7 +191,7 @@ class Problem:
             weights_dc.astype(np.float32),
             bias_c.astype(np.float32),
             self.classes_c,
-            float(strength),
+            float(l2),
             float(objective),
             float(gap),
             int(iterations),

@@ -1,4 +1,4 @@
-"""Which strength: the grid and the search of CLIP's linear probes.
+"""Which L2 weight: the grid and the search of CLIP's linear probes.
 
 Radford et al. 2021, appendix A.3: lambda between 1e-6 and 1e6 in 96 logarithmic steps;
 to save compute, a search that starts from seven values and halves the interval around
@@ -14,33 +14,33 @@ from mmjax.errors import UserError
 from mmjax.evaluators.probe.logistic import ITERATIONS, Probe, Problem
 
 PER_DECADE, LOW, HIGH = 8, -6, 6
-STEPS = (HIGH - LOW) * PER_DECADE  # 96 steps between 97 strengths
+STEPS = (HIGH - LOW) * PER_DECADE  # 96 steps between 97 values
 COARSE = 2 * PER_DECADE  # 1e-6, 1e-4, ... 1e6
-ROUGH = 1e-6  # of the objective still to go, while strengths are compared
+ROUGH = 1e-6  # of the objective still to go, while values of l2 are compared
 METHODS = ("coarse_to_fine", "full")
 
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """The best strength on validation data and what was tried, strengths rising.
+    """The best l2 on validation data and what was tried, rising.
 
-    probe: the classifier of the best strength, fitted on the training data alone, to
+    probe: the classifier of the best l2, fitted on the training data alone, to
       the end; those that were compared were stopped at `ROUGH`.
     """
 
     probe: Probe
-    strengths_t: np.ndarray
+    l2_t: np.ndarray
     accuracy_t: np.ndarray
     iterations_t: np.ndarray
     unconverged: int
 
     @property
-    def strength(self) -> float:
-        return self.probe.strength
+    def l2(self) -> float:
+        return self.probe.l2
 
 
 def grid() -> np.ndarray:
-    """(97,) strengths from 1e-6 to 1e6, eight steps a decade."""
+    """(97,) values from 1e-6 to 1e6, eight steps a decade."""
     return 10.0 ** (LOW + np.arange(STEPS + 1) / PER_DECADE)
 
 
@@ -52,7 +52,7 @@ def choose(
     method: str = "coarse_to_fine",
     iterations: int = ITERATIONS,
 ) -> Chosen:
-    """The strength with the best validation accuracy; of equals the largest.
+    """The l2 with the best validation accuracy; of equals the largest.
 
     Raises:
       UserError: an unknown method, or no validation data.
@@ -60,14 +60,14 @@ def choose(
     if method not in METHODS:
         raise UserError(f"search {method!r}: use {' or '.join(METHODS)}")
     if not len(val_labels_m):
-        raise UserError("no validation data to choose a strength by")
-    strengths, probes = grid(), {}
+        raise UserError("no validation data to choose l2 by")
+    l2s, probes = grid(), {}
 
     def accuracies(places: Sequence[int]) -> list[float]:
-        # from the nearest stronger one: there the problem is easier
+        # from the nearest larger one: there the problem is easier
         above = [k for k in probes if k > max(places)]
         start = probes[min(above)] if above else None
-        asked = strengths[list(places)]
+        asked = l2s[list(places)]
         how = {"iterations": iterations, "tolerance": ROUGH}
         made = problem.path(asked, start=start, **how)
         probes.update(zip(places, made, strict=True))
@@ -79,11 +79,11 @@ def choose(
     else:
         scores = coarse_to_fine(accuracies)
     best, tried = peak(scores), sorted(scores)
-    chosen = strengths[[best]]
+    chosen = l2s[[best]]
     exact = problem.path(chosen, start=probes[best], iterations=iterations)[0]
     return Chosen(
         exact,
-        strengths[tried],
+        l2s[tried],
         np.asarray([scores[k] for k in tried]),
         np.asarray([probes[k].iterations for k in tried]),
         sum(not probes[k].converged for k in tried),

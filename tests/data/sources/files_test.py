@@ -1,4 +1,4 @@
-"""jsonl, csv, tsv, folder and packed: one set of pictures, written five ways."""
+"""jsonl, csv, tsv, folder and npz: one set of pictures, written five ways."""
 
 import csv
 import gzip
@@ -186,7 +186,7 @@ def pack(path, **extra):
     offsets = np.cumsum([0, *map(len, blobs)])
     blob = np.frombuffer(b"".join(blobs), np.uint8)
     np.savez(path, blob=blob, offsets=offsets, **extra)
-    return f"packed:{path}"
+    return f"npz:{path}"
 
 
 def test_packed_bytes(tmp_path):
@@ -206,7 +206,7 @@ def test_packed_bytes(tmp_path):
 
 def test_packed_pixels_and_text(tmp_path):
     np.savez(tmp_path / "x.npz", image=np.zeros((3, 8, 8), np.uint8), title=list("abc"))
-    source = open_source(f"packed:{tmp_path}/x.npz?text=title")
+    source = open_source(f"npz:{tmp_path}/x.npz?text=title")
     assert source[1]["image"].shape == (8, 8, 3) and source[1]["text"] == ["b"]
 
 
@@ -215,18 +215,23 @@ def test_packed_refuses(tmp_path):
         names = np.array(["cat", "dog"])
         open_source(pack(tmp_path / "x.npz", label=np.arange(1, 5), class_names=names))
     np.savez(tmp_path / "y.npz", weights=np.zeros(3))
-    with pytest.raises(UserError, match="no pictures.*it has weights"):
-        open_source(f"packed:{tmp_path}/y.npz")
+    assert set(open_source(f"npz:{tmp_path}/y.npz")[0]) == {"weights", "text", "key"}
+    with pytest.raises(UserError, match="no array 'image': it has weights"):
+        open_source(f"npz:{tmp_path}/y.npz?columns=image")
+    offsets = np.array([0, 5, 99])
+    np.savez(tmp_path / "s.npz", blob=np.zeros(9, np.uint8), offsets=offsets)
+    with pytest.raises(BrokenRecord, match=r"offsets 5\.\.99 outside image of 9"):
+        open_source(f"npz:{tmp_path}/s.npz")[1]
     (tmp_path / "z.npz").write_bytes(b"no zip")
     with pytest.raises(UserError, match="cannot read"):
-        open_source(f"packed:{tmp_path}/z.npz")
+        open_source(f"npz:{tmp_path}/z.npz")
     np.savez(tmp_path / "o.npz", blob=np.zeros(9, np.uint8), label=np.array([{}]))
     with pytest.raises(UserError, match="cannot read"):  # pickled: never loaded
-        open_source(f"packed:{tmp_path}/o.npz")
+        open_source(f"npz:{tmp_path}/o.npz")
 
 
 def test_bundle_cifar10(bundle):
-    source = open_source(f"packed:{bundle}/cifar10/cifar10-test-2k.npz")
+    source = open_source(f"npz:{bundle}/cifar10/cifar10-test-2k.npz")
     assert len(source) == 2000 and source.class_names[0] == "airplane"
     labels = [source[i]["label"] for i in range(0, 2000, 200)]
     assert labels == list(range(10))

@@ -1,6 +1,7 @@
 """The door itself: spec strings, shared options, mixtures."""
 
 import collections
+import importlib
 
 import pytest
 
@@ -13,10 +14,14 @@ SHAPES = "shapes:val?size=16&count=6&objects=1"
 
 def test_kinds():
     expected = (
-        "csv folder jsonl karpathy mixture packed shapes shifted tfds tokens tsv "
+        "csv folder jsonl karpathy mixture npz shapes shifted tfds tokens tsv "
         "webdataset"
     )
-    assert kinds() == expected.split()
+    assert set(expected.split()) <= set(kinds())
+    for kind in kinds():
+        module = importlib.import_module(f"mmjax.data.sources.{kind}")
+        assert callable(module.open) and module.open.__doc__, kind
+    assert not {"encoded", "table", "views", "columns"} & set(kinds())
 
 
 @pytest.mark.parametrize(
@@ -39,8 +44,8 @@ def test_parse(spec, expected):
         ("/data/x.tar", "has no kind: write 'kind:path'"),
         ({"path": "x"}, "has no 'kind'"),
         ("webdatset:x", "did you mean 'webdataset'"),
-        ("encoded:x", "use one of csv, folder"),
-        ("shapes:val?sise=16", "no option 'sise': did you mean 'size'"),
+        ("encoded:x", "use one of coco, csv, folder"),
+        ("shapes:val?sise=16", "no option 'sise'; did you mean 'size'"),
         ("shapes:val?limit=two", "limit='two': give a value of type int"),
         ("shapes:val?limit=0", "limit >= 1"),
         ("shapes:val?count=5&skip=5", "leaves nothing of 5"),

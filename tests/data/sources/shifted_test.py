@@ -42,7 +42,7 @@ def test_a_picture_meets_the_same_noise_wherever_it_stands():
 def test_a_path_without_options_fits_in_one_line(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
     np.savez(tmp_path / "set.npz", images=image)
-    source = open_source(f"shifted:packed:{tmp_path}/set.npz?shift=jpeg&severity=4")
+    source = open_source(f"shifted:npz:{tmp_path}/set.npz?shift=jpeg&severity=4")
     # What comes out is what the function gives for the picture.
     want = corruptions.apply("jpeg", image[1], 4, 0)
     np.testing.assert_array_equal(source[1]["image"], want)

@@ -52,7 +52,7 @@ def test_texts_in_its_own_tokens(run):
 
 def test_load_names_what_is_missing(run):
     def env(open_run):
-        return Env({}, {}, None, None, 4, None, None, open_run)
+        return Env({}, {}, None, None, (), 4, None, None, open_run)
 
     got = judge_network.load(env(lambda workdir: run), "runs/x", ["features"], "here")
     assert judge_network.describe(got) == {

@@ -28,7 +28,7 @@ def terms(probe, features_nd, labels_n):
     chance_nc = np.exp(logits_nc)
     chance_nc /= chance_nc.sum(1, keepdims=True)
     own_n = np.searchsorted(probe.classes_c, labels_n)
-    penalty = probe.strength * (2 if c == 2 else 1) / n
+    penalty = probe.l2 * (2 if c == 2 else 1) / n
     value = -np.log(chance_nc[np.arange(n), own_n]).mean()
     value += penalty / 2 * (weights_dc**2).sum()
     rest_nc = (chance_nc - np.eye(c)[own_n]) / n
@@ -40,17 +40,17 @@ def terms(probe, features_nd, labels_n):
 def test_the_gradient_vanishes_along_the_path(classes):
     features_nd, labels_n = data(classes=classes)
     problem = logistic.Problem(features_nd, labels_n)
-    strengths = [1e-2, 1e4, 1.0, 1e2]  # in no order
-    probes = problem.path(strengths)
+    l2s = [1e-2, 1e4, 1.0, 1e2]  # in no order
+    probes = problem.path(l2s)
     scale_d = features_nd.std(0)
-    for strength, probe in zip(strengths, probes, strict=True):
-        assert (probe.strength, probe.converged) == (strength, True)
+    for l2, probe in zip(l2s, probes, strict=True):
+        assert (probe.l2, probe.converged) == (l2, True)
         value, by_weights, by_bias = terms(probe, features_nd, labels_n)
         assert value == pytest.approx(probe.objective, rel=1e-5)
         assert np.abs(by_weights / scale_d[:, None]).max() < 3e-5
         assert np.abs(by_bias).max() < 3e-5
     # alone and cold: the same optimum
-    alone = logistic.fit(features_nd, labels_n, strength=1.0)
+    alone = logistic.fit(features_nd, labels_n, l2=1.0)
     np.testing.assert_allclose(
         alone.weights_dc, probes[2].weights_dc, atol=2e-4 * abs(alone.weights_dc).max()
     )
@@ -58,7 +58,7 @@ def test_the_gradient_vanishes_along_the_path(classes):
 
 def test_a_strong_penalty_leaves_the_class_frequencies():
     features_nd, labels_n = data()
-    probe = logistic.fit(features_nd, labels_n, strength=1e9)
+    probe = logistic.fit(features_nd, labels_n, l2=1e9)
     assert np.abs(probe.weights_dc).max() < 1e-5
     odds_c = np.exp(probe.scores(features_nd[:1])[0])
     share_c = np.bincount(labels_n) / len(labels_n)
@@ -102,10 +102,10 @@ def test_refuses(features, labels, words):
         logistic.Problem(features, np.asarray(labels))
 
 
-@pytest.mark.parametrize("strength", [0.0, -1.0, np.nan])
-def test_refuses_strengths(strength):
+@pytest.mark.parametrize("l2", [0.0, -1.0, np.nan])
+def test_refuses_l2s(l2):
     with pytest.raises(UserError, match="must be positive"):
-        logistic.fit(*data(n=40), strength=strength)
+        logistic.fit(*data(n=40), l2=l2)
 
 
 @pytest.mark.parity
@@ -115,11 +115,11 @@ def test_the_same_optimum_as_scikit_learn(classes, n):
     linear = pytest.importorskip("sklearn.linear_model")
     features_nd, labels_n = data(n=n, d=60, classes=classes)
     features_nd /= features_nd.std(0)
-    strengths = [1e-3, 1e-2, 1.0, 1e2, 1e4]
-    probes = logistic.Problem(features_nd, labels_n).path(strengths)
+    l2s = [1e-3, 1e-2, 1.0, 1e2, 1e4]
+    probes = logistic.Problem(features_nd, labels_n).path(l2s)
     wide_nd = features_nd.astype(np.float64)
     for probe in probes:
-        C = 1 / probe.strength
+        C = 1 / probe.l2
         lbfgs = linear.LogisticRegression(C=C, tol=1e-10, max_iter=20_000)
         value, *_ = terms(probe, features_nd, labels_n)
         lbfgs.fit(wide_nd, labels_n)
@@ -140,4 +140,4 @@ def _value(peer, features_nd, labels_n, probe):
     """The objective of scikit-learn's solution."""
     chance_nc = peer.predict_proba(features_nd.astype(np.float64))
     fit = -np.log(chance_nc[np.arange(len(labels_n)), labels_n]).mean()
-    return fit + probe.strength / 2 / len(labels_n) * (peer.coef_**2).sum()
+    return fit + probe.l2 / 2 / len(labels_n) * (peer.coef_**2).sum()

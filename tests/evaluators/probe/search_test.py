@@ -46,13 +46,13 @@ def test_the_search_is_as_good_as_the_whole_grid():
     made = logistic.Problem(*train)
     found = {m: search.choose(made, *val, method=m) for m in search.METHODS}
     whole, quick = found["full"], found["coarse_to_fine"]
-    assert len(whole.strengths_t) == 97 and len(quick.strengths_t) == 15
+    assert len(whole.l2_t) == 97 and len(quick.l2_t) == 15
     assert quick.accuracy_t.max() >= whole.accuracy_t.max() - 1 / 120
     for chosen in found.values():
         accuracy = (chosen.probe.predict(val[0]) == val[1]).mean()
         assert abs(accuracy - chosen.accuracy_t.max()) < 2.5 / 120  # it was fitted on
         assert chosen.probe.gap < 1e-10 and not chosen.unconverged
-        at = chosen.strengths_t == chosen.strength
+        at = chosen.l2_t == chosen.l2
         assert chosen.accuracy_t[at] == chosen.accuracy_t.max()
 
 

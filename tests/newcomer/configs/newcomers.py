@@ -1,6 +1,7 @@
 """Four families that know neither images nor texts, each in seconds."""
 
 from ml_collections import ConfigDict
+
 from mmjax_configs import common
 
 
@@ -37,7 +38,8 @@ def players() -> ConfigDict:
     """Two players, whose turns alternate."""
     config = _run(dict(name="players"), view_a=VIEW_A)
     config.optim.groups = dict(
-        draw=dict(match="^draw/", every=2, offset=1, lr=5e-3), judge=dict(match="^judge/", every=2)
+        draw=dict(match="^draw/", every=2, offset=1, lr=5e-3),
+        judge=dict(match="^judge/", every=2),
     )
     return config
 
@@ -47,7 +49,9 @@ def moments() -> ConfigDict:
     return _run(dict(name="moments"), view_a=VIEW_A)
 
 
-PRESETS = dict(two_views=two_views, sequences=sequences, players=players, moments=moments)
+PRESETS = dict(
+    two_views=two_views, sequences=sequences, players=players, moments=moments
+)
 
 
 def get_config(arg: str = "") -> ConfigDict:

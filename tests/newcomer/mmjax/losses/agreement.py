@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 def agreement(a_bd: jax.Array, b_bd: jax.Array) -> jax.Array:
-    """Mean squared distance of the views, plus their squared off-diagonal covariance."""
+    """Mean squared distance of the views, plus the squares of what is not white."""
 
     def spread(x_bd: jax.Array) -> jax.Array:
         x_bd = x_bd - x_bd.mean(0)

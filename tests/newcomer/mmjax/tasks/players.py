@@ -50,7 +50,10 @@ class Task:
 
         def losses(params):
             drawn_bw = self._drawn(params, keys_b, real_bw.shape[-1])
-            fake_b, real_b = self._judged(params, drawn_bw), self._judged(params, real_bw)
+            fake_b, real_b = (
+                self._judged(params, drawn_bw),
+                self._judged(params, real_bw),
+            )
             return {
                 "draw": nn.softplus(-fake_b).mean(),
                 "judge": nn.softplus(fake_b).mean() + nn.softplus(-real_b).mean(),

@@ -6,7 +6,6 @@ Legend: b rows, t samples, w columns.
 import dataclasses
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from mmjax.state import Vars
@@ -46,4 +45,6 @@ class Task:
 
     def predict(self):
         """loss: (b,), see above."""
-        return {"loss": lambda variables, batch, ctx: {"loss": self._rows(variables, batch)}}
+        return {
+            "loss": lambda variables, batch, ctx: {"loss": self._rows(variables, batch)}
+        }

@@ -36,7 +36,9 @@ class Waves:
         time = np.arange(rng.integers(3, 13), dtype=np.float32)[:, None]
         wave = np.sin(time * np.exp(cause / 4)).astype(np.float32)
         record = {"key": str(i), "text": [], "view_a": views[:6], "wave": wave}
-        return record if i % 4 == 3 and not self.whole else record | {"view_b": views[6:]}
+        return (
+            record if i % 4 == 3 and not self.whole else record | {"view_b": views[6:]}
+        )
 
     def texts(self):
         return iter(())

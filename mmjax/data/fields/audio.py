@@ -1,0 +1,167 @@
+"""A recording as features over time."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import scipy.fft
+import scipy.signal
+
+from mmjax.data.fields import base
+from mmjax.data.fields.numbers import Numbers
+from mmjax.data.records import Record
+from mmjax.errors import UserError
+
+_SILENCE = 1e-10  # the least power whose logarithm is taken
+
+
+@dataclasses.dataclass(frozen=True)
+class Field(Numbers):
+    """Gives NAME float32 (frames, width) and NAME_mask bool (frames,).
+
+    A record's value is a waveform (T,), float or 16-bit integers (which become -1 to
+    1), of one channel; its OF_rate, such as `audio_rate`, is in samples a second and
+    taken to be `rate` where there is none. A longer recording is cut, at random in
+    training, to its centre in evaluation; a shorter one is padded, and the mask False
+    of frames that begin after its end.
+
+    front_end: `log_mel` (width `mels`), `mfcc` (width `coefficients`) or `waveform`
+      (width 1, a frame a sample).
+    rate: samples a second that recordings are resampled to.
+    seconds: the length of a row.
+    window_ms, hop_ms: the length of a frame's Hann window, and from frame to frame.
+    mels: triangular filters, evenly spaced in mel (HTK's) from 0 to rate / 2.
+    coefficients: of the orthonormal DCT-II of log_mel, from the 0th.
+    """
+
+    front_end: Literal["log_mel", "mfcc", "waveform"] = "log_mel"
+    rate: int = 16_000
+    seconds: float = 1.0
+    window_ms: float = 25.0
+    hop_ms: float = 10.0
+    mels: int = 80
+    coefficients: int = 13
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.front_end == "mfcc" and self.coefficients > self.mels:
+            values = f"coefficients {self.coefficients} of mels {self.mels}"
+            raise UserError(f"{values}: use at most as many")
+        if self.hop < 1 or not self.hop <= self.window <= self.samples:
+            raise UserError(
+                f"hop_ms {self.hop_ms}, window_ms {self.window_ms} and seconds "
+                f"{self.seconds}: use 0 < hop <= window <= the whole"
+            )
+
+    @property
+    def samples(self) -> int:
+        """The length of a row."""
+        return round(self.seconds * self.rate)
+
+    @property
+    def window(self) -> int:
+        """The samples of a frame."""
+        wave = self.front_end == "waveform"
+        return 1 if wave else round(self.window_ms * self.rate / 1000)
+
+    @property
+    def hop(self) -> int:
+        """The samples from frame to frame."""
+        wave = self.front_end == "waveform"
+        return 1 if wave else round(self.hop_ms * self.rate / 1000)
+
+    @property
+    def step(self) -> tuple[int, ...]:
+        widths = {"waveform": 1, "log_mel": self.mels, "mfcc": self.coefficients}
+        return (widths[self.front_end],)
+
+    @functools.cached_property
+    def filters(self) -> np.ndarray:
+        """The mel filters, float32 (mels, window // 2 + 1)."""
+        top = 2595 * math.log10(1 + self.rate / 2 / 700)
+        edges = 700 * (10 ** (np.linspace(0, top, self.mels + 2) / 2595) - 1)
+        bins = np.fft.rfftfreq(self.window, 1 / self.rate)
+        low, middle, high = (edges[k : k + self.mels, None] for k in range(3))
+        sides = (bins - low) / (middle - low), (high - bins) / (high - middle)
+        return np.maximum(0, np.minimum(*sides)).astype(np.float32)
+
+    def shapes(self, name: str) -> base.Shapes:
+        frames = 1 + (self.samples - self.window) // self.hop
+        key = f"{name}_mask"
+        return {name: ((frames, *self.step), "float32"), key: ((frames,), "bool")}
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """`rate`: frames a second."""
+        return {"rate": self.rate / self.hop}
+
+    def row(self, name: str, record: Record, rng: Any, view: base.View) -> Any:
+        wave = self.waveform(name, record)
+        at = base.start(len(wave), self.samples, rng)
+        wave, recorded = base.padded(wave[at:], self.samples)
+        frames = self.normal(FRONT_ENDS[self.front_end](self, wave))
+        # a frame counts that begins within the recording
+        mask = recorded[:: self.hop][: len(frames)]
+        return {name: frames * mask[:, None], f"{name}_mask": mask}
+
+    def numbers(self, name: str, record: Record) -> np.ndarray:
+        wave = self.waveform(name, record)
+        wave = base.padded(wave, max(len(wave), self.window))[0]
+        return FRONT_ENDS[self.front_end](self, wave)
+
+    def column(self, name: str, columns: Mapping[str, Any], index: Any) -> None:
+        return None  # features are made row by row
+
+    def waveform(self, name: str, record: Record) -> np.ndarray:
+        """The recording at `rate`, float32 (T,)."""
+        value = self.value(name, record)
+        wave, rate = self.array(name, record, value), self._rate(name, record)
+        if wave.ndim != 1 or not wave.size:
+            reason = f"expected a waveform (T,), got {wave.shape}"
+            raise base.misfit(name, record, f"{reason}: give one channel")
+        if np.asarray(value).dtype.kind == "i":
+            wave = wave / np.float32(1 << 15)
+        if rate == self.rate:
+            return wave
+        common = math.gcd(rate, self.rate)
+        return scipy.signal.resample_poly(wave, self.rate // common, rate // common)
+
+    def _rate(self, name: str, record: Record) -> int:
+        key = f"{self.reads(name)}_rate"
+        rate = record.get(key, self.rate)
+        try:
+            whole = int(rate)
+        except (TypeError, ValueError):
+            whole = 0
+        if whole < 1 or whole != rate:
+            reason = f"{key} {rate!r}: use a whole number of samples a second"
+            raise base.misfit(name, record, reason)
+        return whole
+
+
+def _waveform(field: Field, wave_t: np.ndarray) -> np.ndarray:
+    return wave_t[:, None]
+
+
+def _log_mel(field: Field, wave_t: np.ndarray) -> np.ndarray:
+    """log of the filters' sums of |FFT|^2, of frames wholly inside."""
+    frames_fw = np.lib.stride_tricks.sliding_window_view(wave_t, field.window)
+    hann_w = scipy.signal.windows.hann(field.window, sym=False).astype(np.float32)
+    power_fk = np.abs(np.fft.rfft(frames_fw[:: field.hop] * hann_w)) ** 2
+    return np.log(np.maximum(power_fk @ field.filters.T, _SILENCE))
+
+
+def _mfcc(field: Field, wave_t: np.ndarray) -> np.ndarray:
+    cepstrum = scipy.fft.dct(_log_mel(field, wave_t), norm="ortho")
+    return cepstrum[:, : field.coefficients]
+
+
+FRONT_ENDS: dict[str, Callable[[Field, np.ndarray], np.ndarray]] = {
+    "waveform": _waveform,
+    "log_mel": _log_mel,
+    "mfcc": _mfcc,
+}

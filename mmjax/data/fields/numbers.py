@@ -1,0 +1,158 @@
+"""Numbers of one shape: the part that vectors, latents, sequences and audio share.
+
+Shape and statistics come from the training records once, and travel with a checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+
+from mmjax.data.fields import base
+from mmjax.data.records import BrokenRecord, Record, Source
+from mmjax.errors import UserError
+
+_LOOKED_AT = 1000  # records that may lack the value before the first that has it
+_BLOCK = 4096  # rows of a column that are read together
+_ROUNDING = 1e-14  # of a mean square: what float32 takes from a value's variance
+_DEPENDENT = 1e-10  # of the largest: an eigenvalue whose direction does not vary
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers(base.Field):
+    """Gives NAME float32 of one shape.
+
+    normalize: `standard` (every number of the last axis to mean 0 and variance 1 over
+      the training records), `whiten` (these also uncorrelated: ZCA-cor of Kessy et
+      al. 2018, the whitening nearest to them) or empty. What does not vary in training
+      becomes 0. The records are read through once, when training begins.
+    """
+
+    learned: ClassVar[tuple[int, ...]] = ()  # the shape that the training records have
+    mean: ClassVar[np.ndarray | None] = None  # float64 (width,)
+    scale: ClassVar[np.ndarray | None] = None  # float64 (width,) or (width, width)
+
+    normalize: Literal["", "standard", "whiten"] = ""
+
+    # -- what a kind says of itself ----------------------------------------------
+    @property
+    def step(self) -> tuple[int, ...]:
+        """The shape of one element of `numbers`; () while it is not known."""
+        return self.learned
+
+    def numbers(self, name: str, record: Record) -> np.ndarray:
+        """The record's value, before normalising: (n, *step), n = 1 unless a series."""
+        raise NotImplementedError
+
+    # -- for all of them ------------------------------------------------------------
+    def shapes(self, name: str) -> base.Shapes:
+        return {name: (self.step or (0,), "float32")}
+
+    def row(self, name: str, record: Record, rng: Any, view: base.View) -> Any:
+        return {name: self.normal(self.numbers(name, record))[0]}
+
+    def gather(self, name: str, values: np.ndarray, *, train: bool) -> Any:
+        fits = values.shape[1:] == self.step and values.dtype.kind in "buif"
+        return {name: self.normal(values)} if fits else None
+
+    def array(self, name: str, record: Record, value: Any) -> np.ndarray:
+        """A value as float32; BrokenRecord where it is not an array of numbers."""
+        try:
+            array = np.asarray(value)
+        except ValueError as error:  # lists of different lengths
+            raise base.misfit(name, record, f"expected numbers: {error}") from error
+        if array.dtype.kind not in "buif":
+            reason = f"expected numbers, got {array.dtype} {array.shape}"
+            raise base.misfit(name, record, reason)
+        return array.astype(np.float32)
+
+    def normal(self, values: np.ndarray) -> np.ndarray:
+        """(..., width) normalised, float32. The same bits alone as in a batch."""
+        if self.mean is None:
+            return values.astype(np.float32)
+        values = values.astype(np.float32) - self.mean
+        if self.scale.ndim == 1:
+            return (values * self.scale).astype(np.float32)
+        return (values[..., None, :] @ self.scale)[..., 0, :].astype(np.float32)
+
+    # -- what depends on the data -------------------------------------------------
+    def open(self, name: str, source: Source) -> Self:
+        field, moments = self, _Moments(whiten=self.normalize == "whiten")
+        columns = getattr(source, "columns", {})
+        whole = self.column(name, columns, slice(0, _BLOCK)) is not None
+        count = len(source) if self.normalize else min(len(source), _LOOKED_AT)
+        for i in range(0, count, _BLOCK if whole else 1):
+            try:
+                if whole:
+                    block = field.column(name, columns, slice(i, i + _BLOCK))
+                elif self.value(name, record := source[i]) is None:
+                    continue
+                else:
+                    block = field.numbers(name, record)
+            except BrokenRecord:
+                continue  # the pipeline reports it
+            field = field if field.learned else self.bound(learned=block.shape[1:])
+            if not self.normalize:
+                return field
+            moments.add(block.reshape(-1, block.shape[-1]).astype(np.float64))
+        if not moments.count:
+            return self
+        mean, scale = moments.normal()
+        if not (np.isfinite(mean).all() and np.isfinite(scale).all()):
+            raise UserError(
+                f"{base.place(name)}: normalize {self.normalize!r}, and "
+                f"{self.reads(name)!r} in {source.name} has values that are not finite"
+            )
+        return field.bound(mean=mean, scale=scale)
+
+    def saved(self) -> dict[str, Any]:
+        parts = {"learned": self.learned, "mean": self.mean, "scale": self.scale}
+        return {
+            k: None if v is None else np.asarray(v).tolist() for k, v in parts.items()
+        }
+
+    def restored(self, saved: dict[str, Any]) -> Self:
+        mean, scale = (
+            None if saved[key] is None else np.asarray(saved[key], np.float64)
+            for key in ("mean", "scale")
+        )
+        return self.bound(learned=tuple(saved["learned"]), mean=mean, scale=scale)
+
+
+class _Moments:
+    """Mean and (co)variance of rows that come in blocks."""
+
+    def __init__(self, *, whiten: bool):
+        self.whiten, self.count = whiten, 0
+
+    def add(self, rows_nw: np.ndarray) -> None:
+        if not len(rows_nw):
+            return
+        if not self.count:  # near the mean, so that the squares do not cancel
+            self.shift, self.sum, self.squares = rows_nw.mean(0), 0.0, 0.0
+        rows_nw = rows_nw - self.shift
+        self.count += len(rows_nw)
+        self.sum = self.sum + rows_nw.sum(0)
+        squares = rows_nw.T @ rows_nw if self.whiten else (rows_nw**2).sum(0)
+        self.squares = self.squares + squares
+
+    def normal(self) -> tuple[np.ndarray, np.ndarray]:
+        """(mean, scale): rows - mean, times scale, have variance 1."""
+        mean = self.sum / self.count
+        square = self.squares.diagonal() if self.whiten else self.squares
+        variance, mean_w = square / self.count - mean**2, self.shift + mean
+        scale = _inverse_root(variance, _ROUNDING * (variance + mean_w**2))
+        if not self.whiten or not np.isfinite(mean_w).all():
+            return mean_w, scale
+        covariance = self.squares / self.count - np.outer(mean, mean)
+        values, vectors = np.linalg.eigh(covariance * np.outer(scale, scale))
+        root = (vectors * _inverse_root(values, _DEPENDENT * values.max())) @ vectors.T
+        return mean_w, scale[:, None] * root
+
+
+def _inverse_root(variance: np.ndarray, floor: Any) -> np.ndarray:
+    """1 / sqrt(variance), and 0 up to `floor`."""
+    varies = variance > floor
+    return np.where(varies, 1 / np.sqrt(np.where(varies, variance, 1)), 0)

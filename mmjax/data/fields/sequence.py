@@ -1,0 +1,56 @@
+"""A series of vectors over time: a sensor, a motion, features of frames."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from mmjax.data.fields import base, vector
+from mmjax.data.records import Record
+from mmjax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Field(vector.Field):
+    """Gives NAME float32 (length, width) and NAME_mask bool (length,).
+
+    A record's value is (n, width), or (n,) for one number a step; `of` may name
+    several, which are put side by side.
+
+    length: steps in a row.
+    windows: whether longer records are cut: at random in training, to their centre in
+      evaluation. Without it they are an error.
+    rate: steps a second, which tasks and evaluators see; 0 where it has none.
+    """
+
+    AXES: ClassVar[int] = 1
+
+    length: int = dataclasses.field(kw_only=True)
+    windows: bool = False
+    rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.length < 1:
+            raise UserError(f"length {self.length}: use the steps of a row, 1 or more")
+
+    def shapes(self, name: str) -> base.Shapes:
+        shape = (self.length, *(self.step or (0,)))
+        return {name: (shape, "float32"), f"{name}_mask": ((self.length,), "bool")}
+
+    def row(self, name: str, record: Record, rng: Any, view: base.View) -> Any:
+        steps = self.numbers(name, record)
+        if len(steps) > self.length and not self.windows:
+            reason = f"{len(steps)} steps, and length {self.length}"
+            fix = f"set length to {len(steps)}, or windows to True"
+            raise base.misfit(name, record, f"{reason}: {fix}")
+        at = base.start(len(steps), self.length, rng)
+        steps, mask = base.padded(self.normal(steps[at:]), self.length)
+        return {name: steps, f"{name}_mask": mask}
+
+    def column(self, name: str, columns: Mapping[str, Any], index: Any) -> None:
+        return None  # windows are cut row by row
+
+    def facts(self, name: str) -> dict[str, Any]:
+        return {"rate": self.rate} if self.rate else {}

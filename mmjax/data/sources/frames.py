@@ -1,0 +1,99 @@
+"""Short videos as frames: `frames:/d/clips?label=parent`, a folder of images a clip.
+
+`frames:npz:/d/lips.npz?height=30` cuts the images of another source, strips of frames
+one below the other, into frames. With options of its own, that source is written
+{"kind": "frames", "source": "npz:/d/lips.npz?label=letter", "height": 30}.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mmjax.data import image, records
+from mmjax.data.records import BrokenRecord, Record, Source
+from mmjax.data.sources import encoded, folder, views
+from mmjax.errors import UserError
+
+
+def open(
+    path: str = "",
+    source: str | Mapping[str, Any] = "",
+    height: int = 0,
+    label: str = "none",
+) -> Source:
+    """Records with `frames` uint8 (N, H, W, 3).
+
+    source: the source of strips, in place of a path. height: of a frame in a strip, in
+    pixels. label: of a folder of clips, as in folder.
+    """
+    from mmjax.data.sources import open_source  # it imports this module
+
+    if bool(path) == bool(source):
+        raise UserError("frames need either a path or a source of strips")
+    if source or height:
+        if height < 1:
+            raise UserError(f"frames of {source}: give height=, in pixels")
+        return Strips(open_source(source or path), height)
+    return Clips(encoded.existing(path, "folder of clips"), label)
+
+
+class Strips(views.View):
+    """A source whose images are cut into frames of a height."""
+
+    def __init__(self, source: Source, height: int):
+        super().__init__(source)
+        self.height = height
+        self.name = f"frames:{source.name}"
+
+    def __getitem__(self, i: int) -> Record:
+        record = dict(self.source[i])
+        strip = record.pop("image")
+        if strip.shape[0] % self.height:
+            place = f"{self.name}, record {record['key']}"
+            reason = f"a strip of {strip.shape[0]} rows has no frames of {self.height}"
+            raise BrokenRecord(place, reason)
+        return {**record, "frames": strip.reshape(-1, self.height, *strip.shape[1:])}
+
+    def fingerprint(self) -> str:
+        return records.digest("frames", self.source.fingerprint(), self.height)
+
+
+class Clips(folder.Folder):
+    """Folders that hold images, each a clip, in the order of their paths."""
+
+    KIND, TERM = "frames", "folders with images"
+
+    def listed(self) -> list[str]:
+        walk = os.walk(self.root)
+        self.images = {
+            os.path.relpath(place, self.root): sorted(images, key=_natural)
+            for place, _, files in walk
+            if (
+                images := [
+                    f for f in files if f.rpartition(".")[2].lower() in self.SUFFIXES
+                ]
+            )
+        }
+        return sorted(self.images)
+
+    def decode(self, i: int, place: str) -> dict[str, Any]:
+        paths = [
+            self.root / self.files[i] / name for name in self.images[self.files[i]]
+        ]
+        frames = [image.decode(encoded.read_file(p, place), str(p)) for p in paths]
+        shapes = sorted({frame.shape[:2] for frame in frames})
+        if len(shapes) > 1:
+            raise BrokenRecord(place, f"its frames are of unlike sizes: {shapes}")
+        return {"frames": np.stack(frames)}
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A sort key by which frame 2 comes before frame 10."""
+    return [
+        (int(p), "") if p.isdecimal() else (-1, p) for p in re.split(r"(\d+)", name)
+    ]

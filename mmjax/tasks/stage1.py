@@ -1,0 +1,150 @@
+"""What tasks share that train an image tokenizer or an autoencoder.
+
+A task gives `forward`; the loss, and all that may be predicted, follow from it.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.models import image_tokenizer
+from mmjax.state import Ctx, Vars
+from mmjax.tasks.base import Predict, Spec, check_image, pixels
+
+PyTree = Any
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+class Forward(NamedTuple):
+    """What a stage-1 network makes of a batch, gradients included."""
+
+    loss: jax.Array  # (), mean over the rows
+    reconstruction: jax.Array  # float32 (b, h, w, 3), in [0, 1] but for clipping
+    extra: PyTree  # the new `Vars.extra`
+    metrics: Metrics
+
+
+class Stage1:
+    """A network that rebuilds images. Subclasses have `forward` and the fields.
+
+    SPEC: the field of `config.task` that says how the network is built.
+    """
+
+    couples_rows = False
+    reads = ("image",)
+    SPEC: ClassVar[str]
+    model: nn.Module
+
+    def check(self, spec: Spec) -> None:
+        """See Task."""
+        check_image(spec, self.model.image_size, f"{self.SPEC}.image_size")
+
+    def init(self, key: jax.Array, batch: Batch) -> Vars:
+        """See Task."""
+        variables = dict(self.model.init(key, pixels(batch)))
+        return Vars(params=variables.pop("params"), extra=variables)
+
+    def forward(self, variables: Vars, batch: Batch, ctx: Ctx) -> Forward:
+        """The loss with all that it is made of, of uint8 images (b, h, w, 3)."""
+        raise NotImplementedError
+
+    def loss(
+        self, variables: Vars, batch: Batch, ctx: Ctx
+    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        """See Task; the terms and the metrics are those of `forward`."""
+        out = self.forward(variables, batch, ctx)
+        return out.loss, (out.extra, out.metrics)
+
+    def evaluate(self, variables: Vars, batch: Batch, ctx: Ctx) -> Metrics:
+        """What predict "loss" gives: the loss beside the metrics."""
+        loss, (_, metrics) = self.loss(variables, batch, ctx)
+        return {"loss": loss, **metrics}
+
+    def encode(self, variables: Vars, batch: Batch, ctx: Ctx) -> dict[str, jax.Array]:
+        """{image} to codes, under the name that `decode` reads them by."""
+        raise NotImplementedError
+
+    def decode(self, variables: Vars, batch: Batch, ctx: Ctx) -> dict[str, jax.Array]:
+        """Codes to {image}, float32 (b, h, w, 3) in [0, 1]."""
+        raise NotImplementedError
+
+    def reconstruct(
+        self, variables: Vars, batch: Batch, ctx: Ctx
+    ) -> dict[str, jax.Array]:
+        """{image} to the image of its codes."""
+        return self.decode(variables, self.encode(variables, batch, ctx), ctx)
+
+    def predict(self) -> dict[str, Predict]:
+        """loss, encode, decode, reconstruct."""
+        return {
+            "loss": self.evaluate,
+            "encode": self.encode,
+            "decode": self.decode,
+            "reconstruct": self.reconstruct,
+        }
+
+    def _apply(self, variables: Vars, method: str, *args: jax.Array) -> Any:
+        return self.model.apply(
+            {"params": variables.params, **variables.extra}, *args, method=method
+        )
+
+
+class Tokenizer(Stage1):
+    """A stage-1 network whose codes are tokens.
+
+    tokenizer: what `mmjax.models.image_tokenizer.build` takes.
+    """
+
+    SPEC = "tokenizer"
+    tokenizer: dict
+
+    @functools.cached_property
+    def model(self) -> nn.Module:
+        """The Linen module, a pure function of the fields."""
+        return image_tokenizer.build(self.tokenizer)
+
+    def _require(self, kind: type[nn.Module], name: str) -> None:
+        """Raises ValueError for a tokenizer that another task trains."""
+        if not isinstance(self.model, kind):
+            raise ValueError(
+                f"tokenizer.kind is {self.tokenizer['kind']!r}: this task trains "
+                f"{name!r}; name the task of that kind in config.task.name"
+            )
+
+    def encode(self, variables: Vars, batch: Batch, ctx: Ctx) -> dict[str, jax.Array]:
+        """{image} to {image_tokens}, int32 (b, n)."""
+        ids_bn = self._apply(variables, "encode_tokens", pixels(batch))
+        return {"image_tokens": ids_bn}
+
+    def decode(self, variables: Vars, batch: Batch, ctx: Ctx) -> dict[str, jax.Array]:
+        """{image_tokens} to {image}."""
+        return {"image": self._apply(variables, "decode_tokens", batch["image_tokens"])}
+
+    def reconstruct(
+        self, variables: Vars, batch: Batch, ctx: Ctx
+    ) -> dict[str, jax.Array]:
+        """{image} to the image of its tokens, the tokens and how many codes there are.
+
+        `vocab_size` is a scalar, by which an evaluator counts the codes in use.
+        """
+        tokens = self.encode(variables, batch, ctx)
+        codes = jnp.asarray(self.model.vocab_size, jnp.int32)
+        return self.decode(variables, tokens, ctx) | tokens | {"vocab_size": codes}
+
+
+def square_error(shown_bhw3: jax.Array, x_bhw3: jax.Array, ctx: Ctx) -> jax.Array:
+    """Mean square of images in [0, 1] off the batch's, all rows; no gradient."""
+    off_bhw3 = jax.lax.stop_gradient(shown_bhw3) - x_bhw3
+    return ctx.mean(jnp.square(off_bhw3).mean())
+
+
+def variance(variables: Vars, square: jax.Array, ctx: Ctx, *, decay: float) -> PyTree:
+    """The collection `likelihood`: moving average of the squared error of a pixel."""
+    old = variables.extra["likelihood"]["variance"]
+    new = jnp.where(ctx.step == 0, square, old + (1 - decay) * (square - old))
+    return {"variance": jnp.maximum(new, 1e-6)}

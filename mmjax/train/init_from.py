@@ -1,0 +1,190 @@
+"""A fresh run that starts from what other runs learned: `config.graft`."""
+
+import dataclasses
+import functools
+import pathlib
+import re
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax import parallel as parallel_lib
+from mmjax import schema, tree
+from mmjax.errors import UserError
+from mmjax.state import TrainState
+from mmjax.train.restore import restore
+from mmjax.train.setup import Parts
+
+PyTree = Any
+# Fields of modules that say how they compute or begin, not what their weights mean.
+_FREE = ("parent", "name", "dtype", "scan", "remat", "ema")
+_FREE += ("init_scale", "init_bias", "init_style", "max_scale")
+
+
+def init_from(parts: Parts, state: TrainState) -> TrainState:
+    """A fresh state with the weights of other runs in it, as `config.graft` asks.
+
+    `config.graft.PLACE = "RUN"` or `"RUN#PART"`, where RUN is a workdir:
+
+    PLACE is a path in this model's variables: `params` or a part of it
+      (`params/image`, or `image` for short), or the name of extra or frozen variables.
+    PART is a path in what RUN learned: its parameters, averaged where it keeps an
+      average, and its extra variables. Without it, frozen variables take everything,
+      and any other place takes the same path of RUN.
+
+    Names and shapes of both must agree. So must all that changes what the same weights
+    compute, and that no shape shows:
+
+    - the fields of their modules, such as `act` and `heads`, but for `_FREE`;
+    - the tokenizer, context included, where the part holds a table of tokens;
+    - `mean` and `std` of config.task, and size, method and mode of the images, unless
+      the part belongs to the text or is put into frozen variables. A frozen image
+      tokenizer reads pixels as they are, so its own fields are all that matters.
+
+    Raises:
+      UserError: no run is named, a path does not exist, or one of these differs; the
+        message has both values.
+    """
+    variables = state.vars
+    whole = {"params": variables.params, **variables.extra, **variables.frozen}
+    load = functools.cache(restore)
+    for place in sorted(parts.cfg.graft):  # a part after the whole that holds it
+        where = f"config.graft.{place.replace('/', '.')}"
+        run, _, part = parts.cfg.graft[place].partition("#")
+        if not run:
+            raise UserError(
+                f"{where} is empty: give the workdir of a trained run, --{where}=DIR"
+            )
+        path = _path(whole, place, where)
+        theirs, trained = load(pathlib.Path(run))
+        learned = trained.eval_vars()
+        name, _, inside = path.partition("/")
+        frozen = name in variables.frozen
+        source = {"params": learned.params, **learned.extra}
+        part = part or (inside if frozen else path)
+        part = part and _path(source, part, f"{where}={run}#{part}")
+        old, new = _at(whole, path), _at(source, part)
+        _check_shapes(old, new, where, run)
+        model = getattr(parts.task, name if frozen else "model")
+        pairs = [
+            *_fields(theirs.task.model, part, model, inside if frozen else path),
+            *([] if frozen else _inputs(theirs, parts, part, new)),
+        ]
+        for fact, their_value, our_value in pairs:
+            if their_value != our_value:
+                raise UserError(
+                    f"{where}: {fact} is {their_value!r} in {run} and {our_value!r} in "
+                    "this run: give the config the value that run was trained with, or "
+                    "name another run"
+                )
+        placed = jax.tree.map(
+            lambda o, n: parallel_lib.spread(np.asarray(n, o.dtype), o.sharding),
+            old,
+            new,
+        )
+        whole = _put(whole, path, placed)
+    variables = variables._replace(
+        params=whole["params"],
+        extra={name: whole[name] for name in variables.extra},
+        frozen={name: whole[name] for name in variables.frozen},
+    )
+    ema = None if state.ema is None else jax.tree.map(jnp.copy, variables.params)
+    return state.replace(vars=variables, ema=ema)
+
+
+def _path(variables: PyTree, path: str, where: str) -> str:
+    """`path` in full, `params/` before it where it was left out."""
+    for full in (path, f"params/{path}"):
+        if _at(variables, full) is not None:
+            return full
+    legal = [*variables, *(f"params/{key}" for key in variables["params"])]
+    raise UserError(f"{where}: no {path!r} there{schema.suggest(path, legal)}")
+
+
+def _at(variables: PyTree, path: str) -> PyTree:
+    """The variables at a path, all of them at '', or None."""
+    for key in filter(None, path.split("/")):
+        if not isinstance(variables, dict) or key not in variables:
+            return None
+        variables = variables[key]
+    return variables
+
+
+def _put(variables: PyTree, path: str, new: PyTree) -> PyTree:
+    key, _, rest = path.partition("/")
+    return {**variables, key: _put(variables[key], rest, new) if rest else new}
+
+
+def _check_shapes(old: PyTree, new: PyTree, where: str, run: str) -> None:
+    """UserError unless all names and shapes are the same."""
+    have, want = tree.flatten(new), tree.flatten(old)
+    for path in sorted(have.keys() | want.keys()):
+        shapes = [tuple(t[path].shape) if path in t else "absent" for t in (have, want)]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"{where}: {path or 'it'} is {shapes[0]} in {run} and {shapes[1]} in "
+                "this model: give config.task the numbers that run was trained with, "
+                "or name another run"
+            )
+
+
+def _fields(
+    theirs: Any, their_path: str, ours: Any, our_path: str
+) -> Iterator[tuple[str, Any, Any]]:
+    """(field, their value, our value) of the modules that hold two paths."""
+    values = []
+    for module, path in ((theirs, their_path), (ours, our_path)):
+        deep = True
+        for key in path.split("/")[1:]:
+            deep = isinstance(getattr(module, key, None), nn.Module)
+            if not deep:  # an array or an unnamed layer: only the module's own numbers
+                break
+            module = getattr(module, key)
+        values.append(dict(_flat(module, deep=deep)))
+    for field in sorted(values[0].keys() | values[1].keys()):
+        yield field, values[0].get(field), values[1].get(field)
+
+
+def _flat(module: Any, *, deep: bool) -> Iterator[tuple[str, Any]]:
+    """Fields by dotted name, those of the dataclasses inside among them."""
+    yield "kind", type(module).__name__
+    if not dataclasses.is_dataclass(module):  # a spec
+        yield "spec", module
+        return
+    for field in dataclasses.fields(module):
+        value = getattr(module, field.name)
+        if field.name in _FREE:
+            continue
+        if not dataclasses.is_dataclass(value):
+            yield field.name, value
+        elif deep or not isinstance(value, nn.Module):
+            for name, inner in _flat(value, deep=deep):
+                yield f"{field.name}.{name}", inner
+
+
+def _inputs(
+    theirs: Parts, ours: Parts, part: str, weights: PyTree
+) -> Iterator[tuple[str, Any, Any]]:
+    """(fact, their value, our value) of what the weights read."""
+    pair = (theirs, ours)
+    paths = [f"{part}/{path}" for path in tree.flatten(weights)]
+    if any(re.search("/(token|text)_embedding/?$", path) for path in paths):
+        yield "the tokenizer", *(_about_tokenizer(run.tokenizer) for run in pair)
+    if not part.startswith("params/text"):
+        for key in ("mean", "std"):
+            yield f"task.{key}", *(getattr(run.task, key, None) for run in pair)
+        for key in ("size", "method", "mode"):
+            yield f"the image's {key}", *(getattr(r.image_cfg, key, None) for r in pair)
+
+
+def _about_tokenizer(tokenizer: Any) -> str:
+    if tokenizer is None:
+        return "none"
+    digest = zlib.crc32(tokenizer.to_json().encode())
+    size, context = tokenizer.vocab_size, tokenizer.context
+    return f"{size} ids, context {context}, fingerprint {digest:08x}"
