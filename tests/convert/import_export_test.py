@@ -170,7 +170,7 @@ def test_formats(capsys):
     assert all(name in out for name in ("openai_clip", "open_clip", "hf_siglip"))
     for name in formats.names():
         family = formats.find(name)
-        assert family.ABOUT and family.table([]).unknown(["odd"]) == ["odd"]
+        assert family.ABOUT and formats.table(name, []).unknown(["odd"]) == ["odd"]
 
 
 def test_preprocessing_that_ours_has_not(hf_clip, tmp_path):

@@ -143,7 +143,7 @@ def test_halves_and_strangers_are_named(folder, tmp_path):
             str(folder / "stage2_last.safetensors"), tmp_path / "run"
         )
     source, family = read.read(folder), mindalle
-    assert not family.table(source.tensors).unknown(source.tensors)
+    assert not mindalle.TABLE.unknown(source.tensors)
     source.tensors["stage2.extra"] = np.ones(1, np.float32)
     with pytest.raises(UserError, match="no rule for stage2.extra"):
         family.to_mmjax(source)

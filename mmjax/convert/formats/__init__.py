@@ -59,8 +59,9 @@ class Format(Protocol):
     ABOUT: str  # a line for the list of formats
     TASK: str  # the name of our task that its models are
 
+    TABLE: Table  # or, where it depends on the keys, a function `table(keys)`
+
     def detect(self, source: Source) -> bool: ...  # whether a source is of this format
-    def table(self, keys: Iterable[str]) -> Table: ...  # for a state dict of these keys
     def to_mmjax(self, source: Source) -> Model: ...
     def from_mmjax(self, model: Model) -> Export: ...
 
@@ -78,6 +79,12 @@ def find(name: str) -> Format:
     return importlib.import_module(f"{__name__}.{name}")
 
 
+def table(name: str, keys: Iterable[str]) -> Table:
+    """The name table of a format for a state dict of these keys."""
+    module = find(name)
+    return module.table(keys) if hasattr(module, "table") else module.TABLE
+
+
 def detect(source: Source) -> str:
     """The name of a source's format.
 
@@ -89,7 +96,7 @@ def detect(source: Source) -> str:
         if find(name).detect(source):
             return name
     keys = list(source.tensors)
-    unknown = {name: find(name).table(keys).unknown(keys) for name in names()}
+    unknown = {name: table(name, keys).unknown(keys) for name in names()}
     closest = min(unknown, key=lambda name: len(unknown[name]))
     count = len(keys) - len(unknown[closest])
     if not count:

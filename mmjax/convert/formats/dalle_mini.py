@@ -1,7 +1,5 @@
 """dalle-mini's and DALL-E mega's BART: recognised, and why it does not fit."""
 
-from collections.abc import Iterable
-
 from mmjax.convert import formats
 from mmjax.convert.name_table import Table
 from mmjax.convert.read import Source
@@ -9,14 +7,11 @@ from mmjax.errors import UserError
 
 ABOUT = "dalle-mini's prior: says what of it has no place here"
 TASK = ""  # nothing of ours is written so
+TABLE = Table(skip=("model.encoder.*", "model.decoder.*", "model/decoder*"))
 
 
 def detect(source: Source) -> bool:
     return source.config_json.get("model_type") == "dallebart"
-
-
-def table(keys: Iterable[str]) -> Table:
-    return Table(skip=("model.encoder.*", "model.decoder.*", "model/decoder*"))
 
 
 def to_mmjax(source: Source) -> formats.Model:

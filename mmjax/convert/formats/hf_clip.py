@@ -1,7 +1,7 @@
 """Hugging Face's CLIPModel: config.json, model.safetensors, tokenizer and processor."""
 
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -52,10 +52,6 @@ TABLE = Table(
 
 def detect(source: Source) -> bool:
     return _hugging_face.detect(source, "clip")
-
-
-def table(keys: Iterable[str]) -> Table:
-    return TABLE
 
 
 def to_mmjax(source: Source) -> formats.Model:

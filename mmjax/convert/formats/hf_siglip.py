@@ -4,7 +4,7 @@ SigLIP 2 of fixed resolution has the same layout; its NaFlex models have another
 """
 
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -63,10 +63,6 @@ _TOWERS = {"causal": False, "pool": "last", "project_bias": True}, {"pool": "map
 
 def detect(source: Source) -> bool:
     return _hugging_face.detect(source, "siglip")
-
-
-def table(keys: Iterable[str]) -> Table:
-    return TABLE
 
 
 def to_mmjax(source: Source) -> formats.Model:

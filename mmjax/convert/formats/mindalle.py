@@ -10,7 +10,7 @@ import json
 import math
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import tokenizers
@@ -49,10 +49,6 @@ TABLE = Table(
 def detect(source: Source) -> bool:
     keys = {key.removeprefix("stage2.") for key in source.tensors}
     return {"tok_emb_txt.weight", "pos_emb_img.weight", "head_img.weight"} <= keys
-
-
-def table(keys: Iterable[str]) -> Table:
-    return TABLE
 
 
 def to_mmjax(source: Source) -> formats.Model:

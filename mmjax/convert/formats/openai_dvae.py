@@ -7,7 +7,7 @@ The two files hold whole modules in torch's archive; they are read for their arr
 import dataclasses
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -51,10 +51,6 @@ TABLE = Table(
 
 def detect(source: Source) -> bool:
     return {"encoder.blocks.input.w", "decoder.blocks.input.w"} <= source.tensors.keys()
-
-
-def table(keys: Iterable[str]) -> Table:
-    return TABLE
 
 
 def to_mmjax(source: Source) -> formats.Model:

@@ -1,7 +1,7 @@
 """taming-transformers' VQGAN with a Gumbel bottleneck (f = 8, 8192 codes)."""
 
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -25,10 +25,6 @@ TABLE = Table(
 def detect(source: Source) -> bool:
     keys = source.tensors
     return CODES in keys and "encoder.down.0.block.0.conv1.weight" in keys
-
-
-def table(keys: Iterable[str]) -> Table:
-    return TABLE
 
 
 def to_mmjax(source: Source) -> formats.Model:

@@ -5,7 +5,7 @@ that is not needed: all numbers but the size of the images are in the shapes.
 """
 
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -26,10 +26,6 @@ TABLE = Table(*RULES)
 def detect(source: Source) -> bool:
     keys = source.tensors
     return CODES in keys and "encoder.down.0.block.0.conv1.weight" in keys
-
-
-def table(keys: Iterable[str]) -> Table:
-    return TABLE
 
 
 def to_mmjax(source: Source) -> formats.Model:
