@@ -181,7 +181,8 @@ def task_of(model_cfg: Mapping[str, Any], preprocess: Mapping[str, Any]) -> dict
     vision = _checked(model_cfg["vision_cfg"], _VISION, "vision_cfg")
     text = _checked(model_cfg["text_cfg"], _TEXT, "text_cfg")
     quick = bool(model_cfg.get("quick_gelu", False))
-    pool = _clip_config.translated(text["pool_type"], _POOLS, "text_cfg.pool_type")
+    key = "open_clip's text_cfg.pool_type"
+    pool = _clip_config.translated(text["pool_type"], _POOLS, key)
     mean, std = _clip_config.HALF if vision["timm_model_name"] else _clip_config.CLIP
     own = {"heads": text["heads"], "causal": not text["no_causal_mask"], "pool": pool}
     tower = _shared(text, quick) | own | {"project_bias": text["proj_bias"]}
