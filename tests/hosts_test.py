@@ -132,7 +132,8 @@ jax.distributed.initialize("127.0.0.1:{port}", 2, {i})
 import numpy as np
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec as P
-from mmjax import hosts, parallel
+from mmjax import parallel
+from mmjax.parallel import processes
 from mmjax.errors import UserError
 
 def refused(call):
@@ -141,14 +142,14 @@ def refused(call):
     except UserError as e:
         return str(e)
 
-hosts.wait_for_all("start")
+processes.wait_for_all("start")
 out = dict(
-    same=refused(lambda: hosts.require_same(dict(a=1, b=2))),
-    differ=refused(lambda: hosts.require_same(dict(a=1, config={i}))),
-    shared=refused(lambda: hosts.require_shared(epath.Path({tmp!r}))),
-    alone=refused(lambda: hosts.require_shared(epath.Path({tmp!r}) / "{i}", wait=0.1)),
+    same=refused(lambda: processes.require_same(dict(a=1, b=2))),
+    differ=refused(lambda: processes.require_same(dict(a=1, config={i}))),
+    shared=refused(lambda: processes.require_shared(epath.Path({tmp!r}))),
+    alone=refused(lambda: processes.require_shared(epath.Path({tmp!r}) / "{i}", wait=0.1)),
     pmap=refused(lambda: parallel.Layout(parallel.ParallelConfig(mode="pmap"))),
-    told=hosts.of_writer({{"val/top1": 0.5}} if {i} == 0 else {{}}),
+    told=processes.of_writer({{"val/top1": 0.5}} if {i} == 0 else {{}}),
 )
 shares, sums = [], []
 for mesh in (dict(), dict(fsdp=8), dict(tensor=2), dict(data=2, tensor=4),
