@@ -4,10 +4,12 @@
 and prints the largest differences; `make test` takes a sample of it.
 """
 
+import importlib
 import itertools
 import json
 import os
 import pathlib
+import pkgutil
 import shutil
 import signal
 import subprocess
@@ -18,6 +20,7 @@ import jax
 import numpy as np
 import pytest
 
+import mmjax_configs
 from mmjax import tree
 from mmjax.cli.launch import free_port
 from mmjax.errors import UserError
@@ -27,7 +30,14 @@ from mmjax.train import config as config_lib
 from mmjax.train import loop, metric_writer, restore
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FAMILIES = ("clip", "dvae", "prior")
+FAMILIES = [  # those that have a tiny run
+    module.name
+    for module in pkgutil.iter_modules(mmjax_configs.__path__)
+    if "task"
+    in getattr(
+        importlib.import_module(f"mmjax_configs.{module.name}"), "PRESETS", {}
+    ).get("tiny", dict)()
+]
 TOPOLOGIES = {"2x4": (2, 4), "1x8": (1, 8), "1x1": (1, 1)}  # processes x devices
 STEPS, SAVED = 20, 10
 ATOL = 1e-5
@@ -147,7 +157,9 @@ out = dict(
     same=refused(lambda: processes.require_same(dict(a=1, b=2))),
     differ=refused(lambda: processes.require_same(dict(a=1, config={i}))),
     shared=refused(lambda: processes.require_shared(epath.Path({tmp!r}))),
-    alone=refused(lambda: processes.require_shared(epath.Path({tmp!r}) / "{i}", wait=0.1)),
+    alone=refused(
+        lambda: processes.require_shared(epath.Path({tmp!r}) / "{i}", wait=0.1)
+    ),
     pmap=refused(lambda: parallel.Layout(parallel.ParallelConfig(mode="pmap"))),
     told=processes.of_writer({{"val/top1": 0.5}} if {i} == 0 else {{}}),
 )
