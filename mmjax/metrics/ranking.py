@@ -5,9 +5,7 @@ Legend: q queries, g gallery, d embedding, p relevant pairs.
 
 import numpy as np
 
-TIE = (
-    1e-6  # scores this close are a tie: float32 dot products differ by summation order
-)
+TIE = 1e-6  # scores closer than this tie: float32 sums differ by their order
 TIES = f"pessimistic: a score within {TIE} of the right one ranks before it"
 _CELLS = 1 << 22  # similarities held at a time
 
