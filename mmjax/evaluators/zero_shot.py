@@ -45,10 +45,10 @@ class Evaluator(base.Evaluator):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.templates = prompts.load(self.config.templates)
-        names = self.config.class_names
+        names, repeated = self.config.class_names, self.config.repeated_names
         names = prompts.read_list(names) if isinstance(names, str) else names
         self.class_names = checked_names(
-            names, self.source, self.where, repeated=self.config.repeated_names
+            names, self.source, self.where, repeated=repeated
         )
         self.encoded = self.encode(prompts.fill(self.templates, self.class_names))
 
