@@ -48,17 +48,6 @@ class _State(NamedTuple):
     count: jax.Array
 
 
-def objective(
-    features_nr: jax.Array,
-    labels_n: jax.Array,
-    penalty_rl: jax.Array,
-    weights_rlc: jax.Array,
-) -> jax.Array:
-    """(l,): mean cross-entropy + sum over coordinates of penalty / 2 x weight^2."""
-    logits_nlc = _logits(features_nr, labels_n, weights_rlc)
-    return _value(logits_nlc, labels_n, penalty_rl, weights_rlc)
-
-
 @functools.partial(jax.jit, static_argnames=("iterations",))
 def minimize(
     features_nr: jax.Array,
@@ -131,10 +120,18 @@ def minimize(
         jnp.zeros((), jnp.int32),
     )
     end = jax.lax.while_loop(go_on, step, start)
-    found = scale_rlc * end.scaled_rlc
-    value_l = objective(features_nr, labels_n, penalty_rl, found)  # logits anew
+    weights_rlc = scale_rlc * end.scaled_rlc
+    logits = _logits(features_nr, labels_n, weights_rlc)  # anew, without the steps' sum
+    value_l = _value(logits, labels_n, penalty_rl, weights_rlc)
     small_l = jnp.abs(end.gap_l) <= tolerance
-    return Round(found, value_l, end.gap_l, end.iterations_l, small_l)
+    return Round(weights_rlc, value_l, end.gap_l, end.iterations_l, small_l)
+
+
+def _matmul(rows_nr: jax.Array, columns_rlc: jax.Array) -> jax.Array:
+    """(n, r) times (r, l, c) is (n, l, c)."""
+    flat = columns_rlc.reshape(len(columns_rlc), -1)
+    product = jnp.matmul(rows_nr, flat, precision="highest")
+    return product.reshape(-1, *columns_rlc.shape[1:])
 
 
 def _logits(
@@ -145,18 +142,9 @@ def _logits(
     So the chance of being wrong keeps its digits where it is small, which is all that
     is left to fit once a weak penalty lets the classes come apart.
     """
-    r, many, c = weights_rlc.shape
-    flat = weights_rlc.reshape(r, many * c)
-    product = jnp.matmul(features_nr, flat, precision="highest").reshape(-1, many, c)
+    product = _matmul(features_nr, weights_rlc)
     own_nl1 = jnp.take_along_axis(product, labels_n[:, None, None], -1)
     return product - own_nl1
-
-
-def _back(features_nr: jax.Array, rows_nlc: jax.Array) -> jax.Array:
-    """Features transposed times rows, (r, l, c)."""
-    n, many, c = rows_nlc.shape
-    flat = rows_nlc.reshape(n, many * c)
-    return jnp.matmul(features_nr.T, flat, precision="highest").reshape(-1, many, c)
 
 
 def _value(
@@ -165,6 +153,7 @@ def _value(
     penalty_rl: jax.Array,
     weights_rlc: jax.Array,
 ) -> jax.Array:
+    """(l,): mean cross-entropy + sum over coordinates of penalty / 2 x weight^2."""
     others_nlc = jnp.where(_own(logits_nlc, labels_n), -jnp.inf, logits_nlc)
     fit_l = jax.nn.softplus(jax.nn.logsumexp(others_nlc, -1)).mean(0)
     return fit_l + 0.5 * (penalty_rl[..., None] * weights_rlc**2).sum((0, 2))
@@ -185,7 +174,7 @@ def _gradient(
     own_n1c = _own(logits_nlc, labels_n)
     wrong_nlc = jnp.where(own_n1c, 0, jax.nn.softmax(logits_nlc, -1))
     rest_nlc = jnp.where(own_n1c, -wrong_nlc.sum(-1, keepdims=True), wrong_nlc)
-    fit_rlc = _back(features_nr, rest_nlc / len(labels_n))
+    fit_rlc = _matmul(features_nr.T, rest_nlc / len(labels_n))
     return fit_rlc + penalty_rl[..., None] * weights_rlc
 
 
@@ -199,7 +188,7 @@ def _scale(
     logits_nlc = _logits(features_nr, labels_n, weights_rlc)
     chance_nlc = jax.nn.softmax(logits_nlc, -1)
     spread_nlc = chance_nlc * (1 - chance_nlc) / len(labels_n)
-    curve_rlc = _back(jnp.square(features_nr), spread_nlc) + penalty_rl[..., None]
+    curve_rlc = _matmul(jnp.square(features_nr).T, spread_nlc) + penalty_rl[..., None]
     # no smaller than rounding lets it be: the intercept has no penalty
     return jax.lax.rsqrt(curve_rlc + 1e-12)
 
@@ -233,25 +222,25 @@ def _line_search(
         return slope, curve + (penalty_rl1 * direction_rlc**2).sum((0, 2))
 
     def go_on(carry: tuple) -> jax.Array:
-        trial, *_, found_l = carry
-        return (trial < TRIALS) & ~found_l.all()
+        trial, *_, flat_l = carry
+        return (trial < TRIALS) & ~flat_l.all()
 
     def narrow(carry: tuple) -> tuple:
-        trial, length_l, low_l, high_l, found_l = carry
-        here_l, curve_l = at(length_l)
-        found = found_l | (jnp.abs(here_l) <= FLAT * jnp.abs(slope_l))
-        low_l = jnp.where(here_l < 0, jnp.maximum(low_l, length_l), low_l)
-        high_l = jnp.where(here_l > 0, jnp.minimum(high_l, length_l), high_l)
-        newton_l = length_l - here_l / curve_l
+        trial, length_l, low_l, high_l, flat_l = carry
+        now_l, curve_l = at(length_l)
+        flat_l |= jnp.abs(now_l) <= FLAT * jnp.abs(slope_l)
+        low_l = jnp.where(now_l < 0, jnp.maximum(low_l, length_l), low_l)
+        high_l = jnp.where(now_l > 0, jnp.minimum(high_l, length_l), high_l)
+        newton_l = length_l - now_l / curve_l
         inside_l = (newton_l > low_l) & (newton_l < high_l)
         middle_l = jnp.where(jnp.isinf(high_l), 2 * length_l, (low_l + high_l) / 2)
         next_l = jnp.where(inside_l, newton_l, middle_l)
-        length_l = jnp.where(found, length_l, next_l)
-        return trial + 1, length_l, low_l, high_l, found
+        length_l = jnp.where(flat_l, length_l, next_l)
+        return trial + 1, length_l, low_l, high_l, flat_l
 
     zero_l = jnp.zeros_like(slope_l)
     start = 0, zero_l + 1, zero_l, zero_l + jnp.inf, done_l
-    _, length_l, low_l, _, found_l = jax.lax.while_loop(go_on, narrow, start)
+    _, length_l, low_l, _, flat_l = jax.lax.while_loop(go_on, narrow, start)
     # the low end of the bracket still goes down: a decrease for sure
-    length_l = jnp.where(found_l | (low_l == 0), length_l, low_l)
+    length_l = jnp.where(flat_l | (low_l == 0), length_l, low_l)
     return jnp.where(done_l, 0.0, length_l)
