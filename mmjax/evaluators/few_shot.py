@@ -16,7 +16,7 @@ from mmjax.evaluators.common.probing import Labelled
 from mmjax.evaluators.probe import logistic
 from mmjax.evaluators.probe import shots as shots_lib
 from mmjax.metrics import bootstrap
-from mmjax.report import plots
+from mmjax.report import figures
 
 _DEFINITIONS = {
     "shot_k": "mean over repeats of top1 after k examples a class",
@@ -177,9 +177,27 @@ def summary(
 
 
 def panels(results: Mapping[str, tuple[Mapping, Mapping]], title: str) -> Any:
-    """Curves over shots with the line of zero-shot, {data set: (values, arrays)}."""
-    curves = {}
-    for name, (values, arrays) in results.items():
-        full = {"shots_full": float(arrays["shots"][-1])}
-        curves[name] = {**values, **(full if "shot_full" in values else {})}
-    return plots.few_shot(curves, title=title)
+    """Accuracy over shots with the line of zero-shot, {data set: (values, arrays)}."""
+    figure, panels = figures.grid(len(results), width=3.1, height=2.8, columns=4)
+    for axes, (name, (values, arrays)) in zip(panels, results.items(), strict=True):
+        numbers = (k for k in values if k.startswith("shot_"))
+        keys = [k for k in numbers if not k.endswith(("_lo", "_hi"))]
+        x, y = arrays["shots"], [100 * values[key] for key in keys]
+        reach = 100 * np.transpose([figures.reach(values, key) for key in keys])
+        axes.errorbar(x, y, reach, fmt="o-", ms=3, capsize=2, label="linear probe")
+        if "zero_shot" in values:
+            ends = (values["zero_shot_lo"], values["zero_shot_hi"])
+            axes.axhline(100 * values["zero_shot"], color="C1", label="zero-shot")
+            axes.axhspan(*(100 * end for end in ends), color="C1", alpha=0.2, lw=0)
+            sign = {-1.0: "≤ ", 0.0: "", 1.0: "≥ "}[values["zero_shot_worth_bound"]]
+            worth = f"zero-shot is worth {sign}{values['zero_shot_worth']:.2g}"
+            axes.set_xlabel(f"images a class\n({worth})", fontsize=8)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(x, [f"{k:g}" for k in np.round(x)])
+        axes.set_title(name, fontsize=10)
+        axes.tick_params(labelsize=7)
+        axes.set_ylim(bottom=0)
+    panels[0].set_ylabel("accuracy, %")
+    panels[0].legend(fontsize=7, frameon=False)
+    figure.suptitle(title, fontsize=11)
+    return figure

@@ -156,15 +156,12 @@ class Problem:
         penalty_rl = np.tile(own_l.astype(np.float32), (r, 1))
         penalty_rl[-1] = 0
         weights_rlc = jnp.repeat(jnp.asarray(near_rc)[:, None], len(wide_l), axis=1)
-        problem = (
-            self._features_nr,
-            jnp.asarray(self._labels_n),
-            jnp.asarray(penalty_rl),
-        )
+        arrays = self._features_nr, self._labels_n, penalty_rl
+        problem = lbfgs.Problem(*map(jnp.asarray, arrays))
         taken_l, before_l = np.zeros(len(wide_l), int), np.inf
         for left in range(iterations, 0, -_ROUND):
             steps = min(left, _ROUND)
-            end = lbfgs.minimize(*problem, weights_rlc, tol, iterations=steps)
+            end = lbfgs.minimize(problem, weights_rlc, tol, iterations=steps)
             weights_rlc, value_l = end.weights_rlc, np.asarray(end.objective_l, float)
             taken_l += np.asarray(end.iterations_l)
             still_l = before_l - value_l <= np.finfo(np.float32).eps * value_l
