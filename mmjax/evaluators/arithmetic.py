@@ -12,7 +12,7 @@ Legend: n images, q queries, c classes, d embedding, k nearest.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -56,15 +56,12 @@ class Config(base.EvalConfig):
         super().__post_init__()
         if SLOT not in self.template:
             raise ValueError(f"template {self.template!r} has no {SLOT}")
-        if self.top < 1 or not np.isfinite(self.weight):
-            raise ValueError(
-                f"top must be 1 or more and weight finite, got {self.top} and "
-                f"{self.weight}"
-            )
+        self.at_least(top=1)
+        if not np.isfinite(self.weight):
+            raise ValueError(f"weight must be finite, got {self.weight}")
 
 
-@dataclass(frozen=True)
-class Swap:
+class Swap(NamedTuple):
     """One word of every query's class for another; positions of images and classes."""
 
     word: int  # 0 or 1: which of the two

@@ -13,7 +13,7 @@ _CELLS = 1 << 22  # distances held at a time
 
 
 def nearest(
-    query_nd: np.ndarray, gallery_md: np.ndarray, *, cells: int = _CELLS
+    query_nd: np.ndarray, gallery_md: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distance (n,) float64 and position (n,) of each row's nearest row of a gallery.
 
@@ -33,7 +33,7 @@ def nearest(
     gallery_md = gallery_md.astype(np.float32) - middle_d
     query_nd = query_nd.astype(np.float32) - middle_d
     norm_m = np.einsum("md,md->m", gallery_md, gallery_md)
-    step = max(1, cells // len(gallery_md))
+    step = max(1, _CELLS // len(gallery_md))
     index_n = np.empty(len(query_nd), np.int64)
     distance_n = np.empty(len(query_nd))
     for start in range(0, len(query_nd), step):

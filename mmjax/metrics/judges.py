@@ -42,20 +42,15 @@ def picks(
 
 
 def oracle(
-    images: np.ndarray,
-    scenes_p: Sequence[Scene],
-    chosen: Picks,
-    *,
-    processes: int | None = None,
-    **draw: int,
+    images: np.ndarray, scenes_p: Sequence[Scene], chosen: Picks, **draw: int
 ) -> tuple[Values, np.ndarray]:
     """Shares of images that show their scene, and where all of it is right (p, k).
 
-    images: (p, k, S, S, 3), see `scenes.judge` for that and for `processes`.
+    images: (p, k, S, S, 3), see `scenes.judge`.
     """
     p, k = images.shape[:2]
     truths = [scene for scene in scenes_p for _ in range(k)]
-    right = scenes.judge(flat(images), truths, processes=processes)
+    right = scenes.judge(flat(images), truths)
     columns = {
         f"oracle_{name}{suffix}": _take(right[name].reshape(p, k), pick_pn)
         for suffix, pick_pn in chosen.items()

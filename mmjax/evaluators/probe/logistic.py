@@ -1,6 +1,6 @@
 """Multinomial logistic regression with an L2 penalty, of one weight or a path of them.
 
-    probe = logistic.fit(features_nd, labels_n, l2=1.0)
+    (probe,) = logistic.Problem(features_nd, labels_n).path([1.0])
     probe.predict(more_features_nd)
 
 The objective is scikit-learn's `LogisticRegression(C=1 / l2)`:
@@ -58,19 +58,6 @@ class Probe:
     def predict(self, features_nd: np.ndarray) -> np.ndarray:
         """The label of the largest score of each row."""
         return self.classes_c[self.scores(features_nd).argmax(1)]
-
-
-def fit(
-    features_nd: np.ndarray,
-    labels_n: np.ndarray,
-    *,
-    l2: float = 1.0,
-    iterations: int = ITERATIONS,
-    tolerance: float = TOLERANCE,
-) -> Probe:
-    """The classifier of one l2; see `Problem` for what is refused."""
-    problem = Problem(features_nd, labels_n)
-    return problem.path([l2], iterations=iterations, tolerance=tolerance)[0]
 
 
 class Problem:
