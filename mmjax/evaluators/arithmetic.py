@@ -17,7 +17,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from mmjax.data.prompts import SLOT
-from mmjax.errors import UserError
 from mmjax.evaluators import base
 from mmjax.evaluators.common import forward, result_card
 from mmjax.metrics import embeddings
@@ -37,7 +36,7 @@ _DEFINITION = {
 
 
 @dataclass(frozen=True)
-class Config(base.EvalConfig):
+class Config(base.TemplateConfig):
     """weight: of the two texts, beside the image's 1.
 
     words: the texts that are subtracted and added.
@@ -49,13 +48,10 @@ class Config(base.EvalConfig):
 
     weight: float = 1.0
     words: Literal["bare", "whole"] = "bare"
-    template: str = SLOT
     top: int = 10
 
     def __post_init__(self):
         super().__post_init__()
-        if SLOT not in self.template:
-            raise ValueError(f"template {self.template!r} has no {SLOT}")
         self.at_least(top=1)
         if not np.isfinite(self.weight):
             raise ValueError(f"weight must be finite, got {self.weight}")
@@ -84,7 +80,15 @@ class Evaluator(base.Evaluator):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.class_names = self.source.class_names
-        self.pairs = word_pairs(self.class_names, self.where)
+        self.pairs = [tuple(name.split()) for name in self.class_names]
+        if not self.pairs:
+            raise self.error("the source names no classes to swap words of")
+        for name, pair in zip(self.class_names, self.pairs, strict=True):
+            if len(pair) != 2:
+                raise self.error(
+                    f"class {name!r} has {len(pair)} words, and a swap changes one of "
+                    "two, as in 'red circle': use shapes with objects=1"
+                )
 
     def run(self, variables: base.PyTree) -> base.Result:
         """first_p10, ... (see _DEFINITION), with intervals over images.
@@ -101,7 +105,7 @@ class Evaluator(base.Evaluator):
         arrays: dict[str, list[np.ndarray]] = defaultdict(list)
         values: dict[str, float] = {}
         for word, title in enumerate(SWAPS):
-            swap = draw(self.pairs, label_n, word, cfg, self.where)
+            swap = self._draw(label_n, word)
             words_cd = classes_cd
             if cfg.words == "bare":
                 words_cd = self._embed(variables, [pair[word] for pair in self.pairs])
@@ -186,52 +190,31 @@ class Evaluator(base.Evaluator):
         filled = [self.config.template.replace(SLOT, text) for text in texts]
         return np.concatenate(list(self.embed_texts(variables, self.encode(filled))))
 
-
-def word_pairs(names: Sequence[str], where: str) -> tuple[tuple[str, str], ...]:
-    """Class names as their two words; UserError where one has another number."""
-    if not names:
-        raise UserError(f"{where}: the source names no classes to swap words of")
-    pairs = tuple(tuple(name.split()) for name in names)
-    for name, pair in zip(names, pairs, strict=True):
-        if len(pair) != 2:
-            raise UserError(
-                f"{where}: class {name!r} has {len(pair)} words, and a swap changes "
-                "one of two, as in 'red circle': use shapes with objects=1"
-            )
-    return pairs
-
-
-def draw(
-    pairs: Sequence[tuple[str, str]],
-    label_n: np.ndarray,
-    word: int,
-    config: Config,
-    where: str,
-) -> Swap:
-    """A target class for every image that has one; UserError where none has."""
-    count_c = np.bincount(label_n, minlength=len(pairs))
-    chance_n = np.random.default_rng([config.seed, word]).random(len(label_n))
-    targets = [
-        [
-            c
-            for c, pair in enumerate(pairs)
-            if pair[1 - word] == own[1 - word]
-            and pair[word] != own[word]
-            and count_c[c] >= config.top
+    def _draw(self, label_n: np.ndarray, word: int) -> Swap:
+        """A target class for every image that has one; UserError where none has."""
+        top, seed = self.config.top, self.config.seed
+        count_c = np.bincount(label_n, minlength=len(self.pairs))
+        chance_n = np.random.default_rng([seed, word]).random(len(label_n))
+        targets = [
+            [
+                c
+                for c, pair in enumerate(self.pairs)
+                if pair[1 - word] == own[1 - word]
+                and pair[word] != own[word]
+                and count_c[c] >= top
+            ]
+            for own in self.pairs
         ]
-        for own in pairs
-    ]
-    chosen = {
-        n: targets[c][int(chance_n[n] * len(targets[c]))]
-        for n, c in enumerate(label_n)
-        if targets[c]
-    }
-    if not chosen:
-        raise UserError(
-            f"{where}: no image has a class that differs from its own in the "
-            f"{SWAPS[word]} word alone and has {config.top} images: use more images, "
-            "or a lower top"
-        )
-    return Swap(
-        word, *(np.asarray(list(x), np.int64) for x in (chosen, chosen.values()))
-    )
+        chosen = {
+            n: targets[c][int(chance_n[n] * len(targets[c]))]
+            for n, c in enumerate(label_n)
+            if targets[c]
+        }
+        if not chosen:
+            raise self.error(
+                "no image has a class that differs from its own in the "
+                f"{SWAPS[word]} word alone and has {top} images: use more images, or "
+                "a lower top"
+            )
+        positions = list(chosen), list(chosen.values())
+        return Swap(word, *(np.asarray(listed, np.int64) for listed in positions))

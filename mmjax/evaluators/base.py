@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mmjax import schema
+from mmjax.data.prompts import SLOT
 from mmjax.data.records import digest
 from mmjax.errors import UserError
 from mmjax.evaluators.common import forward, result_card
@@ -60,6 +61,18 @@ class EvalConfig:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ValueError(f"{name} must be at least {low}, got {value}")
+
+
+@dataclass(frozen=True)
+class TemplateConfig(EvalConfig):
+    """template: a sentence around every text; CLIP prepends "a photo of "."""
+
+    template: str = SLOT
+
+    def __post_init__(self):
+        super().__post_init__()
+        if SLOT not in self.template:
+            raise ValueError(f"template {self.template!r} has no {SLOT}")
 
 
 class Evaluator:

@@ -54,7 +54,7 @@ class Evaluator(probing.Probing):
             label_n = np.concatenate([train.label_n, val.label_n])
             problem = logistic.Problem(features_nd, label_n)
             how = {"start": path and path.probe, "iterations": cfg.iterations}
-            probe = problem.path([path.l2 if path else cfg.l2], **how)[0]
+            probe = problem.path([path.probe.l2 if path else cfg.l2], **how)[0]
         prediction_n = probe.predict(test.features_nd)
         hit_n = (prediction_n == test.label_n).astype(np.float64)
 

@@ -24,22 +24,15 @@ _DEFINITIONS = {
 
 
 @dataclass(frozen=True)
-class Config(base.EvalConfig):
-    """template: a sentence around every caption; CLIP prepends "a photo of ".
+class Config(base.TemplateConfig):
+    """matches: what a right answer is, and so how metrics are called.
 
-    matches: what a right answer is, and so how metrics are called.
-      own: an image and the captions it came with: `i2t_r1`, `t2i_r1`, ...
-      equal: also the word-for-word same caption of another image, which nothing could
-        tell from its own: `i2t_equal_r1`, ... For data with few distinct captions.
+    own: an image and the captions it came with: `i2t_r1`, `t2i_r1`, ...
+    equal: also the word-for-word same caption of another image, which nothing could
+      tell from its own: `i2t_equal_r1`, ... For data with few distinct captions.
     """
 
-    template: str = SLOT
     matches: Literal["own", "equal"] = "own"
-
-    def __post_init__(self):
-        super().__post_init__()
-        if SLOT not in self.template:
-            raise ValueError(f"template {self.template!r} has no {SLOT}")
 
 
 class Evaluator(base.Evaluator):
@@ -70,7 +63,14 @@ class Evaluator(base.Evaluator):
         which_m = np.asarray([texts[text] for text in captions])
         encoded = self.encode(list(texts))
         text_md = np.concatenate(list(self.embed_texts(variables, encoded)))[which_m]
-        ranks = both_ways(image_nd, text_md, self._pairs(which_m, owner_m))
+        # matching positions, sorted by image; then by caption
+        images_p, captions_p = self._pairs(which_m, owner_m)
+        order = np.argsort(captions_p, kind="stable")
+        reverse = captions_p[order], images_p[order]
+        ranks = {
+            "i2t": ranking.ranks(image_nd, text_md, images_p, captions_p),
+            "t2i": ranking.ranks(text_md, image_nd, *reverse),
+        }
         counts = {
             "images": len(index_n),
             "captions": len(captions),
@@ -134,20 +134,3 @@ class Evaluator(base.Evaluator):
         for way, rank in ranks.items():
             values[f"{way}_{middle}median_rank"] = float(np.median(rank)) + 1
         return values
-
-
-def both_ways(
-    image_nd: np.ndarray, text_md: np.ndarray, pairs: tuple[np.ndarray, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Ranks (from 0) of the best match: `i2t` of every image, `t2i` of every caption.
-
-    Args:
-      pairs: matching (image, caption) positions, sorted by image.
-    """
-    images_p, captions_p = pairs
-    by_caption = np.argsort(captions_p, kind="stable")
-    reverse = captions_p[by_caption], images_p[by_caption]
-    return {
-        "i2t": ranking.ranks(image_nd, text_md, images_p, captions_p),
-        "t2i": ranking.ranks(text_md, image_nd, *reverse),
-    }

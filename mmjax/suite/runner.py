@@ -84,9 +84,17 @@ def run(
     """
     about = describe(model)
     identity = {k: v for k, v in about.items() if k != "workdir"}
-    env = evaluate.env(model.parts)
-    opened = _Opened(env.open_source)
-    env = dataclasses.replace(env, open_source=opened)
+    whole = evaluate.env(model.parts)
+    sources: dict[str, Any] = {}
+
+    def opened(spec: Any) -> Any:
+        """Opens each spec once: protocols share their data."""
+        name = spec if isinstance(spec, str) else json.dumps(spec, sort_keys=True)
+        if name not in sources:
+            sources[name] = whole.open_source(spec)
+        return sources[name]
+
+    env = dataclasses.replace(whole, open_source=opened)
     keys = [cell.key(identity, opened) for cell in cells]
     # what the writer sees, for all processes: they must run the same cells
     finished = processes.of_writer([_file(out, key).is_file() for key in keys])
@@ -192,16 +200,3 @@ def write(path: pathlib.Path, content: Any) -> None:
 
 def _file(out: pathlib.Path, key: str) -> pathlib.Path:
     return out / "cells" / f"{key}.json"
-
-
-class _Opened:
-    """open_source, that opens each spec once: protocols share their data."""
-
-    def __init__(self, open_source: Any):
-        self._open, self._held = open_source, {}
-
-    def __call__(self, spec: Any) -> Any:
-        name = spec if isinstance(spec, str) else json.dumps(spec, sort_keys=True)
-        if name not in self._held:
-            self._held[name] = self._open(spec)
-        return self._held[name]

@@ -34,10 +34,6 @@ class Chosen:
     iterations_t: np.ndarray
     unconverged: int
 
-    @property
-    def l2(self) -> float:
-        return self.probe.l2
-
 
 def grid() -> np.ndarray:
     """(97,) values from 1e-6 to 1e6, eight steps a decade."""
