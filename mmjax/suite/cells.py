@@ -87,7 +87,7 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class Cell(Place):
-    """One evaluator, to be run once: `cfg` is what it is built from."""
+    """One evaluator, to be run once: it is built from `cfg`."""
 
     cfg: Mapping[str, Any]
 

@@ -60,12 +60,12 @@ def overview(outcomes: Sequence[Outcome]) -> Table:
     rows = [["data set", *(f"{p}: {n}" for p, n in columns)]]
     for dataset in dict.fromkeys(o.dataset for o in outcomes):
         row = {o.protocol: o.values for o in outcomes if o.dataset == dataset}
-        cells = (said(row[p], n) if n in row.get(p, ()) else "" for p, n in columns)
+        cells = (spell(row[p], n) if n in row.get(p, ()) else "" for p, n in columns)
         rows.append([dataset, *cells])
     return rows
 
 
-def said(values: Mapping[str, float], name: str) -> str:
+def spell(values: Mapping[str, float], name: str) -> str:
     """A number with its interval, where it has one."""
     text = f"{values[name]:.3f}"
     if f"{name}_lo" in values:
@@ -97,7 +97,7 @@ def compare(
             "config.datasets.NAME.published gives a data set's name there"
         )
     rows = [["model", *(f"{o.name}: {number}" for o, number in ours.values())]]
-    rows.append(["this run", *(said(o.values, n) for o, n in ours.values())])
+    rows.append(["this run", *(spell(o.values, n) for o, n in ours.values())])
     for model in published.choose(table, list(ours), models):
         given = table.results[model]
         cells = [f"{given[m]:.3f}" if m in given else "" for m in ours]
@@ -139,7 +139,7 @@ def page(
     folded = []
     for o in outcomes:
         rows = [["number", "value (interval)"]]
-        rows += [[n, said(o.values, n)] for n in runner.numbers(o.values)]
+        rows += [[n, spell(o.values, n)] for n in runner.numbers(o.values)]
         folded.append(pages.details(o.name, _grid(o.name, rows)))
     sections = [
         ("results", "Results", "".join(tabled)),

@@ -52,6 +52,6 @@ class View:
         return (text for i in range(len(self)) for text in self.captions(i))
 
     def fingerprint(self) -> str:
-        """The source's own where it is seen whole."""
+        """The source's own where the view is all of it."""
         inner = self._source.fingerprint()
         return inner if self.whole else digest(inner, "evenly spaced", len(self))
