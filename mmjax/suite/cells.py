@@ -111,7 +111,7 @@ class Cell(Place):
                 cfg[name] = open_source(cfg[name]).fingerprint()
         if "templates" in cfg:
             cfg["templates"] = prompts.load(cfg["templates"])
-        if isinstance(cfg.get("class_names"), str):
+        if "class_names" in cfg and isinstance(cfg["class_names"], str):
             cfg["class_names"] = prompts.read_list(cfg["class_names"])
         return digest(dict(model), cfg)
 
@@ -140,16 +140,16 @@ def cells(config: Any) -> list[Cell]:
         _check_names(dataset.protocols, known, f"{where}.protocols", "protocol")
         for title in dataset.protocols or known:
             protocol, own = known[title]
-            cfg = _config(dataset, where, protocol, title, own)
+            keys = _config(dataset, where, protocol, title, own)
             if suite.limit is not None:
-                cfg["limit"] = min(suite.limit, cfg.get("limit") or suite.limit)
+                keys["limit"] = min(suite.limit, keys.get("limit") or suite.limit)
             cell = Cell(
                 dataset=name,
                 protocol=title,
                 type=protocol.type,
                 show=protocol.show,
                 published=dataset.published or name,
-                cfg=cfg,
+                cfg=keys,
             )
             listed.append(cell)
     if not listed:
