@@ -75,7 +75,7 @@ class _Found:
 
     def picture(self, name: str, *, alt: str, text: str, least: int = 560) -> str:
         """A PNG of the workdir, or the line that says that it is not made yet."""
-        made = page.picture(self.workdir / name, alt=alt, text=text, least=least)
+        made = page.image(self.workdir / name, alt=alt, text=text, least=least)
         return made or _absent("judge", name)
 
 

@@ -115,7 +115,14 @@ class Evaluator(base.Evaluator):
             queries = {"": embeddings.combine(terms), "image_": image_qd}
             queries["text_"] = classes_cd[swap.target_q]
             shares = self._judge(swap, queries, image_nd, label_n, ground_n)
-            values |= self._values(title, shares, swap, len(label_n))
+            titles = [f"{title}_{part}p{cfg.top}" for part in shares]
+            shares_mq, query_q = np.stack(list(shares.values())), swap.query_q
+
+            def means(weight_n, shares_mq=shares_mq, query_q=query_q):
+                weight_q = weight_n[query_q]
+                return shares_mq @ weight_q / max(weight_q.sum(), 1e-9)
+
+            values |= self.intervals(titles, means, len(label_n))
             rows = {"query": swap.query_q, "target": swap.target_q}
             rows["swap"] = np.full_like(swap.query_q, word)
             for name, array in {**rows, **shares}.items():
@@ -172,18 +179,6 @@ class Evaluator(base.Evaluator):
         if not all(int(i) in scenes for i in index_n):
             return None
         return np.asarray([scenes[int(i)].background for i in index_n])
-
-    def _values(
-        self, title: str, shares: Mapping[str, np.ndarray], swap: Swap, count: int
-    ) -> dict[str, float]:
-        names = [f"{title}_{part}p{self.config.top}" for part in shares]
-        shares_mq = np.stack(list(shares.values()))
-
-        def means(weight_n: np.ndarray) -> np.ndarray:
-            weight_q = weight_n[swap.query_q]
-            return shares_mq @ weight_q / max(weight_q.sum(), 1e-9)
-
-        return self.intervals(names, means, count)
 
     def _embed(self, variables: base.PyTree, texts: Sequence[str]) -> np.ndarray:
         """(len(texts), d) unit rows, the template around every text."""

@@ -120,11 +120,11 @@ class Evaluator(zero_shot.Evaluator):
 def fit_temperature(logits_nc: np.ndarray, label_n: np.ndarray) -> float:
     """The divisor of logits with the least negative log-likelihood, in 1e-3 .. 1e3."""
 
-    def loss(log_temperature: float) -> float:
-        scaled_nc = logits_nc / np.exp(log_temperature)
-        return -float(_log_chance(scaled_nc, label_n).mean())
-
-    least = optimize.minimize_scalar(loss, bounds=np.log((1e-3, 1e3)), method="bounded")
+    least = optimize.minimize_scalar(
+        lambda log: -float(_log_chance(logits_nc / np.exp(log), label_n).mean()),
+        bounds=np.log((1e-3, 1e3)),
+        method="bounded",
+    )
     return float(np.exp(least.x))
 
 

@@ -53,7 +53,7 @@ def paragraph(text: str, style: str = "") -> str:
     return f'<p class="{style}">{html.escape(text)}</p>'
 
 
-def picture(path: pathlib.Path, *, alt: str, text: str, least: int = 560) -> str:
+def image(path: pathlib.Path, *, alt: str, text: str, least: int = 560) -> str:
     """A PNG file inside the page, or '' where there is none.
 
     least: pixels of width below which it is scrolled rather than shrunk.

@@ -135,7 +135,7 @@ def page(
 ) -> str:
     """The report as HTML, with every number of every cell."""
     tabled = [_grid(head or "Results", rows) for head, rows in tables.items()]
-    drawn = [pages.picture(path, alt=path.stem, text=path.stem) for path in images]
+    drawn = [pages.image(path, alt=path.stem, text=path.stem) for path in images]
     folded = []
     for o in outcomes:
         rows = [["number", "value (interval)"]]
