@@ -77,7 +77,7 @@ setup(
         "mmjax_demo",
     ],
     package_dir={"mmjax_configs": "configs", "mmjax_demo": "demo"},
-    package_data={"mmjax": ["data/templates/*.json"]},
+    package_data={"mmjax": ["data/templates/*.json", "report/page.css"]},
     install_requires=INSTALL,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["mmjax = mmjax.cli:main"]},

@@ -11,9 +11,9 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mmjax.report import charts, numbers, page
+from mmjax.report import page
 from mmjax.train import metric_writer
-from mmjax_demo import panels, words
+from mmjax_demo import charts, numbers, panels, pieces, words
 
 FILE = "report.html"
 TITLE = "From captions to pictures, from nothing, on one machine"
@@ -75,7 +75,7 @@ class _Found:
 
     def picture(self, name: str, *, alt: str, text: str, least: int = 560) -> str:
         """A PNG of the workdir, or the line that says that it is not made yet."""
-        made = page.picture(self.workdir / name, alt=alt, text=text, least=least)
+        made = page.image(self.workdir / name, alt=alt, text=text, least=least)
         return made or _absent("judge", name)
 
 
@@ -90,7 +90,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
         workdir, _read(workdir / "summary.json"), _read(workdir / "results.json")
     )
     made = [(anchor, title, body(found)) for anchor, title, body in _SECTIONS]
-    text = page.document(TITLE, _head(found), made)
+    text = page.document(TITLE, _head(found), made, by="mmjax demo")
     path = workdir / FILE
     part = path.with_suffix(".part")
     part.write_text(text, encoding="utf-8")
@@ -108,19 +108,17 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _absent(stage: str, what: str) -> str:
-    return page.absent(f"the {stage} stage hasn't run, which makes {what}.")
+    return pieces.absent(f"the {stage} stage hasn't run, which makes {what}.")
 
 
 def _head(found: _Found) -> str:
-    known = {
-        figure.name: figure for figure in numbers.figures(found.summary, words.meaning)
-    }
+    known = {figure.name: figure for figure in numbers.figures(found.summary)}
     shown = []
     for name, label in _TILES:
         name, label = name.format(k=found.k), label.format(k=found.k)
         if name in known and name not in [figure.name for _, figure in shown]:
             shown.append((label, known[name]))
-    return page.paragraph(_STORY, "lead") + page.tiles(shown)
+    return page.paragraph(_STORY, "lead") + pieces.tiles(shown)
 
 
 def _numbers(found: _Found) -> str:
@@ -132,7 +130,7 @@ def _numbers(found: _Found) -> str:
         "training, from another seed, would give is not covered.",
         "soft",
     )
-    return note + page.table(numbers.figures(found.summary, words.meaning))
+    return note + pieces.table(numbers.figures(found.summary))
 
 
 def _curves(found: _Found) -> str:
@@ -141,7 +139,7 @@ def _curves(found: _Found) -> str:
         rows = metric_writer.read(found.workdir / name)
         parts.append(f"<h3>{title}</h3>")
         both = [panels.loss(title, meaning, rows), panels.throughput(title, rows)]
-        parts.append(page.grid(both) or _absent(name, f"{name}/{metric_writer.FILE}"))
+        parts.append(pieces.grid(both) or _absent(name, f"{name}/{metric_writer.FILE}"))
     return "".join(parts)
 
 
@@ -179,7 +177,7 @@ def _tokenizer(found: _Found) -> str:
 def _samples(found: _Found) -> str:
     k, known = (
         found.k,
-        {f.name: f for f in numbers.figures(found.summary, words.meaning)},
+        {f.name: f for f in numbers.figures(found.summary)},
     )
     note = page.paragraph(
         "Each row holds pictures for the caption above it, drawn token by token. On "
@@ -191,7 +189,7 @@ def _samples(found: _Found) -> str:
         first, best = (
             numbers.spell(known[f"oracle_k{n}"].value, "share") for n in (1, k)
         )
-        note += page.finding(
+        note += pieces.finding(
             f"All that the caption says is right in {first} of first pictures and in "
             f"{best} of CLIP's choices among {k}."
         )
@@ -217,7 +215,7 @@ def _samples(found: _Found) -> str:
         f"any of the three models. CLIP's choices among {k}, best first.",
     )
     title = "<h3>Pairs never seen in training</h3>"
-    return note + page.grid(sheets, "pair") + title + unseen
+    return note + pieces.grid(sheets, "pair") + title + unseen
 
 
 def _best_of(found: _Found) -> str:
@@ -242,7 +240,7 @@ def _best_of(found: _Found) -> str:
         )
         for split, curve in curves.items()
     ]
-    return note + key + page.grid(each) + "".join(tables) + below
+    return note + key + pieces.grid(each) + "".join(tables) + below
 
 
 def _completions(found: _Found) -> str:
@@ -270,13 +268,13 @@ def _judges(found: _Found) -> str:
             "whether they are copies of training pictures."
         )
     ]
-    figures = numbers.figures(values, words.meaning)
+    figures = numbers.figures(values)
     oracle = [f for f in figures if f.meaning.group == "Oracle"]
     rest = [f for f in figures if f.meaning.group != "Oracle"]
-    parts.append(page.table(rest))
+    parts.append(pieces.table(rest))
     if oracle:
         title = f"Every number of the oracle ({len(oracle)})"
-        parts.append(page.details(title, page.table(oracle)))
+        parts.append(page.details(title, pieces.table(oracle)))
     if not figures:
         parts.append(_absent("judge", "the judges' numbers"))
     parts.append("<h3>Cards: exactly what was measured</h3>")
@@ -284,7 +282,7 @@ def _judges(found: _Found) -> str:
         kind = card.get("evaluator", "") if isinstance(card, dict) else ""
         title = f"{name} ({kind})" if kind else name
         text = json.dumps(card, indent=2, ensure_ascii=False)
-        parts.append(page.details(title, page.preformatted(text)))
+        parts.append(page.details(title, pieces.preformatted(text)))
     if not cards:
         parts.append(_absent("judge", "the cards"))
     return "".join(parts)
@@ -305,13 +303,15 @@ def _made(found: _Found) -> str:
         }
     parts = []
     if minutes:
-        parts.append("<h3>Minutes of each stage</h3>" + page.times([*minutes.items()]))
+        parts.append(
+            "<h3>Minutes of each stage</h3>" + pieces.times([*minutes.items()])
+        )
     if about:
-        rows = [(name, [page.data(v, "text")]) for name, v in _flat(about)]
+        rows = [(name, [pieces.data(v, "text")]) for name, v in _flat(about)]
         parts.append(page.matrix("Software, hardware, seeds", ["", ""], rows))
     else:
         parts.append(_absent("judge", "the list of versions, hardware and seeds"))
-    parts.append("<h3>Go on from here</h3>" + page.preformatted(_commands(found)))
+    parts.append("<h3>Go on from here</h3>" + pieces.preformatted(_commands(found)))
     return "".join(parts)
 
 

@@ -1,9 +1,23 @@
 """What the demo's numbers mean, in plain words, by their names in the JSON files."""
 
+import dataclasses
 import re
 
 from mmjax.data.shapes import scene
-from mmjax.report import numbers
+
+OTHER = "Other numbers"
+SPACE = "\N{NO-BREAK SPACE}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Meaning:
+    """group: of numbers that belong together. kind: share, number or a unit."""
+
+    group: str
+    label: str
+    text: str
+    kind: str
+
 
 SPLITS = {
     "val": "pairs of colour and shape met in training",
@@ -203,17 +217,15 @@ _TABLE = (
 )
 
 
-def meaning(name: str) -> numbers.Meaning:
+def meaning(name: str) -> Meaning:
     """What a name stands for; of an unknown one, nothing but the name itself."""
     for pattern, group, label, text, kind in _TABLE:
-        found = re.fullmatch(pattern, name)
-        if found:
-            parts = found.groupdict()
+        match = re.fullmatch(pattern, name)
+        if match:
+            parts = match.groupdict()
             parts["pairs"] = SPLITS.get(parts.get("split", ""), "")
             label, text = label.format(**parts), text.format(**parts)
             if parts.get("k") == "1":  # the best of one is the first: nothing is chosen
                 label = label.replace("best of 1", "first try")
-            return numbers.Meaning(
-                group, label, text.replace(" %", f"{numbers.SPACE}%"), kind
-            )
-    return numbers.Meaning(numbers.OTHER, name.replace("_", " "), "", "number")
+            return Meaning(group, label, text.replace(" %", f"{SPACE}%"), kind)
+    return Meaning(OTHER, name.replace("_", " "), "", "number")

@@ -128,7 +128,7 @@ def _suite(spec: str, args: argparse.Namespace) -> list[str]:
 
 def _compare(folder: pathlib.Path, args: argparse.Namespace) -> str:
     """Writes a results folder's tables anew and returns the markdown."""
-    from mmjax.suite import published, report
+    from mmjax.suite import published, report, runner
 
     path = folder / "summary.json"
     if not args.reference:
@@ -136,7 +136,7 @@ def _compare(folder: pathlib.Path, args: argparse.Namespace) -> str:
     if not path.is_file():
         raise UserError(f"{folder} holds no summary.json: run a suite first")
     saved = json.loads(path.read_text(encoding="utf-8"))
-    outcomes = [report.outcome(entry) for entry in saved["cells"]]
+    outcomes = [runner.Outcome.of(entry) for entry in saved["cells"]]
     references = [published.read(path) for path in args.reference]
     name, model = saved["suite"], saved["model"]
     found = report.write(folder, name, model, outcomes, references, _models(args))

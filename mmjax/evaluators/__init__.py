@@ -33,14 +33,14 @@ def build(
 
 def find(kind: str, where: str) -> Any:
     """The module of a type of evaluators; UserError where there is none."""
-    module = _find(kind)
+    module = _module(kind)
     if module is None:
         hint = schema.suggest(kind, _types())
         raise UserError(f"{where}: no evaluator is called {kind!r}{hint}")
     return module
 
 
-def _find(kind: str) -> Any:
+def _module(kind: str) -> Any:
     place = kind if "." in kind else f"{__name__}.{kind}"
     try:
         module = importlib.import_module(place)
@@ -48,10 +48,9 @@ def _find(kind: str) -> Any:
         if f"{place}.".startswith(f"{error.name}."):
             return None
         raise  # the module is there, and something that it imports is not
-    evaluator = getattr(module, "Evaluator", None)
-    return None if evaluator in (None, Evaluator) else module
+    return module if getattr(module, "Evaluator", Evaluator) is not Evaluator else None
 
 
 def _types() -> list[str]:
     names = [module.name for module in pkgutil.iter_modules(__path__)]
-    return [name for name in names if _find(name) is not None]
+    return [name for name in names if _module(name) is not None]

@@ -9,14 +9,14 @@ old other one.
 Legend: n images, q queries, c classes, d embedding, k nearest.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from mmjax.data.prompts import SLOT
-from mmjax.errors import UserError
 from mmjax.evaluators import base
 from mmjax.evaluators.common import forward, result_card
 from mmjax.metrics import embeddings
@@ -36,7 +36,7 @@ _DEFINITION = {
 
 
 @dataclass(frozen=True)
-class Config(base.EvalConfig):
+class Config(base.TemplateConfig):
     """weight: of the two texts, beside the image's 1.
 
     words: the texts that are subtracted and added.
@@ -48,22 +48,16 @@ class Config(base.EvalConfig):
 
     weight: float = 1.0
     words: Literal["bare", "whole"] = "bare"
-    template: str = SLOT
     top: int = 10
 
     def __post_init__(self):
         super().__post_init__()
-        if SLOT not in self.template:
-            raise ValueError(f"template {self.template!r} has no {SLOT}")
-        if self.top < 1 or not np.isfinite(self.weight):
-            raise ValueError(
-                f"top must be 1 or more and weight finite, got {self.top} and "
-                f"{self.weight}"
-            )
+        self.at_least(top=1)
+        if not np.isfinite(self.weight):
+            raise ValueError(f"weight must be finite, got {self.weight}")
 
 
-@dataclass(frozen=True)
-class Swap:
+class Swap(NamedTuple):
     """One word of every query's class for another; positions of images and classes."""
 
     word: int  # 0 or 1: which of the two
@@ -86,7 +80,15 @@ class Evaluator(base.Evaluator):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.class_names = self.source.class_names
-        self.pairs = word_pairs(self.class_names, self.where)
+        self.pairs = [tuple(name.split()) for name in self.class_names]
+        if not self.pairs:
+            raise self.error("the source names no classes to swap words of")
+        for name, pair in zip(self.class_names, self.pairs, strict=True):
+            if len(pair) != 2:
+                raise self.error(
+                    f"class {name!r} has {len(pair)} words, and a swap changes one of "
+                    "two, as in 'red circle': use shapes with objects=1"
+                )
 
     def run(self, variables: base.PyTree) -> base.Result:
         """first_p10, ... (see _DEFINITION), with intervals over images.
@@ -98,24 +100,34 @@ class Evaluator(base.Evaluator):
         index_n, label_n = images.arrays["index"], images.arrays["label"]
         image_nd = embeddings.unit(images.arrays["embed_image"])
         ground_n = self._grounds(index_n)
-        classes_cd = self._embed(variables, [" ".join(pair) for pair in self.pairs])
-        arrays: dict[str, list[np.ndarray]] = {}
+        cfg, names = self.config, [" ".join(pair) for pair in self.pairs]
+        classes_cd = self._embed(variables, names)
+        arrays: dict[str, list[np.ndarray]] = defaultdict(list)
         values: dict[str, float] = {}
         for word, title in enumerate(SWAPS):
-            swap = draw(self.pairs, label_n, word, self.config, self.where)
+            swap = self._draw(label_n, word)
             words_cd = classes_cd
-            if self.config.words == "bare":
+            if cfg.words == "bare":
                 words_cd = self._embed(variables, [pair[word] for pair in self.pairs])
-            changes_qd = words_cd[swap.target_q], words_cd[label_n[swap.query_q]]
-            queries = self._queries(image_nd[swap.query_q], *changes_qd)
+            image_qd = image_nd[swap.query_q]
+            new_qd, old_qd = words_cd[swap.target_q], words_cd[label_n[swap.query_q]]
+            terms = [(1.0, image_qd), (cfg.weight, new_qd), (-cfg.weight, old_qd)]
+            queries = {"": embeddings.combine(terms), "image_": image_qd}
             queries["text_"] = classes_cd[swap.target_q]
             shares = self._judge(swap, queries, image_nd, label_n, ground_n)
-            values |= self._values(title, shares, swap, len(label_n))
+            titles = [f"{title}_{part}p{cfg.top}" for part in shares]
+            shares_mq, query_q = np.stack(list(shares.values())), swap.query_q
+
+            def means(weight_n, shares_mq=shares_mq, query_q=query_q):
+                weight_q = weight_n[query_q]
+                return shares_mq @ weight_q / max(weight_q.sum(), 1e-9)
+
+            values |= self.intervals(titles, means, len(label_n))
             rows = {"query": swap.query_q, "target": swap.target_q}
             rows["swap"] = np.full_like(swap.query_q, word)
             for name, array in {**rows, **shares}.items():
-                arrays.setdefault(name or "hit", []).append(array)
-        flat = {name.rstrip("_"): np.concatenate(a) for name, a in arrays.items()}
+                arrays[name.rstrip("_") or "hit"].append(array)
+        flat = {name: np.concatenate(parts) for name, parts in arrays.items()}
         counts = {"images": len(label_n), "queries": len(flat["swap"])}
         counts |= {"broken": images.counts["broken"]}
         counts |= {"classes_present": len(np.unique(label_n))}
@@ -123,23 +135,15 @@ class Evaluator(base.Evaluator):
             counts,
             _DEFINITION,
             resampled="images, each with its two queries; the gallery stays whole",
-            class_names=result_card.listing([" ".join(pair) for pair in self.pairs]),
-            weight=self.config.weight,
-            words=self.config.words,
-            template=self.config.template,
-            top=self.config.top,
-            targets_seed=self.config.seed,
+            class_names=result_card.listing(names),
+            weight=cfg.weight,
+            words=cfg.words,
+            template=cfg.template,
+            top=cfg.top,
+            targets_seed=cfg.seed,
             ties="in the order of records",
         )
         return base.Result(values, card, flat | {"index": index_n, "label": label_n})
-
-    def _queries(
-        self, image_qd: np.ndarray, new_qd: np.ndarray, old_qd: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        """What to search by, under the name of its metrics."""
-        weight = self.config.weight
-        terms = [(1.0, image_qd), (weight, new_qd), (-weight, old_qd)]
-        return {"": embeddings.combine(terms), "image_": image_qd}
 
     def _judge(
         self,
@@ -154,9 +158,8 @@ class Evaluator(base.Evaluator):
         target_q1, own_q = swap.target_q[:, None], swap.query_q
         shares: dict[str, np.ndarray] = {}
         for form, query_qd in queries.items():
-            near_qk = embeddings.nearest(
-                query_qd, image_nd, self.config.top, skip_q=own_q
-            )
+            args = query_qd, image_nd, self.config.top
+            near_qk = embeddings.nearest(*args, skip_q=own_q)
             class_qk = label_n[near_qk]
             shares[form] = (class_qk == target_q1).mean(1)
             if not form:
@@ -177,70 +180,36 @@ class Evaluator(base.Evaluator):
             return None
         return np.asarray([scenes[int(i)].background for i in index_n])
 
-    def _values(
-        self, title: str, shares: Mapping[str, np.ndarray], swap: Swap, count: int
-    ) -> dict[str, float]:
-        names = [f"{title}_{part}p{self.config.top}" for part in shares]
-        shares_mq = np.stack(list(shares.values()))
-
-        def means(weight_n: np.ndarray) -> np.ndarray:
-            weight_q = weight_n[swap.query_q]
-            return shares_mq @ weight_q / max(weight_q.sum(), 1e-9)
-
-        return self.intervals(names, means, count)
-
     def _embed(self, variables: base.PyTree, texts: Sequence[str]) -> np.ndarray:
         """(len(texts), d) unit rows, the template around every text."""
         filled = [self.config.template.replace(SLOT, text) for text in texts]
         return np.concatenate(list(self.embed_texts(variables, self.encode(filled))))
 
-
-def word_pairs(names: Sequence[str], where: str) -> tuple[tuple[str, str], ...]:
-    """Class names as their two words.
-
-    Raises:
-      UserError: there are none, or one has not two words.
-    """
-    if not names:
-        raise UserError(f"{where}: the source names no classes to swap words of")
-    pairs = [tuple(name.split()) for name in names]
-    for name, pair in zip(names, pairs, strict=True):
-        if len(pair) != 2:
-            raise UserError(
-                f"{where}: class {name!r} has {len(pair)} words, and a swap changes "
-                "one of two, as in 'red circle': use shapes with objects=1"
-            )
-    return tuple(pairs)
-
-
-def draw(
-    pairs: Sequence[tuple[str, str]],
-    label_n: np.ndarray,
-    word: int,
-    config: Config,
-    where: str,
-) -> Swap:
-    """A target class for every image that has one; UserError where none has."""
-    count_c = np.bincount(label_n, minlength=len(pairs))
-    rng = np.random.default_rng([config.seed, word])
-    targets = [
-        [
-            c
-            for c, pair in enumerate(pairs)
-            if pair[1 - word] == own[1 - word]
-            and pair[word] != own[word]
-            and count_c[c] >= config.top
+    def _draw(self, label_n: np.ndarray, word: int) -> Swap:
+        """A target class for every image that has one; UserError where none has."""
+        top, seed = self.config.top, self.config.seed
+        count_c = np.bincount(label_n, minlength=len(self.pairs))
+        chance_n = np.random.default_rng([seed, word]).random(len(label_n))
+        targets = [
+            [
+                c
+                for c, pair in enumerate(self.pairs)
+                if pair[1 - word] == own[1 - word]
+                and pair[word] != own[word]
+                and count_c[c] >= top
+            ]
+            for own in self.pairs
         ]
-        for own in pairs
-    ]
-    chance_n = rng.random(len(label_n))
-    query_q = np.asarray([n for n, c in enumerate(label_n) if targets[c]], np.int64)
-    if not query_q.size:
-        raise UserError(
-            f"{where}: no image has a class that differs from its own in the "
-            f"{SWAPS[word]} word alone and has {config.top} images: use more images, "
-            "or a lower top"
-        )
-    own = [targets[label_n[n]] for n in query_q]
-    chosen = [t[int(chance_n[n] * len(t))] for n, t in zip(query_q, own, strict=True)]
-    return Swap(word, query_q, np.asarray(chosen, np.int64))
+        chosen = {
+            n: targets[c][int(chance_n[n] * len(targets[c]))]
+            for n, c in enumerate(label_n)
+            if targets[c]
+        }
+        if not chosen:
+            raise self.error(
+                "no image has a class that differs from its own in the "
+                f"{SWAPS[word]} word alone and has {top} images: use more images, or "
+                "a lower top"
+            )
+        positions = list(chosen), list(chosen.values())
+        return Swap(word, *(np.asarray(listed, np.int64) for listed in positions))

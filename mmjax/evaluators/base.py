@@ -5,19 +5,21 @@ A new evaluator is a module of this package, or of any installed one, with a dat
 `run`; `modality_gap` is a short example.
 """
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from mmjax import schema
+from mmjax.data.prompts import SLOT
+from mmjax.data.records import digest
 from mmjax.errors import UserError
 from mmjax.evaluators.common import forward, result_card
 from mmjax.evaluators.common.env import Batch, Env, Network, PyTree
-from mmjax.evaluators.common.subset import View, open_view
-from mmjax.metrics import bootstrap
+from mmjax.evaluators.common.subset import View
+from mmjax.metrics import bootstrap, embeddings
 
 __all__ = ["Batch", "Env", "EvalConfig", "Evaluator", "Network", "PyTree", "Result"]
 
@@ -59,6 +61,18 @@ class EvalConfig:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ValueError(f"{name} must be at least {low}, got {value}")
+
+
+@dataclass(frozen=True)
+class TemplateConfig(EvalConfig):
+    """template: a sentence around every text; CLIP prepends "a photo of "."""
+
+    template: str = SLOT
+
+    def __post_init__(self):
+        super().__post_init__()
+        if SLOT not in self.template:
+            raise ValueError(f"template {self.template!r} has no {SLOT}")
 
 
 class Evaluator:
@@ -117,16 +131,36 @@ class Evaluator:
 
     def open(self, spec: Any, limit: int | None = None) -> View:
         """A spec's source, or a Source as it is."""
-        return open_view(spec, limit, self.env.open_source)
+        is_spec = isinstance(spec, str) or hasattr(spec, "keys")
+        return View(self.env.open_source(spec) if is_spec else spec, limit)
 
     def encode(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Texts as the arrays that "embed_text" reads."""
-        return forward.encode(self.env, texts, self.where)
+        """Texts as `tokens` int32 (n, l) and `tokens_mask` bool (n, l)."""
+        return dict(zip(forward.TEXT, self.env.tokenizer.encode(texts), strict=True))
 
-    def embed_texts(self, variables: PyTree, encoded: Batch) -> Any:
-        """Unit rows (<= size, d) of encoded texts, one chunk at a time."""
-        args = self.env, variables, encoded
-        return forward.embed_texts(*args, size=self.size, where=self.where)
+    def embed_texts(self, variables: PyTree, encoded: Batch) -> Iterator[np.ndarray]:
+        """Unit rows (<= size, d) of encoded texts, one chunk at a time, in order.
+
+        Every call has `size` rows, so that it compiles once: the last chunk is filled
+        up with its first text, whose rows are dropped.
+        """
+        count = len(encoded["tokens"])
+        for start in range(0, count, self.size):
+            take = np.arange(start, start + self.size)
+            take[take >= count] = start
+            batch = {name: array[take] for name, array in encoded.items()}
+            rows_bd = np.asarray(self.env.predict["embed_text"](variables, batch))
+            yield embeddings.unit(rows_bd[: count - start], f"{self.where}: embed_text")
+
+    def batches(self, source: Any) -> Iterator[Batch]:
+        """A source's batches, in order, the last one padded."""
+        return iter(self.env.eval_batches(source, self.names, batch_size=self.size))
+
+    def peek(self, source: Any) -> Batch:
+        """The first batch of a source; UserError where it is empty."""
+        if not len(source):
+            raise self.error(f"source {source.name!r} holds no examples")
+        return next(self.batches(source))
 
     def collect(
         self,
@@ -136,30 +170,78 @@ class Evaluator:
         source: Any = None,
         full: bool = False,
     ) -> forward.Collected:
-        """The functions of `calls`, or those named, on a source: forward.collect."""
-        return forward.collect(
-            self.env,
-            variables,
-            self.source if source is None else source,
-            {name: self.calls[name] for name in names or self.calls},
-            keep=keep,
-            size=self.size,
-            where=self.where,
-            names=self.names,
-            classes=len(self.class_names) if self.labelled else 0,
-            full=full,
-        )
+        """Calls predict functions on a source, batch by batch, and keeps valid rows.
+
+        Rows are left out that pad the last batch or stand in for a broken record.
+
+        Args:
+          names: functions of `calls`; none is all of them.
+          keep: (outputs by function, batch, valid (b,)) -> arrays of the valid rows,
+            for outputs that are too large to hold; without it every function's rows
+            are kept as float32, under the function's name.
+          source: None is the config's.
+          full: leave out a batch with fewer than `size` good records.
+
+        Raises:
+          UserError: no row is left, a row that is kept without `keep` is not finite,
+            or a label has no class name.
+        """
+        source = self.source if source is None else source
+        calls = {name: self.calls[name] for name in names or self.calls}
+        parts: dict[str, list[np.ndarray]] = defaultdict(list)
+        batches = broken = 0
+        for batch in self.batches(source):
+            valid_b = forward.valid_rows(batch)
+            broken += int((np.asarray(batch.get("_broken", 0)) > 0).sum())
+            if full and (np.asarray(batch["_mask"]) > 0).sum() < self.size:
+                continue
+            batches += 1
+            rows = {"index": np.asarray(batch["_index"])[valid_b]}
+            if "label" in batch:
+                rows["label"] = np.asarray(batch["label"])[valid_b]
+            if self.labelled:
+                self._check_labels(rows["label"], rows["index"], source)
+            outputs = {}
+            for name, keys in calls.items():
+                given = forward.inputs(batch, name, keys, self.where)
+                outputs[name] = self.env.predict[name](variables, given)
+            if keep is not None:
+                rows |= keep(outputs, batch, valid_b)
+            else:
+                for name, output in outputs.items():
+                    rows[name] = np.asarray(output, np.float32)[valid_b]
+            for name, array in rows.items():
+                parts[name].append(array)
+        arrays = {name: np.concatenate(listed) for name, listed in parts.items()}
+        count = len(arrays["index"]) if arrays else 0
+        if not count:
+            name = source.name
+            raise self.error(f"{broken} records, all of them broken, in {name!r}")
+        for name in calls if keep is None else ():
+            embeddings.check_finite(arrays[name], f"{self.where}: {name}")
+        return forward.Collected(arrays, {"examples": count, "broken": broken}, batches)
+
+    def _check_labels(
+        self, label_n: np.ndarray, index_n: np.ndarray, source: Any
+    ) -> None:
+        count = len(self.class_names)
+        wrong = np.flatnonzero((label_n < 0) | (label_n >= count))
+        if wrong.size:
+            label, index = label_n[wrong[0]], index_n[wrong[0]]
+            raise self.error(
+                f"record {index} of {source.name!r} has label {label}, but there are "
+                f"{count} class names (0 to {count - 1}); -1 means a record without a "
+                "class: choose a source of labelled ones"
+            )
 
     def output_shapes(
         self, vars_abstract: PyTree, source: Any = None
     ) -> dict[str, PyTree]:
         """What each function of `calls` gives for a first batch, by tracing it."""
         source = self.source if source is None else source
-        look = {"size": self.size, "where": self.where, "names": self.names}
-        batch = forward.peek(self.env, source, **look)
+        batch = forward.abstract(self.peek(source))
         if self.labelled and "label" not in batch:
             raise self.error(f"records of {source.name!r} carry no label")
-        batch = forward.abstract(batch)
         if self.reads_text:
             batch |= forward.text_abstract(self.env, self.size)
         shapes = {}
@@ -184,13 +266,13 @@ class Evaluator:
                 "both towers the same embed_dim"
             )
 
-    @functools.cached_property
+    @property
     def draw(self) -> dict[str, int]:
         """The keywords of bootstrap functions."""
         return {"resamples": self.config.resamples, "seed": self.config.seed}
 
     def intervals(
-        self, names: list[str], statistic: Callable[[np.ndarray], Any], count: int
+        self, names: list[str], statistic: bootstrap.Statistic, count: int
     ) -> dict[str, float]:
         """Values with their 95 % intervals; see bootstrap.with_interval."""
         return bootstrap.with_interval(names, statistic, count, **self.draw)
@@ -204,7 +286,10 @@ class Evaluator:
         text: bool | None = None,
         **task: Any,
     ) -> dict[str, Any]:
-        """The card of a result.
+        """The card of a result, ready for JSON.
+
+        `id` is a hash of all but the counts and the interval: numbers of two runs may
+        be compared where their ids are equal.
 
         Args:
           counts: how many examples there are, and how many were left out.
@@ -213,14 +298,21 @@ class Evaluator:
           text: whether the tokenizer had a part in it; None is as the class says.
           task: what else identifies the measurement.
         """
-        return result_card.write(
-            self.config,
-            self.env,
-            self.source,
-            kind=self.kind,
-            counts=counts,
-            interval=bootstrap.describe(resampled, **self.draw),
-            metrics=metrics,
-            task=task,
-            text=self.reads_text or self.captions if text is None else text,
-        )
+        env, source = self.env, self.source
+        text = self.reads_text or self.captions if text is None else text
+        identity = {
+            "evaluator": self.kind,
+            "source": {
+                "name": source.name,
+                "fingerprint": source.fingerprint(),
+                "records": len(source),
+                "limit": None if source.whole else self.config.limit,
+            },
+            "preprocessing": result_card.preprocessing(env.image_cfg),
+            "tokenizer": result_card.tokenizer(env.tokenizer) if text else None,
+            "metrics": dict(metrics),
+            **task,
+        }
+        interval = bootstrap.describe(resampled, **self.draw)
+        identity = {"id": digest(identity), **identity}
+        return identity | {"counts": dict(counts), "interval": interval}

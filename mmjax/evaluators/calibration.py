@@ -58,11 +58,11 @@ class Evaluator(zero_shot.Evaluator):
         self.val = None
         if self.config.val is not None:
             self.val = self.open(self.config.val, self.config.limit)
-            if self.val.class_names != self.source.class_names:
+            val, own = self.val.class_names, self.source.class_names
+            if val != own:
                 raise self.error(
-                    f"val has {len(self.val.class_names)} classes and the source "
-                    f"{len(self.source.class_names)}, or other ones: give parts of one "
-                    "set"
+                    f"val has {len(val)} classes and the source {len(own)}, or other "
+                    "ones: give parts of one set"
                 )
 
     def check(self, vars_abstract: base.PyTree) -> None:
@@ -120,11 +120,11 @@ class Evaluator(zero_shot.Evaluator):
 def fit_temperature(logits_nc: np.ndarray, label_n: np.ndarray) -> float:
     """The divisor of logits with the least negative log-likelihood, in 1e-3 .. 1e3."""
 
-    def loss(log_temperature: float) -> float:
-        scaled_nc = logits_nc / np.exp(log_temperature)
-        return -float(_log_chance(scaled_nc, label_n).mean())
-
-    least = optimize.minimize_scalar(loss, bounds=np.log((1e-3, 1e3)), method="bounded")
+    least = optimize.minimize_scalar(
+        lambda log: -float(_log_chance(logits_nc / np.exp(log), label_n).mean()),
+        bounds=np.log((1e-3, 1e3)),
+        method="bounded",
+    )
     return float(np.exp(least.x))
 
 
@@ -134,14 +134,12 @@ def reliability(
     """Mean confidence, accuracy and weight of each bin (m,); NaN in empty ones."""
     bin_n = np.clip(np.ceil(confidence_n * bins).astype(int) - 1, 0, bins - 1)
     count_m = np.bincount(bin_n, weight_n, bins)
-    sure_m = np.bincount(bin_n, weight_n * confidence_n, bins)
-    right_m = np.bincount(bin_n, weight_n * hit_n, bins)
+    rows = {"bin_confidence": confidence_n, "bin_accuracy": hit_n}
     with np.errstate(invalid="ignore"):
-        return {
-            "bin_confidence": sure_m / count_m,
-            "bin_accuracy": right_m / count_m,
-            "bin_count": count_m,
+        means = {
+            k: np.bincount(bin_n, weight_n * x, bins) / count_m for k, x in rows.items()
         }
+    return means | {"bin_count": count_m}
 
 
 def ece(
@@ -164,8 +162,9 @@ def _summary(hit_n, confidence_n, log_chance_n, weight_n, bins: int) -> tuple:
     """Weighted top1, confidence, ece, nll."""
     total = weight_n.sum()
     error = ece(hit_n, confidence_n, weight_n, bins)
-    means = (weight_n @ x / total for x in (hit_n, confidence_n, -log_chance_n))
-    right, sure, nll = means
+    right, sure, nll = (
+        weight_n @ x / total for x in (hit_n, confidence_n, -log_chance_n)
+    )
     return right, sure, error, nll
 
 
@@ -176,16 +175,15 @@ def _log_chance(logits_nc: np.ndarray, class_n: np.ndarray) -> np.ndarray:
 
 def figure(values: Mapping[str, float], arrays: Mapping, title: str) -> Any:
     """Accuracy over confidence, a bar a bin; the diagonal is calibrated."""
-    made, axes = figures.one(title, width=4.2, height=3.8)
+    figure, axes = figures.one(title, width=4.2, height=3.8)
     bins = len(arrays["bin_count"])
     left_m = np.arange(bins) / bins
     axes.bar(left_m, np.nan_to_num(arrays["bin_accuracy"]), 1 / bins, align="edge")
     axes.plot((0, 1), (0, 1), color=figures.INK, linewidth=0.8, linestyle="--")
-    said = f"ECE {values['ece']:.3f}"
+    text = f"ECE {values['ece']:.3f}"
     if "ece_fitted" in values:
-        said += (
-            f", {values['ece_fitted']:.3f} at temperature x{values['temperature']:.2f}"
-        )
-    axes.text(0.03, 0.95, said, transform=axes.transAxes, fontsize=8, va="top")
+        fitted, temperature = values["ece_fitted"], values["temperature"]
+        text += f", {fitted:.3f} at temperature x{temperature:.2f}"
+    axes.text(0.03, 0.95, text, transform=axes.transAxes, fontsize=8, va="top")
     axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    return made
+    return figure

@@ -19,6 +19,7 @@ import numpy as np
 
 from mmjax.evaluators import base
 from mmjax.evaluators.common import forward
+from mmjax.metrics import bootstrap
 
 RECONSTRUCTION = "reconstruction"
 TERMS = {
@@ -30,6 +31,13 @@ TERMS = {
     "image_nll": "-ln p(z | y)",
 }
 _SETS = ({"kl"}, {"text_nll", "image_nll"})
+_SUMS = {
+    "divergence": "the terms but the reconstruction, added; nats an image",
+    "elbo": "-(reconstruction + {beta} divergence)",
+    "bits_per_dim": "-elbo / (dims ln 2) + 8: bits a value of 8 bits, its density "
+    "taken as even over 1/256",
+    "image_bits_per_dim": "bits_per_dim without text_nll: given the text",
+}
 _E_Q = (
     "one z an image: drawn from q where q is spread (dVAE, stage 1 alone), the only "
     "one where it is not (VQ-VAE); with stage 2 the likeliest, q being a point there"
@@ -83,10 +91,15 @@ class Evaluator(base.Evaluator):
         def keep(outputs, batch, valid_b):
             nonlocal dims
             dims = math.prod(batch["image"].shape[1:])
-            return {
-                name: self._finite(name, np.asarray(value_b, np.float64)[valid_b])
-                for name, value_b in outputs["elbo_terms"].items()
-            }
+            terms = {}
+            for name, value_b in outputs["elbo_terms"].items():
+                terms[name] = np.asarray(value_b, np.float64)[valid_b]
+                if not np.isfinite(terms[name]).all():
+                    raise self.error(
+                        f"{name} is not finite; the weights are broken: go back to an "
+                        "earlier checkpoint"
+                    )
+            return terms
 
         arrays, counts, _ = self.collect(variables, keep=keep)
         terms = {name: arrays[name] for name in TERMS if name in arrays}
@@ -94,47 +107,23 @@ class Evaluator(base.Evaluator):
         minus_elbo_n = terms[RECONSTRUCTION] + beta * divergence_n
         rows = {**terms, "divergence": divergence_n, "elbo": -minus_elbo_n}
         rows["bits_per_dim"] = bits(minus_elbo_n, dims)
-        if "text_nll" in terms:
-            rows["image_bits_per_dim"] = bits(
-                minus_elbo_n - beta * terms["text_nll"], dims
-            )
-        rows_kn = np.stack(list(rows.values()))
-
-        def means(weight_n: np.ndarray) -> np.ndarray:
-            return rows_kn @ weight_n / weight_n.sum()
-
-        values = self.intervals(list(rows), means, rows_kn.shape[1])
+        text = "text_nll" in terms
+        if text:
+            given_text_n = minus_elbo_n - beta * terms["text_nll"]
+            rows["image_bits_per_dim"] = bits(given_text_n, dims)
+        metrics = {name: f"{TERMS[name]}; nats an image" for name in terms}
+        sums = [name for name in rows if name not in terms]
+        metrics |= {name: _SUMS[name].format(beta=beta) for name in sums}
         card = self.card(
             counts | {"dims": dims},
-            self._definitions(rows),
-            text="text_nll" in terms,
+            metrics,
+            text=text,
             beta=beta,
             bound=beta >= 1,
             expectation=_E_Q,
         )
+        values = bootstrap.means(rows, **self.draw)
         return base.Result(values, card, {"index": arrays["index"], **terms})
-
-    def _finite(self, name: str, value_b: np.ndarray) -> np.ndarray:
-        if not np.isfinite(value_b).all():
-            raise self.error(
-                f"{name} is not finite; the weights are broken: go back to an earlier "
-                "checkpoint"
-            )
-        return value_b
-
-    def _definitions(self, names: Mapping) -> dict[str, str]:
-        metrics = {k: f"{TERMS[k]}; nats an image" for k in names if k in TERMS}
-        metrics["divergence"] = "the terms but the reconstruction, added; nats an image"
-        metrics["elbo"] = f"-(reconstruction + {self.config.beta} divergence)"
-        metrics["bits_per_dim"] = (
-            "-elbo / (dims ln 2) + 8: bits a value of 8 bits, its density taken as "
-            "even over 1/256"
-        )
-        if "image_bits_per_dim" in names:
-            metrics["image_bits_per_dim"] = (
-                "bits_per_dim without text_nll: given the text"
-            )
-        return metrics
 
 
 def bits(nats_n: np.ndarray, dims: int) -> np.ndarray:

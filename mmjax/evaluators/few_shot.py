@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from mmjax.evaluators import base, zero_shot
-from mmjax.evaluators.common import probing, result_card
+from mmjax.evaluators.common import probing
 from mmjax.evaluators.common.probing import Labelled
-from mmjax.evaluators.probe import logistic, search
+from mmjax.evaluators.probe import logistic
 from mmjax.evaluators.probe import shots as shots_lib
 from mmjax.metrics import bootstrap
-from mmjax.report import plots
+from mmjax.report import figures
 
 _DEFINITIONS = {
     "shot_k": "mean over repeats of top1 after k examples a class",
@@ -78,11 +78,15 @@ class Evaluator(probing.Probing):
         fewest shots do better) and 1 where it is no less. `arrays` holds shots,
         top1 (repeats, shots), index, label and, with zero-shot, zero_shot_hit.
         """
-        cfg = self.config
-        found = self.splits(variables)
-        test, train = found["test"], found["train"]
-        zero_hit_n = self._zero_shot_hits(variables)
-        hits_srn, unconverged = self._hits(found)
+        cfg, zero = self.config, self._zero_shot
+        splits = self.splits(variables)
+        test, train = splits["test"], splits["train"]
+        zero_hit_n = None
+        if zero is not None:
+            # by rank and not by prediction: a tie is no hit
+            rank_n = zero.run(variables).arrays["rank"]
+            zero_hit_n = (rank_n == 0).astype(np.float64)
+        hits_srn, unconverged = self._hits(splits)
         names, shots_s = [f"shot_{k}" for k in cfg.shots], list(map(float, cfg.shots))
         if cfg.full:
             names.append("shot_full")
@@ -91,65 +95,40 @@ class Evaluator(probing.Probing):
         arrays = {"index": test.index_n, "label": test.label_n}
         arrays["shots"] = np.asarray(shots_s)
         # the fit on all of train has no repeats: its accuracy fills its column
-        arrays["top1"] = np.stack(
-            [np.broadcast_to(h.mean(1), cfg.repeats) for h in hits_srn], 1
-        )
+        top1_sr = [np.broadcast_to(h.mean(1), cfg.repeats) for h in hits_srn]
+        arrays["top1"] = np.stack(top1_sr, 1)
         if zero_hit_n is not None:
             arrays["zero_shot_hit"] = zero_hit_n
-        counts = {"examples": len(test.label_n), "broken": test.broken}
-        counts |= {"unconverged": unconverged, "features": test.features_nd.shape[1]}
-        zero = self._zero_shot
         card = self.card(
-            counts,
+            test.counts | {"unconverged": unconverged},
             _DEFINITIONS,
             resampled="repeats and test examples",
             text=zero is not None,
-            class_names=result_card.listing(self.class_names),
-            features=cfg.features,
             templates=None if zero is None else zero.prompt_card()["templates"],
             search="coarse_to_fine" if cfg.l2 is None else cfg.l2,
-            iterations=cfg.iterations,
             shots=list(cfg.shots),
             repeats=cfg.repeats,
-            splits=self.splits_card(found),
+            **self.probe_card(splits),
         )
         return base.Result(values, card, arrays)
 
-    def _zero_shot_hits(self, variables: base.PyTree) -> np.ndarray | None:
-        if self._zero_shot is None:
-            return None
-        arrays = self._zero_shot.run(variables).arrays
-        # by rank and not by prediction: a tie is no hit
-        return (arrays["rank"] == 0).astype(np.float64)
-
-    def _hits(self, found: dict[str, Labelled]) -> tuple[list[np.ndarray], int]:
+    def _hits(self, splits: dict[str, Labelled]) -> tuple[list[np.ndarray], int]:
         """Per number of shots float (r, n), whether a repeat is right; unconverged."""
-        cfg, train, test = self.config, found["train"], found["test"]
+        cfg, train, test = self.config, splits["train"], splits["test"]
         hits, unconverged = [], 0
-        everything = np.arange(len(train.label_n))
         for shots in [*cfg.shots, *([None] if cfg.full else [])]:
             rows = []
             for repeat in range(1 if shots is None else cfg.repeats):
-                chosen = everything
+                chosen = np.arange(len(train.label_n))
                 if shots is not None:
-                    seed, names = cfg.seed + repeat, self.class_names
-                    drawn = {"seed": seed, "names": names}
+                    drawn = {"seed": cfg.seed + repeat, "names": self.class_names}
                     chosen = shots_lib.draw(train.label_n, shots, **drawn)
-                probe = self._fit(train, chosen, found)
+                rows_nd, label_n = train.features_nd[chosen], train.label_n[chosen]
+                probe, _ = self.fit(logistic.Problem(rows_nd, label_n), splits)
                 unconverged += not probe.converged
                 rows.append(probe.predict(test.features_nd) == test.label_n)
             hits.append(np.asarray(rows, np.float64))
         return hits, unconverged
-
-    def _fit(
-        self, train: Labelled, chosen: np.ndarray, found: dict[str, Labelled]
-    ) -> logistic.Probe:
-        how = {"iterations": self.config.iterations}
-        problem = logistic.Problem(train.features_nd[chosen], train.label_n[chosen])
-        if self.config.l2 is not None:
-            return problem.path([self.config.l2], **how)[0]
-        val = found["val"]
-        return search.choose(problem, val.features_nd, val.label_n, **how).probe
 
 
 def summary(
@@ -187,12 +166,9 @@ def summary(
     if zero_hit_n is not None:
         names = [*names, "zero_shot", "zero_shot_worth"]
     points = statistic(np.ones(count))
-    values = dict(zip(names, map(float, points), strict=True))
     fresh = True
-    bounds = bootstrap.interval(statistic, count, resamples=resamples, seed=seed)
-    for suffix, bound_k in zip(("lo", "hi"), bounds, strict=True):
-        pairs = zip(names, bound_k, strict=True)
-        values |= {f"{name}_{suffix}": float(v) for name, v in pairs}
+    draw = {"resamples": resamples, "seed": seed}
+    values = bootstrap.with_interval(names, statistic, count, points=points, **draw)
     if zero_hit_n is not None:
         curve = points[: len(shots_s)]
         side = shots_lib.worth(shots_s, curve, values["zero_shot"])[1]
@@ -201,9 +177,27 @@ def summary(
 
 
 def panels(results: Mapping[str, tuple[Mapping, Mapping]], title: str) -> Any:
-    """Curves over shots with the line of zero-shot, {data set: (values, arrays)}."""
-    curves = {}
-    for name, (values, arrays) in results.items():
-        full = {"shots_full": float(arrays["shots"][-1])}
-        curves[name] = {**values, **(full if "shot_full" in values else {})}
-    return plots.few_shot(curves, title=title)
+    """Accuracy over shots with the line of zero-shot, {data set: (values, arrays)}."""
+    figure, panels = figures.grid(len(results), width=3.1, height=2.8, columns=4)
+    for axes, (name, (values, arrays)) in zip(panels, results.items(), strict=True):
+        numbers = (k for k in values if k.startswith("shot_"))
+        keys = [k for k in numbers if not k.endswith(("_lo", "_hi"))]
+        x, y = arrays["shots"], [100 * values[key] for key in keys]
+        reach = 100 * np.transpose([figures.reach(values, key) for key in keys])
+        axes.errorbar(x, y, reach, fmt="o-", ms=3, capsize=2, label="linear probe")
+        if "zero_shot" in values:
+            ends = (values["zero_shot_lo"], values["zero_shot_hi"])
+            axes.axhline(100 * values["zero_shot"], color="C1", label="zero-shot")
+            axes.axhspan(*(100 * end for end in ends), color="C1", alpha=0.2, lw=0)
+            sign = {-1.0: "≤ ", 0.0: "", 1.0: "≥ "}[values["zero_shot_worth_bound"]]
+            worth = f"zero-shot is worth {sign}{values['zero_shot_worth']:.2g}"
+            axes.set_xlabel(f"images a class\n({worth})", fontsize=8)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(x, [f"{k:g}" for k in np.round(x)])
+        axes.set_title(name, fontsize=10)
+        axes.tick_params(labelsize=7)
+        axes.set_ylim(bottom=0)
+    panels[0].set_ylabel("accuracy, %")
+    panels[0].legend(fontsize=7, frameon=False)
+    figure.suptitle(title, fontsize=11)
+    return figure

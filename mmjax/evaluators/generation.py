@@ -13,12 +13,10 @@ import numpy as np
 
 from mmjax import schema
 from mmjax.data.records import BrokenRecord, Record
-from mmjax.errors import UserError
 from mmjax.evaluators import base
 from mmjax.evaluators.base import Env, EvalConfig, Network, PyTree, Result
-from mmjax.evaluators.common import forward, judge_network, result_card
-from mmjax.evaluators.common.subset import View
-from mmjax.metrics import bootstrap, copying, frechet
+from mmjax.evaluators.common import forward, judge_network
+from mmjax.metrics import copying, frechet
 from mmjax.metrics import judges as judges_lib
 from mmjax.sampling import calls, rerank
 
@@ -91,11 +89,7 @@ class Config(EvalConfig):
             for key in JUDGES[name]:
                 if not getattr(self, key):
                     raise ValueError(f"judge {name!r} needs {key}: give it")
-        least = {"candidates": 1, "caption": 0, "frechet_resamples": 1}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                got = getattr(self, name)
-                raise ValueError(f"{name} must be at least {low}, got {got}")
+        self.at_least(candidates=1, caption=0, frechet_resamples=1)
         for pool in self.best_of:
             if not 1 <= pool <= self.candidates:
                 raise ValueError(
@@ -125,14 +119,6 @@ class Evaluator(base.Evaluator):
             for name, value in self.config.sampling.items()
         }
         self._envs = dict(map(self._sampler, itertools.product(*self._swept.values())))
-        judges = {
-            "oracle": self._oracle,
-            "clip": self._clip,
-            "classifier": self._classifier,
-            "frechet": self._frechet,
-            "copying": self._copying,
-        }
-        self._judges = [judges[name] for name in self.config.named]
 
     def _sampler(self, values: tuple) -> tuple[str, Env]:
         """(what leads the names of values, the Env) of one choice of the options."""
@@ -140,7 +126,7 @@ class Evaluator(base.Evaluator):
         if not options:
             return "", self.env
         if self.env.with_sampling is None:
-            raise UserError(f"{self.where}: sampling cannot be changed from here")
+            raise self.error("sampling cannot be changed from here")
         varied = [k for k in options if len(self._swept[k]) > 1]
         tag = ",".join(f"{name}={options[name]}" for name in varied)
         return f"{tag}/" if tag else "", self.env.with_sampling(options)
@@ -148,7 +134,7 @@ class Evaluator(base.Evaluator):
     @functools.cached_property
     def _records(self) -> tuple[list[Record], int]:
         """The prompts' records without their images, and how many are broken."""
-        found, broken = [], 0
+        records, broken = [], 0
         for i in range(len(self.source)):
             try:
                 record = self.source[i]
@@ -156,29 +142,28 @@ class Evaluator(base.Evaluator):
                 broken += 1
                 continue
             self._check_record(record)
-            found.append({k: v for k, v in record.items() if k != "image"})
-        if not found:
-            name = self.source.name
-            raise UserError(f"{self.where}: {name!r} has no prompts, {broken} broken")
-        return found, broken
+            records.append({k: v for k, v in record.items() if k != "image"})
+        if not records:
+            raise self.error(f"{self.source.name!r} has no prompts, {broken} broken")
+        return records, broken
 
     def _check_record(self, record: Record) -> None:
         cfg, name = self.config, self.source.name
-        place = f"{self.where}: record {record['key']!r} of {name!r}"
+        place = f"record {record['key']!r} of {name!r}"
         count, texts = len(record["text"]), cfg.condition == "text" or cfg.clip
         if texts and count <= cfg.caption:
-            raise UserError(
+            raise self.error(
                 f"{place} has {count} captions, and caption {cfg.caption} is asked for"
             )
         if cfg.condition == "label" and record.get("label", -1) < 0:
-            raise UserError(f"{place} has no label to draw for")
+            raise self.error(f"{place} has no label to draw for")
         if "oracle" in cfg.named and "scene" not in record:
-            raise UserError(
-                f"{self.where}: records of {name!r} carry no scene for the oracle: "
-                "use shapes, or other judges"
+            raise self.error(
+                f"records of {name!r} carry no scene for the oracle: use shapes, or "
+                "other judges"
             )
 
-    @functools.cached_property
+    @property
     def prompts(self) -> list[str] | list[int]:
         """The captions or labels that images are drawn for, in order."""
         if self.config.condition == "label":
@@ -201,15 +186,19 @@ class Evaluator(base.Evaluator):
         return shape | {"devices": self.env.devices}
 
     @functools.cached_property
-    def _clip_run(self) -> Network:
-        needs = ("embed_image", "embed_text")
-        return judge_network.load(self.env, self.config.clip, needs, self.where)
-
-    @functools.cached_property
-    def _features_run(self) -> Network:
-        needs = {"frechet": "features", "classifier": "logits"}
-        needs = [needs[name] for name in self.config.named if name in needs]
-        return judge_network.load(self.env, self.config.features, needs, self.where)
+    def _networks(self) -> dict[str, Network]:
+        """The runs that judge, by their key of the config."""
+        cfg = self.config
+        features = {"frechet": "features", "classifier": "logits"}
+        needs = {
+            "clip": ["embed_image", "embed_text"],
+            "features": [features[name] for name in cfg.named if name in features],
+        }
+        return {
+            key: judge_network.load(self.env, getattr(cfg, key), names, self.where)
+            for key, names in needs.items()
+            if getattr(cfg, key)
+        }
 
     def check(self, vars_abstract: PyTree) -> None:
         """See Evaluator.check of the base."""
@@ -220,17 +209,12 @@ class Evaluator(base.Evaluator):
             out = forward.output_shape(env, "sample", vars_abstract, batch, self.where)
             shape = getattr(out.get("image"), "shape", None)
             if shape != wanted:
-                raise UserError(
-                    f"{self.where}: 'sample' must give image {wanted}, gives {shape}"
-                )
-        if self.config.clip:
-            forward.require_tokenizer(
-                self._clip_run, f"{self.where}: {self.config.clip}"
-            )
-        if self.config.features:
-            _ = self._features_run
+                raise self.error(f"'sample' must give image {wanted}, gives {shape}")
+        clip = self._networks.get("clip")
+        if clip is not None:
+            forward.require_tokenizer(clip, f"{self.where}: {self.config.clip}")
         for spec in filter(None, (self.config.reference, self.config.train)):
-            forward.peek(self.env, self.open(spec), size=self.size, where=self.where)
+            self.peek(self.open(spec))
 
     def run(self, variables: PyTree) -> Result:
         """Each judge's numbers, of all candidates and of the picks.
@@ -245,28 +229,22 @@ class Evaluator(base.Evaluator):
         for tag, env in self._envs.items():
             sample = functools.partial(env.predict["sample"], variables)
             drawn = calls.draw(sample, self._rows, **self._calls)
-            numbers, drawn = self._judged(drawn, facts)
-            values |= {f"{tag}{name}": value for name, value in numbers.items()}
+            drawn = {k: v for k, v in drawn.items() if k in ("image", "log_prob")}
+            if self.config.clip:
+                drawn["clip"] = self._cosines(drawn["image"])
+            args = self.config.candidates, drawn.get("clip"), self.config.best_of
+            chosen = judges_lib.picks(*args)
+            for name in self.config.named:
+                numbers = getattr(self, f"_{name}")(drawn, chosen, facts)
+                values |= {f"{tag}{name}": value for name, value in numbers.items()}
             arrays |= {f"{tag}{name}": array for name, array in drawn.items()}
         return Result(values, self._card(facts), arrays)
 
-    def _judged(self, drawn: dict, facts: dict) -> tuple[dict, dict]:
-        """(values, arrays) of the images that were drawn with one choice of options."""
-        kept = ("image", "log_prob")
-        arrays = {name: drawn[name] for name in kept if name in drawn}
-        if self.config.clip:
-            arrays["clip"] = self._cosines(arrays["image"])
-        pools = self.config.best_of
-        chosen = judges_lib.picks(self.config.candidates, arrays.get("clip"), pools)
-        values: dict[str, float] = {}
-        for judge in self._judges:
-            values |= judge(arrays, chosen, facts)
-        return values, arrays
-
     def _cosines(self, images: np.ndarray) -> np.ndarray:
         """(p, k) of each image with its prompt, by the CLIP run."""
-        images_pkd = self._of_images(self._clip_run, "embed_image", images)
-        texts_pd = judge_network.of_texts(self._clip_run, "embed_text", self._captions)
+        images_pkd = self._of_images("clip", "embed_image", images)
+        clip = self._networks["clip"]
+        texts_pd = judge_network.of_texts(clip, "embed_text", self._captions)
         return rerank.clip_scores(images_pkd, texts_pd)
 
     # -- judges by name: (arrays, picks, facts for the card) -> values -----------
@@ -283,97 +261,79 @@ class Evaluator(base.Evaluator):
         label_p = np.asarray([r.get("label", -1) for r in self._records[0]])
         facts["labelled"] = int((label_p >= 0).sum())
         if not facts["labelled"]:
-            name = self.source.name
-            raise UserError(f"{self.where}: no record of {name!r} has a label")
-        logits_pkc = self._of_images(self._features_run, "logits", arrays["image"])
+            raise self.error(f"no record of {self.source.name!r} has a label")
+        logits_pkc = self._of_images("features", "logits", arrays["image"])
         return judges_lib.classifier(logits_pkc, label_p, chosen, **self.draw)
 
     def _frechet(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
-        run, images = self._features_run, arrays["image"]
-        real_md = self._real_features
+        real_md, images = self._real_features, arrays["image"]
         facts |= {"reference": len(real_md), "features": real_md.shape[1]}
         draw = self.draw | {"resamples": self.config.frechet_resamples}
-        features_pkd = self._of_images(run, "features", images)
+        features_pkd = self._of_images("features", "features", images)
         values = judges_lib.fid(features_pkd, real_md, chosen, **draw)
-        if "logits" in run.predict:
-            logits_pkc = self._of_images(run, "logits", images)
+        if "logits" in self._networks["features"].predict:
+            logits_pkc = self._of_images("features", "logits", images)
             values |= judges_lib.inception_score(logits_pkc, chosen, **draw)
         return values
 
     @functools.cached_property
     def _real_features(self) -> np.ndarray:
         """(m, d) of the reference images, whatever options are swept."""
-        real = self._pictures(self.config.reference or self.source)
-        return judge_network.of_images(self._features_run, "features", real)
+        real = self._images(self.config.reference)
+        return judge_network.of_images(self._networks["features"], "features", real)
 
     def _copying(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
-        train = self._pictures(self.config.train)
-        held_out = self._pictures(self.source)
+        train, held_out = self._images(self.config.train), self._images()
         facts |= {"training_pictures": len(train), "held_out_pictures": len(held_out)}
         return judges_lib.copies(arrays["image"], train, held_out, **self.draw)
 
-    def _of_images(self, run: Network, name: str, images: np.ndarray) -> np.ndarray:
-        """A function of another run, of all pictures: (p, k, d)."""
-        rows_nd = judge_network.of_images(run, name, judges_lib.flat(images))
+    def _of_images(self, key: str, name: str, images: np.ndarray) -> np.ndarray:
+        """A function of another run, of all images: (p, k, d)."""
+        network = self._networks[key]
+        rows_nd = judge_network.of_images(network, name, judges_lib.flat(images))
         return rows_nd.reshape(*images.shape[:2], -1)
 
-    def _pictures(self, spec: Any) -> np.ndarray:
-        """All good images of a source, uint8 (n, S, S, 3), as evaluated."""
-        source = spec if isinstance(spec, View) else self.open(spec)
-        batches = forward.open_batches(self.env, source, size=self.size)
+    def _images(self, spec: Any = None) -> np.ndarray:
+        """All good images of a spec or the prompts' source, uint8 (n, S, S, 3)."""
+        batches = self.batches(self.open(spec) if spec else self.source)
         return np.concatenate([b["image"][forward.valid_rows(b)] for b in batches])
 
     def _card(self, facts: dict[str, int]) -> dict[str, Any]:
-        cfg = self.config
-        runs = {"clip": self._clip_run} if cfg.clip else {}
-        if cfg.features:
-            runs["features"] = self._features_run
+        cfg, runs = self.config, self._networks
         specs = {"reference": cfg.reference, "train": cfg.train}
         views = {key: self.open(spec) for key, spec in specs.items() if spec}
-        definitions: dict[str, str] = {}
-        for name in cfg.named:
-            definitions |= _DEFINITIONS[name]
-        interval = bootstrap.describe(judges_lib.UNIT, **self.draw)
+        mask_pl = self._rows.get("tokens_mask", np.zeros((0, 1)))
+        counts = {
+            "prompts": len(self.prompts),
+            "pictures": len(self.prompts) * cfg.candidates,
+            "broken": self._records[1],
+            "prompts_fill_context": int(mask_pl.all(1).sum()),
+        }
+        card = self.card(
+            counts | facts,
+            {k: text for name in cfg.named for k, text in _DEFINITIONS[name].items()},
+            resampled=judges_lib.UNIT,
+            text=cfg.condition == "text",
+            judges=list(cfg.named),
+            networks={key: judge_network.describe(run) for key, run in runs.items()},
+            pictures_of={
+                key: {"name": view.name, "fingerprint": view.fingerprint()}
+                for key, view in views.items()
+            },
+            candidates=cfg.candidates,
+            best_of=list(cfg.best_of),
+            condition=cfg.condition,
+            caption=cfg.caption,
+            sampling={name: list(given) for name, given in self._swept.items()},
+            sample_seed=cfg.sample_seed,
+        )
         if "frechet" in cfg.named:
-            interval |= {
+            card["interval"] |= {
                 "frechet": frechet.INTERVAL,
                 "frechet_resamples": cfg.frechet_resamples,
             }
-        mask_pl = self._rows.get("tokens_mask", np.zeros((0, 1)))
-        written = result_card.write(
-            cfg,
-            self.env,
-            self.source,
-            kind="generation",
-            counts={
-                "prompts": len(self.prompts),
-                "pictures": len(self.prompts) * cfg.candidates,
-                "broken": self._records[1],
-                "prompts_fill_context": int(mask_pl.all(1).sum()),
-                **facts,
-            },
-            interval=interval,
-            metrics=definitions,
-            task={
-                "judges": list(cfg.named),
-                "networks": {
-                    key: judge_network.describe(run) for key, run in runs.items()
-                },
-                "pictures_of": {
-                    key: {"name": view.name, "fingerprint": view.fingerprint()}
-                    for key, view in views.items()
-                },
-                "candidates": cfg.candidates,
-                "best_of": list(cfg.best_of),
-                "condition": cfg.condition,
-                "caption": cfg.caption,
-                "sampling": {name: list(given) for name, given in self._swept.items()},
-                "sample_seed": cfg.sample_seed,
-            },
-            text=cfg.condition == "text",
-        )
         # Where judges lie and what the model's own options are is no part of what was
         # measured, nor of the card's id.
         used = {tag.rstrip("/"): dict(env.sampling) for tag, env in self._envs.items()}
         names = {key: run.name for key, run in runs.items()}
-        return {**written, "runs": names, "drawn_with": used}
+        return {**card, "runs": names, "drawn_with": used}

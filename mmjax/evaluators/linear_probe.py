@@ -1,6 +1,6 @@
 """Linear probe: logistic regression on frozen features, by CLIP's protocol.
 
-Radford et al. 2021, appendix A.3: L-BFGS, the strength of the L2 penalty chosen on
+Radford et al. 2021, appendix A.3: L-BFGS, the weight of the L2 penalty chosen on
 validation data, then fitted again on training and validation data together.
 """
 
@@ -10,9 +10,8 @@ from typing import Literal
 import numpy as np
 
 from mmjax.evaluators import base
-from mmjax.evaluators.common import probing, result_card
+from mmjax.evaluators.common import probing
 from mmjax.evaluators.probe import logistic
-from mmjax.evaluators.probe import search as search_lib
 from mmjax.evaluators.zero_shot import mean_per_class
 
 _DEFINITIONS = {
@@ -44,9 +43,18 @@ class Evaluator(probing.Probing):
         `arrays` holds index, label and prediction per test example, and of every l2
         tried (rising) its val_accuracy and iterations.
         """
-        cfg, found = self.config, self.splits(variables)
-        probe, path = self._fit(found)
-        test = found["test"]
+        cfg, splits = self.config, self.splits(variables)
+        train, val, test = (splits.get(name) for name in ("train", "val", "test"))
+        refit, path = val is not None and cfg.refit, None
+        if cfg.l2 is None or not refit:
+            problem = logistic.Problem(train.features_nd, train.label_n)
+            probe, path = self.fit(problem, splits, method=cfg.search)
+        if refit:
+            features_nd = np.concatenate([train.features_nd, val.features_nd])
+            label_n = np.concatenate([train.label_n, val.label_n])
+            problem = logistic.Problem(features_nd, label_n)
+            how = {"start": path and path.probe, "iterations": cfg.iterations}
+            probe = problem.path([path.probe.l2 if path else cfg.l2], **how)[0]
         prediction_n = probe.predict(test.features_nd)
         hit_n = (prediction_n == test.label_n).astype(np.float64)
 
@@ -55,53 +63,22 @@ class Evaluator(probing.Probing):
             return np.asarray([top1, mean_per_class(hit_n, test.label_n, weight_n)])
 
         values = self.intervals(["top1", "mean_per_class"], accuracies, len(hit_n))
-        values |= {
-            "l2": probe.l2,
-            "train_objective": probe.objective,
-            "iterations": float(probe.iterations),
-        }
-        counts = {"examples": len(hit_n), "broken": test.broken}
-        counts |= {
-            "features": test.features_nd.shape[1],
-            "unconverged": int(not probe.converged),
-        }
+        values |= {"l2": probe.l2, "train_objective": probe.objective}
+        values["iterations"] = float(probe.iterations)
+        counts = test.counts | {"unconverged": int(not probe.converged)}
         arrays = {"index": test.index_n, "label": test.label_n}
         arrays["prediction"] = prediction_n
         if path is not None:
             values["val_top1"] = float(path.accuracy_t.max())
             counts["unconverged"] += path.unconverged
-            arrays |= {
-                "l2": path.l2_t,
-                "val_accuracy": path.accuracy_t,
-                "iterations": path.iterations_t,
-            }
+            arrays |= {"l2": path.l2_t, "val_accuracy": path.accuracy_t}
+            arrays["iterations"] = path.iterations_t
         card = self.card(
             counts,
             _DEFINITIONS,
             resampled="test examples; the fit stays",
-            class_names=result_card.listing(self.class_names),
-            features=cfg.features,
             search=cfg.search if cfg.l2 is None else cfg.l2,
             refit=cfg.refit,
-            iterations=cfg.iterations,
-            splits=self.splits_card(found),
+            **self.probe_card(splits),
         )
         return base.Result(values, card, arrays)
-
-    def _fit(self, found: dict) -> tuple[logistic.Probe, search_lib.Chosen | None]:
-        cfg, train = self.config, found["train"]
-        how = {"iterations": cfg.iterations}
-        path, l2 = None, cfg.l2
-        if l2 is None:
-            problem = logistic.Problem(train.features_nd, train.label_n)
-            val = found["val"].features_nd, found["val"].label_n
-            path = search_lib.choose(problem, *val, method=cfg.search, **how)
-            l2 = path.l2
-            if not cfg.refit:
-                return path.probe, path
-        parts = [train] + ([found["val"]] if "val" in found and cfg.refit else [])
-        features_nd = np.concatenate([part.features_nd for part in parts])
-        labels_n = np.concatenate([part.label_n for part in parts])
-        problem = logistic.Problem(features_nd, labels_n)
-        start = path and path.probe
-        return problem.path([l2], start=start, **how)[0], path

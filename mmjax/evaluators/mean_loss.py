@@ -44,14 +44,15 @@ class Evaluator(base.Evaluator):
         """See the base."""
         losses = self.output_shapes(vars_abstract)["loss"]
         shapes = jax.tree.map(lambda x: x.shape, losses)
-        if isinstance(losses, Mapping) and losses:
+        named = isinstance(losses, Mapping) and losses
+        if named:
             legal = ((), (self.size,))
             shapes = {k: v for k, v in shapes.items() if v not in legal}
-            if not shapes:
-                return
-        raise self.error(
-            f"'loss' must give named scalars or ({self.size},) values, gives {shapes}"
-        )
+        if shapes or not named:
+            raise self.error(
+                f"'loss' must give named scalars or ({self.size},) values, gives "
+                f"{shapes}"
+            )
 
     def run(self, variables: base.PyTree) -> base.Result:
         """Means with intervals.
@@ -67,8 +68,7 @@ class Evaluator(base.Evaluator):
                 sums.setdefault(name, []).append((np.atleast_1d(value), weight))
             return {}
 
-        drop = self.config.partial == "drop"
-        rows = self.collect(variables, keep=keep, full=drop)
+        rows = self.collect(variables, keep=keep, full=self.config.partial == "drop")
         values, resampled = {}, set()
         for name, parts in sums.items():
             value_n, weight_n = map(np.concatenate, zip(*parts, strict=True))
@@ -79,13 +79,11 @@ class Evaluator(base.Evaluator):
                 return np.atleast_1d(np.average(value_n, weights=drawn_n * weight_n))
 
             values |= self.intervals([name], mean, len(value_n))
-        counts = {"examples": rows.counts["examples"], "batches": rows.batches}
-        counts |= {"dropped": 0, "broken": rows.counts["broken"]}
-        counts["dropped"] = len(self.source) - counts["examples"] - counts["broken"]
+        dropped = len(self.source) - sum(rows.counts.values())
         batches = {"size": self.size, "order": "as in the source"}
         card = self.card(
-            counts,
-            {name: "mean over examples" for name in sums},
+            rows.counts | {"batches": rows.batches, "dropped": dropped},
+            dict.fromkeys(sums, "mean over examples"),
             resampled=" or ".join(sorted(resampled)),
             batches=batches | {"partial": self.config.partial},
         )

@@ -87,22 +87,15 @@ def plane(image_nd: np.ndarray, text_nd: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def figure(values: Mapping[str, float], arrays: Mapping, title: str) -> Any:
     """Images and texts on their plane, pairs joined."""
-    made, axes = figures.one(title, width=5, height=4)
+    figure, axes = figures.one(title, width=5, height=4)
     image_xy, text_xy = arrays["image_xy"], arrays["text_xy"]
     shown = np.linspace(0, len(image_xy) - 1, min(len(image_xy), 250)).astype(int)
-    for i in shown:
-        axes.plot(
-            *np.stack((image_xy[i], text_xy[i])).T, color="#bbbbbb", lw=0.3, zorder=1
-        )
+    pairs_2n2 = np.stack((image_xy[shown], text_xy[shown]))
+    axes.plot(*np.moveaxis(pairs_2n2, 2, 0), color="#bbbbbb", lw=0.3, zorder=1)
     for xy, label in ((image_xy, "images"), (text_xy, "texts")):
         axes.scatter(*xy[shown].T, s=5, label=label, zorder=2)
     axes.set(xlabel="first principal axis", ylabel="second")
-    axes.text(
-        0.03,
-        0.03,
-        f"gap {values['gap']:.3f}, cosine of pairs {values['pair']:.3f}",
-        transform=axes.transAxes,
-        fontsize=8,
-    )
+    text = f"gap {values['gap']:.3f}, cosine of pairs {values['pair']:.3f}"
+    axes.text(0.03, 0.03, text, transform=axes.transAxes, fontsize=8)
     axes.legend(fontsize=8)
-    return made
+    return figure

@@ -5,15 +5,13 @@ Legend: b batch, s side, n images, t tokens of an image, k codes.
 
 import logging
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from mmjax.evaluators import base
 from mmjax.evaluators.common import forward
-from mmjax.metrics import embeddings
+from mmjax.metrics import bootstrap, embeddings
 from mmjax.report import image_grid
 
 log = logging.getLogger(__name__)
@@ -61,11 +59,11 @@ class Evaluator(base.Evaluator):
 
     def check(self, vars_abstract: base.PyTree) -> None:
         """See the base."""
-        outputs = self.output_shapes(vars_abstract)["reconstruct"]
-        shape = outputs
-        if hasattr(outputs, "get"):
-            shape = getattr(outputs.get("image"), "shape", None)
-        wanted = forward.image_shape(self.env, self.size)
+        shape = self.output_shapes(vars_abstract)["reconstruct"]
+        if hasattr(shape, "get"):
+            shape = getattr(shape.get("image"), "shape", None)
+        side = self.env.image_cfg.size
+        wanted = self.size, side, side, 3
         if shape != wanted:
             raise self.error(f"'reconstruct' must give image {wanted}, gives {shape}")
 
@@ -79,92 +77,67 @@ class Evaluator(base.Evaluator):
 
         def keep(outputs, batch, valid_b):
             nonlocal count_k, codes
-            made = outputs["reconstruct"]
-            made_bss3 = np.asarray(made["image"], np.float32)[valid_b]
-            flat_bd = made_bss3.reshape(-1, math.prod(made_bss3.shape[1:]))
+            output = outputs["reconstruct"]
+            rebuilt_bss3 = np.asarray(output["image"], np.float32)[valid_b]
+            flat_bd = rebuilt_bss3.reshape(-1, math.prod(rebuilt_bss3.shape[1:]))
             embeddings.check_finite(flat_bd, f"{self.where}: reconstruct")
             real_bss3 = np.asarray(batch["image"])[valid_b]
-            off_bss3 = made_bss3 - real_bss3.astype(np.float32) / 255.0
-            if "image_tokens" in made:
-                codes = int(made["vocab_size"]) if "vocab_size" in made else None
-                tokens_bt = np.asarray(made["image_tokens"])[valid_b]
-                count_k = _add(count_k, tokens_bt, codes or 0)
+            off_bss3 = rebuilt_bss3 - real_bss3.astype(np.float32) / 255.0
+            if "image_tokens" in output:
+                codes = int(output["vocab_size"]) if "vocab_size" in output else None
+                tokens_n = np.asarray(output["image_tokens"])[valid_b].ravel()
+                before_k = count_k
+                count_k = np.bincount(tokens_n, minlength=max(codes or 0, len(count_k)))
+                count_k[: len(before_k)] += before_k
             room = self.config.images - len(shown)
-            shown.extend(list(zip(real_bss3, made_bss3, strict=True))[:room])
+            shown.extend(list(zip(real_bss3, rebuilt_bss3, strict=True))[:room])
             return {"mse": np.square(off_bss3, dtype=np.float64).mean((1, 2, 3))}
 
         arrays, counts, _ = self.collect(variables, keep=keep)
-        arrays["psnr"] = psnr(arrays["mse"])
-        rows_2n = np.stack([arrays["psnr"], arrays["mse"]])
-
-        def means(weight_n: np.ndarray) -> np.ndarray:
-            return rows_2n @ weight_n / weight_n.sum()
-
-        values = self.intervals(["psnr", "mse"], means, rows_2n.shape[1])
+        arrays["psnr"] = -10.0 * np.log10(np.maximum(arrays["mse"], LEAST))
+        rows = {name: arrays[name] for name in ("psnr", "mse")}
+        values = bootstrap.means(rows, **self.draw)
         if count_k.size:
             arrays["count"] = count_k
-            values |= usage(count_k, codes)
-            self._warn(values, int(count_k.sum()))
+            values |= self._usage(count_k, codes)
         if self.config.png:
             image_grid.draw(self.config.png, *_rows(shown))
         metrics = {name: text for name, text in _DEFINITIONS.items() if name in values}
         return base.Result(values, self.card(counts, metrics), arrays)
 
-    def _warn(self, values: Mapping[str, float], tokens: int) -> None:
-        if "used" not in values:
-            return
-        codes, dead = int(values["codes"]), int(values["dead"])
-        possible = min(tokens, codes + dead)
-        if codes >= self.config.alarm * possible:
-            return
-        log.warning(
-            "%s: %d tokens use %d of %d codes, %.1f %% (alarm under %.1f %%): the "
-            "codebook has collapsed or is on its way. Let dead codes be moved, or cool "
-            "and weigh the code's distribution more slowly; a lower learning rate "
-            "helps both",
-            self.where,
-            tokens,
-            codes,
-            codes + dead,
-            100 * codes / possible,
-            100 * self.config.alarm,
-        )
-
-
-def psnr(mse_n: np.ndarray) -> np.ndarray:
-    """-10 log10(mse) in dB, of pixels in [0, 1]; at most 100."""
-    return -10.0 * np.log10(np.maximum(mse_n, LEAST))
-
-
-def usage(count_k: np.ndarray, codes: Any = None) -> dict[str, float]:
-    """codes and perplexity of counts; used and dead of a codebook of `codes`."""
-    present_k = count_k[count_k > 0]
-    share_k = present_k / present_k.sum()
-    values = {
-        "codes": float(len(present_k)),
-        "perplexity": float(np.exp(-(share_k * np.log(share_k)).sum())),
-    }
-    if codes is None:
-        return values
-    used = len(present_k) / int(codes)
-    return values | {"used": used, "dead": float(int(codes) - len(present_k))}
-
-
-def _add(count_k: np.ndarray, tokens_bt: np.ndarray, codes: int) -> np.ndarray:
-    """Counts with those of more tokens, as long as the largest number asks."""
-    more_k = np.bincount(tokens_bt.reshape(-1), minlength=max(codes, len(count_k)))
-    more_k[: len(count_k)] += count_k
-    return more_k
+    def _usage(self, count_k: np.ndarray, codes: int | None) -> dict[str, float]:
+        """codes and perplexity of counts; used and dead of a codebook of `codes`."""
+        present_k = count_k[count_k > 0]
+        share_k = present_k / present_k.sum()
+        present = len(present_k)
+        values = {
+            "codes": float(present),
+            "perplexity": float(np.exp(-(share_k * np.log(share_k)).sum())),
+        }
+        if codes is None:
+            return values
+        tokens, alarm = int(count_k.sum()), self.config.alarm
+        possible = min(tokens, codes)
+        if present < alarm * possible:
+            log.warning(
+                "%s: %d tokens use %d of %d codes, %.1f %% (alarm under %.1f %%): the "
+                "codebook has collapsed or is on its way. Let dead codes be moved, or "
+                "cool and weigh the code's distribution more slowly; a lower learning "
+                "rate helps both",
+                *(self.where, tokens, present, codes),
+                *(100 * present / possible, 100 * alarm),
+            )
+        return values | {"used": present / codes, "dead": float(codes - present)}
 
 
 def _rows(
     shown: list[tuple[np.ndarray, np.ndarray]],
 ) -> tuple[list[list[np.ndarray]], list[str]]:
-    """Rows of originals and of what became of them, and their captions."""
+    """Rows of originals and of their reconstructions, and their captions."""
     rows, captions = [], []
     for start in range(0, len(shown), COLUMNS):
-        real, made = zip(*shown[start : start + COLUMNS], strict=True)
-        eight_bit = [np.rint(255 * np.clip(x, 0, 1)).astype(np.uint8) for x in made]
+        real, rebuilt = zip(*shown[start : start + COLUMNS], strict=True)
+        eight_bit = [np.rint(255 * np.clip(x, 0, 1)).astype(np.uint8) for x in rebuilt]
         rows += [list(real), eight_bit]
         captions += ["originals", "reconstructions"]
     return rows, captions

@@ -24,22 +24,15 @@ _DEFINITIONS = {
 
 
 @dataclass(frozen=True)
-class Config(base.EvalConfig):
-    """template: a sentence around every caption; CLIP prepends "a photo of ".
+class Config(base.TemplateConfig):
+    """matches: what a right answer is, and so how metrics are called.
 
-    matches: what a right answer is, and so how metrics are called.
-      own: an image and the captions it came with: `i2t_r1`, `t2i_r1`, ...
-      equal: also the word-for-word same caption of another image, which nothing could
-        tell from its own: `i2t_equal_r1`, ... For data with few distinct captions.
+    own: an image and the captions it came with: `i2t_r1`, `t2i_r1`, ...
+    equal: also the word-for-word same caption of another image, which nothing could
+      tell from its own: `i2t_equal_r1`, ... For data with few distinct captions.
     """
 
-    template: str = SLOT
     matches: Literal["own", "equal"] = "own"
-
-    def __post_init__(self):
-        super().__post_init__()
-        if SLOT not in self.template:
-            raise ValueError(f"template {self.template!r} has no {SLOT}")
 
 
 class Evaluator(base.Evaluator):
@@ -65,13 +58,24 @@ class Evaluator(base.Evaluator):
         index_n = images.arrays["index"]
         image_nd = embeddings.unit(images.arrays["embed_image"])
         captions, owner_m = self._captions(index_n)
-        text_md, cut = self._embed_captions(variables, captions)
-        ranks = both_ways(image_nd, text_md, self._pairs(captions, owner_m))
+        # each distinct text is embedded once
+        texts = {text: i for i, text in enumerate(dict.fromkeys(captions))}
+        which_m = np.asarray([texts[text] for text in captions])
+        encoded = self.encode(list(texts))
+        text_md = np.concatenate(list(self.embed_texts(variables, encoded)))[which_m]
+        # matching positions, sorted by image; then by caption
+        images_p, captions_p = self._pairs(which_m, owner_m)
+        order = np.argsort(captions_p, kind="stable")
+        reverse = captions_p[order], images_p[order]
+        ranks = {
+            "i2t": ranking.ranks(image_nd, text_md, images_p, captions_p),
+            "t2i": ranking.ranks(text_md, image_nd, *reverse),
+        }
         counts = {
             "images": len(index_n),
             "captions": len(captions),
-            "distinct_captions": len(set(captions)),
-            "captions_fill_context": cut,
+            "distinct_captions": len(texts),
+            "captions_fill_context": int(encoded["tokens_mask"].all(1)[which_m].sum()),
             "broken": images.counts["broken"],
         }
         card = self.card(
@@ -83,12 +87,8 @@ class Evaluator(base.Evaluator):
             captions=result_card.listing(captions),
             ties=ranking.TIES,
         )
-        arrays = {
-            "index": index_n,
-            "i2t_rank": ranks["i2t"],
-            "t2i_rank": ranks["t2i"],
-            "caption_image": owner_m,
-        }
+        arrays = {"index": index_n, "caption_image": owner_m}
+        arrays |= {f"{way}_rank": rank for way, rank in ranks.items()}
         return base.Result(self._values(ranks, owner_m), card, arrays)
 
     def _captions(self, index_n: Sequence[int]) -> tuple[list[str], np.ndarray]:
@@ -105,24 +105,12 @@ class Evaluator(base.Evaluator):
             owners += [position] * len(listed)
         return captions, np.asarray(owners)
 
-    def _embed_captions(
-        self, variables: base.PyTree, captions: list[str]
-    ) -> tuple[np.ndarray, int]:
-        """(m, d), each distinct text embedded once; and how many fill the context."""
-        distinct = {text: i for i, text in enumerate(dict.fromkeys(captions))}
-        encoded = self.encode(list(distinct))
-        rows_ud = np.concatenate(list(self.embed_texts(variables, encoded)))
-        which_m = np.asarray([distinct[text] for text in captions])
-        cut = int(encoded["tokens_mask"].all(1)[which_m].sum())
-        return rows_ud[which_m], cut
-
     def _pairs(
-        self, captions: list[str], owner_m: np.ndarray
+        self, text_m: np.ndarray, owner_m: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Matching (image, caption) positions."""
+        """Matching (image, caption) positions; text_m numbers the distinct texts."""
         if self.config.matches == "own":
-            return owner_m, np.arange(len(captions))
-        _, text_m = np.unique(captions, return_inverse=True)
+            return owner_m, np.arange(len(owner_m))
         groups = np.split(
             np.argsort(text_m, kind="stable"), np.cumsum(np.bincount(text_m))[:-1]
         )
@@ -146,20 +134,3 @@ class Evaluator(base.Evaluator):
         for way, rank in ranks.items():
             values[f"{way}_{middle}median_rank"] = float(np.median(rank)) + 1
         return values
-
-
-def both_ways(
-    image_nd: np.ndarray, text_md: np.ndarray, pairs: tuple[np.ndarray, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Ranks (from 0) of the best match: `i2t` of every image, `t2i` of every caption.
-
-    Args:
-      pairs: matching (image, caption) positions, sorted by image.
-    """
-    images_p, captions_p = pairs
-    by_caption = np.argsort(captions_p, kind="stable")
-    reverse = captions_p[by_caption], images_p[by_caption]
-    return {
-        "i2t": ranking.ranks(image_nd, text_md, images_p, captions_p),
-        "t2i": ranking.ranks(text_md, image_nd, *reverse),
-    }

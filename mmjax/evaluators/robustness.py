@@ -83,7 +83,7 @@ class Evaluator(zero_shot.Evaluator):
 
 def figure(values: Mapping[str, float], arrays: Mapping, title: str) -> Any:
     """Top-1 over severity, a line a shift, with its interval."""
-    made, axes = figures.one(title, width=6, height=3.6)
+    figure, axes = figures.one(title, width=6, height=3.6)
     shifts: dict[str, list[int]] = {}
     for name in values:
         shift, _, severity = name.rpartition("_")
@@ -94,4 +94,4 @@ def figure(values: Mapping[str, float], arrays: Mapping, title: str) -> Any:
         figures.line(axes, [0, *severities], names, values, shift)
     axes.set(xlabel="severity (0: clean)", ylabel="top-1", ylim=(0, None))
     axes.legend(fontsize=7, ncols=2)
-    return made
+    return figure

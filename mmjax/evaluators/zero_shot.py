@@ -45,10 +45,10 @@ class Evaluator(base.Evaluator):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.templates = prompts.load(self.config.templates)
-        names = self.config.class_names
+        names, repeated = self.config.class_names, self.config.repeated_names
         names = prompts.read_list(names) if isinstance(names, str) else names
         self.class_names = checked_names(
-            names, self.source, self.where, repeated=self.config.repeated_names
+            names, self.source, self.where, repeated=repeated
         )
         self.encoded = self.encode(prompts.fill(self.templates, self.class_names))
 
@@ -69,10 +69,13 @@ class Evaluator(base.Evaluator):
 
         names = [*(f"top{k}" for k in tops), "mean_per_class"]
         values = self.intervals(names, accuracies, label_n.size)
+        # classes whose prompts read the same as another's once they are tokens
+        tokens_cl = self.encoded["tokens"].reshape(len(self.class_names), -1)
+        _, count_u = np.unique(tokens_cl, axis=0, return_counts=True)
         counts |= {
             "classes_present": len(np.unique(label_n)),
             "prompts_fill_context": int(self.encoded["tokens_mask"].all(1).sum()),
-            "classes_alike": self._alike(),
+            "classes_alike": int(count_u[count_u > 1].sum()),
         }
         metrics = {f"top{k}": f"label among the {k} best classes" for k in tops}
         metrics["mean_per_class"] = "mean of top1 over the classes that occur"
@@ -110,12 +113,6 @@ class Evaluator(base.Evaluator):
             }
 
         return self.collect(variables, "embed_image", keep=keep, source=source)
-
-    def _alike(self) -> int:
-        """Classes whose prompts read the same as another's once they are tokens."""
-        tokens_cl = self.encoded["tokens"].reshape(len(self.class_names), -1)
-        _, count_u = np.unique(tokens_cl, axis=0, return_counts=True)
-        return int(count_u[count_u > 1].sum())
 
     def prompt_card(self) -> dict[str, Any]:
         """The classes and templates, for the card."""

@@ -1,51 +1,77 @@
 """Confidence intervals by resampling examples, the same ones every time."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 LEVEL = 0.95
-Statistic = Callable[[np.ndarray], np.ndarray]
+ENDS = 50 * (1 - LEVEL), 100 - 50 * (1 - LEVEL)  # percentiles of the interval's ends
+Statistic = Callable[[np.ndarray], Any]
+
+
+def resampled(
+    statistic: Statistic, n: int, *, resamples: int, seed: int
+) -> list[np.ndarray]:
+    """A statistic of each resample of n examples, drawn with replacement.
+
+    statistic: from float64 weights (n,), how often each example was drawn, to values
+      (k,) or one value. Of `np.ones(n)` it is the point estimate.
+    """
+    rng = np.random.default_rng(seed)
+    weights = (
+        np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
+        for _ in range(resamples)
+    )
+    return [statistic(weights_n) for weights_n in weights]
 
 
 def interval(
     statistic: Statistic, n: int, *, resamples: int = 1000, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap: the middle 95 % of a statistic over resampled examples.
+    """Percentile bootstrap: low_k and high_k around the middle 95 % of a statistic.
 
-    Args:
-      statistic: from weights (n,), how often each example was drawn, to values (k,).
-        Of `np.ones(n)` it is the point estimate.
-      n: how many examples there are; each resample draws n with replacement.
-
-    Returns:
-      low_k and high_k. NaN values (a resample that says nothing) are left out.
+    NaN values (a resample that says nothing) are left out; see `resampled`.
     """
-    rng = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(resamples):
-        counts_n = np.bincount(rng.integers(0, n, n), minlength=n)
-        drawn.append(statistic(counts_n.astype(np.float64)))
-    tail = 50 * (1 - LEVEL)
+    drawn = resampled(statistic, n, resamples=resamples, seed=seed)
     with warnings.catch_warnings():
         # a value that no resample says anything of has NaN for its ends
         warnings.filterwarnings("ignore", "All-NaN slice")
-        low_k, high_k = np.nanpercentile(np.stack(drawn), [tail, 100 - tail], axis=0)
+        low_k, high_k = np.nanpercentile(np.stack(drawn), ENDS, axis=0)
     return low_k, high_k
 
 
 def with_interval(
-    names: list[str], statistic: Statistic, n: int, *, resamples: int, seed: int
+    names: list[str],
+    statistic: Statistic,
+    n: int,
+    *,
+    points: Any = None,
+    **draw: int,
 ) -> dict[str, float]:
-    """{name: value, name_lo: ..., name_hi: ...} for every value of the statistic."""
-    points_k = statistic(np.ones(n))
-    bounds = interval(statistic, n, resamples=resamples, seed=seed)
-    values = dict(zip(names, map(float, points_k), strict=True))
-    for suffix, bound_k in zip(("lo", "hi"), bounds, strict=True):
-        pairs = zip(names, bound_k, strict=True)
-        values |= {f"{name}_{suffix}": float(v) for name, v in pairs}
-    return values
+    """{name: value, name_lo: ..., name_hi: ...} for every value of the statistic.
+
+    points: the values, where they are not the statistic of all examples once.
+    """
+    points_k = statistic(np.ones(n)) if points is None else points
+    columns = {"": points_k}
+    columns |= zip(("_lo", "_hi"), interval(statistic, n, **draw), strict=True)
+    return {
+        f"{name}{suffix}": float(value)
+        for suffix, values_k in columns.items()
+        for name, value in zip(names, values_k, strict=True)
+    }
+
+
+def means(rows: Mapping[str, np.ndarray], **draw: int) -> dict[str, float]:
+    """Means of numbers (n,) with their intervals, by name."""
+    rows_kn = np.stack(list(rows.values()))
+
+    def statistic(weight_n: np.ndarray) -> np.ndarray:
+        return rows_kn @ weight_n / weight_n.sum()
+
+    return with_interval(list(rows), statistic, rows_kn.shape[1], **draw)
 
 
 def describe(unit: str, *, resamples: int, seed: int) -> dict[str, object]:

@@ -1,19 +1,19 @@
-"""Has a generator learned its training pictures by heart? Nearest neighbours say.
+"""Has a generator learned its training images by heart? Nearest neighbours say.
 
-Legend: n pictures looked at, m training pictures, d numbers of a picture.
+Legend: n images looked at, m training images, d numbers of an image.
 """
 
 import numpy as np
 
 from mmjax.errors import UserError
 
-NEAR = 0.05  # the share of held-out pictures that counts as near
-SAME = 2 / 255  # root mean square difference of pictures that look the same
+NEAR = 0.05  # the share of held-out images that counts as near
+SAME = 2 / 255  # root mean square difference of images that look the same
 _CELLS = 1 << 22  # distances held at a time
 
 
 def nearest(
-    query_nd: np.ndarray, gallery_md: np.ndarray, *, cells: int = _CELLS
+    query_nd: np.ndarray, gallery_md: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distance (n,) float64 and position (n,) of each row's nearest row of a gallery.
 
@@ -33,7 +33,7 @@ def nearest(
     gallery_md = gallery_md.astype(np.float32) - middle_d
     query_nd = query_nd.astype(np.float32) - middle_d
     norm_m = np.einsum("md,md->m", gallery_md, gallery_md)
-    step = max(1, cells // len(gallery_md))
+    step = max(1, _CELLS // len(gallery_md))
     index_n = np.empty(len(query_nd), np.int64)
     distance_n = np.empty(len(query_nd))
     for start in range(0, len(query_nd), step):
@@ -47,12 +47,12 @@ def nearest(
 
 
 def pixels(images_nhwc: np.ndarray) -> np.ndarray:
-    """uint8 pictures (n, h, w, 3) as float32 rows (n, d) in [0, 1]."""
+    """uint8 images (n, h, w, 3) as float32 rows (n, d) in [0, 1]."""
     return images_nhwc.reshape(len(images_nhwc), -1).astype(np.float32) / 255
 
 
 def near_limit(held_out_n: np.ndarray) -> float:
-    """The distance that a share NEAR of held-out real pictures do not exceed."""
+    """The distance that a share NEAR of held-out real images do not exceed."""
     return float(np.quantile(held_out_n, NEAR))
 
 

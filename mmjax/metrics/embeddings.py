@@ -73,23 +73,23 @@ def nearest(
 ) -> np.ndarray:
     """Positions (q, k) of the rows with the largest inner products, the best first.
 
-    Ties are in the gallery's order. In flat memory, on the host: for galleries of
+    Ties are in the gallery's order. In flat memory, on the CPU: for galleries of
     thousands; `mmjax.retrieval.exact` is for more.
 
     Args:
-      skip_q: a position that a query must not find, such as its own image's.
+      skip_q: a position that a query leaves out, such as its own image's.
     """
     least = k + (skip_q is not None)
     if not 1 <= k or len(gallery_nd) < least:
         raise UserError(
             f"{k} nearest of {len(gallery_nd)} images: give {least} or more"
         )
-    found = []
+    nearest_qk = []
     step = max(1, _CELLS // len(gallery_nd))
     for start in range(0, len(queries_qd), step):
         scores_qn = queries_qd[start : start + step] @ gallery_nd.T
         if skip_q is not None:
             skipped = skip_q[start : start + step]
             scores_qn[np.arange(len(scores_qn)), skipped] = -np.inf
-        found.append(np.argsort(-scores_qn, axis=1, kind="stable")[:, :k])
-    return np.concatenate(found)
+        nearest_qk.append(np.argsort(-scores_qn, axis=1, kind="stable")[:, :k])
+    return np.concatenate(nearest_qk)

@@ -1,21 +1,17 @@
-"""Distances between sets of pictures in the features of a network.
+"""Distances between sets of images in the features of a network.
 
 Frechet distance (FID): Heusel et al. 2017, equation 6. Inception score: Salimans et al.
 2016, section 4. Both were defined with one ImageNet network; with any other they are
 other numbers, so a result says which network it used.
 
-Legend: n pictures, d features, c classes.
+Legend: n images, d features, c classes.
 """
-
-from collections.abc import Callable
 
 import numpy as np
 from scipy import special
 
 from mmjax.errors import UserError
 from mmjax.metrics import bootstrap
-
-Statistic = Callable[[np.ndarray], float]
 
 
 def gaussian(
@@ -51,7 +47,7 @@ def distance(
 
     |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^1/2). With factors A = F F', B = G G' the
     trace of the root is the sum of the singular values of F' G: no root of a product
-    that is not symmetric, and covariances of low rank (fewer pictures than features)
+    that is not symmetric, and covariances of low rank (fewer images than features)
     are as good as any.
     """
     root = np.linalg.svd(_factor(cov_a_dd).T @ _factor(cov_b_dd), compute_uv=False)
@@ -66,25 +62,16 @@ def _factor(cov_dd: np.ndarray) -> np.ndarray:
     return vectors_dd * np.sqrt(values_d.clip(0))
 
 
-def fid(features_a_nd: np.ndarray, features_b_nd: np.ndarray) -> float:
-    """Squared Frechet distance of Gaussians fitted to two sets of features.
-
-    Few pictures make it too large, whatever they are: compare numbers of equal n.
-    """
-    return distance(*gaussian(features_a_nd), *gaussian(features_b_nd))
-
-
 def resampled(
     features_nd: np.ndarray, mean_d: np.ndarray, cov_dd: np.ndarray
-) -> Statistic:
+) -> bootstrap.Statistic:
     """weights (n,) -> squared distance of weighted rows to a Gaussian, for bootstraps.
 
     One decomposition a call, of the product itself as (n, n) or (d, d), whichever is
     smaller: cheaper than `distance`, and good to about 1e-6 of the variance.
     """
     features_nd = np.asarray(features_nd, np.float64) - mean_d
-    turned_nd = features_nd @ _factor(cov_dd)
-    trace_b = float(np.trace(cov_dd))
+    turned_nd, trace_b = features_nd @ _factor(cov_dd), float(np.trace(cov_dd))
 
     def statistic(weights_n: np.ndarray) -> float:
         drawn = weights_n > 0
@@ -103,29 +90,13 @@ def resampled(
     return statistic
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Logits (..., c) as chances, float64."""
-    logits = np.asarray(logits, np.float64)
-    odds = np.exp(logits - logits.max(-1, keepdims=True))
-    return odds / odds.sum(-1, keepdims=True)
+def inception_score(chances_nc: np.ndarray) -> bootstrap.Statistic:
+    """weights (n,) -> exp of the mean KL(p(class | image) || p(class)), for bootstraps.
 
-
-def inception_score(
-    chances_nc: np.ndarray, weights_n: np.ndarray | None = None
-) -> float:
-    """exp of the mean KL(p(class | picture) || p(class)): 1 at worst, c at best.
-
-    chances_nc: p(class | picture); p(class) is their mean, so that the KL is the
-    entropy of the mean less the mean entropy. In one part, not the ten of the original,
-    whose parts' sizes change the number.
+    It is 1 at worst, c at best. p(class) is the mean of p(class | image), chances_nc,
+    so that the KL is the entropy of the mean less the mean entropy. In one part, not
+    the ten of the original, whose parts' sizes change the number.
     """
-    return scores_of(chances_nc)(
-        np.ones(len(chances_nc)) if weights_n is None else weights_n
-    )
-
-
-def scores_of(chances_nc: np.ndarray) -> Statistic:
-    """weights (n,) -> inception score of weighted rows, for bootstraps."""
     chances_nc = np.asarray(chances_nc, np.float64)
     entropy_n = special.entr(chances_nc).sum(1)
 
@@ -138,29 +109,16 @@ def scores_of(chances_nc: np.ndarray) -> Statistic:
 
 
 def with_interval(
-    name: str,
-    value: float,
-    statistic: Statistic,
-    n: int,
-    *,
-    resamples: int,
-    seed: int,
+    name: str, value: float, statistic: bootstrap.Statistic, n: int, **draw: int
 ) -> dict[str, float]:
     """{name: value, name_lo: ..., name_hi: ...}, for statistics that n itself biases.
 
-    A resample holds some pictures twice and others not at all, which moves these
+    A resample holds some images twice and others not at all, which moves these
     statistics like a smaller n does. The interval is the middle 95 % of the resampled
     values, moved so that their mean is the value: their spread, without that shift.
-
-    statistic: from weights (n,), how often each was drawn.
     """
-    rng = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(resamples):
-        weights_n = np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
-        drawn.append(statistic(weights_n))
-    tail = 50 * (1 - bootstrap.LEVEL)
-    low, high = np.percentile(drawn, [tail, 100 - tail]) - np.mean(drawn) + value
+    drawn = bootstrap.resampled(statistic, n, **draw)
+    low, high = np.percentile(drawn, bootstrap.ENDS) - np.mean(drawn) + value
     return {name: value, f"{name}_lo": float(low), f"{name}_hi": float(high)}
 
 

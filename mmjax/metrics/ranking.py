@@ -5,9 +5,7 @@ Legend: q queries, g gallery, d embedding, p relevant pairs.
 
 import numpy as np
 
-TIE = (
-    1e-6  # scores this close are a tie: float32 dot products differ by summation order
-)
+TIE = 1e-6  # scores closer than this tie: float32 sums differ by their order
 TIES = f"pessimistic: a score within {TIE} of the right one ranks before it"
 _CELLS = 1 << 22  # similarities held at a time
 
@@ -17,14 +15,11 @@ def ranks(
     gallery_gd: np.ndarray,
     rows_p: np.ndarray,
     columns_p: np.ndarray,
-    *,
-    cells: int = _CELLS,
 ) -> np.ndarray:
     """How many wrong gallery entries come before the best right one; 0 is a hit at 1.
 
     Args:
       rows_p, columns_p: the relevant (query, gallery) pairs, rows in rising order.
-      cells: how many similarities to hold at a time.
 
     Ties are pessimistic: a wrong entry that scores the same as the right one comes
     first, so that a model that maps everything to one point scores 0 and not 1.
@@ -36,7 +31,7 @@ def ranks(
     missing = np.flatnonzero(np.bincount(rows_p, minlength=count) == 0)
     if missing.size:
         raise ValueError(f"query {missing[0]} has no relevant gallery entry")
-    step = max(1, cells // max(1, len(gallery_gd)))
+    step = max(1, _CELLS // max(1, len(gallery_gd)))
     ranks_q = np.empty(count, np.int64)
     for start in range(0, count, step):
         stop = min(start + step, count)

@@ -1,6 +1,6 @@
 """Do drawn shapes show what their caption says? Read by the oracle, in processes.
 
-Legend: n pictures.
+Legend: n images.
 """
 
 import concurrent.futures
@@ -15,17 +15,14 @@ from mmjax.data.shapes import oracle
 from mmjax.data.shapes.scene import Scene
 
 ATTRIBUTES = oracle.ATTRIBUTES
-_ALONE = 1000  # pictures, ten seconds, that are not worth starting processes for
-_CHUNK = 32  # pictures sent to a process at a time
+_ALONE = 1000  # images, ten seconds, that are not worth starting processes for
+_CHUNK = 32  # images sent to a process at a time
 
 
 def judge(
-    images_nhwc: np.ndarray,
-    truths: Sequence[Scene],
-    *,
-    processes: int | None = None,
+    images_nhwc: np.ndarray, truths: Sequence[Scene], *, processes: int | None = None
 ) -> dict[str, np.ndarray]:
-    """1.0 or 0.0 of every picture for each of ATTRIBUTES, arrays (n,) float32.
+    """1.0 or 0.0 of every image for each of ATTRIBUTES, arrays (n,) float32.
 
     An attribute is right where it is right of every object of the scene at once, `all`
     where they all are (see `oracle.score`); with another number of objects than the
@@ -34,12 +31,12 @@ def judge(
     Args:
       images_nhwc: uint8 or float in [0, 1], square, of 16 pixels or more.
       truths: the scene that each should show.
-      processes: None is one a core, or none for few pictures. Reading is plain Python
+      processes: None is one a core, or none for few images. Reading is plain Python
         and numpy on small arrays: threads would wait for each other. More than one
         needs a program that can be imported (`if __name__ == "__main__"`).
     """
     if len(images_nhwc) != len(truths):
-        raise ValueError(f"{len(images_nhwc)} pictures and {len(truths)} scenes")
+        raise ValueError(f"{len(images_nhwc)} images and {len(truths)} scenes")
     if processes is None:
         processes = 1 if len(truths) < _ALONE else (os.cpu_count() or 1)
     starts = range(0, len(truths), _CHUNK)
@@ -60,9 +57,7 @@ def judge(
 
 
 def _scores(part: tuple[np.ndarray, Sequence[Scene]]) -> np.ndarray:
-    images_nhwc, truths = part
-    rows = []
-    for image, truth in zip(images_nhwc, truths, strict=True):
-        right = oracle.score(truth, oracle.read_scene(image))
-        rows.append([right[name] for name in ATTRIBUTES])
+    pairs = zip(*part, strict=True)
+    rights = [oracle.score(truth, oracle.read_scene(image)) for image, truth in pairs]
+    rows = [[right[name] for name in ATTRIBUTES] for right in rights]
     return np.asarray(rows, np.float32)

@@ -1,4 +1,4 @@
-"""A PNG of pictures in rows, each row under its caption: samples, reconstructions."""
+"""A PNG of images in rows, each row under its caption: samples, reconstructions."""
 
 import pathlib
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mmjax.errors import UserError
 
-GAP, MARGIN, LEAST = 4, 8, 64  # pixels; small pictures are enlarged to about LEAST
+GAP, MARGIN, LEAST = 4, 8, 64  # pixels; small images are enlarged to about LEAST
 PAPER, INK = (255, 255, 255), (34, 34, 34)
 
 
@@ -17,44 +17,35 @@ def draw(
     rows: Sequence[Sequence[np.ndarray]],
     captions: Sequence[str] = (),
 ) -> pathlib.Path:
-    """Writes a PNG of `rows`, each a list of uint8 (S, S, 3) pictures of one size.
+    """Writes a PNG of `rows`, each a list of uint8 (S, S, 3) images of one size.
 
     captions: a line above each row, or none. Returns the path, its folders made.
 
     Raises:
-      UserError: no pictures, or another number of captions than of rows.
+      UserError: a row has no images, or captions and rows differ in number.
     """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet(rows, captions).save(path)
-    return path
-
-
-def sheet(
-    rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str] = ()
-) -> Image.Image:
-    """The picture that `draw` writes."""
     if not rows or not all(len(row) for row in rows):
-        raise UserError("a sheet of pictures needs one or more in every row")
+        raise UserError("a sheet of images needs one or more in every row")
     if len(captions) not in (0, len(rows)):
-        raise UserError(f"{len(captions)} captions for {len(rows)} rows of pictures")
+        raise UserError(f"{len(captions)} captions for {len(rows)} rows of images")
     side = rows[0][0].shape[0]
     zoom = max(1, round(LEAST / side))
+    step, head = side * zoom + GAP, 18 if captions else 0
     font = ImageFont.load_default(size=13)
-    head = 18 if captions else 0
     wide = max(
-        [max(map(len, rows)) * (side * zoom + GAP)]
-        + [int(font.getlength(text)) for text in captions]
+        [max(map(len, rows)) * step, *(int(font.getlength(t)) for t in captions)]
     )
-    tall = len(rows) * (side * zoom + GAP + head)
-    canvas = Image.new("RGB", (wide + 2 * MARGIN, tall + 2 * MARGIN), PAPER)
-    pen, y = ImageDraw.Draw(canvas), MARGIN
+    size = wide + 2 * MARGIN, len(rows) * (step + head) + 2 * MARGIN
+    canvas = Image.new("RGB", size, PAPER)
+    pen = ImageDraw.Draw(canvas)
     for r, row in enumerate(rows):
+        y = MARGIN + r * (step + head)
         if captions:
             pen.text((MARGIN, y), captions[r], fill=INK, font=font)
         for c, pixels in enumerate(row):
-            large = np.repeat(np.repeat(pixels, zoom, axis=0), zoom, axis=1)
-            place = (MARGIN + c * (side * zoom + GAP), y + head)
-            canvas.paste(Image.fromarray(large), place)
-        y += side * zoom + GAP + head
-    return canvas
+            large = pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
+            canvas.paste(Image.fromarray(large), (MARGIN + c * step, y + head))
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas.save(path)
+    return path

@@ -8,18 +8,16 @@ import numpy as np
 from mmjax.report import figures
 
 
-# -- statistics ----------------------------------------------------------------
 def singular_values(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """(k,) falling singular values of every matrix; kernels flatten to (rest, out)."""
-    found = {}
-    for path, value in params.items():
-        if value.ndim >= 2:
-            matrix = np.asarray(value, np.float32).reshape(-1, value.shape[-1])
-            found[path] = np.linalg.svd(matrix, compute_uv=False)
-    return found
+    matrices = {
+        path: np.asarray(value, np.float32).reshape(-1, value.shape[-1])
+        for path, value in params.items()
+        if value.ndim >= 2
+    }
+    return {p: np.linalg.svd(m, compute_uv=False) for p, m in matrices.items()}
 
 
-# -- figures -------------------------------------------------------------------
 def plot_norms(params: Mapping[str, np.ndarray]) -> Any:
     """A bar a parameter: its root mean square."""
     names = list(params)

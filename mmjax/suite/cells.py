@@ -1,7 +1,7 @@
 """From a suite's config to its cells: one evaluator for a data set and a protocol."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from mmjax import evaluators, schema
@@ -71,13 +71,12 @@ class Suite:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
-    """One evaluator, to be run once: `cfg` is what it is built from."""
+class Place:
+    """Where a cell stands: its data set, its protocol and how both are shown."""
 
     dataset: str
     protocol: str
     type: str
-    cfg: Mapping[str, Any]
     show: tuple[str, ...]
     published: str
 
@@ -85,10 +84,21 @@ class Cell:
     def name(self) -> str:
         return f"{self.dataset}.{self.protocol}"
 
+
+@dataclasses.dataclass(frozen=True)
+class Cell(Place):
+    """One evaluator, to be run once: it is built from `cfg`."""
+
+    cfg: Mapping[str, Any]
+
     @property
     def where(self) -> str:
         """Where messages say that the mistake is."""
         return f"config.protocols.{self.protocol} on config.datasets.{self.dataset}"
+
+    def place(self) -> dict[str, Any]:
+        """The fields of Place."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(Place)}
 
     def key(self, model: Mapping[str, Any], open_source: Callable) -> str:
         """Identifies the cell's numbers: the same key, the same numbers.
@@ -118,39 +128,42 @@ def cells(config: Any) -> list[Cell]:
     """
     plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     suite = schema.from_mapping(Suite, plain, "config")
-    known, own = {}, {}
-    for name, given in suite.protocols.items():
-        asked = {"type": name, **given}
-        known[name], own[name] = _protocol(asked, f"config.protocols.{name}")
-    found = []
-    for name in suite.only:
-        if name not in suite.datasets:
-            hint = schema.suggest(name, suite.datasets)
-            raise UserError(f"config.only: no data set {name!r}{hint}")
+    known = {
+        name: _protocol({"type": name, **given}, f"config.protocols.{name}")
+        for name, given in suite.protocols.items()
+    }
+    _check_names(suite.only, suite.datasets, "config.only", "data set")
+    listed = []
     for name in suite.only or suite.datasets:
-        given = suite.datasets[name]
         where = f"config.datasets.{name}"
-        dataset = schema.from_mapping(Dataset, given, where)
-        for wanted in dataset.protocols:
-            if wanted not in known:
-                hint = schema.suggest(wanted, known)
-                raise UserError(f"{where}.protocols: no protocol {wanted!r}{hint}")
-        for protocol in dataset.protocols or known:
-            made = _cell(name, dataset, protocol, known[protocol], own[protocol])
+        dataset = schema.from_mapping(Dataset, suite.datasets[name], where)
+        _check_names(dataset.protocols, known, f"{where}.protocols", "protocol")
+        for title in dataset.protocols or known:
+            protocol, own = known[title]
+            keys = _config(dataset, where, protocol, title, own)
             if suite.limit is not None:
-                made["limit"] = min(suite.limit, made.get("limit") or suite.limit)
+                keys["limit"] = min(suite.limit, keys.get("limit") or suite.limit)
             cell = Cell(
                 dataset=name,
-                protocol=protocol,
-                type=known[protocol].type,
-                cfg=made,
-                show=known[protocol].show,
+                protocol=title,
+                type=protocol.type,
+                show=protocol.show,
                 published=dataset.published or name,
+                cfg=keys,
             )
-            found.append(cell)
-    if not found:
+            listed.append(cell)
+    if not listed:
         raise UserError("the suite has no data set, or no protocol: give one of each")
-    return found
+    return listed
+
+
+def _check_names(
+    names: Iterable[str], legal: Collection[str], where: str, kind: str
+) -> None:
+    for name in names:
+        if name not in legal:
+            hint = schema.suggest(name, legal)
+            raise UserError(f"{where}: no {kind} {name!r}{hint}")
 
 
 def _protocol(given: Mapping[str, Any], where: str) -> tuple[Protocol, dict[str, Any]]:
@@ -159,37 +172,33 @@ def _protocol(given: Mapping[str, Any], where: str) -> tuple[Protocol, dict[str,
     read = {k: v for k, v in given.items() if k in mine}
     protocol = schema.from_mapping(Protocol, read, where)
     evaluators.find(protocol.type, where)
-    for part in (protocol.on, *protocol.needs):
-        if part not in (*SPECS, "captions"):
-            hint = schema.suggest(part, (*SPECS, "captions"))
-            raise UserError(f"{where}: a data set has no part {part!r}{hint}")
+    parts, legal = (protocol.on, *protocol.needs), (*SPECS, "captions")
+    _check_names(parts, legal, where, "part of a data set is called")
     return protocol, {k: v for k, v in given.items() if k not in mine}
 
 
-def _cell(
-    name: str, dataset: Dataset, protocol: str, asked: Protocol, own: Mapping[str, Any]
+def _config(
+    dataset: Dataset, where: str, protocol: Protocol, title: str, own: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The evaluator's config."""
-    config_class = evaluators.find(asked.type, f"config.protocols.{protocol}").Config
+    """The config of the evaluator that runs a protocol on a data set."""
+    config_class = evaluators.find(protocol.type, f"config.protocols.{title}").Config
     fields = {field.name: field for field in dataclasses.fields(config_class)}
-    needed = {asked.on, *asked.needs}
-    needed |= {part for part in SPECS if part in fields and _required(fields[part])}
-    for part in sorted(needed - {"source"}):
+    required = {
+        part
+        for part in ("train", "val")
+        if part in fields
+        and fields[part].default is fields[part].default_factory is dataclasses.MISSING
+    }
+    for part in sorted({protocol.on, *protocol.needs, *required} - {"source"}):
         if getattr(dataset, part) is None and part not in own:
             raise UserError(
-                f"config.datasets.{name} has no {part} split, which the protocol "
-                f"{protocol!r} needs: give config.datasets.{name}.{part}, or list the "
-                f"protocols it takes in config.datasets.{name}.protocols"
+                f"{where} has no {part} split, which the protocol {title!r} needs: "
+                f"give {where}.{part}, or list the protocols it takes in "
+                f"{where}.protocols"
             )
-    made = {"type": asked.type, "source": getattr(dataset, asked.on)}
-    for key in _PASSED:
-        if key in fields and getattr(dataset, key) is not None:
-            made[key] = getattr(dataset, key)
-    if dataset.limit is not None:
-        made["limit"] = dataset.limit
-    return {**made, **own}
-
-
-def _required(field: dataclasses.Field) -> bool:
-    missing = dataclasses.MISSING
-    return field.default is missing and field.default_factory is missing
+    cfg = {"type": protocol.type, "source": getattr(dataset, protocol.on)}
+    passed = [key for key in _PASSED if key in fields]
+    for key in (*passed, "limit"):
+        if getattr(dataset, key) is not None:
+            cfg[key] = getattr(dataset, key)
+    return {**cfg, **own}

@@ -54,11 +54,11 @@ def read(path: str | pathlib.Path) -> Table:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             columns = rows.fieldnames or []
-            found = list(_cells(path, columns, rows))
+            numbers = list(_cells(path, columns, rows))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path} as CSV: {error}") from error
     results: dict[str, dict[Measure, float]] = {}
-    for model, measure, value in found:
+    for model, measure, value in numbers:
         results.setdefault(model, {})[measure] = value
     if not results:
         raise UserError(f"{path} holds no result of a kind that suites measure")
@@ -93,18 +93,13 @@ def _long(
     rows: Iterable[Mapping[str, str]],
 ) -> Iterable[tuple[str, Measure, float]]:
     for line, row in enumerate(rows, 2):
-        fullname = row["model_fullname"] if "model_fullname" in row else ""
-        model = fullname or f"{row['model']} {row['pretrained']}"
+        model = row.get("model_fullname") or f"{row['model']} {row['pretrained']}"
         if not row[dataset]:
             raise UserError(f"{path}, line {line}: the column {dataset!r} is empty")
         for column in numbers:
             kind, number = _LONG[column]
             # a linear probe's acc1 is not zero-shot's
-            if "task" in row and (row["task"] not in _TASKS):
-                continue
-            if "task" in row and _TASKS[row["task"]] != kind:
-                continue
-            if row[column]:
+            if row[column] and ("task" not in row or _TASKS.get(row["task"]) == kind):
                 measure = same(row[dataset]), kind, number
                 yield model, measure, _number(path, line, column, row[column])
 
@@ -162,8 +157,9 @@ def choose(
     """
 
     def mean(model: str) -> float:
-        found = [table.results[model][m] for m in measures if m in table.results[model]]
-        return sum(found) / len(found) if found else -1.0
+        shares = table.results[model]
+        known = [shares[m] for m in measures if m in shares]
+        return sum(known) / len(known) if known else -1.0
 
     named = [model for model in models if model in table.results]
     if named:

@@ -1,7 +1,6 @@
 """A suite's results for people: summary.json, summary.md, index.html, figures/*.png."""
 
 import html
-import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,60 +24,48 @@ def write(
     models: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Writes all files but the cells' own; returns what summary.json holds."""
-    found: dict[str, Any] = {
-        "suite": name,
-        "model": dict(model),
-        "cells": [_entry(o) for o in outcomes],
-        "published": [],
-    }
     published.check_models(references, models)
     beside = {table.path: compare(outcomes, table, models) for table in references}
-    for path, rows in beside.items():
-        found["published"].append({"file": path, "rows": rows})
+    summary = {
+        "suite": name,
+        "model": dict(model),
+        "cells": [o.entry() for o in outcomes],
+        "published": [{"file": path, "rows": rows} for path, rows in beside.items()],
+    }
     images = _draw(out, outcomes)
-    runner.write(out / "summary.json", found)
+    runner.write(out / "summary.json", summary)
     tables = {"": overview(outcomes)}
     for path, rows in beside.items():
         tables[f"Beside {pathlib.Path(path).name}"] = rows
     title = f"{name} on {model['workdir']}, step {model['step']}"
-    notes = _notes(model, bool(references))
+    notes = [
+        f"Model: {model['task']}, weights {model['fingerprint']}. In brackets: 95 % "
+        "bootstrap intervals. cards/ says of each number what was measured."
+    ]
+    if references:
+        notes.append(
+            "Published numbers are of the whole test sets; where a suite holds a part "
+            "of one, or other images, the two are no more than neighbours."
+        )
     runner.write(out / "summary.md", markdown(title, notes, tables, images))
     paths = [out / name for name in images]
     runner.write(out / "index.html", page(title, notes, tables, paths, outcomes))
-    return found
-
-
-def _entry(outcome: Outcome) -> dict[str, Any]:
-    kept = ("dataset", "protocol", "type", "published", "key", "seconds")
-    entry: dict[str, Any] = {name: getattr(outcome, name) for name in kept}
-    entry |= {"show": list(outcome.show), "values": runner.plain(outcome.values)}
-    return entry | {"card": outcome.card}
-
-
-def outcome(entry: Mapping[str, Any]) -> Outcome:
-    """The outcome of an entry of a summary.json's `cells`."""
-    values = {k: math.nan if v is None else v for k, v in entry["values"].items()}
-    return Outcome(**{**entry, "values": values, "show": tuple(entry["show"])})
+    return summary
 
 
 # -- tables --------------------------------------------------------------------
 def overview(outcomes: Sequence[Outcome]) -> Table:
     """A row a data set, a column a protocol's shown number."""
-    columns: dict[tuple[str, str], None] = {}
-    for o in outcomes:
-        columns |= dict.fromkeys((o.protocol, n) for n in o.shown)
+    columns = dict.fromkeys((o.protocol, n) for o in outcomes for n in o.shown)
     rows = [["data set", *(f"{p}: {n}" for p, n in columns)]]
     for dataset in dict.fromkeys(o.dataset for o in outcomes):
-        here = {o.protocol: o for o in outcomes if o.dataset == dataset}
-        cells = [
-            said(here[p].values, n) if p in here and n in here[p].values else ""
-            for p, n in columns
-        ]
+        row = {o.protocol: o.values for o in outcomes if o.dataset == dataset}
+        cells = (spell(row[p], n) if n in row.get(p, ()) else "" for p, n in columns)
         rows.append([dataset, *cells])
     return rows
 
 
-def said(values: Mapping[str, float], name: str) -> str:
+def spell(values: Mapping[str, float], name: str) -> str:
     """A number with its interval, where it has one."""
     text = f"{values[name]:.3f}"
     if f"{name}_lo" in values:
@@ -109,9 +96,8 @@ def compare(
             f"{', '.join(have)}, and the suite of {', '.join(mine)}; "
             "config.datasets.NAME.published gives a data set's name there"
         )
-    heads = [f"{o.name}: {number}" for o, number in ours.values()]
-    rows = [["model", *heads]]
-    rows.append(["this run", *(said(o.values, n) for o, n in ours.values())])
+    rows = [["model", *(f"{o.name}: {number}" for o, number in ours.values())]]
+    rows.append(["this run", *(spell(o.values, n) for o, n in ours.values())])
     for model in published.choose(table, list(ours), models):
         given = table.results[model]
         cells = [f"{given[m]:.3f}" if m in given else "" for m in ours]
@@ -124,19 +110,6 @@ def compare(
 
 
 # -- documents -----------------------------------------------------------------
-def _notes(model: Mapping[str, Any], compared: bool) -> list[str]:
-    found = [
-        f"Model: {model['task']}, weights {model['fingerprint']}. In brackets: 95 % "
-        "bootstrap intervals. cards/ says of each number what was measured."
-    ]
-    if compared:
-        found.append(
-            "Published numbers are of the whole test sets; where a suite holds a part "
-            "of one, or other images, the two are no more than neighbours."
-        )
-    return found
-
-
 def markdown(
     title: str, notes: Sequence[str], tables: Mapping[str, Table], images: list[str]
 ) -> str:
@@ -157,16 +130,16 @@ def page(
     title: str,
     notes: Sequence[str],
     tables: Mapping[str, Table],
-    pictures: Sequence[pathlib.Path],
+    images: Sequence[pathlib.Path],
     outcomes: Sequence[Outcome],
 ) -> str:
     """The report as HTML, with every number of every cell."""
     tabled = [_grid(head or "Results", rows) for head, rows in tables.items()]
-    drawn = [pages.picture(path, alt=path.stem, text=path.stem) for path in pictures]
+    drawn = [pages.image(path, alt=path.stem, text=path.stem) for path in images]
     folded = []
     for o in outcomes:
         rows = [["number", "value (interval)"]]
-        rows += [[n, said(o.values, n)] for n in runner.numbers(o.values)]
+        rows += [[n, spell(o.values, n)] for n in runner.numbers(o.values)]
         folded.append(pages.details(o.name, _grid(o.name, rows)))
     sections = [
         ("results", "Results", "".join(tabled)),
@@ -210,7 +183,7 @@ def bars(outcomes: Sequence[Outcome]) -> Any:
     A dotted line is the chance of top1.
     """
     names = list(dict.fromkeys(n for o in outcomes for n in o.shown))
-    made, grid = figures.grid(len(names), width=3.6, height=2.4)
+    figure, grid = figures.grid(len(names), width=3.6, height=2.4)
     for axes, name in zip(grid, names, strict=True):
         having = [o for o in outcomes if name in o.shown]
         datasets = list(dict.fromkeys(o.dataset for o in having))
@@ -220,7 +193,7 @@ def bars(outcomes: Sequence[Outcome]) -> Any:
             mine = [o for o in having if o.protocol == protocol]
             xs = [datasets.index(o.dataset) + (k + 0.5) * wide - 0.4 for o in mine]
             ys = [o.values[name] for o in mine]
-            ends = [_ends(o.values, name) for o in mine]
+            ends = [figures.reach(o.values, name) for o in mine]
             axes.bar(xs, ys, wide * 0.92, label=protocol)
             low, high = zip(*ends, strict=True)
             axes.errorbar(xs, ys, (low, high), fmt="none", ecolor=figures.INK, lw=1)
@@ -230,18 +203,8 @@ def bars(outcomes: Sequence[Outcome]) -> Any:
                 ends, level = (place - 0.45, place + 0.45), 1 / classes["count"]
                 axes.plot(ends, (level, level), ":", color=figures.INK, linewidth=0.8)
         axes.set_xticks(range(len(datasets)), datasets, fontsize=7)
-        axes.set_title(
-            f"{protocols[0]}: {name}" if len(protocols) == 1 else name, fontsize=8
-        )
-        if len(protocols) > 1:
+        alone = len(protocols) == 1
+        axes.set_title(f"{protocols[0]}: {name}" if alone else name, fontsize=8)
+        if not alone:
             axes.legend(fontsize=6)
-    return made
-
-
-def _ends(values: Mapping[str, float], name: str) -> tuple[float, float]:
-    """How far an interval reaches below and above its value; 0 without one."""
-    value = values[name]
-    if f"{name}_lo" not in values:
-        return 0.0, 0.0
-    # a bootstrap interval of a biased statistic need not hold its value
-    return max(value - values[f"{name}_lo"], 0), max(values[f"{name}_hi"] - value, 0)
+    return figure

@@ -8,7 +8,6 @@ cell's files are whole or absent: a killed suite goes on where it was.
 import dataclasses
 import json
 import math
-import os
 import pathlib
 import time
 from collections.abc import Mapping
@@ -27,28 +26,29 @@ from mmjax.train import evaluate, metric_writer
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class Outcome(cells_lib.Place):
     """A cell that has been run."""
 
-    dataset: str
-    protocol: str
-    type: str
     key: str
-    show: tuple[str, ...]
-    published: str
     values: dict[str, float]
     card: dict[str, Any]
     seconds: float
-
-    @property
-    def name(self) -> str:
-        return f"{self.dataset}.{self.protocol}"
 
     @property
     def shown(self) -> tuple[str, ...]:
         """The numbers of its place in the table."""
         asked = tuple(name for name in self.show if name in self.values)
         return asked or numbers(self.values)[:1]
+
+    def entry(self) -> dict[str, Any]:
+        """As JSON has it: null for what is not finite."""
+        return {**dataclasses.asdict(self), "values": plain(self.values)}
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> "Outcome":
+        """The outcome of an `entry`."""
+        values = {k: math.nan if v is None else v for k, v in entry["values"].items()}
+        return cls(**{**entry, "values": values, "show": tuple(entry["show"])})
 
 
 def numbers(values: Mapping[str, float]) -> tuple[str, ...]:
@@ -80,21 +80,29 @@ def run(
     Whatever is wrong with a cell's config is said before the first one runs.
 
     Raises:
-      UserError: see plan.cells and the evaluators.
+      UserError: see mmjax.suite.cells and the evaluators.
     """
     about = describe(model)
     identity = {k: v for k, v in about.items() if k != "workdir"}
-    env = evaluate.env(model.parts)
-    opened = _Opened(env.open_source)
-    env = dataclasses.replace(env, open_source=opened)
+    whole = evaluate.env(model.parts)
+    sources: dict[str, Any] = {}
+
+    def opened(spec: Any) -> Any:
+        """Opens each spec once: protocols share their data."""
+        name = spec if isinstance(spec, str) else json.dumps(spec, sort_keys=True)
+        if name not in sources:
+            sources[name] = whole.open_source(spec)
+        return sources[name]
+
+    env = dataclasses.replace(whole, open_source=opened)
     keys = [cell.key(identity, opened) for cell in cells]
-    # what process 0 finds, for all: they must run the same cells
-    found = processes.of_writer([(_file(out, key)).is_file() for key in keys])
+    # what the writer sees, for all processes: they must run the same cells
+    finished = processes.of_writer([_file(out, key).is_file() for key in keys])
     variables = model.state.eval_vars()
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), variables)
     waiting = {}
-    for cell, key, there in zip(cells, keys, found, strict=True):
-        if not there and key not in waiting:
+    for cell, key, is_finished in zip(cells, keys, finished, strict=True):
+        if not is_finished and key not in waiting:
             waiting[key] = evaluators.build(cell.name, cell.cfg, env, cell.where)
             waiting[key].check(shapes)
     done = len(cells) - len(waiting)
@@ -128,12 +136,8 @@ def _run(
     begin = time.perf_counter()
     result = evaluator.run(variables)
     outcome = Outcome(
-        dataset=cell.dataset,
-        protocol=cell.protocol,
-        type=cell.type,
+        **cell.place(),
         key=key,
-        show=cell.show,
-        published=cell.published,
         values=dict(result.values),
         card=dict(result.card),
         seconds=round(time.perf_counter() - begin, 2),
@@ -141,12 +145,10 @@ def _run(
     if processes.writer():
         path = _file(out, key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        arrays = path.with_suffix(".npz")
-        part = arrays.with_name(f"{key}.part.npz")
+        part = path.with_name(f"{key}.part.npz")
         np.savez_compressed(part, **result.arrays)
-        part.replace(arrays)
-        # last: where it is, the cell is done
-        write(path, {**dataclasses.asdict(outcome), "values": plain(outcome.values)})
+        part.replace(path.with_suffix(".npz"))
+        write(path, outcome.entry())  # last: where it is, the cell is done
     return outcome
 
 
@@ -161,12 +163,7 @@ def read(out: pathlib.Path, cell: cells_lib.Cell, key: str) -> Outcome:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}): delete it, run again") from error
-    values = {k: math.nan if v is None else v for k, v in saved["values"].items()}
-    named = {
-        name: getattr(cell, name)
-        for name in ("dataset", "protocol", "type", "show", "published")
-    }
-    return Outcome(**{**saved, **named, "values": values})
+    return Outcome.of(saved | cell.place())
 
 
 def arrays(out: pathlib.Path, key: str) -> dict[str, np.ndarray]:
@@ -177,16 +174,12 @@ def arrays(out: pathlib.Path, key: str) -> dict[str, np.ndarray]:
 
 def write_cards(out: pathlib.Path, outcome: Outcome, model: Mapping[str, Any]) -> None:
     """One file a number: its value and interval, of what data, model and protocol."""
-    for name in numbers(outcome.values):
-        values = plain(outcome.values)
-        entry = {
-            "dataset": outcome.dataset,
-            "protocol": outcome.protocol,
-            "number": name,
-            "value": values[name],
-        }
+    values = plain(outcome.values)
+    for name in numbers(values):
+        entry = {"dataset": outcome.dataset, "protocol": outcome.protocol}
+        entry |= {"number": name, "value": values[name]}
         if f"{name}_lo" in values:
-            entry["low"], entry["high"] = values[f"{name}_lo"], values[f"{name}_hi"]
+            entry |= {"low": values[f"{name}_lo"], "high": values[f"{name}_hi"]}
         entry |= {"model": dict(model), "key": outcome.key, **outcome.card}
         write(out / "cards" / f"{outcome.name}.{name}.json", entry)
 
@@ -202,21 +195,8 @@ def write(path: pathlib.Path, content: Any) -> None:
     text = content if isinstance(content, str) else json.dumps(content, indent=1)
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    part.replace(path)
 
 
 def _file(out: pathlib.Path, key: str) -> pathlib.Path:
     return out / "cells" / f"{key}.json"
-
-
-class _Opened:
-    """open_source, that opens each spec once: protocols share their data."""
-
-    def __init__(self, open_source: Any):
-        self._open, self._held = open_source, {}
-
-    def __call__(self, spec: Any) -> Any:
-        name = spec if isinstance(spec, str) else json.dumps(spec, sort_keys=True)
-        if name not in self._held:
-            self._held[name] = self._open(spec)
-        return self._held[name]

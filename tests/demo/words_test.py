@@ -5,8 +5,7 @@ import pytest
 
 from mmjax.cli import demo
 from mmjax.metrics import judges
-from mmjax.report import numbers
-from mmjax_demo import judge, words
+from mmjax_demo import judge, numbers, words
 
 NBSP = "\N{NO-BREAK SPACE}"
 

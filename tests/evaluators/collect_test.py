@@ -12,6 +12,7 @@ from mmjax.data.fields import image
 from mmjax.data.records import BrokenRecord
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
+from mmjax.evaluators import base
 from mmjax.evaluators.common import forward
 from mmjax.suite import cells
 
@@ -83,14 +84,20 @@ def brightness(variables, batch):
     return batch["image"].astype("float32").mean((1, 2))
 
 
-def collect(make_env, source, **more):
+class Bright(base.Evaluator):
+    calls = {"brightness": forward.IMAGE}
+
+
+def collect(make_env, source, *, class_names=None, **more):
     env = dataclasses.replace(
         make_env(brightness=brightness),
         image_cfg=image.Field(size=16),
         eval_batches=batch_fields.batches(None, image.Field(size=16)),
     )
-    calls = {"brightness": forward.IMAGE}
-    return forward.collect(env, {}, source, calls, size=4, where="here", **more)
+    evaluator = Bright({"source": source}, env, "here")
+    if class_names is not None:
+        evaluator.labelled, evaluator.class_names = True, class_names
+    return evaluator.collect({}, **more)
 
 
 def test_broken_records_of_the_pipeline_are_counted(make_env):
@@ -115,7 +122,7 @@ def test_rows_need_not_be_held(make_env):
 
 def test_labels_and_images_that_are_missing(make_env, make_source):
     with pytest.raises(UserError, match="here: record .* but there are 1 class names"):
-        collect(make_env, SomeBroken(), classes=1)
+        collect(make_env, SomeBroken(), class_names=["red"])
     batch = {"image_tokens": np.zeros((2, 4)), "_mask": np.ones(2), "_index": [0, 1]}
     with pytest.raises(UserError, match="here: the records are tokens, not images"):
         forward.inputs(batch, "embed_image", forward.IMAGE, "here")

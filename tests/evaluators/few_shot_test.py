@@ -11,6 +11,10 @@ from mmjax.evaluators.probe import logistic, shots
 NAMES = ("x", "y", "z")
 
 
+def fit(features_nd, labels_n, *, l2=1.0):
+    return logistic.Problem(features_nd, labels_n).path([l2])[0]
+
+
 def image_source(make_source, n, seed):
     rng = np.random.default_rng(seed)
     labels_n = np.arange(n) % 3
@@ -52,8 +56,8 @@ def test_matches_fits_by_hand(make_env, sources, weights):
     for column, k in enumerate((1, 4)):
         right = []
         for seed in range(3):
-            rows = shots.draw(labels, k, seed=seed)
-            fitted = logistic.fit(features["train"][rows], labels[rows], l2=0.1)
+            rows = shots.draw(labels, k, seed=seed, names="xyz"[: labels.max() + 1])
+            fitted = fit(features["train"][rows], labels[rows], l2=0.1)
             right.append((fitted.predict(features["test"]) == truth).mean())
         np.testing.assert_allclose(got.arrays["top1"][:, column], right)
         assert got.values[f"shot_{k}"] == pytest.approx(np.mean(right))
@@ -112,3 +116,21 @@ def test_a_class_with_fewer_images_than_shots(make_env, sources, weights):
     evaluator = few_shot.Evaluator(config(sources, shots=(1, 16)), make_env())
     with pytest.raises(UserError, match=r"class 0 \('x'\) has 8 images, fewer than 16"):
         evaluator.run(weights)
+
+
+def with_ends(name, value):
+    return {name: value, f"{name}_lo": value - 0.1, f"{name}_hi": value + 0.05}
+
+
+def test_curves_read_back_from_the_axes(tmp_path):
+    values = with_ends("shot_1", 0.2) | with_ends("shot_16", 0.4)
+    values |= with_ends("shot_full", 0.6) | with_ends("zero_shot", 0.3)
+    values |= with_ends("zero_shot_worth", 4.0) | {"zero_shot_worth_bound": 0.0}
+    result = values, {"shots": np.asarray([1.0, 16, 100])}
+    figure = few_shot.panels({"a": result, "b": result}, "t")
+    for axes in figure.axes:
+        curve = axes.lines[0]
+        assert curve.get_xdata() == pytest.approx([1, 16, 100])
+        assert curve.get_ydata() == pytest.approx([20, 40, 60])
+        assert "worth 4" in axes.get_xlabel()
+    figure.savefig(tmp_path / "x.png", dpi=80)

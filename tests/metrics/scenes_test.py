@@ -32,5 +32,5 @@ def test_scores_are_the_oracle_s(shown, processes):
 def test_none_and_unequal_numbers(shown):
     images, truths = shown
     assert all(v.shape == (0,) for v in scenes.judge(images[:0], []).values())
-    with pytest.raises(ValueError, match="12 pictures and 3 scenes"):
+    with pytest.raises(ValueError, match="12 images and 3 scenes"):
         scenes.judge(images, truths[:3])

@@ -74,9 +74,8 @@ class Opened:
 
 
 def key(cfg, model=None, opened=Opened):
-    cell = cells_lib.Cell(
-        "x", "zero", "zero_shot", {"type": "zero_shot", **cfg}, (), "x"
-    )
+    place = ("x", "zero", "zero_shot", (), "x")
+    cell = cells_lib.Cell(*place, {"type": "zero_shot", **cfg})
     return cell.key(model or {"fingerprint": "f", "step": 1}, opened)
 
 

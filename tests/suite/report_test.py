@@ -57,5 +57,5 @@ def test_markdown_and_html_escape():
 
 
 def test_an_entry_is_an_outcome_again():
-    entry = json.loads(json.dumps(report._entry(FOUND[0])))
-    assert report.outcome(entry) == dataclasses.replace(FOUND[0])
+    entry = json.loads(json.dumps(FOUND[0].entry()))
+    assert Outcome.of(entry) == dataclasses.replace(FOUND[0])

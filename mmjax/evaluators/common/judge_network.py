@@ -3,14 +3,14 @@
 Legend: n images or texts, d width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.evaluators.common.env import Env, Network
+from mmjax.evaluators.common.env import Batch, Env, Network
 
 _ROWS = 256  # at most, in a call
 
@@ -56,19 +56,16 @@ def of_texts(network: Network, name: str, texts: Sequence[str]) -> np.ndarray:
 
 def describe(network: Network) -> dict[str, Any]:
     """Which network it was, wherever it lies, for a card."""
-    return {
-        "task": network.task,
-        "step": network.step,
-        "fingerprint": network.fingerprint,
-    }
+    return {key: getattr(network, key) for key in ("task", "step", "fingerprint")}
 
 
-def _rows(network: Network, name: str, count: int, batch: Any) -> np.ndarray:
+def _rows(
+    network: Network, name: str, count: int, batch: Callable[[np.ndarray], Batch]
+) -> np.ndarray:
     """All rows, by calls of one size: the last one's spare rows repeat."""
-    size = min(network.batch_size, _ROWS)
-    found = []
-    for start in range(0, count, size):
-        take = np.minimum(np.arange(start, start + size), count - 1)
-        rows: Mapping[str, np.ndarray] = batch(take)
-        found.append(np.asarray(network.predict[name](rows)))
-    return np.concatenate(found)[:count]
+    size, predict = min(network.batch_size, _ROWS), network.predict[name]
+    takes = (
+        np.minimum(np.arange(start, start + size), count - 1)
+        for start in range(0, count, size)
+    )
+    return np.concatenate([np.asarray(predict(batch(take))) for take in takes])[:count]

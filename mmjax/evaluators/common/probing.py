@@ -11,8 +11,8 @@ import numpy as np
 
 from mmjax.errors import UserError
 from mmjax.evaluators import base, zero_shot
-from mmjax.evaluators.common import forward
-from mmjax.evaluators.probe import logistic
+from mmjax.evaluators.common import forward, result_card
+from mmjax.evaluators.probe import logistic, search
 
 
 class Labelled(NamedTuple):
@@ -22,6 +22,12 @@ class Labelled(NamedTuple):
     label_n: np.ndarray
     index_n: np.ndarray
     broken: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """For the card."""
+        examples, features = self.features_nd.shape
+        return {"examples": examples, "broken": self.broken, "features": features}
 
 
 @dataclass(frozen=True)
@@ -75,16 +81,12 @@ class Probing(base.Evaluator):
         for split, spec in specs.items():
             if spec is not None and not isinstance(spec, float):
                 self.views[split] = self.open(spec)
-        names = {
-            split: zero_shot.checked_names(
-                (), view, f"{self.where}.{'source' if split == 'test' else split}"
-            )
-            for split, view in self.views.items()
-        }
-        self.class_names = names["test"]
-        for split, own in names.items():
-            if own != self.class_names:
-                raise self.error(_difference(split, own, self.class_names))
+        for split, view in self.views.items():
+            place = f"{self.where}.{'source' if split == 'test' else split}"
+            names = zero_shot.checked_names((), view, place)
+            self.class_names = self.class_names or names
+            if names != self.class_names:
+                raise self.error(_difference(split, names, self.class_names))
 
     def check(self, vars_abstract: base.PyTree) -> None:
         """See the base."""
@@ -97,13 +99,13 @@ class Probing(base.Evaluator):
         A `val` that is a share is taken out of train.
         """
         name, share = self.config.features, self.config.val
-        found = {}
+        splits = {}
         for split, view in self.views.items():
             arrays, counts, _ = self.collect(variables, source=view)
             rows = arrays[name], arrays["label"], arrays["index"]
-            found[split] = Labelled(*rows, counts["broken"])
+            splits[split] = Labelled(*rows, counts["broken"])
         if isinstance(share, float):
-            train = found["train"]
+            train = splits["train"]
             taken_n = held_out(train.label_n, share, seed=self.config.seed)
             if not taken_n.any():
                 raise UserError(
@@ -112,34 +114,53 @@ class Probing(base.Evaluator):
                 )
             for split, keep_n in (("train", ~taken_n), ("val", taken_n)):
                 arrays = (array[keep_n] for array in train[:3])
-                found[split] = Labelled(*arrays, train.broken)
-        return found
+                splits[split] = Labelled(*arrays, train.broken)
+        return splits
 
-    def splits_card(self, found: Mapping[str, Labelled]) -> dict[str, Any]:
-        """The splits other than test, for the card."""
-        card = {
+    def fit(
+        self, problem: logistic.Problem, splits: Mapping[str, Labelled], **how: Any
+    ) -> tuple[logistic.Probe, search.Chosen | None]:
+        """The classifier of the config's l2, or of the best on val and what was tried.
+
+        how: keywords of search.choose.
+        """
+        cfg = self.config
+        if cfg.l2 is not None:
+            return problem.path([cfg.l2], iterations=cfg.iterations)[0], None
+        val, how = splits["val"], how | {"iterations": cfg.iterations}
+        chosen = search.choose(problem, val.features_nd, val.label_n, **how)
+        return chosen.probe, chosen
+
+    def probe_card(self, splits: Mapping[str, Labelled]) -> dict[str, Any]:
+        """What probes share on their cards; splits other than test."""
+        rest = {
             split: {
                 "name": view.name,
                 "fingerprint": view.fingerprint(),
                 "records": len(view),
-                "broken": found[split].broken,
+                "broken": splits[split].broken,
             }
             for split, view in self.views.items()
             if split != "test"
         }
-        if isinstance(self.config.val, float):
-            seed = self.config.seed
-            card["val"] = {"share_of_train": self.config.val, "seed": seed}
-        return card
+        cfg = self.config
+        if isinstance(cfg.val, float):
+            rest["val"] = {"share_of_train": cfg.val, "seed": cfg.seed}
+        return {
+            "class_names": result_card.listing(self.class_names),
+            "features": cfg.features,
+            "iterations": cfg.iterations,
+            "splits": rest,
+        }
 
 
 def _difference(split: str, own: Sequence[str], names: Sequence[str]) -> str:
     if len(own) != len(names):
-        said = f"{len(own)} classes in {split} and {len(names)} in the test source"
+        text = f"{len(own)} classes in {split} and {len(names)} in the test source"
     else:
         k = next(i for i in range(len(own)) if own[i] != names[i])
-        said = f"label {k} is {own[k]!r} in {split} and {names[k]!r} in the test source"
-    return f"{said}: give splits of one data set, with the same class names"
+        text = f"label {k} is {own[k]!r} in {split} and {names[k]!r} in the test source"
+    return f"{text}: give splits of one data set, with the same class names"
 
 
 def held_out(label_n: np.ndarray, share: float, *, seed: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A source as an evaluator looks at it: fewer examples, words kept in passing."""
+"""A source as an evaluator reads it: fewer examples, captions kept in passing."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -52,12 +52,6 @@ class View:
         return (text for i in range(len(self)) for text in self.captions(i))
 
     def fingerprint(self) -> str:
-        """The source's own where it is seen whole."""
+        """The source's own where the view is all of it."""
         inner = self._source.fingerprint()
         return inner if self.whole else digest(inner, "evenly spaced", len(self))
-
-
-def open_view(spec: Any, limit: int | None, open_source: Any) -> View:
-    """Opens a spec (or takes a Source as it is) and limits it."""
-    is_spec = isinstance(spec, str) or hasattr(spec, "keys")
-    return View(open_source(spec) if is_spec else spec, limit)

@@ -20,6 +20,14 @@ FLAT = 0.1  # a line search ends where its slope is this share of the first one
 TRIALS = 8  # of a line search, at most
 
 
+class Problem(NamedTuple):
+    """features_nr; labels_n; penalty_rl: of each coordinate's squared weight / 2."""
+
+    features_nr: jax.Array
+    labels_n: jax.Array
+    penalty_rl: jax.Array
+
+
 class Round(NamedTuple):
     """How far some iterations came.
 
@@ -48,22 +56,9 @@ class _State(NamedTuple):
     count: jax.Array
 
 
-def objective(
-    features_nr: jax.Array,
-    labels_n: jax.Array,
-    penalty_rl: jax.Array,
-    weights_rlc: jax.Array,
-) -> jax.Array:
-    """(l,): mean cross-entropy + sum over coordinates of penalty / 2 x weight^2."""
-    logits_nlc = _logits(features_nr, labels_n, weights_rlc)
-    return _value(logits_nlc, labels_n, penalty_rl, weights_rlc)
-
-
 @functools.partial(jax.jit, static_argnames=("iterations",))
 def minimize(
-    features_nr: jax.Array,
-    labels_n: jax.Array,
-    penalty_rl: jax.Array,
+    problem: Problem,
     weights_rlc: jax.Array,
     tolerance: float,
     *,
@@ -77,9 +72,8 @@ def minimize(
     quasi-Newton model, is `tolerance` of its objective: a share, so that features may
     have any scale.
     """
-    args = features_nr, labels_n, penalty_rl
-    scale_rlc = _scale(*args, weights_rlc)
-    shape_l = penalty_rl.shape[1]
+    scale_rlc = _scale(problem, weights_rlc)
+    shape_l = weights_rlc.shape[1]
     rule = optax.scale_by_lbfgs(MEMORY)
     update = jax.vmap(rule.update, in_axes=(1, 0, 1), out_axes=(1, 0))
 
@@ -94,18 +88,18 @@ def minimize(
         # a direction that climbs: nothing but rounding is left of the gradient
         done_l = state.done_l | (slope_l >= 0) | (gap_l <= tolerance)
         direction = -scale_rlc * move
-        change_nlc = _logits(features_nr, labels_n, direction)
+        change_nlc = _logits(problem, direction)
         line = state.logits_nlc, change_nlc, weights, direction
-        length_l = _line_search(*line, penalty_rl, slope_l, done_l)
+        length_l = _line_search(problem, *line, slope_l, done_l)
         scaled = state.scaled_rlc - length_l[:, None] * move
         logits = state.logits_nlc + length_l[:, None] * change_nlc
-        next_l = _value(logits, labels_n, penalty_rl, scale_rlc * scaled)
+        next_l = _value(problem, logits, scale_rlc * scaled)
         # more than rounding, or NaN: the step is not taken
         done_l |= ~(next_l <= value_l * (1 + 1e-5))
         stay_l1 = done_l[:, None]
         scaled = jnp.where(stay_l1, state.scaled_rlc, scaled)
         logits = jnp.where(stay_l1, state.logits_nlc, logits)
-        gradient = scale_rlc * _gradient(*args, logits, scale_rlc * scaled)
+        gradient = scale_rlc * _gradient(problem, logits, scale_rlc * scaled)
         return _State(
             scaled,
             logits,
@@ -118,12 +112,12 @@ def minimize(
             state.count + 1,
         )
 
-    scaled, logits = weights_rlc / scale_rlc, _logits(*args[:2], weights_rlc)
+    scaled, logits = weights_rlc / scale_rlc, _logits(problem, weights_rlc)
     start = _State(
         scaled,
         logits,
-        scale_rlc * _gradient(*args, logits, weights_rlc),
-        _value(logits, labels_n, penalty_rl, weights_rlc),
+        scale_rlc * _gradient(problem, logits, weights_rlc),
+        _value(problem, logits, weights_rlc),
         jax.vmap(rule.init, in_axes=1)(scaled),
         jnp.full(shape_l, jnp.inf),
         jnp.zeros(shape_l, bool),
@@ -131,85 +125,71 @@ def minimize(
         jnp.zeros((), jnp.int32),
     )
     end = jax.lax.while_loop(go_on, step, start)
-    found = scale_rlc * end.scaled_rlc
-    value_l = objective(features_nr, labels_n, penalty_rl, found)  # logits anew
+    weights_rlc = scale_rlc * end.scaled_rlc
+    logits = _logits(problem, weights_rlc)  # anew, without the steps' sum
+    value_l = _value(problem, logits, weights_rlc)
     small_l = jnp.abs(end.gap_l) <= tolerance
-    return Round(found, value_l, end.gap_l, end.iterations_l, small_l)
+    return Round(weights_rlc, value_l, end.gap_l, end.iterations_l, small_l)
 
 
-def _logits(
-    features_nr: jax.Array, labels_n: jax.Array, weights_rlc: jax.Array
-) -> jax.Array:
+def _matmul(rows_nr: jax.Array, columns_rlc: jax.Array) -> jax.Array:
+    """(n, r) times (r, l, c) is (n, l, c)."""
+    flat = columns_rlc.reshape(len(columns_rlc), -1)
+    product = jnp.matmul(rows_nr, flat, precision="highest")
+    return product.reshape(-1, *columns_rlc.shape[1:])
+
+
+def _logits(problem: Problem, weights_rlc: jax.Array) -> jax.Array:
     """Logits less that of the row's own class, (n, l, c).
 
     So the chance of being wrong keeps its digits where it is small, which is all that
     is left to fit once a weak penalty lets the classes come apart.
     """
-    r, many, c = weights_rlc.shape
-    flat = weights_rlc.reshape(r, many * c)
-    product = jnp.matmul(features_nr, flat, precision="highest").reshape(-1, many, c)
-    own_nl1 = jnp.take_along_axis(product, labels_n[:, None, None], -1)
+    product = _matmul(problem.features_nr, weights_rlc)
+    own_nl1 = jnp.take_along_axis(product, problem.labels_n[:, None, None], -1)
     return product - own_nl1
 
 
-def _back(features_nr: jax.Array, rows_nlc: jax.Array) -> jax.Array:
-    """Features transposed times rows, (r, l, c)."""
-    n, many, c = rows_nlc.shape
-    flat = rows_nlc.reshape(n, many * c)
-    return jnp.matmul(features_nr.T, flat, precision="highest").reshape(-1, many, c)
-
-
 def _value(
-    logits_nlc: jax.Array,
-    labels_n: jax.Array,
-    penalty_rl: jax.Array,
-    weights_rlc: jax.Array,
+    problem: Problem, logits_nlc: jax.Array, weights_rlc: jax.Array
 ) -> jax.Array:
-    others_nlc = jnp.where(_own(logits_nlc, labels_n), -jnp.inf, logits_nlc)
+    """(l,): mean cross-entropy + sum over coordinates of penalty / 2 x weight^2."""
+    others_nlc = jnp.where(_own(problem, logits_nlc), -jnp.inf, logits_nlc)
     fit_l = jax.nn.softplus(jax.nn.logsumexp(others_nlc, -1)).mean(0)
-    return fit_l + 0.5 * (penalty_rl[..., None] * weights_rlc**2).sum((0, 2))
+    return fit_l + 0.5 * (problem.penalty_rl[..., None] * weights_rlc**2).sum((0, 2))
 
 
-def _own(logits_nlc: jax.Array, labels_n: jax.Array) -> jax.Array:
+def _own(problem: Problem, logits_nlc: jax.Array) -> jax.Array:
     """bool (n, 1, c): the class of each row."""
-    return labels_n[:, None, None] == jnp.arange(logits_nlc.shape[-1])
+    return problem.labels_n[:, None, None] == jnp.arange(logits_nlc.shape[-1])
 
 
 def _gradient(
-    features_nr: jax.Array,
-    labels_n: jax.Array,
-    penalty_rl: jax.Array,
-    logits_nlc: jax.Array,
-    weights_rlc: jax.Array,
+    problem: Problem, logits_nlc: jax.Array, weights_rlc: jax.Array
 ) -> jax.Array:
-    own_n1c = _own(logits_nlc, labels_n)
+    own_n1c = _own(problem, logits_nlc)
     wrong_nlc = jnp.where(own_n1c, 0, jax.nn.softmax(logits_nlc, -1))
     rest_nlc = jnp.where(own_n1c, -wrong_nlc.sum(-1, keepdims=True), wrong_nlc)
-    fit_rlc = _back(features_nr, rest_nlc / len(labels_n))
-    return fit_rlc + penalty_rl[..., None] * weights_rlc
+    fit_rlc = _matmul(problem.features_nr.T, rest_nlc / len(rest_nlc))
+    return fit_rlc + problem.penalty_rl[..., None] * weights_rlc
 
 
-def _scale(
-    features_nr: jax.Array,
-    labels_n: jax.Array,
-    penalty_rl: jax.Array,
-    weights_rlc: jax.Array,
-) -> jax.Array:
+def _scale(problem: Problem, weights_rlc: jax.Array) -> jax.Array:
     """One over the root of the Hessian's diagonal."""
-    logits_nlc = _logits(features_nr, labels_n, weights_rlc)
-    chance_nlc = jax.nn.softmax(logits_nlc, -1)
-    spread_nlc = chance_nlc * (1 - chance_nlc) / len(labels_n)
-    curve_rlc = _back(jnp.square(features_nr), spread_nlc) + penalty_rl[..., None]
+    chance_nlc = jax.nn.softmax(_logits(problem, weights_rlc), -1)
+    spread_nlc = chance_nlc * (1 - chance_nlc) / len(chance_nlc)
+    curve_rlc = _matmul(jnp.square(problem.features_nr).T, spread_nlc)
+    curve_rlc += problem.penalty_rl[..., None]
     # no smaller than rounding lets it be: the intercept has no penalty
     return jax.lax.rsqrt(curve_rlc + 1e-12)
 
 
 def _line_search(
+    problem: Problem,
     logits_nlc: jax.Array,
     change_nlc: jax.Array,
     weights_rlc: jax.Array,
     direction_rlc: jax.Array,
-    penalty_rl: jax.Array,
     slope_l: jax.Array,
     done_l: jax.Array,
 ) -> jax.Array:
@@ -219,7 +199,7 @@ def _line_search(
     that a flat slope is a minimum and gives L-BFGS the curvature it needs; values,
     which float32 cannot tell apart near the end, are not compared.
     """
-    penalty_rl1 = penalty_rl[..., None]
+    penalty_rl1 = problem.penalty_rl[..., None]
 
     def at(length_l: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Slope and curvature."""
@@ -233,25 +213,25 @@ def _line_search(
         return slope, curve + (penalty_rl1 * direction_rlc**2).sum((0, 2))
 
     def go_on(carry: tuple) -> jax.Array:
-        trial, *_, found_l = carry
-        return (trial < TRIALS) & ~found_l.all()
+        trial, *_, flat_l = carry
+        return (trial < TRIALS) & ~flat_l.all()
 
     def narrow(carry: tuple) -> tuple:
-        trial, length_l, low_l, high_l, found_l = carry
-        here_l, curve_l = at(length_l)
-        found = found_l | (jnp.abs(here_l) <= FLAT * jnp.abs(slope_l))
-        low_l = jnp.where(here_l < 0, jnp.maximum(low_l, length_l), low_l)
-        high_l = jnp.where(here_l > 0, jnp.minimum(high_l, length_l), high_l)
-        newton_l = length_l - here_l / curve_l
+        trial, length_l, low_l, high_l, flat_l = carry
+        now_l, curve_l = at(length_l)
+        flat_l |= jnp.abs(now_l) <= FLAT * jnp.abs(slope_l)
+        low_l = jnp.where(now_l < 0, jnp.maximum(low_l, length_l), low_l)
+        high_l = jnp.where(now_l > 0, jnp.minimum(high_l, length_l), high_l)
+        newton_l = length_l - now_l / curve_l
         inside_l = (newton_l > low_l) & (newton_l < high_l)
         middle_l = jnp.where(jnp.isinf(high_l), 2 * length_l, (low_l + high_l) / 2)
         next_l = jnp.where(inside_l, newton_l, middle_l)
-        length_l = jnp.where(found, length_l, next_l)
-        return trial + 1, length_l, low_l, high_l, found
+        length_l = jnp.where(flat_l, length_l, next_l)
+        return trial + 1, length_l, low_l, high_l, flat_l
 
     zero_l = jnp.zeros_like(slope_l)
     start = 0, zero_l + 1, zero_l, zero_l + jnp.inf, done_l
-    _, length_l, low_l, _, found_l = jax.lax.while_loop(go_on, narrow, start)
+    _, length_l, low_l, _, flat_l = jax.lax.while_loop(go_on, narrow, start)
     # the low end of the bracket still goes down: a decrease for sure
-    length_l = jnp.where(found_l | (low_l == 0), length_l, low_l)
+    length_l = jnp.where(flat_l | (low_l == 0), length_l, low_l)
     return jnp.where(done_l, 0.0, length_l)

@@ -1,6 +1,6 @@
 """Multinomial logistic regression with an L2 penalty, of one weight or a path of them.
 
-    probe = logistic.fit(features_nd, labels_n, l2=1.0)
+    (probe,) = logistic.Problem(features_nd, labels_n).path([1.0])
     probe.predict(more_features_nd)
 
 The objective is scikit-learn's `LogisticRegression(C=1 / l2)`:
@@ -15,7 +15,6 @@ Legend: n rows, d features, r coordinates, l values of l2, c classes.
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -59,19 +58,6 @@ class Probe:
     def predict(self, features_nd: np.ndarray) -> np.ndarray:
         """The label of the largest score of each row."""
         return self.classes_c[self.scores(features_nd).argmax(1)]
-
-
-def fit(
-    features_nd: np.ndarray,
-    labels_n: np.ndarray,
-    *,
-    l2: float = 1.0,
-    iterations: int = ITERATIONS,
-    tolerance: float = TOLERANCE,
-) -> Probe:
-    """The classifier of one l2; see `Problem` for what is refused."""
-    problem = Problem(features_nd, labels_n)
-    return problem.path([l2], iterations=iterations, tolerance=tolerance)[0]
 
 
 class Problem:
@@ -122,17 +108,17 @@ class Problem:
         asked_l = np.asarray(l2s, np.float64)
         if not (np.isfinite(asked_l) & (asked_l > 0)).all():
             raise UserError(f"l2 {list(l2s)} must be positive and finite")
-        rows, classes = len(self._labels_n), len(self.classes_c)
-        width = max(1, min(_SIDE_BY_SIDE, _CELLS // (rows * classes)))
+        cells = len(self._labels_n) * len(self.classes_c)
+        width = max(1, min(_SIDE_BY_SIDE, _CELLS // cells))
         order = np.argsort(-asked_l, kind="stable")
-        near_rc = self._rotated(start)
-        found: dict[int, Probe] = {}
+        probes: dict[int, Probe] = {}
         for first in range(0, len(order), width):
             chosen = order[first : first + width]
-            made = self._group(asked_l[chosen], near_rc, iterations, tolerance)
-            found |= dict(zip(chosen.tolist(), made, strict=True))
-            near_rc = self._rotated(made[-1])
-        return [found[i] for i in range(len(order))]
+            near_rc = self._rotated(start)
+            group = self._group(asked_l[chosen], near_rc, iterations, tolerance)
+            probes |= zip(chosen.tolist(), group, strict=True)
+            start = group[-1]
+        return [probes[i] for i in range(len(order))]
 
     def _rotated(self, start: Probe | None) -> np.ndarray:
         """A classifier in the coordinates of this problem; 0 where it has none."""
@@ -156,47 +142,37 @@ class Problem:
         own_l = wide_l * (2 if c == 2 else 1) / rows
         penalty_rl = np.tile(own_l.astype(np.float32), (r, 1))
         penalty_rl[-1] = 0
-        weights = jnp.repeat(jnp.asarray(near_rc)[:, None], len(wide_l), axis=1)
-        labels = jnp.asarray(self._labels_n)
-        run = functools.partial(
-            lbfgs.minimize, self._features_nr, labels, jnp.asarray(penalty_rl)
-        )
+        weights_rlc = jnp.repeat(jnp.asarray(near_rc)[:, None], len(wide_l), axis=1)
+        arrays = self._features_nr, self._labels_n, penalty_rl
+        problem = lbfgs.Problem(*map(jnp.asarray, arrays))
         taken_l, before_l = np.zeros(len(wide_l), int), np.inf
         for left in range(iterations, 0, -_ROUND):
-            got = run(weights, tol, iterations=min(left, _ROUND))
-            weights, value_l = got.weights_rlc, np.asarray(got.objective_l, float)
-            taken_l += np.asarray(got.iterations_l)
+            steps = min(left, _ROUND)
+            end = lbfgs.minimize(problem, weights_rlc, tol, iterations=steps)
+            weights_rlc, value_l = end.weights_rlc, np.asarray(end.objective_l, float)
+            taken_l += np.asarray(end.iterations_l)
             still_l = before_l - value_l <= np.finfo(np.float32).eps * value_l
-            done_l = np.asarray(got.done_l) | still_l
+            done_l = np.asarray(end.done_l) | still_l
             before_l = value_l
             if done_l.all():
                 break
-        found_rlc, gap_l = np.asarray(weights), np.asarray(got.gap_l)
-        numbers = zip(l2_l, value_l, gap_l, taken_l, done_l, strict=False)
-        return [self._probe(found_rlc[:, i], *each) for i, each in enumerate(numbers)]
-
-    def _probe(
-        self,
-        rotated_rc: np.ndarray,
-        l2: float,
-        objective: float,
-        gap: float,
-        iterations: int,
-        converged: bool,
-    ) -> Probe:
-        """Back to the features' own coordinates."""
-        weights_dc = self._axes_dr @ rotated_rc[:-1].astype(np.float64)
-        bias_c = rotated_rc[-1] - self._mean_d @ weights_dc
-        return Probe(
-            weights_dc.astype(np.float32),
-            bias_c.astype(np.float32),
-            self.classes_c,
-            float(l2),
-            float(objective),
-            float(gap),
-            int(iterations),
-            bool(converged),
-        )
+        # back to the features' own coordinates
+        solved_rlc, probes = np.asarray(weights_rlc), []
+        for i, l2 in enumerate(l2_l):
+            weights_dc = self._axes_dr @ solved_rlc[:-1, i].astype(np.float64)
+            bias_c = solved_rlc[-1, i] - self._mean_d @ weights_dc
+            probe = Probe(
+                weights_dc.astype(np.float32),
+                bias_c.astype(np.float32),
+                self.classes_c,
+                l2=float(l2),
+                objective=float(value_l[i]),
+                gap=float(end.gap_l[i]),
+                iterations=int(taken_l[i]),
+                converged=bool(done_l[i]),
+            )
+            probes.append(probe)
+        return probes
 
 
 def checked(

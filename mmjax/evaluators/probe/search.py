@@ -34,10 +34,6 @@ class Chosen:
     iterations_t: np.ndarray
     unconverged: int
 
-    @property
-    def l2(self) -> float:
-        return self.probe.l2
-
 
 def grid() -> np.ndarray:
     """(97,) values from 1e-6 to 1e6, eight steps a decade."""
@@ -67,22 +63,19 @@ def choose(
         # from the nearest larger one: there the problem is easier
         above = [k for k in probes if k > max(places)]
         start = probes[min(above)] if above else None
-        asked = l2s[list(places)]
-        how = {"iterations": iterations, "tolerance": ROUGH}
-        made = problem.path(asked, start=start, **how)
-        probes.update(zip(places, made, strict=True))
-        return [float((p.predict(val_md) == val_labels_m).mean()) for p in made]
+        how = {"start": start, "iterations": iterations, "tolerance": ROUGH}
+        fitted = problem.path(l2s[list(places)], **how)
+        probes.update(zip(places, fitted, strict=True))
+        return [float((p.predict(val_md) == val_labels_m).mean()) for p in fitted]
 
     if method == "full":
-        places = list(range(STEPS + 1))
-        scores = dict(zip(places, accuracies(places), strict=True))
+        scores = dict(enumerate(accuracies(range(STEPS + 1))))
     else:
         scores = coarse_to_fine(accuracies)
     best, tried = peak(scores), sorted(scores)
-    chosen = l2s[[best]]
-    exact = problem.path(chosen, start=probes[best], iterations=iterations)[0]
+    exact = problem.path(l2s[[best]], start=probes[best], iterations=iterations)
     return Chosen(
-        exact,
+        exact[0],
         l2s[tried],
         np.asarray([scores[k] for k in tried]),
         np.asarray([probes[k].iterations for k in tried]),

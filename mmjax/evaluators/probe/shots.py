@@ -8,30 +8,25 @@ from mmjax.errors import UserError
 
 
 def draw(
-    labels_n: np.ndarray, shots: int, *, seed: int, names: Sequence[str] = ()
+    labels_n: np.ndarray, shots: int, *, seed: int, names: Sequence[str]
 ) -> np.ndarray:
-    """Positions, rising, of `shots` rows of every class.
+    """Positions, rising, of `shots` rows of every class of `names`.
 
     Of one seed the fewer are among the more: 2-shot holds the example of 1-shot.
-    names: class names, for all labels that must be there; else those that occur.
 
     Raises:
       UserError: a class has fewer rows than shots.
     """
-    labels_n = np.asarray(labels_n)
-    top = max(len(names), int(labels_n.max(initial=-1)) + 1)
-    count_c = np.bincount(labels_n, minlength=top)
-    wanted = range(len(names)) if names else np.flatnonzero(count_c)
+    count_c = np.bincount(labels_n, minlength=len(names))
     chosen = []
-    for label in wanted:
+    for label, name in enumerate(names):
         if count_c[label] < shots:
-            called = f" ({names[label]!r})" if names else ""
             raise UserError(
-                f"class {label}{called} has {count_c[label]} images, fewer than "
-                f"{shots} shots: ask for {count_c[list(wanted)].min()} at most, or "
-                "give more training data"
+                f"class {label} ({name!r}) has {count_c[label]} images, fewer than "
+                f"{shots} shots: ask for {count_c.min()} at most, or give more "
+                "training data"
             )
-        rng = np.random.default_rng([seed, int(label)])
+        rng = np.random.default_rng([seed, label])
         chosen.append(rng.permutation(np.flatnonzero(labels_n == label))[:shots])
     return np.sort(np.concatenate(chosen))
 
@@ -56,7 +51,5 @@ def worth(
         if accuracy_s[i] >= goal:
             low, high = accuracy_s[i - 1 : i + 1]
             share = (goal - low) / (high - low) if high > low else 0.0
-            found = log_s[i - 1] + share * (log_s[i] - log_s[i - 1])
-            return float(np.exp(found)), 0
-    reached = accuracy_s[-1] == goal
-    return float(shots_s[-1]), 0 if reached else 1
+            return float(np.exp(log_s[i - 1] + share * (log_s[i] - log_s[i - 1]))), 0
+    return float(shots_s[-1]), 0 if accuracy_s[-1] == goal else 1

@@ -9,6 +9,10 @@ from mmjax.errors import UserError
 from mmjax.evaluators.probe import logistic
 
 
+def fit(features_nd, labels_n, *, l2=1.0):
+    return logistic.Problem(features_nd, labels_n).path([l2])[0]
+
+
 def data(n=300, d=12, classes=4, *, seed=0, noise=2.0):
     """Overlapping classes; features of unlike scales, far from the origin."""
     rng = np.random.default_rng(seed)
@@ -50,7 +54,7 @@ def test_the_gradient_vanishes_along_the_path(classes):
         assert np.abs(by_weights / scale_d[:, None]).max() < 3e-5
         assert np.abs(by_bias).max() < 3e-5
     # alone and cold: the same optimum
-    alone = logistic.fit(features_nd, labels_n, l2=1.0)
+    alone = fit(features_nd, labels_n, l2=1.0)
     np.testing.assert_allclose(
         alone.weights_dc, probes[2].weights_dc, atol=2e-4 * abs(alone.weights_dc).max()
     )
@@ -58,7 +62,7 @@ def test_the_gradient_vanishes_along_the_path(classes):
 
 def test_a_strong_penalty_leaves_the_class_frequencies():
     features_nd, labels_n = data()
-    probe = logistic.fit(features_nd, labels_n, l2=1e9)
+    probe = fit(features_nd, labels_n, l2=1e9)
     assert np.abs(probe.weights_dc).max() < 1e-5
     odds_c = np.exp(probe.scores(features_nd[:1])[0])
     share_c = np.bincount(labels_n) / len(labels_n)
@@ -69,7 +73,7 @@ def test_fewer_rows_than_features_and_a_rotation_change_nothing():
     features_nd, labels_n = data(n=30, d=50)
     turn_dd = np.linalg.qr(np.random.default_rng(1).normal(size=(50, 50)))[0]
     turned_nd = (features_nd @ turn_dd).astype(np.float32)
-    first, second = (logistic.fit(x, labels_n) for x in (features_nd, turned_nd))
+    first, second = (fit(x, labels_n) for x in (features_nd, turned_nd))
     assert first.objective == pytest.approx(second.objective, rel=1e-5)
     assert np.abs(terms(first, features_nd, labels_n)[1]).max() < 1e-4
     np.testing.assert_array_equal(first.predict(features_nd), labels_n)
@@ -77,7 +81,7 @@ def test_fewer_rows_than_features_and_a_rotation_change_nothing():
 
 def test_labels_that_are_absent_are_never_predicted():
     features_nd, labels_n = data(classes=3)
-    probe = logistic.fit(features_nd, np.asarray([2, 5, 9])[labels_n])
+    probe = fit(features_nd, np.asarray([2, 5, 9])[labels_n])
     assert set(probe.predict(features_nd)) == {2, 5, 9}
     assert probe.scores(features_nd).shape == (300, 3)
 
@@ -105,7 +109,7 @@ def test_refuses(features, labels, words):
 @pytest.mark.parametrize("l2", [0.0, -1.0, np.nan])
 def test_refuses_l2s(l2):
     with pytest.raises(UserError, match="must be positive"):
-        logistic.fit(*data(n=40), l2=l2)
+        fit(*data(n=40), l2=l2)
 
 
 @pytest.mark.parity

@@ -52,7 +52,7 @@ def test_the_search_is_as_good_as_the_whole_grid():
         accuracy = (chosen.probe.predict(val[0]) == val[1]).mean()
         assert abs(accuracy - chosen.accuracy_t.max()) < 2.5 / 120  # it was fitted on
         assert chosen.probe.gap < 1e-10 and not chosen.unconverged
-        at = chosen.l2_t == chosen.l2
+        at = chosen.l2_t == chosen.probe.l2
         assert chosen.accuracy_t[at] == chosen.accuracy_t.max()
 
 

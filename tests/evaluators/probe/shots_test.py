@@ -10,11 +10,13 @@ LABELS = np.repeat([0, 1, 2], [5, 3, 9])
 
 
 def test_draws_of_one_seed_are_nested():
-    few, more = (shots.draw(LABELS, k, seed=4) for k in (1, 3))
+    few, more = (shots.draw(LABELS, k, seed=4, names="abc") for k in (1, 3))
     assert set(few) < set(more)
     np.testing.assert_array_equal(np.bincount(LABELS[more]), [3, 3, 3])
-    np.testing.assert_array_equal(more, shots.draw(LABELS, 3, seed=4))
-    assert any((shots.draw(LABELS, 3, seed=s) != more).any() for s in range(5))
+    np.testing.assert_array_equal(more, shots.draw(LABELS, 3, seed=4, names="abc"))
+    assert any(
+        (shots.draw(LABELS, 3, seed=s, names="abc") != more).any() for s in range(5)
+    )
 
 
 def test_a_class_with_too_few():

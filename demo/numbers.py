@@ -2,26 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-OTHER = "Other numbers"
+from mmjax_demo.words import OTHER, SPACE, Meaning, meaning
 
+__all__ = ["OTHER", "Figure", "figures", "spell"]
 
 _UNITS = {"share": "%", "dB": "dB", "nats": "nats", "minutes": "min"}
-
-
-SPACE = "\N{NO-BREAK SPACE}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Meaning:
-    """group: of numbers that belong together. kind: share, number or a unit."""
-
-    group: str
-    label: str
-    text: str
-    kind: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,30 +23,22 @@ class Figure:
     high: float | None
 
 
-def figures(
-    values: Mapping[str, Any], meaning: Callable[[str], Meaning]
-) -> list[Figure]:
-    """The values in their order, with NAME_lo and NAME_hi drawn into NAME.
-
-    Args:
-      meaning: what a name stands for.
-    """
-    found = []
+def figures(values: Mapping[str, Any]) -> list[Figure]:
+    """The values in their order, with NAME_lo and NAME_hi drawn into NAME."""
+    rows = []
     for name, value in values.items():
         base = name.removesuffix("_lo").removesuffix("_hi")
         if base == name or not _banded(values, base):
-            ends = (None, None)
-            if _banded(values, name):
-                ends = (values[f"{name}_lo"], values[f"{name}_hi"])
-            found.append(Figure(name, meaning(name), value, *ends))
-    return found
+            banded = _banded(values, name)
+            ends = (values[name + end] if banded else None for end in ("_lo", "_hi"))
+            rows.append(Figure(name, meaning(name), value, *ends))
+    return rows
 
 
 def spell(value: Any, kind: str, *, unit: bool = True) -> str:
     """A number as a reader wants it: 0.766 as 76.6 %, where it is a share."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    if not math.isfinite(value):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):
         return str(value)
     behind = SPACE + _UNITS[kind] if unit and kind in _UNITS else ""
     if kind == "share":
