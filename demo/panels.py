@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmjax.report import page
-from mmjax_demo import charts, numbers, pieces, words
-from mmjax_demo.charts import Series
+from mmjax.report import charts, page
+from mmjax.report.charts import Series
+from mmjax_demo import numbers, pieces, words
 
 Rows = Sequence[Mapping[str, Any]]  # of metrics.jsonl
 Curve = Mapping[str, list]  # k, and per attribute the shares right, with _lo and _hi

@@ -11,9 +11,9 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mmjax.report import page
+from mmjax.report import charts, page
 from mmjax.train import metric_writer
-from mmjax_demo import charts, numbers, panels, pieces, words
+from mmjax_demo import numbers, panels, pieces, words
 
 FILE = "report.html"
 TITLE = "From captions to pictures, from nothing, on one machine"

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from mmjax_demo import charts
-from mmjax_demo.charts import Axis, Series
+from mmjax.report import charts
+from mmjax.report.charts import Axis, Series
 
 LABELS = {"alt": "a chart", "x_label": "x", "y_label": "y"}
 
