@@ -1,19 +1,16 @@
 """An image as uint8 pixels of one size."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from mmjax import schema
 from mmjax.data import image
 from mmjax.data.fields import base
 from mmjax.data.image import Crop
 from mmjax.data.records import Record
 from mmjax.errors import UserError
-
-MODES = ("crop", "squash")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,17 +28,14 @@ class Field(base.Field):
 
     size: int = 224
     method: str = "bilinear"
-    mode: str = "crop"
+    mode: Literal["crop", "squash"] = "crop"
     train_scale: tuple[float, float] = (0.9, 1.0)
     train_ratio: tuple[float, float] = (0.75, 4 / 3)
     flip: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size < 1:
-            raise UserError(f"image size {self.size}: use a positive number of pixels")
-        if self.mode not in MODES:
-            raise UserError(f"image mode {self.mode!r}: use one of {', '.join(MODES)}")
+        schema.at_least(1, self, "size")
         image.known(self.method)
         low, high = self.train_scale
         if not 0 < low <= high <= 1:
@@ -63,9 +57,8 @@ class Field(base.Field):
         return {name: pixels}
 
     def gather(self, name: str, values: np.ndarray, *, train: bool) -> Any:
-        fits = (
-            values.dtype == np.uint8 and values.shape[1:] == self.shapes(name)[name][0]
-        )
+        shape, dtype = self.shapes(name)[name]
+        fits = values.dtype == dtype and values.shape[1:] == shape
         return {name: values} if fits and (self.still or not train) else None
 
     @property
@@ -89,7 +82,7 @@ class Field(base.Field):
             box = image.random_crop(img.shape, rng, scale=scale, ratio=ratio)
             pixels, crop = image.cut(img, box, self.size, self.method)
         if self.flip and rng.random() < 0.5:
-            return image.flip(pixels), dataclasses.replace(crop, mirrored=True)
+            return pixels[:, ::-1], dataclasses.replace(crop, mirrored=True)
         return pixels, crop
 
     def _evaluation(self, img: np.ndarray, rng: Any = None) -> tuple[np.ndarray, Crop]:

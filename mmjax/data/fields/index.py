@@ -1,10 +1,8 @@
 """A row's own number: the position of its record, for state that is kept by example."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -33,11 +31,11 @@ class Field(base.Field):
     def facts(self, name: str) -> dict[str, Any]:
         return {"records": self.records}
 
-    def open(self, name: str, source: Source) -> Field:
-        return self.bound(records=len(source))
+    def open(self, name: str, source: Source) -> Self:
+        return self.restored(len(source))
 
     def saved(self) -> int:
         return self.records
 
-    def restored(self, saved: int) -> Field:
+    def restored(self, saved: int) -> Self:
         return self.bound(records=saved)

@@ -1,9 +1,7 @@
 """Token ids that were made before: of images, by `mmjax data tokenize`."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -59,7 +57,7 @@ class Field(base.Field):
                     "(1.0, 1.0) and flip to False, or train on the images"
                 )
 
-    def open(self, name: str, source: Source) -> Field:
+    def open(self, name: str, source: Source) -> Self:
         if self.length:
             return self
         value = self.value(name, records.next_good(source, 0)[0])
@@ -68,5 +66,5 @@ class Field(base.Field):
     def saved(self) -> int:
         return self.length
 
-    def restored(self, saved: int) -> Field:
+    def restored(self, saved: int) -> Self:
         return dataclasses.replace(self, length=saved)

@@ -1,7 +1,5 @@
 """What sources of encoded files share: decoding, values out of fields, checks."""
 
-from __future__ import annotations
-
 import abc
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,11 +51,9 @@ class Encoded(abc.ABC):
 
     def __getitem__(self, i: int) -> Record:
         i = records.position(i, self.length)
-        fields = self.fields(i)
-        place = self.place(i)
+        fields, place = self.fields(i), self.place(i)
         text = self._texts_of(fields, place)
-        record: dict[str, Any] = self.decode(i, place)
-        record |= {"text": text, "key": str(fields["key"])}
+        record = self.decode(i, place) | {"text": text, "key": str(fields["key"])}
         if self.class_names:
             record["label"] = int(fields["label"])
         for name, field in self.values.items():
@@ -75,11 +71,7 @@ class Encoded(abc.ABC):
         return self._texts_of(self.fields(i), self.place(i))
 
     def texts(self) -> Iterator[str]:
-        for i in range(self.length):
-            try:
-                yield from self.captions(i)
-            except BrokenRecord:
-                continue  # the pipeline reports it; here only good text counts
+        return records.texts(self.captions, self.length)
 
     def check_fields(self) -> None:
         """UserError when the first records hold none of the fields named."""
@@ -89,56 +81,42 @@ class Encoded(abc.ABC):
             self._need([field], "values", "values")
 
     def _need(self, names: Sequence[str], term: str, option: str) -> None:
-        seen: set[str] = set()
+        has: set[str] = set()
         for i in range(min(self.length, _PROBED)):
             try:
                 fields = self.fields(i)
             except BrokenRecord:
                 continue
-            seen.update(fields)
+            has.update(fields)
             if any(pick(fields, name) not in (None, "", []) for name in names):
                 return
-        if seen:
+        if has:
             raise UserError(
                 f"{self.name} has no {term} in {','.join(names)!r}: its fields are "
-                f"{', '.join(sorted(seen))}; name one with {option}="
+                f"{', '.join(sorted(has))}; name one with {option}="
             )
 
     def _texts_of(self, fields: Mapping[str, Any], place: str) -> list[str]:
-        if not self.caption_fields:
-            return []
-        return caption_list(fields, self.caption_fields, place)
-
-
-def caption_list(fields: Mapping[str, Any], names: str, place: str) -> list[str]:
-    """The captions in the named fields, lists joined; BrokenRecord when unusable."""
-    wanted = names.split(",")
-    out: list[str] = []
-    for name in wanted:
-        value = pick(fields, name)
-        out.extend(
-            value if isinstance(value, list) else [] if value is None else [value]
-        )
-    if not out:
-        reason = f"no caption in {names}: the record has {', '.join(sorted(fields))}"
-        raise BrokenRecord(place, reason)
-    return [clean(text, place) for text in out]
+        names = self.caption_fields.split(",") if self.caption_fields else []
+        texts = [text for name in names for text in listed(fields, name)]
+        if names and not texts:
+            reason = f"no caption in {self.caption_fields}: the record has "
+            raise BrokenRecord(place, reason + ", ".join(sorted(fields)))
+        return [clean(text, place) for text in texts]
 
 
 def clean(text: Any, place: str) -> str:
     """A caption without its outer spaces; BrokenRecord when empty or no UTF-8 text."""
-    if isinstance(text, bytes):
-        try:
-            text = text.decode()
-        except UnicodeDecodeError as error:
-            raise BrokenRecord(place, f"the caption is not UTF-8: {error}") from None
-    if not isinstance(text, str):
-        raise BrokenRecord(place, f"the caption {text!r} is no text")
+    try:
+        text = text.decode() if isinstance(text, bytes) else text
+        if not isinstance(text, str):
+            raise BrokenRecord(place, f"the caption {text!r} is no text")
+        text.encode()
+    except UnicodeError as error:
+        raise BrokenRecord(place, f"the caption is not UTF-8: {error}") from None
     text = text.strip().lstrip("\ufeff")
     if not text:
         raise BrokenRecord(place, "the caption is empty")
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise BrokenRecord(place, f"the caption is not UTF-8: {text!r}")
     return text
 
 
@@ -158,6 +136,12 @@ def pick(fields: Mapping[str, Any], name: str) -> Any:
     return value
 
 
+def listed(fields: Mapping[str, Any], name: str) -> list[Any]:
+    """The value at a dotted name as a list, of one unless it is one; empty for none."""
+    value = pick(fields, name)
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
 def pairs_of(option: str) -> dict[str, str]:
     """`name:field,name` as {name: field, name: name}."""
     pairs = (part.partition(":") for part in option.split(",") if part)
@@ -169,11 +153,11 @@ def as_value(name: str, value: Any, place: str) -> Any:
 
     `boxes` are float32 (N, 4) and `box_labels` int32 (N,), also where there are none.
     """
-    named = name in ("boxes", "box_labels")
-    if not named and not (isinstance(value, list) and value):
-        return value
-    if not named and any(isinstance(v, str) for v in value):
-        return value
+    if name not in ("boxes", "box_labels"):
+        if not isinstance(value, list) or not value:
+            return value
+        if any(isinstance(v, str) for v in value):
+            return value
     try:
         array = np.asarray(value)
         whole = name == "box_labels" or array.dtype.kind in "iub" and name != "boxes"
@@ -191,22 +175,22 @@ def read_file(path: pathlib.Path, place: str) -> bytes:
         raise BrokenRecord(place, f"cannot read {path}: {error.strerror}") from None
 
 
-def existing(path: str, what: str) -> pathlib.Path:
+def existing(path: str, term: str) -> pathlib.Path:
     """The path, absolute; UserError where it does not exist."""
-    found = pathlib.Path(path).expanduser().absolute()
-    if not found.exists():
-        raise UserError(f"{what} {found} does not exist")
-    return found
+    absolute = pathlib.Path(path).expanduser().absolute()
+    if not absolute.exists():
+        raise UserError(f"{term} {absolute} does not exist")
+    return absolute
 
 
 def label_index(values: Sequence[Any], where: str) -> tuple[list[int], tuple[str, ...]]:
     """(label of each value, class names): numbers keep theirs, words are sorted."""
     if all(str(v).isdecimal() for v in values):
         labels = [int(v) for v in values]
-        return labels, tuple(str(k) for k in range(max(labels, default=-1) + 1))
-    if any(v is None or v == "" for v in values):
-        at = next(i for i, v in enumerate(values) if v is None or v == "")
-        raise UserError(f"{where}: record {at} has no label")
+        return labels, tuple(map(str, range(max(labels, default=-1) + 1)))
+    for at, value in enumerate(values):
+        if value in (None, ""):
+            raise UserError(f"{where}: record {at} has no label")
     names = sorted({str(v) for v in values})
     index = {name: k for k, name in enumerate(names)}
     return [index[str(v)] for v in values], tuple(names)

@@ -114,5 +114,5 @@ def test_records_that_do_not_fit(wrong, message):
 def test_options():
     with pytest.raises(UserError, match="set both or neither"):
         build(vectors="features")
-    with pytest.raises(UserError, match="count 0"):
+    with pytest.raises(UserError, match="count is 0"):
         build(count=0)

@@ -174,7 +174,7 @@ def test_a_record_that_lacks_the_value():
 def test_drop_blanks_a_share_of_training_rows_alone():
     chosen, source = opened("vector", optional=True, drop=0.25, normalize="")
     loader = {"batch_size": 64, "seed": 3, "threads": 0}
-    batch = next(pipeline.train_iterator(source, chosen, **loader))
+    batch = next(pipeline.TrainIterator(source, chosen, **loader))
     gone = ~batch["a_present"]
     assert 4 <= gone.sum() <= 30
     assert (batch["a"][gone] == 0).all() and (batch["a"][~gone, 2] == 2).all()
@@ -216,5 +216,5 @@ def test_gather_gives_the_bits_of_rows(config, columns):
         gathered = pipeline.gather(source, chosen, index, train=True) is not None
         assert gathered == (source is quick)
         options = {"batch_size": 17, "seed": 1, "threads": 0}
-        batches.append(next(pipeline.train_iterator(source, chosen, **options)))
+        batches.append(next(pipeline.TrainIterator(source, chosen, **options)))
     same(*batches)
