@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mmjax.data.records import BrokenRecord
-from mmjax.errors import UserError
 
 try:
     import cv2
@@ -175,7 +174,7 @@ def resize(img: np.ndarray, size: int | tuple[int, int], method: str) -> np.ndar
     aligned and costs a fifth of INTER_AREA.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    name, pil = known(method)
+    name, pil = method.removeprefix("pil_"), method.startswith("pil_")
     if img.shape[:2] == (height, width):
         return img
     if name == "area" and (height > img.shape[0] or width > img.shape[1]):
@@ -194,13 +193,6 @@ def resize(img: np.ndarray, size: int | tuple[int, int], method: str) -> np.ndar
                 img = cv2.resize(img, between, interpolation=_CV2[name])
             name = "area"
     return cv2.resize(img, (width, height), interpolation=_CV2[name])
-
-
-def known(method: str) -> tuple[str, bool]:
-    """(name without prefix, whether Pillow must do it); UserError when unknown."""
-    if method not in METHODS:
-        raise UserError(f"resize method {method!r}: use one of {', '.join(METHODS)}")
-    return method.removeprefix("pil_"), method.startswith("pil_")
 
 
 def random_crop(

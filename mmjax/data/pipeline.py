@@ -65,7 +65,7 @@ class Loader:
         # along because a random_map's generator is a function of (seed, position).
         self.order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
         self.stream = self.order.random_map(self.row)
-        self.gathers = gather(source, fields, np.zeros(1, np.int64), train=True)
+        self.gathers = gather(source, fields, np.zeros(1, np.int64))
 
     def row(self, index: int, rng: np.random.Generator) -> tuple:
         """One row and the broken records before it: a good record takes their place."""
@@ -80,19 +80,16 @@ class Loader:
         """Rows `first` to `first + rows` of the stream."""
         if self.gathers is not None:
             index_b = np.array([self.order[first + k] for k in range(self.rows)])
-            out = gather(self.source, self.fields, index_b, train=True)
+            out = gather(self.source, self.fields, index_b)
             return {**out, "_broken": np.zeros(self.rows, np.int32)}, []
-        rows, broken = zip(
-            *(self.stream[first + k] for k in range(self.rows)), strict=True
-        )
+        drawn = [self.stream[first + k] for k in range(self.rows)]
+        rows, broken = zip(*drawn, strict=True)
         out = fields_lib.collate(self.fields, rows)
         out["_broken"] = np.array([len(errors) for errors in broken], np.int32)
         return out, [error for errors in broken for error in errors]
 
 
-def gather(
-    source: Source, fields: Fields, index_b: np.ndarray, *, train: bool
-) -> Batch | None:
+def gather(source: Source, fields: Fields, index_b: np.ndarray) -> Batch | None:
     """Rows of a source that is arrays in memory (`columns`), by one index of each.
 
     None where the source is none, or where a field has to make its rows one by one.
@@ -102,7 +99,7 @@ def gather(
         return None
     for name, field in fields.items():
         values = field.column(name, columns, index_b)
-        arrays = None if values is None else field.gather(name, values, train=train)
+        arrays = None if values is None else field.gather(name, values)
         if arrays is None:
             return None
         out |= arrays

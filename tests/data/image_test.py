@@ -171,7 +171,7 @@ def test_config_views():
     cfg = image_field.Field(size=32, train_scale=(1.0, 1.0), flip=True)
     square = smooth(32, 32)
     rng = np.random.default_rng(0)
-    seen = {cfg.train(square, rng).tobytes() for _ in range(20)}
+    seen = {cfg.view(square, rng)[0].tobytes() for _ in range(20)}
     assert seen == {square.tobytes(), square[:, ::-1].tobytes()}
     assert cfg.evaluate(smooth()).shape == (32, 32, 3)
 

@@ -224,12 +224,8 @@ def row(fields: Fields, record: Record, rng: Any, view: View) -> dict[str, Any]:
 
 def blank(fields: Fields) -> dict[str, Any]:
     """The row of a record that has none of the fields."""
-    out: dict[str, Any] = {}
-    for name, field in fields.items():
-        out[name] = field.blank(name)
-        if field.optional:
-            out[f"{name}_present"] = False
-    return out
+    out = {name: field.blank(name) for name, field in fields.items()}
+    return out | {f"{name}_present": False for name in fields if fields[name].optional}
 
 
 def collate(fields: Fields, rows: Sequence[Mapping[str, Any]]) -> Arrays:

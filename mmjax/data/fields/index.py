@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -14,7 +14,8 @@ from mmjax.data.records import Record, Source
 class Field(base.Field):
     """Gives NAME int32 (); -1 in blank rows. `records` is their number, once open."""
 
-    records = 0
+    LEARNED: ClassVar[str] = "records"
+    records: ClassVar[int] = 0
 
     def shapes(self, name: str) -> base.Shapes:
         return {name: ((), "int32")}
@@ -33,9 +34,3 @@ class Field(base.Field):
 
     def open(self, name: str, source: Source) -> Self:
         return self.restored(len(source))
-
-    def saved(self) -> int:
-        return self.records
-
-    def restored(self, saved: int) -> Self:
-        return self.bound(records=saved)

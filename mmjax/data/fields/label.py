@@ -2,7 +2,6 @@
 
 import dataclasses
 import numbers
-from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,6 +17,7 @@ class Field(base.Field):
     -1 where a record has no class. `class_names` are the source's, once it is open.
     """
 
+    LEARNED: ClassVar[str] = "class_names"
     class_names: ClassVar[tuple[str, ...]] = ()
 
     def shapes(self, name: str) -> base.Shapes:
@@ -33,7 +33,7 @@ class Field(base.Field):
     def blank(self, name: str) -> base.Arrays:
         return {name: np.int32(-1)}
 
-    def gather(self, name: str, values: np.ndarray, *, train: bool) -> Any:
+    def gather(self, name: str, values: np.ndarray) -> Any:
         return {name: values.astype(np.int32)}
 
     def facts(self, name: str) -> dict[str, Any]:
@@ -41,9 +41,3 @@ class Field(base.Field):
 
     def open(self, name: str, source: Source) -> Self:
         return self.restored(source.class_names)
-
-    def saved(self) -> list[str]:
-        return list(self.class_names)
-
-    def restored(self, saved: Sequence[str]) -> Self:
-        return self.bound(class_names=tuple(saved))

@@ -49,7 +49,7 @@ class Field(label.Field):
     def blank(self, name: str) -> base.Arrays:
         return base.Field.blank(self, name)
 
-    def gather(self, name: str, values: np.ndarray, *, train: bool) -> Any:
+    def gather(self, name: str, values: np.ndarray) -> Any:
         fits = values.dtype == bool and values.shape[1:] == (self.count,)
         return {name: values} if fits else None
 

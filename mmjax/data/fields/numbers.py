@@ -49,7 +49,7 @@ class Numbers(base.Field):
     def row(self, name: str, record: Record, rng: Any, view: base.View) -> Any:
         return {name: self.normal(self.numbers(name, record))[0]}
 
-    def gather(self, name: str, values: np.ndarray, *, train: bool) -> Any:
+    def gather(self, name: str, values: np.ndarray) -> Any:
         fits = values.shape[1:] == self.step and values.dtype.kind in "buif"
         return {name: self.normal(values)} if fits else None
 

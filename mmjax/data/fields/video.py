@@ -61,5 +61,5 @@ class Field(image.Field):
         share = 0.5 if rng is None else rng.random(self.length)
         return ((np.arange(self.length) + share) * count / self.length).astype(int)
 
-    def gather(self, name: str, values: np.ndarray, *, train: bool) -> None:
+    def gather(self, name: str, values: np.ndarray) -> None:
         return None

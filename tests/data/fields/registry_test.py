@@ -213,7 +213,7 @@ def test_gather_gives_the_bits_of_rows(config, columns):
         saved = fields.save(chosen)  # for both: sums in another order differ
         fields.check(chosen, chosen, source)
         index = np.zeros(1, np.int64)
-        gathered = pipeline.gather(source, chosen, index, train=True) is not None
+        gathered = pipeline.gather(source, chosen, index) is not None
         assert gathered == (source is quick)
         options = {"batch_size": 17, "seed": 1, "threads": 0}
         batches.append(next(pipeline.TrainIterator(source, chosen, **options)))
