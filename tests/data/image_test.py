@@ -110,18 +110,11 @@ def test_bombs_are_refused_by_their_header(library):
     jpeg = bytearray(save(smooth(), "JPEG"))
     at = jpeg.index(b"\xff\xc0")
     jpeg[at + 5 : at + 9] = struct.pack(">HH", 65_000, 65_001)
-    with pytest.raises(BrokenRecord, match="65001x65000"):
+    with pytest.raises(BrokenRecord, match="4225065000 pixels"):
         image.decode(bytes(jpeg), "here")
     assert image.decode(save(smooth(), "PNG"), "", max_pixels=64 * 96).shape[0] == 64
     with pytest.raises(BrokenRecord, match="limit of 6143"):
         image.decode(save(smooth(), "PNG"), "", max_pixels=64 * 96 - 1)
-
-
-@pytest.mark.parametrize("kind", [{}, {"progressive": True}, {"subsampling": 0}])
-def test_jpeg_header(kind):
-    assert image.jpeg_header(save(smooth(), "JPEG", **kind)) == (64, 96, 3)
-    assert image.jpeg_header(save(smooth(), "PNG")) is None
-    assert image.jpeg_header(save(Image.new("L", (5, 4)), "JPEG")) == (4, 5, 1)
 
 
 @pytest.mark.parametrize("method", image.METHODS)
