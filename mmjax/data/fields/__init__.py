@@ -119,21 +119,14 @@ def shapes(fields: Fields) -> dict[str, tuple[tuple[int, ...], str]]:
     return out
 
 
-def declared(fields: Fields, reads: Iterable[str]) -> Fields:
-    """The fields that `reads` names, by the config alone: of `a|b` the first there is.
-
-    Raises:
-      UserError: a name that the config has no field of.
-    """
-    return choose(fields, None, reads)
-
-
 def choose(fields: Fields, source: Source | None, reads: Iterable[str]) -> Fields:
     """The fields that `reads` names and the source's records have, in order of names.
 
+    Without a source, by the config alone: of `a|b` the first there is.
+
     Raises:
-      UserError: records lack a field that is needed and not optional, or none of the
-        first records fits it. The message lists what they have.
+      UserError: the config has no field of a name, or records lack one that is needed
+        and not optional. The message lists what they have.
     """
     record = None if source is None else records.next_good(source, 0)[0]
     chosen: Fields = {}
@@ -236,11 +229,6 @@ def collate(fields: Fields, rows: Sequence[Mapping[str, Any]]) -> Arrays:
         if field.optional:
             out[f"{name}_present"] = np.array([row[f"{name}_present"] for row in rows])
     return out
-
-
-def example(fields: Fields, rows: int = 2) -> Arrays:
-    """Blank rows, to make shapes from."""
-    return collate(fields, [blank(fields)] * rows)
 
 
 def encode(fields: Fields, name: str, values: Sequence[Any]) -> Arrays:

@@ -28,16 +28,6 @@ class Pieces:
     def __init__(self, array: np.ndarray, offsets: np.ndarray):
         self.array, self.offsets, self.dtype = array, offsets, array.dtype
         self.shape = (len(offsets) - 1, None, *array.shape[1:])
-        self.ndim = len(self.shape)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        start, end = self.offsets[i : i + 2].tolist()
-        if not 0 <= start <= end <= len(self.array):
-            raise IndexError(start, end)
-        return self.array[start:end]
 
 
 class Columns(encoded.Encoded):
@@ -94,11 +84,10 @@ class Columns(encoded.Encoded):
         pixels = self.arrays.get("image")
         if pixels is not None and not isinstance(pixels, Pieces):
             self.arrays["image"] = as_rgb(pixels, name)
-        hidden = ("text", *self.caption_fields.split(","))
+        self.hidden = ("text", *self.caption_fields.split(","))
         whole = {k: a for k, a in self.arrays.items() if isinstance(a, np.ndarray)}
-        self.columns = {k: a for k, a in whole.items() if k not in hidden}
-        if self.broken:
-            self.columns = None
+        shown = {k: a for k, a in whole.items() if k not in self.hidden}
+        self.columns = None if self.broken else shown
         self.check_fields()
 
     def __reduce__(self) -> tuple:
@@ -106,7 +95,7 @@ class Columns(encoded.Encoded):
 
     def _count(self, every: bool, label: str) -> int:
         """The number of rows; without `every`, arrays unlike image or label go."""
-        lengths = {k: len(a) if a.ndim else 0 for k, a in self.arrays.items()}
+        lengths = {k: (*a.shape, 0)[0] for k, a in self.arrays.items()}
         first = lengths.get("image", lengths.get(label or "label"))
         if not every and first is not None:
             lengths = {k: count for k, count in lengths.items() if count == first}
@@ -124,7 +113,7 @@ class Columns(encoded.Encoded):
 
     def _read_label(self, label: str, names: np.ndarray | None) -> None:
         values = self.arrays.get(label or "label")
-        if values is None or values.ndim != 1 or values.dtype.kind not in "iubU":
+        if values is None or len(values.shape) != 1 or values.dtype.kind not in "iubU":
             if label:
                 raise UserError(
                     f"{self.name}: labels are {values.dtype} {values.shape}, expected "
@@ -159,8 +148,7 @@ class Columns(encoded.Encoded):
         i = records.position(i, self.length)
         fields, place = self.fields(i), self.place(i)
         text = self._texts_of(fields, place)
-        hidden = ("text", *self.caption_fields.split(","))
-        shown = {k: value for k, value in fields.items() if k not in hidden}
+        shown = {k: value for k, value in fields.items() if k not in self.hidden}
         return {**shown, **self.decode(i, place), "text": text}
 
     def place(self, i: int) -> str:
@@ -186,14 +174,15 @@ class Columns(encoded.Encoded):
     def _row(self, name: str, i: int) -> Any:
         """A row as a plain number or string, or as an array."""
         array = self.arrays[name]
-        try:
+        if not isinstance(array, Pieces):
             row = array[i]
-        except IndexError as error:
-            start, end = error.args
+            arrays = row.ndim and row.dtype.kind not in "US"
+            return np.asarray(row) if arrays else row.tolist()
+        start, end = array.offsets[i : i + 2].tolist()
+        if not 0 <= start <= end <= len(array.array):
             reason = f"offsets {start}..{end} outside {name} of {len(array.array)} rows"
-            raise BrokenRecord(self.place(i), reason) from None
-        arrays = row.ndim and row.dtype.kind not in "US"
-        return np.asarray(row) if arrays else row.tolist()
+            raise BrokenRecord(self.place(i), reason)
+        return array.array[start:end]
 
     def fingerprint(self) -> str:
         cut = {k: a for k, a in self.arrays.items() if isinstance(a, Pieces)}

@@ -66,7 +66,6 @@ class Encoded(abc.ABC):
         return {"image": image.decode(self.encoded(i), place)}
 
     def captions(self, i: int) -> list[str]:
-        """The captions of record i, without decoding its image."""
         i = records.position(i, self.length)
         return self._texts_of(self.fields(i), self.place(i))
 
@@ -153,15 +152,14 @@ def as_value(name: str, value: Any, place: str) -> Any:
 
     `boxes` are float32 (N, 4) and `box_labels` int32 (N,), also where there are none.
     """
-    if name not in ("boxes", "box_labels"):
-        if not isinstance(value, list) or not value:
-            return value
-        if any(isinstance(v, str) for v in value):
-            return value
+    dtype = {"boxes": np.float32, "box_labels": np.int32}.get(name)
+    numbers = isinstance(value, list) and not any(isinstance(v, str) for v in value)
+    if not dtype and not (numbers and value):
+        return value
     try:
         array = np.asarray(value)
-        whole = name == "box_labels" or array.dtype.kind in "iub" and name != "boxes"
-        array = array.astype(np.int32 if whole else np.float32)
+        whole = np.int32 if array.dtype.kind in "iub" else np.float32
+        array = array.astype(dtype or whole)
         return array.reshape(-1, 4) if name == "boxes" else array
     except (ValueError, TypeError) as error:
         raise BrokenRecord(place, f"its {name} is no array: {error}") from None

@@ -66,7 +66,6 @@ class Tokens:
         return token_cache.unpack(data, self.header, place)
 
     def captions(self, i: int) -> list[str]:
-        """The captions of record i."""
         return token_cache.unpack_head(*self._read(i)).get("text", [])
 
     def texts(self) -> Iterator[str]:

@@ -138,15 +138,12 @@ class View:
         return self.source[self.at(i)]
 
     def fields(self, i: int) -> Mapping[str, Any]:
-        """Everything of record i but its file, where the source can."""
         return fields(self.source, self.at(i))
 
     def captions(self, i: int) -> list[str]:
-        """The captions of record i, without decoding its image."""
         return captions(self.source, self.at(i))
 
     def encoded(self, i: int) -> bytes:
-        """The file of record i as it is stored."""
         return encoded(self.source, self.at(i))
 
     def texts(self) -> Iterator[str]:
@@ -207,7 +204,6 @@ class Kept(View):
 
     @property
     def columns(self) -> dict[str, np.ndarray] | None:
-        """The source's columns."""
         return getattr(self.source, "columns", None)
 
 

@@ -146,13 +146,13 @@ def test_choose_takes_what_the_records_have():
     source = Records([{"image_tokens": np.arange(3), "text": []}])
     reads = ["image|image_tokens", "label?", "note"]
     assert list(fields.choose(every, source, reads)) == ["image_tokens", "note"]
-    assert list(fields.declared(every, reads)) == ["image", "label", "note"]
+    assert list(fields.choose(every, None, reads)) == ["image", "label", "note"]
     with pytest.raises(UserError, match="listed have .*image_tokens.*and no label"):
         fields.choose(every, source, ["label"])
     with pytest.raises(UserError, match="has no tokens.*add it.*there are: image, "):
         fields.choose(every, source, ["tokens"])
     with pytest.raises(UserError, match="has no pose or depth"):
-        fields.declared(every, ["pose|depth"])
+        fields.choose(every, None, ["pose|depth"])
     every["tokens"] = fields.build({"tokens": {"kind": "text"}})["tokens"]
     with pytest.raises(UserError, match="name the captions' field with text="):
         fields.choose(every, source, ["tokens"])
