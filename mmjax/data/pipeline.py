@@ -168,7 +168,7 @@ class TrainIterator:
         return batch
 
     def get_state(self) -> dict[str, int]:
-        """Where the next batch starts in the global stream; of all processes."""
+        """Where the next batch of all processes starts in the stream."""
         return {"global_next_index": self.next_index}
 
     def set_state(self, state: dict[str, int]) -> None:

@@ -88,16 +88,9 @@ def stage1(source: Source) -> Mapping[str, Any] | None:
 def next_good(
     source: Source, index: int, read: Callable[[int], Any] | None = None
 ) -> tuple[Any, list[BrokenRecord]]:
-    """What `read` gives of record `index`, or of the next it can read.
+    """(`read(index)`, errors of the broken records before it), or of the next it reads.
 
-    Args:
-      read: takes a position, and raises BrokenRecord; None reads the record alone.
-
-    Returns:
-      That, and the errors of the broken records before it.
-
-    Raises:
-      UserError: all records are broken.
+    Without `read`, the record. UserError where all records are broken.
     """
     broken: list[BrokenRecord] = []
     read = read or source.__getitem__

@@ -5,7 +5,7 @@ import functools
 import math
 import numbers
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import scipy.fft
@@ -46,8 +46,19 @@ class Field(Numbers):
     mels: int = 80
     coefficients: int = 13
 
+    samples: ClassVar[int]  # of a row
+    window: ClassVar[int]  # samples of a frame
+    hop: ClassVar[int]  # samples from frame to frame
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        wave = self.front_end == "waveform"
+        window, hop = (
+            1 if wave else round(ms * self.rate / 1000)
+            for ms in (self.window_ms, self.hop_ms)
+        )
+        samples = round(self.seconds * self.rate)
+        vars(self).update(samples=samples, window=window, hop=hop)
         if self.front_end == "mfcc" and self.coefficients > self.mels:
             values = f"coefficients {self.coefficients} of mels {self.mels}"
             raise UserError(f"{values}: use at most as many")
@@ -56,24 +67,6 @@ class Field(Numbers):
                 f"hop_ms {self.hop_ms}, window_ms {self.window_ms} and seconds "
                 f"{self.seconds}: use 0 < hop <= window <= the whole"
             )
-
-    @property
-    def samples(self) -> int:
-        """The length of a row."""
-        return round(self.seconds * self.rate)
-
-    @property
-    def window(self) -> int:
-        """The samples of a frame."""
-        return self._samples_of(self.window_ms)
-
-    @property
-    def hop(self) -> int:
-        """The samples from frame to frame."""
-        return self._samples_of(self.hop_ms)
-
-    def _samples_of(self, ms: float) -> int:
-        return 1 if self.front_end == "waveform" else round(ms * self.rate / 1000)
 
     @property
     def step(self) -> tuple[int, ...]:

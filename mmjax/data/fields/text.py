@@ -48,7 +48,7 @@ class Field(base.Field):
     @property
     def config(self) -> tokenizers.TokenizerConfig:
         """What the tokenizer is built from."""
-        keys = ("path", "vocab_size", "context", "lower", "dropout")
+        keys = "path", "vocab_size", "context", "lower", "dropout"
         values = {key: getattr(self, key) for key in keys}
         return tokenizers.TokenizerConfig(kind=self.tokenizer, **values)
 
@@ -69,8 +69,8 @@ class Field(base.Field):
         texts = list(value) if isinstance(value, list | tuple) else [value]
         for text in texts:
             if not isinstance(text, str):
-                kind = type(text).__name__
-                raise base.misfit(name, record, f"expected text, got {kind} {text!r}")
+                reason = f"expected text, got {type(text).__name__} {text!r}"
+                raise base.misfit(name, record, reason)
         return texts
 
     def blank(self, name: str) -> str:

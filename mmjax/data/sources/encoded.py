@@ -1,6 +1,7 @@
 """What sources of encoded files share: decoding, values out of fields, checks."""
 
 import abc
+import contextlib
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -74,26 +75,21 @@ class Encoded(abc.ABC):
 
     def check_fields(self) -> None:
         """UserError when the first records hold none of the fields named."""
-        if self.caption_fields and self.caption_fields != AUTO:
-            self._need(self.caption_fields.split(","), "captions", "text")
-        for field in self.values.values():
-            self._need([field], "values", "values")
-
-    def _need(self, names: Sequence[str], term: str, option: str) -> None:
-        has: set[str] = set()
+        probed: list[Mapping[str, Any]] = []
         for i in range(min(self.length, _PROBED)):
-            try:
-                fields = self.fields(i)
-            except BrokenRecord:
-                continue
-            has.update(fields)
-            if any(pick(fields, name) not in (None, "", []) for name in names):
-                return
-        if has:
-            raise UserError(
-                f"{self.name} has no {term} in {','.join(names)!r}: its fields are "
-                f"{', '.join(sorted(has))}; name one with {option}="
-            )
+            with contextlib.suppress(BrokenRecord):
+                probed.append(self.fields(i))
+        captions = [] if self.caption_fields in ("", AUTO) else [self.caption_fields]
+        wanted = [(names, "captions", "text") for names in captions]
+        wanted += [(name, "values", "values") for name in self.values.values()]
+        for names, term, option in wanted if probed else ():
+            values = (pick(fields, n) for fields in probed for n in names.split(","))
+            if all(value in (None, "", []) for value in values):
+                has = ", ".join(sorted(set().union(*probed)))
+                raise UserError(
+                    f"{self.name} has no {term} in {names!r}: its fields are {has}; "
+                    f"name one with {option}="
+                )
 
     def _texts_of(self, fields: Mapping[str, Any], place: str) -> list[str]:
         names = self.caption_fields.split(",") if self.caption_fields else []

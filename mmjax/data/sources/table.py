@@ -186,8 +186,8 @@ def vectors(
             with contextlib.suppress(ValueError):
                 cells = cells if name in special else cells.astype(np.float32)
             arrays[name] = cells
-    source = f"{path.suffixes[0][1:]}:{path}"
-    return columns.Columns(source, arrays, again=again, broken=broken, **named)
+    name = f"{path.suffixes[0][1:]}:{path}"
+    return columns.Columns(name, arrays, again=again, broken=broken, **named)
 
 
 def read(path: pathlib.Path) -> bytes:
