@@ -115,12 +115,8 @@ class Field(base.Field):
             raise base.misfit(name, record, f"no array {key!r}: {error}") from error
         if not array.size:
             array = np.zeros((0, *shape), np.int32)
-        if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
-            wanted = f"(n, {width})" if width else "(n,)"
-            reason = f"expected {key!r} of shape {wanted}, got {array.shape}"
-            raise base.misfit(name, record, reason)
-        if array.dtype.kind not in kinds:
-            wanted = "numbers" if width else "integers"
-            reason = f"expected {key!r} of {wanted}, got {array.dtype}"
+        if array.shape[:1] + shape != array.shape or array.dtype.kind not in kinds:
+            form = f"numbers (n, {width})" if width else "integers (n,)"
+            reason = f"expected {key!r} as {form}, got {array.dtype} {array.shape}"
             raise base.misfit(name, record, reason)
         return array.astype(np.float32) if width else array
