@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 
 from ml_collections import ConfigDict
 
-ROOT = os.environ.get("MMJAX_DATA", "../shared/data")  # real data are read below it
+# Real data are read below it; where it is not set, opening them says so.
+ROOT = os.environ.get("MMJAX_DATA", "$MMJAX_DATA")
 
 
 def run(*, steps: int, batch_size: int) -> ConfigDict:

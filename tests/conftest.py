@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def bundle() -> pathlib.Path:
     """The folder of real data; tests that need it skip where it is absent."""
-    folder = pathlib.Path(os.environ.get("MMJAX_DATA", ROOT.parent / "shared" / "data"))
+    folder = pathlib.Path(os.environ.get("MMJAX_DATA", "$MMJAX_DATA"))
     if not (folder / "flickr8k").is_dir():
         pytest.skip(f"no data bundle at {folder}: set MMJAX_DATA to its folder")
     return folder

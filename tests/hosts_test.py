@@ -4,10 +4,12 @@
 and prints the largest differences; `make test` takes a sample of it.
 """
 
+import importlib
 import itertools
 import json
 import os
 import pathlib
+import pkgutil
 import shutil
 import signal
 import subprocess
@@ -18,6 +20,7 @@ import jax
 import numpy as np
 import pytest
 
+import mmjax_configs
 from mmjax import tree
 from mmjax.cli.launch import free_port
 from mmjax.errors import UserError
@@ -27,7 +30,14 @@ from mmjax.train import config as config_lib
 from mmjax.train import loop, metric_writer, restore
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FAMILIES = ("clip", "dvae", "prior")
+FAMILIES = [  # those that have a tiny run
+    module.name
+    for module in pkgutil.iter_modules(mmjax_configs.__path__)
+    if "task"
+    in getattr(
+        importlib.import_module(f"mmjax_configs.{module.name}"), "PRESETS", {}
+    ).get("tiny", dict)()
+]
 TOPOLOGIES = {"2x4": (2, 4), "1x8": (1, 8), "1x1": (1, 1)}  # processes x devices
 STEPS, SAVED = 20, 10
 ATOL = 1e-5
@@ -132,7 +142,8 @@ jax.distributed.initialize("127.0.0.1:{port}", 2, {i})
 import numpy as np
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec as P
-from mmjax import hosts, parallel
+from mmjax import parallel
+from mmjax.parallel import processes
 from mmjax.errors import UserError
 
 def refused(call):
@@ -141,14 +152,16 @@ def refused(call):
     except UserError as e:
         return str(e)
 
-hosts.wait_for_all("start")
+processes.wait_for_all("start")
 out = dict(
-    same=refused(lambda: hosts.require_same(dict(a=1, b=2))),
-    differ=refused(lambda: hosts.require_same(dict(a=1, config={i}))),
-    shared=refused(lambda: hosts.require_shared(epath.Path({tmp!r}))),
-    alone=refused(lambda: hosts.require_shared(epath.Path({tmp!r}) / "{i}", wait=0.1)),
+    same=refused(lambda: processes.require_same(dict(a=1, b=2))),
+    differ=refused(lambda: processes.require_same(dict(a=1, config={i}))),
+    shared=refused(lambda: processes.require_shared(epath.Path({tmp!r}))),
+    alone=refused(
+        lambda: processes.require_shared(epath.Path({tmp!r}) / "{i}", wait=0.1)
+    ),
     pmap=refused(lambda: parallel.Layout(parallel.ParallelConfig(mode="pmap"))),
-    told=hosts.of_writer({{"val/top1": 0.5}} if {i} == 0 else {{}}),
+    told=processes.of_writer({{"val/top1": 0.5}} if {i} == 0 else {{}}),
 )
 shares, sums = [], []
 for mesh in (dict(), dict(fsdp=8), dict(tensor=2), dict(data=2, tensor=4),

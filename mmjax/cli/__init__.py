@@ -8,7 +8,6 @@ import JAX inside `run`, so that `--help` and typos answer at once.
 import argparse
 import ast
 import importlib
-import inspect
 import logging
 import os
 import pkgutil
@@ -28,7 +27,7 @@ def verbs() -> dict[str, str]:
     """name -> the first sentence of its module's docstring, which is not imported."""
     found = {}
     for module in _modules():
-        source = inspect.cleandoc(_docstring(module))
+        source = _docstring(module)
         found[module.name] = re.split(r"[.:](?=\s|$)", source)[0].replace("\n", " ")
     return found
 

@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     runtime.configure()
     from mmjax.convert import formats, import_export
+    from mmjax.train import run_file
 
     if args.list:
         for name in formats.names():
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.source is None or args.target is None:
         raise UserError("give FROM and TO; see mmjax convert --help")
-    if import_export.is_run(args.source):
+    if run_file.exists(args.source):
         if args.overrides or args.family or args.json:
             raise UserError(f"{args.source} is a run: --to FORMAT and --step alone fit")
         done = import_export.write_out(args.source, args.target, args.to, args.step)

@@ -1,2 +1,5 @@
-"""Public weights in and out. `read` opens files, `table` renames and reshapes arrays,
-and every module of `families` is one public format."""
+"""Public weights in and out.
+
+`read` opens files, `name_table` renames and reshapes arrays, and every module of
+`formats` is one public format.
+"""

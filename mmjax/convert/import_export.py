@@ -15,7 +15,6 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from mmjax import schema, tree
-from mmjax.data import tokenizers
 from mmjax.errors import UserError
 from mmjax.state import TrainState, Vars
 from mmjax.train import checkpoint, restore, run_file, setup
@@ -29,17 +28,12 @@ _ROWS, _SENTENCES = 4, ("a photo of a dog", "two red circles", "it's raining!", 
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-    """What was converted. workdir: the run. lines: to print."""
+    """A conversion: its run, the format and the step, and lines to print."""
 
     workdir: pathlib.Path
     family: str
     step: int | None
     lines: tuple[str, ...]
-
-
-def is_run(place: str | pathlib.Path) -> bool:
-    """Whether a place is a workdir."""
-    return run_file.exists(place)
 
 
 def bring_in(
@@ -64,31 +58,41 @@ def bring_in(
     """
     from mmjax.convert import formats, name_table, read
 
-    workdir = pathlib.Path(workdir)
-    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
-        raise UserError(f"{workdir} is not an empty folder: give another")
+    workdir = _empty(workdir)
     source = read.read(place)
     if config is not None:
-        source = dataclasses.replace(source, files=_with_config(source, config))
+        try:
+            given = json.loads(config.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as e:
+            raise UserError(f"--json {config}: cannot be read as JSON ({e})") from e
+        rest = {k: v for k, v in source.files.items() if k != config.name}
+        source = dataclasses.replace(source, files={config.name: given, **rest})
     name = family or formats.detect(source)
     model = formats.find(name).to_mmjax(source)
-    made = _config(model).lock()
+    words = model.tokenizer and model.tokenizer.to_json()
     parts = setup.build(
-        config_lib.override(made, overrides),
-        saved={} if model.tokenizer is None else {"tokens": model.tokenizer},
+        config_lib.override(_config(model).lock(), overrides),
+        saved={"tokens": words} if words else {},
     )
     scanned = getattr(parts.task, "scan", False)
     arrays = name_table.stacked(model.arrays) if scanned else dict(model.arrays)
     want = {path: leaf.shape for path, leaf in _flat(parts.update.shapes).items()}
     name_table.fit(arrays, want, str(place))
     _save(parts, tree.unflatten(arrays), workdir)
-    note = {"family": name, "kept": model.kept}
-    (workdir / NOTE).write_text(json.dumps(note))
-    if model.tokenizer is not None:
-        (workdir / "tokenizer.json").write_text(model.tokenizer, encoding="utf-8")
+    (workdir / NOTE).write_text(json.dumps({"family": name, "kept": model.kept}))
+    if words:
+        (workdir / "tokenizer.json").write_text(words, encoding="utf-8")
     count = sum(int(np.prod(shape)) for shape in want.values())
     line = f"{workdir}: {count:,} numbers in {len(want)} arrays from {place} ({name})"
     return Done(workdir, name, None, (line,))
+
+
+def _empty(folder: str | pathlib.Path) -> pathlib.Path:
+    """The path of a folder to write; UserError where it holds something."""
+    folder = pathlib.Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is not an empty folder: give another")
+    return folder
 
 
 def _flat(variables: Vars) -> dict[str, Any]:
@@ -97,22 +101,11 @@ def _flat(variables: Vars) -> dict[str, Any]:
     return tree.flatten({"params": variables.params, **variables.extra, **frozen})
 
 
-def _with_config(source: Any, path: pathlib.Path) -> dict[str, Any]:
-    """A source's JSON files, with the one at `path` in front."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise UserError(f"--json {path}: cannot be read as JSON ({e})") from e
-    rest = {k: v for k, v in source.files.items() if k != path.name}
-    return {path.name: found, **rest}
-
-
 def _config(model: Any) -> ConfigDict:
     """The config of a run that was never trained."""
     fields = {"image": {"kind": "image", **model.image}}
     if model.tokenizer is not None:
-        built = tokenizers.from_json(model.tokenizer)
-        words = {"tokenizer": built.kind, "context": built.context}
+        words = {"tokenizer": model.tokenizer.kind, "context": model.tokenizer.context}
         fields["tokens"] = {"kind": "text", **words}
     return ConfigDict(
         {
@@ -175,9 +168,7 @@ def write_out(
       UserError: no such format, one of another task, or the model has parts that it
         has no place for; the folder is not empty.
     """
-    workdir, folder = pathlib.Path(workdir), pathlib.Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is not an empty folder: give another")
+    workdir, folder = pathlib.Path(workdir), _empty(folder)
     parts, state = restore.restore(workdir, step)
     name = family or _noted(workdir).get("family")
     files, notes = _write(workdir, parts, state.eval_vars(), name, folder)
@@ -215,7 +206,7 @@ def _write(
     model = formats.Model(
         task=dataclasses.asdict(parts.task),
         image=dataclasses.asdict(parts.image_cfg),
-        tokenizer=parts.tokenizer and parts.tokenizer.to_json(),
+        tokenizer=parts.tokenizer,
         arrays=name_table.unstacked(arrays),
         kept=note["kept"] if note.get("family") == name else {},
     )
@@ -223,10 +214,9 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     for file, tensors in export.tensors.items():
         _write_tensors(folder / file, tensors)
-    for file, content in export.texts.items():
-        raw = content if isinstance(content, bytes) else content.encode("utf-8")
+    for file, text in export.texts.items():
         (folder / file).parent.mkdir(exist_ok=True)
-        (folder / file).write_bytes(raw)
+        (folder / file).write_bytes(text if isinstance(text, bytes) else text.encode())
     return [*export.tensors, *export.texts], export.notes
 
 
@@ -285,27 +275,25 @@ def check(done: Done) -> dict[str, tuple[float, float]]:
                 f"--check needs {e.name or 'the original library'}: pip install "
                 "'mmjax[parity]'"
             ) from e
-    found = {}
+    distances = {}
     for name, reference in want.items():
-        got = _output(parts, variables, name, batch)
-        far = float(np.abs(got - reference).max())
-        found[name] = far, far / max(float(np.abs(reference).max()), 1e-30)
-    return found
+        far = np.abs(_output(parts, variables, name, batch) - reference).max()
+        distances[name] = float(far), float(far / max(np.abs(reference).max(), 1e-30))
+    return distances
 
 
 def _output(parts: Any, variables: Vars, name: str, batch: Mapping) -> np.ndarray:
-    """What our predict function of that name gives; `logits` of two towers is made.
+    """The output of our predict function of that name.
 
-    `NAME/KEY` is the array KEY of a function that gives several.
+    `NAME/KEY` is the array KEY of a function that gives several; `logits` of two towers
+    are computed from their embeddings.
     """
-    if name != "logits" or name in parts.predict:
-        name, _, key = name.partition("/")
-        found = parts.predict[name](variables, batch)
-        return np.asarray(found[key] if key else found, np.float32)
-    image, words = (
-        parts.predict[f"embed_{x}"](variables, batch) for x in ("image", "text")
-    )
-    scale, bias = parts.predict["scale"](variables, batch)
-    return np.asarray(scale) * (np.asarray(image) @ np.asarray(words).T) + np.asarray(
-        bias
-    )
+    predict = parts.predict
+    if name == "logits" and name not in predict:
+        image = np.asarray(predict["embed_image"](variables, batch))
+        text = np.asarray(predict["embed_text"](variables, batch))
+        scale, bias = map(np.asarray, predict["scale"](variables, batch))
+        return scale * (image @ text.T) + bias
+    name, _, key = name.partition("/")
+    output = predict[name](variables, batch)
+    return np.asarray(output[key] if key else output, np.float32)

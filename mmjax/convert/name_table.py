@@ -10,12 +10,11 @@
     ours = TABLE.load(tensors, where="model.safetensors")
     tensors = TABLE.save(ours)
 
-`{i}` stands for a number, the same on both sides; `{i+1}` for that number plus one. A
-key that no rule knows, a part that is missing and two keys for one path are errors.
-Our paths begin with the collection: `params/...`, `batch_stats/...`.
+`{i}` stands for a number, the same on both sides; `{i+1}` stands for that number plus
+one. A key that no rule knows, a missing part and two keys for one path are errors. Our
+paths begin with the collection: `params/...`, `batch_stats/...`.
 """
 
-import dataclasses
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,23 +32,19 @@ _SLOT = re.compile(r"\{(\w+)(?:\+(\d+))?\}")
 class UnknownLayout(UserError):
     """Keys that no rule knows, or rules whose keys are missing."""
 
-    def __init__(self, message: str, keys: Sequence[str] = ()):
-        super().__init__(message)
-        self.keys = tuple(keys)
-
 
 def listed(names: Iterable[str]) -> str:
-    """The first few names, and how many there are."""
+    """The first few names, and how many more there are."""
     names = sorted(names)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 
 
 class _Pattern:
-    """A name with number slots: recognises names and makes them."""
+    """A name with number slots: recognises names and writes them."""
 
     def __init__(self, text: str):
-        self._text, regex, at = text, "", 0
+        self.text, regex, at = text, "", 0
         self._shift: dict[str, int] = {}
         for slot in _SLOT.finditer(text):
             name, shift = slot[1], int(slot[2] or 0)
@@ -60,13 +55,11 @@ class _Pattern:
 
     def read(self, name: str) -> dict[str, int] | None:
         """The numbers in `name`, or None where it is another name."""
-        found = self._regex.fullmatch(name)
-        if found is None:
-            return None
-        return {k: int(v) - self._shift[k] for k, v in found.groupdict().items()}
+        hit = self._regex.fullmatch(name)
+        return hit and {k: int(v) - self._shift[k] for k, v in hit.groupdict().items()}
 
     def write(self, numbers: Mapping[str, int]) -> str:
-        return _SLOT.sub(lambda s: str(numbers[s[1]] + int(s[2] or 0)), self._text)
+        return _SLOT.sub(lambda s: str(numbers[s[1]] + int(s[2] or 0)), self.text)
 
 
 class Rule:
@@ -75,22 +68,31 @@ class Rule:
     def __init__(self, theirs: str | Sequence[str], ours: str, form: Form = SAME):
         self.names = (theirs,) if isinstance(theirs, str) else tuple(theirs)
         self.theirs = [_Pattern(name) for name in self.names]
-        self.ours_text, self.ours, self.form = ours, _Pattern(ours), form
+        self.ours, self.form = _Pattern(ours), form
 
+    def below(self, theirs: str, ours: str) -> "Rule":
+        """The rule of a model that is a part of another: what leads its names."""
+        return Rule([theirs + n for n in self.names], ours + self.ours.text, self.form)
 
-@dataclasses.dataclass(frozen=True)
-class _Hit:
-    rule: Rule
-    part: int
-    numbers: dict[str, int]
+    def load(self, path: str, tensors: Mapping[int, tuple[str, np.ndarray]]):
+        """Our array of the parts by number, each (key, array).
 
-    @property
-    def path(self) -> str:
-        return self.rule.ours.write(self.numbers)
+        Raises:
+          ValueError, TypeError: a part is missing or has a shape that does not fit.
+        """
+        missing = [name for i, name in enumerate(self.names) if i not in tensors]
+        if missing:
+            raise ValueError(f"{path} lacks {listed(missing)}")
+        parts = [tensors[i] for i in range(len(tensors))]
+        try:
+            return self.form.load([array for _, array in parts])
+        except (ValueError, TypeError) as e:
+            shapes = ", ".join(f"{key} {array.shape}" for key, array in parts)
+            raise ValueError(f"{shapes} cannot be {path}: {e}") from e
 
 
 class Table:
-    """Rules and the source keys that carry nothing (`skip`, shell patterns)."""
+    """Rules, and the source keys that carry nothing (`skip`, shell patterns)."""
 
     def __init__(self, *rules: Rule, skip: Sequence[str] = ()):
         names = [name for rule in rules for name in rule.names]
@@ -102,63 +104,45 @@ class Table:
     def skips(self, key: str) -> bool:
         return any(fnmatch.fnmatchcase(key, pattern) for pattern in self.skip)
 
-    def _find(self, key: str) -> _Hit | None:
+    def _place(self, key: str) -> tuple[Rule, int, str] | None:
+        """The rule of a key, the number of the part that it is, and our path."""
         for rule in self.rules:
             for part, pattern in enumerate(rule.theirs):
                 numbers = pattern.read(key)
                 if numbers is not None:
-                    return _Hit(rule, part, numbers)
+                    return rule, part, rule.ours.write(numbers)
         return None
 
-    def known(self, keys: Iterable[str]) -> int:
-        """How many of `keys` it has a place for."""
-        return sum(self.skips(key) or self._find(key) is not None for key in keys)
+    def unknown(self, keys: Iterable[str]) -> list[str]:
+        """The keys that the table has no place for."""
+        return [k for k in keys if not self.skips(k) and self._place(k) is None]
 
     def load(self, tensors: Mapping[str, np.ndarray], where: str) -> Arrays:
         """Our arrays by path, from a source's by key.
 
         Raises:
-          UnknownLayout: keys that no rule knows, parts missing, a path given twice, or
+          UnknownLayout: keys that no rule knows, missing parts, a path given twice, or
             a shape that a form cannot take. `where` begins the message.
         """
-        parts: dict[str, dict[int, str]] = {}
-        forms: dict[str, Rule] = {}
-        unknown = []
-        for key in tensors:
-            hit = self._find(key)
-            if hit is None:
-                unknown += [] if self.skips(key) else [key]
-                continue
-            there = parts.setdefault(hit.path, {})
-            if hit.part in there:
-                raise UnknownLayout(
-                    f"{where}: {there[hit.part]} and {key} are both {hit.path}"
-                )
-            there[hit.part], forms[hit.path] = key, hit.rule
+        unknown = self.unknown(tensors)
         if unknown:
-            raise UnknownLayout(f"{where}: no rule for {listed(unknown)}", unknown)
-        return {
-            path: self._loaded(where, path, forms[path], there, tensors)
-            for path, there in parts.items()
-        }
-
-    @staticmethod
-    def _loaded(
-        where: str,
-        path: str,
-        rule: Rule,
-        there: Mapping[int, str],
-        tensors: Mapping[str, np.ndarray],
-    ) -> np.ndarray:
-        if len(there) < len(rule.names):
-            missing = [n for i, n in enumerate(rule.names) if i not in there]
-            raise UnknownLayout(f"{where}: {path} lacks {listed(missing)}", missing)
-        keys = [there[i] for i in range(len(there))]
+            raise UnknownLayout(f"{where}: no rule for {listed(unknown)}")
+        rules: dict[str, Rule] = {}
+        parts: dict[str, dict[int, tuple[str, np.ndarray]]] = {}
+        for key, value in tensors.items():
+            if self.skips(key):
+                continue
+            rule, part, path = self._place(key)
+            own = parts.setdefault(path, {})
+            if part in own:
+                raise UnknownLayout(
+                    f"{where}: {own[part][0]} and {key} are both {path}"
+                )
+            own[part], rules[path] = (key, value), rule
         try:
-            return rule.form.load([tensors[key] for key in keys])
-        except (ValueError, TypeError) as e:
-            shapes = ", ".join(f"{k} {tensors[k].shape}" for k in keys)
-            raise UnknownLayout(f"{where}: {shapes} cannot be {path}: {e}") from e
+            return {path: rules[path].load(path, own) for path, own in parts.items()}
+        except ValueError as e:
+            raise UnknownLayout(f"{where}: {e}") from e
 
     def save(self, ours: Mapping[str, np.ndarray], where: str = "this model") -> Arrays:
         """A source's arrays by key, from ours by path; undoes `load`.
@@ -166,35 +150,33 @@ class Table:
         Raises:
           UnknownLayout: paths that no rule knows.
         """
-        found, unknown = {}, []
+        tensors, unknown = {}, []
         for path, value in ours.items():
             for rule in self.rules:
                 numbers = rule.ours.read(path)
                 if numbers is not None:
                     names = [pattern.write(numbers) for pattern in rule.theirs]
-                    found |= zip(names, rule.form.save(value), strict=True)
+                    tensors |= zip(names, rule.form.save(value), strict=True)
                     break
             else:
                 unknown.append(path)
         if unknown:
             raise UnknownLayout(
                 f"{where} does not fit the layout, which has no place for "
-                f"{listed(unknown)}",
-                unknown,
+                f"{listed(unknown)}"
             )
-        return found
+        return tensors
 
 
 def fit(
     ours: Mapping[str, np.ndarray], shapes: Mapping[str, tuple], where: str
 ) -> None:
     """UnknownLayout unless `ours` has the names and shapes that the model has."""
-    missing = shapes.keys() - ours.keys()
+    missing, extra = shapes.keys() - ours.keys(), ours.keys() - shapes.keys()
     if missing:
-        raise UnknownLayout(f"{where}: nothing for {listed(missing)}", sorted(missing))
-    extra = ours.keys() - shapes.keys()
+        raise UnknownLayout(f"{where}: nothing for {listed(missing)}")
     if extra:
-        raise UnknownLayout(f"{where}: the model has no {listed(extra)}", sorted(extra))
+        raise UnknownLayout(f"{where}: the model has no {listed(extra)}")
     for path, value in ours.items():
         if tuple(value.shape) != tuple(shapes[path]):
             raise UnknownLayout(
@@ -206,37 +188,30 @@ def fit(
 def stacked(ours: Mapping[str, np.ndarray]) -> Arrays:
     """Blocks of unrolled transformers as those of scanned ones.
 
-    By path: all but the last of each run of
-    `block_0`, `block_1`, ... become one array with the blocks first. A prior's, which
-    lie in `params` itself, all do.
+    All but the last of each run of `block_0`, `block_1`, ... become one array with the
+    blocks first. The blocks of a prior, which lie in `params` itself, all do.
     """
-    runs: dict[tuple[str, str], dict[int, np.ndarray]] = {}
-    found: Arrays = {}
-    for path, value in ours.items():
+    runs: dict[tuple[str, str], dict[int, str]] = {}
+    for path in ours:
         hit = re.fullmatch(r"(params|.*transformer)/block_(\d+)/(.*)", path)
-        if hit is None:
-            found[path] = value
-        else:
-            runs.setdefault((hit[1], hit[3]), {})[int(hit[2])] = value
-    for (place, leaf), blocks in runs.items():
-        count = len(blocks)
-        if place != "params":
-            count -= 1
-            found[f"{place}/block_{count}/{leaf}"] = blocks[count]
-        if count:
-            stack = np.stack([blocks[i] for i in range(count)])
-            found[f"{place}/blocks/{leaf}"] = stack
-    return found
+        if hit:
+            runs.setdefault((hit[1], hit[3]), {})[int(hit[2])] = path
+    arrays = dict(ours)
+    for (place, leaf), paths in runs.items():
+        count = len(paths) if place == "params" else len(paths) - 1
+        blocks = [arrays.pop(paths[i]) for i in range(count)]
+        if blocks:
+            arrays[f"{place}/blocks/{leaf}"] = np.stack(blocks)
+    return arrays
 
 
 def unstacked(ours: Mapping[str, np.ndarray]) -> Arrays:
     """Undoes `stacked`; unrolled arrays come back as they are."""
-    found: Arrays = {}
+    arrays: Arrays = {}
     for path, value in ours.items():
         place, inside, leaf = path.partition("/blocks/")
+        blocks = enumerate(value) if inside else ()
+        arrays |= {f"{place}/block_{i}/{leaf}": block for i, block in blocks}
         if not inside:
-            found[path] = value
-            continue
-        for i, block in enumerate(value):
-            found[f"{place}/block_{i}/{leaf}"] = block
-    return found
+            arrays[path] = value
+    return arrays

@@ -10,12 +10,12 @@ import json
 import pathlib
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import ml_dtypes  # noqa: F401  (numpy learns the name bfloat16)
+import ml_dtypes
 import numpy as np
-import safetensors
+import safetensors.numpy
 
 from mmjax.convert import torch_archive
 from mmjax.errors import UserError
@@ -49,6 +49,12 @@ class Source:
     files: Mapping[str, Any]
     folder: pathlib.Path
 
+    @property
+    def config_json(self) -> Mapping[str, Any]:
+        """config.json; empty where there is none."""
+        config = self.files.get("config.json")
+        return config if isinstance(config, Mapping) else {}
+
 
 def read(place: str | pathlib.Path) -> Source:
     """Opens `place`; a file's folder is searched for its JSON files as well.
@@ -67,15 +73,22 @@ def read(place: str | pathlib.Path) -> Source:
     heads = _pair(weights)
     for file in weights:
         head = heads.get(file.stem, "")
-        for name, value in _tensors(file):
+        for name, value in _tensors(file).items():
             key = head + name
             if key in tensors:
                 raise UserError(f"{file}: {key} is in another shard as well")
             tensors[key] = value
     if not tensors:
         raise UserError(f"{place}: holds no tensors")
+    if all(key.startswith("module.") for key in tensors):  # torch's data-parallel
+        tensors = {key.removeprefix("module."): v for key, v in tensors.items()}
     folder = path if path.is_dir() else path.parent
-    return Source(str(place), _plain(tensors), _side_files(folder), folder)
+    files = {
+        path.name: _json(path)
+        for path in sorted(folder.glob("*.json"))
+        if not path.name.endswith(".index.json") and path.stat().st_size <= _SIDE
+    }
+    return Source(str(place), tensors, files, folder)
 
 
 def fetch(place: str) -> pathlib.Path:
@@ -90,44 +103,42 @@ def fetch(place: str) -> pathlib.Path:
             f"{place} needs huggingface_hub: pip install 'mmjax[convert]', or fetch "
             "the files another way and give their folder"
         ) from e
-    wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
     try:
-        found = pathlib.Path(
-            hub.snapshot_download(
-                name, revision=revision or None, allow_patterns=wanted
+        for suffixes in (["json", "safetensors", "txt", "model"], ["bin", "pt"]):
+            patterns = [f"*.{suffix}" for suffix in suffixes]
+            folder = pathlib.Path(
+                hub.snapshot_download(
+                    name, revision=revision or None, allow_patterns=patterns
+                )
             )
-        )
-        if not any(found.glob("*.safetensors")):
-            more = ["*.bin", "*.pt"]
-            hub.snapshot_download(name, revision=revision or None, allow_patterns=more)
+            if any(folder.glob("*.safetensors")):
+                break
     except Exception as e:  # of the client, its transport or the server
-        what = " ".join(str(e).split())[:200]
+        reason = " ".join(str(e).split())[:200]
         raise UserError(
-            f"{place} could not be fetched ({type(e).__name__}: {what}): where there "
+            f"{place} could not be fetched ({type(e).__name__}: {reason}): where there "
             "is no network, give the folder of a snapshot"
         ) from e
-    return found
+    return folder
 
 
 def _weights(folder: pathlib.Path) -> list[pathlib.Path]:
     """The files of weights in a folder: one, or the shards of an index."""
     for suffix in (".safetensors", ".bin"):
         for stem in _STEMS:
-            file, index = (
-                folder / (stem + suffix),
-                folder / f"{stem}{suffix}.index.json",
-            )
+            file = folder / (stem + suffix)
             if file.is_file():
                 return [file]
+            index = folder / f"{stem}{suffix}.index.json"
             if index.is_file():
                 return _shards(index)
-    found = [
+    files = [
         p for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", *TORCH)
     ]
-    if len(found) == 1 or _pair(found):
-        return found
-    what = ", ".join(p.name for p in found) or "no weights"
-    raise UserError(f"{folder} holds {what}: name the file to read")
+    if len(files) == 1 or _pair(files):
+        return files
+    names = ", ".join(p.name for p in files) or "no weights"
+    raise UserError(f"{folder} holds {names}: name the file to read")
 
 
 def _pair(files: list[pathlib.Path]) -> Mapping[str, str]:
@@ -137,8 +148,7 @@ def _pair(files: list[pathlib.Path]) -> Mapping[str, str]:
 
 
 def _shards(index: pathlib.Path) -> list[pathlib.Path]:
-    found = _json(index)
-    names = sorted(set(found.get("weight_map", {}).values()))
+    names = sorted(set(_json(index).get("weight_map", {}).values()))
     if not names or any(pathlib.PurePath(n).name != n for n in names):
         raise UserError(f"{index}: not an index of shards beside it")
     missing = [n for n in names if not (index.parent / n).is_file()]
@@ -147,21 +157,14 @@ def _shards(index: pathlib.Path) -> list[pathlib.Path]:
     return [index.parent / n for n in names]
 
 
-def _tensors(file: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
-    if file.suffix == ".safetensors":
-        yield from _safetensors(file)
-    elif file.suffix in TORCH:
-        yield from _torch(file).items()
-    else:
+def _tensors(file: pathlib.Path) -> dict[str, np.ndarray]:
+    if file.suffix in TORCH:
+        return _torch(file)
+    if file.suffix != ".safetensors":
         legal = ", ".join((".safetensors", *TORCH))
         raise UserError(f"{file}: {file.suffix or 'no suffix'} is not among {legal}")
-
-
-def _safetensors(file: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
     try:
-        with safetensors.safe_open(file, framework="numpy") as opened:
-            for key in opened.keys():
-                yield key, opened.get_tensor(key)
+        return safetensors.numpy.load_file(file)
     except (safetensors.SafetensorError, OSError) as e:
         raise UserError(
             f"{file}: not a whole safetensors file ({e}): fetch it again"
@@ -169,18 +172,15 @@ def _safetensors(file: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _torch(file: pathlib.Path) -> dict[str, np.ndarray]:
-    if zipfile.is_zipfile(file):
-        found = torch_archive.read(file)
-    else:
-        found = _legacy(file)
+    value = torch_archive.read(file) if zipfile.is_zipfile(file) else _legacy(file)
     for name in ("state_dict", "model", "model_state_dict"):
-        if isinstance(found, dict) and isinstance(found.get(name), dict):
-            found = found[name]
-    return torch_archive.tensors(found)
+        if isinstance(value, dict) and isinstance(value.get(name), dict):
+            value = value[name]
+    return torch_archive.tensors(value)
 
 
 def _legacy(file: pathlib.Path) -> Any:
-    """What torch's format before 1.6 holds, as arrays."""
+    """The value in a file of torch's format before 1.6, with arrays for tensors."""
     with file.open("rb") as opened:
         if opened.read(2) in (b"PK", b"") or file.stat().st_size < 64:
             raise UserError(f"{file}: damaged or cut short: fetch it again")
@@ -192,7 +192,7 @@ def _legacy(file: pathlib.Path) -> Any:
             "pip install torch"
         ) from e
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        value = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as e:  # a foreign file can raise anything
         raise UserError(
             f"{file}: refused, not tensors alone ({' '.join(str(e).split())[:160]}); "
@@ -209,22 +209,7 @@ def _legacy(file: pathlib.Path) -> Any:
             return raw.view(ml_dtypes.bfloat16)
         return value.detach().contiguous().numpy()
 
-    return arrays(found)
-
-
-def _plain(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Without the prefix that a data-parallel wrapper puts before every key."""
-    if all(key.startswith("module.") for key in tensors):
-        return {key.removeprefix("module."): value for key, value in tensors.items()}
-    return dict(tensors)
-
-
-def _side_files(folder: pathlib.Path) -> dict[str, Any]:
-    return {
-        path.name: _json(path)
-        for path in sorted(folder.glob("*.json"))
-        if not path.name.endswith(".index.json") and path.stat().st_size <= _SIDE
-    }
+    return arrays(value)
 
 
 def _json(path: pathlib.Path) -> Any:

@@ -29,7 +29,7 @@ _MNIST_FILES = {"train": "train", "test": "t10k"}
 
 
 class CaptionedImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Captioned pictures out of any of our sources, their bytes kept as they are.
+    """Captioned images out of any of our sources, their bytes kept as they are.
 
     Features: `image`, `key`, `captions` (a sequence of text) where there are any, and
     `label` where every split has the same class names.
@@ -55,21 +55,19 @@ class CaptionedImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if self.captioned:
             features["captions"] = tfds.features.Sequence(tfds.features.Text())
         if self.class_names:
-            names = list(self.class_names)
-            features["label"] = tfds.features.ClassLabel(names=names)
+            features["label"] = tfds.features.ClassLabel(names=[*self.class_names])
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Captioned pictures, written by mmjax.",
+            description="Captioned images, written by mmjax.",
             features=tfds.features.FeaturesDict(features),
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        return {name: self._examples(source) for name, source in self.splits.items()}
+        return {k: self._generate_examples(s) for k, s in self.splits.items()}
 
-    def _generate_examples(self, source: Source) -> Iterator[tuple[int, dict]]:
-        return self._examples(source)
-
-    def _examples(self, source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(
+        self, source: Source
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         budget = BrokenBudget(self.max_broken)
         for i in range(len(source)):
             try:

@@ -1,12 +1,14 @@
-"""`mmjax data check`: reads every record once and says what is there and broken."""
+"""`mmjax data check`: reads every record once and reports its contents and errors."""
 
 from __future__ import annotations
 
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,33 +18,35 @@ from mmjax.data import image
 from mmjax.data.records import BrokenRecord, Source
 from mmjax.data.sources import open_source
 
-CELL, STRIP, COLUMNS, SHOWN = 128, 38, 8, 16  # px, px, pictures a row and a source
+CELL, STRIP, COLUMNS, SHOWN = 128, 38, 8, 16  # px, px, images a row and a source
 _BAR = 40  # characters of the longest bar
 _BINS = 12
 _REPORTED = ("image", "text", "key", "label")  # each in lines of its own
+_counter = functools.partial(dataclasses.field, default_factory=collections.Counter)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class SourceReport:
-    """What one source holds.
+    """The contents of a source.
 
     words: of captions. sizes: (height, width) of images -> records. values: of others,
     (name, dtype, shape) -> records; texts and numbers have dtype str, int and so on.
+    cells: thumbnails with a caption.
     """
 
     name: str
     fingerprint: str
     records: int
-    broken: tuple[BrokenRecord, ...]
-    words: Mapping[int, int]
-    sizes: Mapping[tuple[int, int], int]
-    values: Mapping[tuple[str, str, tuple[int, ...]], int]
-    labels: Mapping[str, int]
-    cells: tuple[tuple[np.ndarray, str], ...]
+    broken: list[BrokenRecord] = dataclasses.field(default_factory=list)
+    words: collections.Counter[int] = _counter()
+    sizes: collections.Counter[tuple[int, int]] = _counter()
+    values: collections.Counter[tuple[str, str, tuple[int, ...]]] = _counter()
+    labels: collections.Counter[str] = _counter()
+    cells: list[tuple[np.ndarray, str]] = dataclasses.field(default_factory=list)
 
     @property
     def captions(self) -> int:
-        return sum(self.words.values())
+        return self.words.total()
 
     def text(self) -> str:
         """The report as lines for a terminal."""
@@ -52,9 +56,9 @@ class SourceReport:
             f"  captions  {self.captions}",
         ]
         if self.sizes:
-            (height, width), count = max(self.sizes.items(), key=lambda kv: kv[1])
+            [((height, width), count)] = self.sizes.most_common(1)
             lines.append(
-                f"  pictures  {len(self.sizes)} sizes, most often {width}x{height} "
+                f"  images    {len(self.sizes)} sizes, most often {width}x{height} "
                 f"({count})"
             )
         if self.labels:
@@ -104,11 +108,7 @@ def check(
 
 
 def _check_one(source: Source, threads: int) -> SourceReport:
-    words: collections.Counter[int] = collections.Counter()
-    sizes: collections.Counter[tuple[int, int]] = collections.Counter()
-    values: collections.Counter[tuple] = collections.Counter()
-    labels: collections.Counter[str] = collections.Counter()
-    broken, cells = [], []
+    report = SourceReport(source.name, source.fingerprint(), len(source))
     show = set(np.linspace(0, len(source) - 1, SHOWN).astype(int).tolist())
 
     def look(i: int) -> Any:
@@ -116,46 +116,36 @@ def _check_one(source: Source, threads: int) -> SourceReport:
             record = source[i]
         except BrokenRecord as error:
             return error
-        cell = thumbnail(picture(record)) if i in show else None
+        cell = thumbnail(_image(record)) if i in show else None
         shape = record["image"].shape[:2] if "image" in record else None
         others = [_form(k, v) for k, v in record.items() if k not in _REPORTED]
         label = record.get("label", -1)
         name = source.class_names[label] if source.class_names and label >= 0 else ""
         return shape, others, record["text"], name, cell
 
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        for seen in _in_order(pool, look, len(source)):
-            if isinstance(seen, BrokenRecord):
-                broken.append(seen)
-                continue
-            shape, others, texts, name, cell = seen
-            sizes.update([shape] if shape else [])
-            values.update(others)
-            words.update(len(text.split()) for text in texts)
-            labels.update([name] if name else [])
-            if cell is not None:
-                cells.append((cell, texts[0] if texts else name))
-    return SourceReport(
-        name=source.name,
-        fingerprint=source.fingerprint(),
-        records=len(source),
-        broken=tuple(broken),
-        words=words,
-        sizes=sizes,
-        values=values,
-        labels=labels,
-        cells=tuple(cells),
-    )
+    for seen in _in_order(look, len(source), threads):
+        if isinstance(seen, BrokenRecord):
+            report.broken.append(seen)
+            continue
+        shape, others, texts, name, cell = seen
+        report.sizes.update([shape] if shape else [])
+        report.values.update(others)
+        report.words.update(len(text.split()) for text in texts)
+        report.labels.update([name] if name else [])
+        if cell is not None:
+            report.cells.append((cell, texts[0] if texts else name))
+    return report
 
 
-def _in_order(pool: concurrent.futures.Executor, look: Any, count: int) -> Any:
+def _in_order(look: Any, count: int, threads: int) -> Iterator[Any]:
     """`look(0), look(1), ...` with a bounded number under way."""
-    for start in range(0, count, 1024):
-        yield from pool.map(look, range(start, min(start + 1024, count)), chunksize=8)
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        for start in range(0, count, 1024):
+            yield from pool.map(look, range(start, min(start + 1024, count)))
 
 
-def picture(record: Mapping[str, Any]) -> np.ndarray:
-    """What shows a record: its image, else its middle frame, else nothing but white."""
+def _image(record: Mapping[str, Any]) -> np.ndarray:
+    """A record's image, else its middle frame, else nothing but white."""
     frames = record.get("frames", ())
     if "image" not in record and len(frames):
         return frames[len(frames) // 2]
@@ -163,21 +153,22 @@ def picture(record: Mapping[str, Any]) -> np.ndarray:
 
 
 def _form(name: str, value: Any) -> tuple[str, str, tuple[int, ...]]:
+    """A value's name, dtype and shape."""
     if isinstance(value, np.ndarray):
         return name, str(value.dtype), value.shape
-    inner = value[0] if isinstance(value, list) and value else value
-    listed = f"list[{type(inner).__name__}]" if inner is not value else ""
-    return name, listed or type(value).__name__, ()
+    if isinstance(value, list) and value:
+        return name, f"list[{type(value[0]).__name__}]", ()
+    return name, type(value).__name__, ()
 
 
 def _values(values: Mapping[tuple[str, str, tuple[int, ...]], int]) -> list[str]:
     """A line for each value and dtype: records, shapes."""
-    grouped: dict[tuple[str, str], collections.Counter] = {}
+    grouped = collections.defaultdict(collections.Counter)
     for (name, dtype, shape), count in values.items():
-        grouped.setdefault((name, dtype), collections.Counter())[shape] += count
+        grouped[name, dtype][shape] += count
     lines = []
     for (name, dtype), shapes in sorted(grouped.items()):
-        shape, count = shapes.most_common(1)[0]
+        [(shape, count)] = shapes.most_common(1)
         line = f"  {name:<9} {dtype}, {shapes.total()} records"
         if len(shapes) > 1:
             line += f", {len(shapes)} shapes, most often {shape} ({count})"
@@ -186,64 +177,49 @@ def _values(values: Mapping[tuple[str, str, tuple[int, ...]], int]) -> list[str]
 
 
 def thumbnail(img: np.ndarray) -> np.ndarray:
-    """The picture inside a white square of CELL pixels, uint8 (CELL, CELL, 3)."""
+    """The image inside a white square of CELL pixels, uint8 (CELL, CELL, 3)."""
     height, width = img.shape[:2]
     scale = CELL / max(height, width)
     size = max(1, round(height * scale)), max(1, round(width * scale))
-    small = image.resize(img, size, "area")
     out = np.full((CELL, CELL, 3), 255, np.uint8)
     top, left = (CELL - size[0]) // 2, (CELL - size[1]) // 2
-    out[top : top + size[0], left : left + size[1]] = small
+    out[top : top + size[0], left : left + size[1]] = image.resize(img, size, "area")
     return out
 
 
 def contact_sheet(reports: Sequence[SourceReport]) -> Image.Image:
     """All cells, each source starting a new row under its name."""
-    rows: list[tuple[str, tuple[tuple[np.ndarray, str], ...]]] = []
-    for report in reports:
-        for at in range(0, max(1, len(report.cells)), COLUMNS):
-            rows.append(
-                (report.name if at == 0 else "", report.cells[at : at + COLUMNS])
-            )
+    rows = [
+        (report.name if at == 0 else "", report.cells[at : at + COLUMNS])
+        for report in reports
+        for at in range(0, max(1, len(report.cells)), COLUMNS)
+    ]
     heights = [CELL + STRIP + (16 if name else 0) for name, _ in rows]
     sheet = Image.new("RGB", (COLUMNS * CELL, max(1, sum(heights))), "white")
     draw, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(10), 0
     for (name, cells), height in zip(rows, heights, strict=True):
-        if name:
-            draw.text((2, top + 2), name[-170:], fill="black", font=font)
-        above = top + (16 if name else 0)
+        draw.text((2, top + 2), name[-170:], fill="black", font=font)
+        above = top + height - CELL - STRIP
         for column, (cell, text) in enumerate(cells):
             sheet.paste(Image.fromarray(cell), (column * CELL, above))
-            at = (column * CELL + 2, above + CELL)
-            draw.multiline_text(at, _wrap(text), fill="black", font=font, spacing=1)
+            at, lines = (column * CELL + 2, above + CELL), textwrap.wrap(text, 23)[:3]
+            draw.multiline_text(at, "\n".join(lines), "black", font, spacing=1)
         top += height
     return sheet
 
 
-def _wrap(text: str, width: int = 23, rows: int = 3) -> str:
-    lines = [""]
-    for word in text.split():
-        joined = f"{lines[-1]} {word}".strip()
-        if len(joined) <= width:
-            lines[-1] = joined
-        else:
-            lines.append(word[:width])
-    return "\n".join(line for line in lines[:rows])
-
-
-def _histogram(words: Mapping[int, int]) -> list[str]:
+def _histogram(words: collections.Counter[int]) -> list[str]:
     """Captions by number of words, as bars."""
     if not words:
         return []
     low, high = min(words), max(words)
     step = max(1, -(-(high - low + 1) // _BINS))
-    bins: collections.Counter[int] = collections.Counter()
-    for length, count in words.items():
-        bins[(length - low) // step] += count
-    most = max(bins.values())
+    bins = [
+        sum(words[length] for length in range(start, start + step))
+        for start in range(low, high + 1, step)
+    ]
     lines = ["  words a caption"]
-    for k in range(max(bins) + 1):
-        start = low + k * step
-        bar = "#" * round(_BAR * bins[k] / most)
-        lines.append(f"  {start:4d}-{start + step - 1:<4d} {bins[k]:8d} {bar}".rstrip())
+    for k, count in enumerate(bins):
+        start, bar = low + k * step, "#" * round(_BAR * count / max(bins))
+        lines.append(f"  {start:4d}-{start + step - 1:<4d} {count:8d} {bar}".rstrip())
     return lines

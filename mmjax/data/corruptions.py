@@ -1,8 +1,8 @@
-"""Pictures as they come out of a worse camera, a harder codec or another hand.
+"""Images as they come out of a worse camera, a harder codec or another hand.
 
 Five severities each. `noise`, `blur` and `jpeg` have the constants of ImageNet-C's code
 (Hendrycks and Dietterich 2019, at 224 px; the radius of a blur is a share of the
-picture's side here, so that it means the same at any size). `gray`, `posterise` and
+image's side, so that it means the same at any size). `gray`, `posterise` and
 `sketch` change the style and leave the shapes; their strengths are ours.
 """
 
@@ -27,11 +27,11 @@ _LUMA = np.array((0.299, 0.587, 0.114))  # ITU-R BT.601
 
 
 def apply(name: str, image: np.ndarray, severity: int, seed: int) -> np.ndarray:
-    """The picture under a shift.
+    """The image under a shift.
 
     Args:
       name: one of SHIFTS. image: uint8 (H, W, 3). severity: 1 to 5.
-      seed: of what is random; the same one gives the same picture.
+      seed: of what is random; the same one gives the same image.
 
     Raises:
       UserError: no such shift or severity.

@@ -50,8 +50,13 @@ def load(templates: str | Sequence[str]) -> tuple[str, ...]:
         return _checked(tuple(templates), "templates")
     if templates in sets():
         return sets()[templates]
-    if _is_file(templates):
-        return _of_file(read_list(templates), templates)
+    if templates.partition("#")[0].endswith((".txt", ".json")):
+        sentences = read_list(templates)
+        if not any(_CLIP_BENCHMARK in t for t in sentences):
+            return _checked(sentences, templates)
+        sentences = tuple(t.replace(_CLIP_BENCHMARK, SLOT) for t in sentences)
+        _checked(tuple(dict.fromkeys(sentences)), templates)
+        return sentences
     if SLOT in templates:
         return (templates,)
     hint = schema.suggest(templates, sets())
@@ -78,17 +83,17 @@ def read_list(place: str) -> tuple[str, ...]:
     if path.suffix != ".json":
         return tuple(line.strip() for line in text.splitlines() if line.strip())
     try:
-        found = json.loads(text)
+        listed = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{name}: not JSON ({error})") from error
-    if isinstance(found, dict):
-        if part not in found:
-            hint = schema.suggest(part, found)
+    if isinstance(listed, dict):
+        if part not in listed:
+            hint = schema.suggest(part, listed)
             raise UserError(f"{name}: holds no list called {part!r}{hint}")
-        found = found[part]
-    if not isinstance(found, list) or not all(isinstance(t, str) for t in found):
+        listed = listed[part]
+    if not isinstance(listed, list) or not all(isinstance(t, str) for t in listed):
         raise UserError(f"{place}: expected a list of strings")
-    return tuple(found)
+    return tuple(listed)
 
 
 def fill(templates: Sequence[str], names: Iterable[str]) -> list[str]:
@@ -101,18 +106,6 @@ def sha256(texts: Sequence[str]) -> str:
     """Identifies a list of strings, in its order."""
     data = json.dumps(list(texts), ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(data.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _is_file(text: str) -> bool:
-    return text.partition("#")[0].endswith((".txt", ".json"))
-
-
-def _of_file(templates: tuple[str, ...], where: str) -> tuple[str, ...]:
-    if not any(_CLIP_BENCHMARK in t for t in templates):
-        return _checked(templates, where)
-    filled = tuple(t.replace(_CLIP_BENCHMARK, SLOT) for t in templates)
-    _checked(tuple(dict.fromkeys(filled)), where)
-    return filled
 
 
 def _checked(templates: tuple[str, ...], where: str) -> tuple[str, ...]:

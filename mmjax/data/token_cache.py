@@ -1,4 +1,4 @@
-"""Pictures encoded once: a folder of image tokens that a prior trains from.
+"""Images encoded once: a folder of image tokens that a prior trains from.
 
     DIR/header.json                     whose tokens of what; `complete` when all are in
     DIR/tokens-00000.array_record ...   a record each, `SHARD` to a file
@@ -8,13 +8,14 @@ label) and the tokens, uint16 or uint32, little endian, row by row. One that cou
 be read keeps its place, as its reason: record i of the cache is record i of its source,
 so that a run draws the same rows from either.
 
-Legend: b rows of a batch, n tokens of a picture.
+Legend: b rows of a batch, n tokens of an image.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -93,12 +94,12 @@ def fingerprint(tree: Any) -> str:
     Mappings are taken by sorted key, sequences and named tuples by position; None and
     what holds no arrays leave no trace, so that `{}` and an absent key are the same.
     """
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for path, leaf in _leaves(tree, ""):
         array = np.asarray(leaf)
-        found.update(f"{path} {array.dtype} {array.shape}\n".encode())
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()[:16]
+        digest.update(f"{path} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -107,9 +108,9 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(tree, tuple | list):
         inner = [(str(i), value) for i, value in enumerate(tree)]
     else:
+        inner = []
         if tree is not None:
             yield path, tree
-        return
     for name, value in inner:
         yield from _leaves(value, f"{path}/{name}")
 
@@ -137,7 +138,7 @@ def unpack(data: bytes, header: Header, place: str) -> Record:
     Raises BrokenRecord where a broken one was written, or where the bytes are not what
     was written.
     """
-    values, tokens_n = unpack_head(data, place), None
+    values = unpack_head(data, place)
     if "broken" in values:
         raise BrokenRecord(place, values["broken"])
     start = 4 + struct.unpack_from("<I", data)[0]
@@ -195,7 +196,7 @@ def write(
     """Encodes every record of a source, or the rest of one that was cut short.
 
     Args:
-      encode: uint8 (b, S, S, 3) pictures, the evaluation views, to (b, n) tokens;
+      encode: uint8 (b, S, S, 3) images, the evaluation views, to (b, n) tokens;
         called with `batch_size` rows alone, so that it compiles once.
       out: the cache's folder. A file becomes part of it when it is whole.
       max_broken: share of broken records at which it ends in a UserError.
@@ -223,24 +224,54 @@ def write(
         shard=shard,
         about=dict(about or {}, resized_by=image.backend()),
     )
-    found = _begin(out, asked)
-    if found.complete:
-        progress(found.records, found.records)
-        return found
-    budget = pipeline.BrokenBudget(max_broken)
-    rows = _Rows(source, image_cfg, batch_size)
-    for number, path in enumerate(found.files(out)):
-        start = number * found.shard
-        stop = min(start + found.shard, found.records)
-        if not path.exists():
-            with _whole_file(path) as writer:
-                span = start, stop
-                for done in _shard(rows, encode, found, span, writer, budget, threads):
-                    progress(done, found.records)
-        progress(stop, found.records)
-    whole = dataclasses.replace(found, complete=True)
-    _write_header(out, whole)
-    return whole
+    header = _begin(out, asked)
+    budget, total = pipeline.BrokenBudget(max_broken), header.records
+    if header.complete:
+        progress(total, total)
+        return header
+    for number, path in enumerate(header.files(out)):
+        start = number * header.shard
+        stop = min(start + header.shard, total)
+        if path.exists():
+            progress(stop, total)
+            continue
+        starts = range(start, stop, batch_size)
+        spans = [(at, min(at + batch_size, stop)) for at in starts]
+        batches = grain.MapDataset.source(spans).map(
+            functools.partial(_batch, source, image_cfg, batch_size)
+        )
+        running = pipeline.run(batches, threads=threads, workers=0)
+        with _whole_file(path) as writer, contextlib.closing(running):
+            for (_, done), (pixels_bhw3, rows) in zip(spans, running, strict=True):
+                tokens_bn = _checked(encode(pixels_bhw3), stage1, batch_size)
+                broken = [row for row in rows if isinstance(row, BrokenRecord)]
+                budget.add(len(rows), len(broken), broken)
+                for row, tokens_n in zip(rows, tokens_bn, strict=False):
+                    if isinstance(row, BrokenRecord):
+                        writer.write(pack_broken(str(row)))
+                    else:
+                        writer.write(pack(row, tokens_n, header.dtype))
+                progress(done, total)
+    header = dataclasses.replace(header, complete=True)
+    _write_header(out, header)
+    return header
+
+
+def _batch(
+    source: Source, image_cfg: Field, batch_size: int, span: tuple[int, int]
+) -> tuple[np.ndarray, list[Any]]:
+    """Images (batch_size, S, S, 3) and a Record or BrokenRecord for each."""
+    side, rows = image_cfg.size, []
+    pixels_bhw3 = np.zeros((batch_size, side, side, 3), np.uint8)
+    for row, i in enumerate(range(*span)):
+        try:
+            record = source[i]
+        except BrokenRecord as error:
+            rows.append(error)
+            continue
+        pixels_bhw3[row] = image_cfg.evaluate(record["image"])
+        rows.append({k: v for k, v in record.items() if k != "image"})
+    return pixels_bhw3, rows
 
 
 @contextlib.contextmanager
@@ -264,29 +295,30 @@ def _whole_file(path: pathlib.Path) -> Iterator[ArrayRecordWriter]:
 
 def _begin(out: pathlib.Path, asked: Header) -> Header:
     """The header to go on from: the folder's own, or `asked`, now written there."""
-    found = read_header(out)
-    if found is None:
+    header = read_header(out)
+    if header is None:
         if out.exists() and any(out.iterdir()):
             raise UserError(f"{out} holds other files: give --out a new folder")
         out.mkdir(parents=True, exist_ok=True)
         _write_header(out, asked)
         return asked
-    asked = dataclasses.replace(asked, shard=found.shard)
-    old, new = _flat(found.identity()), _flat(asked.identity())
+    asked = dataclasses.replace(asked, shard=header.shard)
+    old, new = _flat(header.identity()), _flat(asked.identity())
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             raise UserError(
                 f"{out} holds image tokens with {name} {old.get(name)}, not "
                 f"{new.get(name)}: give --out another folder, or delete this one"
             )
-    return found
+    return header
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings inside opened up, with dotted names."""
     out: dict[str, Any] = {}
     for name, value in values.items():
-        inner = value if isinstance(value, Mapping) else None
-        out |= {f"{name}.{k}": v for k, v in inner.items()} if inner else {name: value}
+        inner = value if isinstance(value, Mapping) else {}
+        out |= {f"{name}.{k}": v for k, v in inner.items()} or {name: value}
     return out
 
 
@@ -294,59 +326,6 @@ def _write_header(out: pathlib.Path, header: Header) -> None:
     part = out / f"{HEADER}.part{os.getpid()}"
     part.write_text(json.dumps(dataclasses.asdict(header), indent=1), "utf-8")
     part.replace(out / HEADER)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Rows:
-    """Records by batch, for the threads that decode them."""
-
-    source: Source
-    image_cfg: Field
-    batch_size: int
-
-    def batch(self, span: tuple[int, int]) -> tuple[np.ndarray, list[Any]]:
-        """Pictures (batch_size, S, S, 3) and a Record or BrokenRecord for each."""
-        side, found = self.image_cfg.size, []
-        pixels_bhw3 = np.zeros((self.batch_size, side, side, 3), np.uint8)
-        for row, i in enumerate(range(*span)):
-            try:
-                record = self.source[i]
-            except BrokenRecord as error:
-                found.append(error)
-                continue
-            pixels_bhw3[row] = self.image_cfg.evaluate(record["image"])
-            found.append({k: v for k, v in record.items() if k != "image"})
-        return pixels_bhw3, found
-
-
-def _shard(
-    rows: _Rows,
-    encode: Encode,
-    header: Header,
-    span: tuple[int, int],
-    writer: ArrayRecordWriter,
-    budget: pipeline.BrokenBudget,
-    threads: int,
-) -> Iterator[int]:
-    """Writes the records of a span; yields how many of all are done."""
-    start, stop = span
-    starts = range(start, stop, rows.batch_size)
-    spans = [(at, min(at + rows.batch_size, stop)) for at in starts]
-    batches = grain.MapDataset.source(spans).map(rows.batch)
-    running = pipeline.run(batches, threads=threads, workers=0)
-    try:
-        for (_, done), (pixels_bhw3, found) in zip(spans, running, strict=True):
-            tokens_bn = _checked(encode(pixels_bhw3), header.stage1, rows.batch_size)
-            broken = [record for record in found if isinstance(record, BrokenRecord)]
-            budget.add(len(found), len(broken), broken)
-            for record, tokens_n in zip(found, tokens_bn, strict=False):
-                if isinstance(record, BrokenRecord):
-                    writer.write(pack_broken(str(record)))
-                else:
-                    writer.write(pack(record, tokens_n, header.dtype))
-            yield done
-    finally:
-        running.close()
 
 
 def _checked(tokens_bn: Any, stage1: Stage1, rows: int) -> np.ndarray:

@@ -69,7 +69,7 @@ def hf_clip(tmp_path) -> pathlib.Path:
     position_ids = {"text_model.embeddings.position_ids": np.arange(12)[None]}
     safetensors.numpy.save_file(arrays | position_ids, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
-    words = _clip_tokenizer.from_merges(MERGES, 12).to_json()
+    words = _clip_tokenizer.from_merges(MERGES, 12)
     for name, text in _clip_tokenizer.hugging_face_files(words)[0].items():
         (folder / name).write_text(text)
     return folder
@@ -77,7 +77,7 @@ def hf_clip(tmp_path) -> pathlib.Path:
 
 @pytest.fixture
 def model_of():
-    """task -> families.Model."""
+    """task -> formats.Model."""
     return _model_of
 
 

@@ -1,7 +1,11 @@
 """Opening files, damaged and malicious ones among them. No torch."""
 
+import collections
+import io
 import json
 import pickle
+import sys
+import types
 import zipfile
 
 import numpy as np
@@ -71,12 +75,110 @@ def test_a_pickle_with_code_is_refused(suffix, tmp_path, capsys):
     assert "code ran" not in capsys.readouterr().out
 
 
-def test_other_opcodes_are_refused(tmp_path):
-    program = b"cos\nsystem\n(S'true'\no."  # OBJ: makes an instance
+@pytest.mark.parametrize(
+    ("program", "part"),
+    [
+        (b"(cos\nsystem\nS'true'\no.", "has the opcode OBJ"),
+        (b"(S'true'\nios\nsystem\n.", "has the opcode INST"),
+        (b"cos\nsystem\n(S'true'\ntR.", "calls os.system"),  # REDUCE
+        (b"\x80\x02cos\nsystem\n)\x81.", "calls os.system"),  # NEWOBJ
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93)R.", "calls os.system"),
+        (b"\x80\x02cos\nsystem\n}b.", "sets the state of a Name"),
+    ],
+)
+def test_every_way_to_call_is_refused(program, part, tmp_path):
     with zipfile.ZipFile(tmp_path / "x.pt", "w") as out:
         out.writestr("m/data.pkl", program)
-    with pytest.raises(UserError, match="opcode OBJ"):
+    with pytest.raises(UserError, match=f"refused, its pickle {part}"):
         read.read(tmp_path / "x.pt")
+
+
+class Tensor:
+    """A tensor, as torch pickles it: a storage's identity and a shape."""
+
+    def __init__(self, kind, key, offset, shape, stride):
+        self.args = (("storage", kind, key, "cpu", 24), offset, shape, stride)
+
+
+class FloatStorage:
+    pass
+
+
+class HalfStorage:
+    pass
+
+
+class Layer:
+    """A torch module of one weight and one child."""
+
+
+def torch_file(path, value, storages, monkeypatch):
+    """A zip as torch writes it, with stand-ins for the names that torch pickles."""
+    names = ("torch", "torch._utils", "torch.nn", "torch.nn.modules")
+    modules = {name: types.ModuleType(name) for name in names}
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+
+    def rebuild(*_):
+        raise AssertionError("the reader called a stand-in")
+
+    rebuild.__module__, rebuild.__qualname__ = "torch._utils", "_rebuild_tensor_v2"
+    modules["torch._utils"]._rebuild_tensor_v2 = rebuild
+    for kind in (FloatStorage, HalfStorage):
+        kind.__module__ = "torch"
+        setattr(modules["torch"], kind.__name__, kind)
+    Layer.__module__, Layer.__qualname__ = "torch.nn.modules", "Layer"
+    modules["torch.nn.modules"].Layer = Layer
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, item):
+            return (
+                item if isinstance(item, tuple) and item[:1] == ("storage",) else None
+            )
+
+        def reducer_override(self, item):
+            if not isinstance(item, Tensor):
+                return NotImplemented
+            return rebuild, (*item.args, False, collections.OrderedDict())
+
+    program = io.BytesIO()
+    Pickler(program, 2).dump(value)
+    with zipfile.ZipFile(path, "w") as out:
+        out.writestr("m/data.pkl", program.getvalue())
+        for key, array in storages.items():
+            out.writestr(f"m/data/{key}", array.tobytes())
+    return path
+
+
+def test_tensors_of_archives_and_of_modules(tmp_path, monkeypatch):
+    base = np.arange(24, dtype=np.float32)
+    storages = {"0": base, "1": base.astype(np.float16)}
+    whole = Tensor(FloatStorage, "0", 0, (4, 6), (6, 1))
+    state = collections.OrderedDict(
+        whole=whole,
+        transposed=Tensor(FloatStorage, "0", 0, (6, 4), (1, 6)),
+        part=Tensor(HalfStorage, "1", 6, (2, 3), (6, 2)),
+        empty=Tensor(FloatStorage, "0", 0, (0, 3), (3, 1)),
+    )
+    state._metadata = {"version": 1}
+    held = {"epoch": 3, "callbacks": {FloatStorage: 1}, "state_dict": state}
+    file = torch_file(tmp_path / "a.ckpt", held, storages, monkeypatch)
+    arrays = read.read(file).tensors
+    table = base.reshape(4, 6)
+    want = {"whole": table, "transposed": table.T, "part": table[1:3, ::2]}
+    want |= {"empty": np.zeros((0, 3))}
+    assert arrays.keys() == want.keys()
+    assert all(np.array_equal(arrays[key], want[key]) for key in want)
+    assert arrays["part"].dtype == np.float16
+    inner, outer = Layer(), Layer()
+    inner.__dict__ = {"_parameters": {"weight": whole}, "_modules": {}, "training": 1}
+    outer.__dict__ = {"_buffers": {"mean": whole}, "_modules": {"child": inner}}
+    file = torch_file(tmp_path / "b.pt", outer, storages, monkeypatch)
+    assert read.read(file).tensors.keys() == {"mean", "child.weight"}
+    far = {"far": Tensor(FloatStorage, "0", 8, (4, 6), (6, 1))}
+    file = torch_file(tmp_path / "c.pt", far, storages, monkeypatch)
+    with pytest.raises(UserError, match="reaches to 31 of 24 numbers"):
+        read.read(file)
 
 
 def test_damaged_archives(tmp_path):

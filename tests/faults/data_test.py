@@ -23,7 +23,8 @@ print("done", flush=True)
 TOKENS = """
 import pathlib, sys
 import numpy as np
-from mmjax.data import image, token_cache
+from mmjax.data import token_cache
+from mmjax.data.fields import image
 from mmjax.data.sources import open_source
 
 def encode(pixels_bhw3):
@@ -33,7 +34,7 @@ print("ready", flush=True)
 token_cache.write(
     open_source("shapes:train?size=16&count=480"), encode, pathlib.Path(sys.argv[1]),
     stage1=token_cache.Stage1("0123456789abcdef", 4, 256),
-    image_cfg=image_field.Field(size=16, mode="squash", train_scale=(1.0, 1.0)),
+    image_cfg=image.Field(size=16, mode="squash", train_scale=(1.0, 1.0)),
     batch_size=16, shard=48,
     progress=lambda done, total: print("rows", done, flush=True),
 )

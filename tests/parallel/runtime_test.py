@@ -10,7 +10,7 @@ import pytest
 # Page faults of filling 64 MB a second time, after the first was freed.
 FAULTS = """
 import ctypes, resource
-from mmjax import runtime
+from mmjax.parallel import runtime
 print(runtime.keep_freed_memory())
 malloc = ctypes.CDLL(None).malloc
 malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]

@@ -1,21 +1,13 @@
 """Public formats, one module each; a new one is a new file here and nothing else.
 
-A module has:
-
-    ABOUT          a line for the list of formats
-    TASK           the name of our task that its models are
-    detect(source) -> bool: whether a source is of this format
-    known(keys)    -> int: how many of these keys its tables have a place for
-    to_mmjax(source) -> Model
-    from_mmjax(model) -> Export
-ADVICE, a sentence, is what to do where all keys have a place and no config is there;
-and, where the original can be built from what `from_mmjax` wrote (for `--check`):
+`Format` says what a module has. Besides, ADVICE is a sentence that says what to do
+where all keys have a place and no config is there; and a module whose original can be
+built from what `from_mmjax` wrote has, for `--check`,
     reference(folder, batch) -> dict of arrays by the names of our predict functions
 """
 
 import dataclasses
 import importlib
-import pathlib
 import pkgutil
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -25,6 +17,7 @@ import numpy as np
 from mmjax import schema
 from mmjax.convert.name_table import Table, UnknownLayout, listed
 from mmjax.convert.read import Source
+from mmjax.data.tokenizers.base import Tokenizer
 from mmjax.errors import UserError
 
 __path__ = pkgutil.extend_path(__path__, __name__)
@@ -36,15 +29,15 @@ Arrays = Mapping[str, np.ndarray]
 class Model:
     """A model of ours, on its way in or out.
 
-    task, image: `config.task` and `config.data.fields.image`. tokenizer: what
-    `data.text.Tokenizer.to_json` gives, or None where there is no text. arrays: by
-    path, unrolled, `params/...` and the extra collections (`batch_stats/...`). kept:
-    what the format carries and ours does not, so that it can be written again.
+    task, image: `config.task` and `config.data.fields.image`. tokenizer: None where
+    there is no text. arrays: by path, unrolled, `params/...`, `frozen/...` and the
+    extra collections (`batch_stats/...`). kept: what the format carries and ours does
+    not, so that it can be written again.
     """
 
     task: Mapping[str, Any]
     image: Mapping[str, Any]
-    tokenizer: str | None
+    tokenizer: Tokenizer | None
     arrays: Arrays
     kept: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -60,29 +53,36 @@ class Export:
     notes: tuple[str, ...] = ()
 
 
-class Family(Protocol):
-    """What a module of this package offers; see above."""
+class Format(Protocol):
+    """What a module of this package offers."""
 
-    ABOUT: str
-    TASK: str
+    ABOUT: str  # a line for the list of formats
+    TASK: str  # the name of our task that its models are
 
-    def detect(self, source: Source) -> bool: ...
-    def known(self, keys: Iterable[str]) -> int: ...
+    TABLE: Table  # or, where it depends on the keys, a function `table(keys)`
+
+    def detect(self, source: Source) -> bool: ...  # whether a source is of this format
     def to_mmjax(self, source: Source) -> Model: ...
     def from_mmjax(self, model: Model) -> Export: ...
 
 
 def names() -> list[str]:
     """The formats there are. Modules that begin with `_` are parts of others."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in found if not name.startswith("_"))
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in modules if not name.startswith("_"))
 
 
-def find(name: str) -> Family:
+def find(name: str) -> Format:
     """The format called `name`; UserError with the nearest name if there is none."""
     if name not in names():
         raise UserError(f"no format {name!r}{schema.suggest(name, names())}")
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def table(name: str, keys: Iterable[str]) -> Table:
+    """The name table of a format for a state dict of these keys."""
+    module = find(name)
+    return module.table(keys) if hasattr(module, "table") else module.TABLE
 
 
 def detect(source: Source) -> str:
@@ -96,95 +96,67 @@ def detect(source: Source) -> str:
         if find(name).detect(source):
             return name
     keys = list(source.tensors)
-    closest = max(names(), key=lambda name: find(name).known(keys))
-    count = find(closest).known(keys)
+    unknown = {name: table(name, keys).unknown(keys) for name in names()}
+    closest = min(unknown, key=lambda name: len(unknown[name]))
+    count = len(keys) - len(unknown[closest])
     if not count:
         raise UnknownLayout(
             f"{source.place}: unknown layout, its {len(keys)} keys begin with "
-            f"{listed(keys)}; formats: {', '.join(names())}",
-            keys,
+            f"{listed(keys)}; formats: {', '.join(names())}"
         )
-    unknown = _unknown(find(closest), keys)
-    what = f"no place for {listed(unknown)}" if unknown else "no config beside them"
+    lacks = f"no place for {listed(unknown[closest])}"
     advice = getattr(find(closest), "ADVICE", "")
     raise UnknownLayout(
         f"{source.place}: unknown layout; {closest} is the closest, with a place for "
-        f"{count} of {len(keys)} keys and {what}{advice and ': '}{advice}",
-        unknown,
+        f"{count} of {len(keys)} keys and "
+        f"{lacks if unknown[closest] else 'no config beside them'}"
+        f"{advice and ': '}{advice}"
     )
 
 
-def _unknown(family: Family, keys: list[str]) -> list[str]:
-    """Keys without a place. Where the names depend on each other (a ResNet's and a
-    ViT's `conv1`), the format says so itself, by `unknown`."""
-    if hasattr(family, "unknown"):
-        return family.unknown(keys)
-    return [key for key in keys if not family.known([key])]
+def loaded(table: Table, source: Source) -> tuple[dict[str, np.ndarray], dict]:
+    """Our float32 arrays of a source, and `kept`: `saved` gives the same file again.
 
-
-# -- what the source's numbers were ----------------------------------------------
-def widened(
-    tensors: Arrays, where: str
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """float32 arrays, and the dtypes of those that were not: exact both ways."""
-    dtypes = {k: str(v.dtype) for k, v in tensors.items() if v.dtype != np.float32}
+    Raises:
+      UserError: an array that has no exact form in float32.
+    """
+    carried = {k: v for k, v in source.tensors.items() if table.skips(k)}
+    rest = {k: v for k, v in source.tensors.items() if k not in carried}
+    dtypes = {k: str(v.dtype) for k, v in rest.items() if v.dtype != np.float32}
     for key, kind in dtypes.items():
         if kind not in ("float16", "bfloat16"):
             raise UserError(
-                f"{where}: {key} is {kind}: only float16, bfloat16 and float32 fit"
+                f"{source.place}: {key} is {kind}: only float16, bfloat16 and float32 "
+                "fit"
             )
-    return {k: v.astype(np.float32) for k, v in tensors.items()}, dtypes
-
-
-def narrowed(tensors: Arrays, dtypes: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Undoes `widened`; a weight that was trained on is rounded."""
-    return {k: v.astype(dtypes.get(k, v.dtype)) for k, v in tensors.items()}
-
-
-def loaded(
-    table: Table, source: Source, *, drop: Iterable[str] = ()
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Our arrays of a source, and `kept` so that `saved` gives the same file again.
-
-    drop: keys of small arrays without a place here (counters), kept as numbers.
-    """
-    dropped = {key: source.tensors[key] for key in drop if key in source.tensors}
-    rest = {k: v for k, v in source.tensors.items() if k not in dropped}
-    skipped = {k: v for k, v in rest.items() if table.skips(k)}
+    wide = {k: v.astype(np.float32) for k, v in rest.items()}
     kept = {
-        key: {"dtype": str(value.dtype), "shape": value.shape, "values": value.ravel()}
-        for key, value in (dropped | skipped).items()
+        key: {"dtype": str(v.dtype), "values": v.tolist()} for key, v in carried.items()
     }
-    for note in kept.values():
-        note["shape"], note["values"] = list(note["shape"]), note["values"].tolist()
-    wide, dtypes = widened(
-        {k: v for k, v in rest.items() if k not in skipped}, source.place
-    )
     arrays = table.load(wide, source.place)
     return arrays, {"dtypes": dtypes, "carried": kept}
 
 
 def saved(table: Table, model: Model) -> dict[str, np.ndarray]:
-    """A source's arrays of a model; what `loaded` kept is put back."""
-    tensors = table.save(model.arrays)
-    tensors = narrowed(tensors, model.kept.get("dtypes", {}))
+    """A source's arrays of a model, in the dtypes and with the arrays that `loaded`
+    kept; a weight that was trained on is rounded."""
+    dtypes = model.kept.get("dtypes", {})
+    tensors = {
+        key: np.asarray(value, dtypes.get(key, value.dtype), order="C")
+        for key, value in table.save(model.arrays).items()
+    }
     for key, note in model.kept.get("carried", {}).items():
-        values = np.asarray(note["values"], note["dtype"])
-        tensors[key] = values.reshape(note["shape"])
-    return {key: np.asarray(value, order="C") for key, value in tensors.items()}
+        tensors[key] = np.asarray(note["values"], note["dtype"])
+    return tensors
 
 
-def read_file(folder: pathlib.Path, name: str) -> str | None:
-    """A text file beside the weights, or None where there is none."""
-    path = folder / name
-    return path.read_text(encoding="utf-8") if path.is_file() else None
-
-
-def unit() -> np.ndarray:
-    """1.0, for variables that a format does not carry."""
-    return np.ones((), np.float32)
-
-
-def replaced(model: Model, arrays: Arrays) -> Model:
-    """A model with other arrays."""
-    return dataclasses.replace(model, arrays=arrays)
+def split(tensors: Arrays, *parts: str) -> dict[str, dict[str, np.ndarray]]:
+    """Arrays by part, the keys without the `part.` that they begin with."""
+    return {
+        part: {
+            key.removeprefix(f"{part}."): value
+            for key, value in tensors.items()
+            if key.startswith(f"{part}.")
+        }
+        for part in parts
+    }

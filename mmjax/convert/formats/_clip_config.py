@@ -13,9 +13,9 @@ from mmjax.models.resnet import ResNet
 from mmjax.models.text import TextTransformer
 from mmjax.models.vit import ViT
 
-HALF = (0.5, 0.5, 0.5)
-# ViT of CLIP and of SigLIP; towers of ours that only we have are refused on export.
-_KINDS = {ViT: "vit", ResNet: "resnet"}
+# (mean, std) of pixels
+CLIP = presets.CLIP_MEAN, presets.CLIP_STD
+HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 _FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "area": 4}
 
 
@@ -23,29 +23,27 @@ def task(
     image: Mapping[str, Any],
     text: Mapping[str, Any],
     *,
-    embed_dim: int,
-    vocab_size: int,
-    context: int,
-    image_size: int,
-    act: str,
     sigmoid: bool = False,
-    mean: tuple[float, ...] = presets.CLIP_MEAN,
-    std: tuple[float, ...] = presets.CLIP_STD,
+    stats: tuple = CLIP,
+    **sizes: Any,
 ) -> dict[str, Any]:
-    """`config.task` of a dual encoder; `sigmoid`: SigLIP's loss, bias and scale."""
+    """`config.task` of a dual encoder.
+
+    Args:
+      image, text: fields of the towers.
+      sigmoid: SigLIP's loss, bias and scale.
+      stats: mean and std of the pixels.
+      sizes: embed_dim, vocab_size, context, image_size, act.
+    """
     return {
         "name": "clip",
-        "image": dict(image),
-        "text": dict(text),
-        "embed_dim": embed_dim,
-        "vocab_size": vocab_size,
-        "context": context,
-        "image_size": image_size,
-        "act": act,
+        "image": image,
+        "text": {"kind": "transformer", **text},
         "loss_name": "sigmoid" if sigmoid else "info_nce",
         "max_scale": 0.0 if sigmoid else SCALE_MAX,
-        "mean": tuple(mean),
-        "std": tuple(std),
+        "mean": tuple(stats[0]),
+        "std": tuple(stats[1]),
+        **sizes,
     }
 
 
@@ -54,31 +52,24 @@ def dual(task: Mapping[str, Any]) -> DualEncoder:
 
     Raises UserError for a tower that no public format has.
     """
+    sizes = ("embed_dim", "vocab_size", "context", "image_size", "act", "max_scale")
     model = presets.build(
         task["preset"],
         image=task["image"] or None,
         text=task["text"] or None,
-        embed_dim=task["embed_dim"],
-        vocab_size=task["vocab_size"],
-        context=task["context"],
-        image_size=task["image_size"],
-        act=task["act"],
         init_bias=-10.0 if task["loss_name"] == "sigmoid" else None,
-        max_scale=task["max_scale"],
+        **{name: task[name] for name in sizes},
     )
-    if not isinstance(model.image, (ViT, ResNet)):
-        raise refused("the image tower", model.image, "vit or resnet")
-    if not isinstance(model.text, TextTransformer):
-        raise refused("the text tower", model.text, "transformer")
+    for side, tower, kinds, fits in (
+        ("image", model.image, (ViT, ResNet), "vit or resnet"),
+        ("text", model.text, TextTransformer, "transformer"),
+    ):
+        if not isinstance(tower, kinds):
+            raise UserError(
+                f"the {side} tower is a {type(tower).__name__}, which no other library "
+                f"has: only kind {fits} can be written in this format"
+            )
     return model
-
-
-def refused(what: str, tower: nn.Module, fits: str) -> UserError:
-    """The error for a tower that a format has no place for."""
-    return UserError(
-        f"{what} is a {type(tower).__name__}, which no other library has: only kind "
-        f"{fits} can be written in this format"
-    )
 
 
 def heads(tower: nn.Module) -> int:
@@ -88,8 +79,8 @@ def heads(tower: nn.Module) -> int:
 
 def ratio(hidden: int, width: int) -> float:
     """The `mlp_ratio` whose product with `width`, rounded down, is `hidden`."""
-    found = hidden / width
-    return found if int(found * width) == hidden else math.nextafter(found, math.inf)
+    ratio = hidden / width
+    return ratio if int(ratio * width) == hidden else math.nextafter(ratio, math.inf)
 
 
 def hidden(tower: nn.Module) -> int:
@@ -110,18 +101,8 @@ def method(number: int) -> str:
     return f"pil_{names[number]}"
 
 
-def activation(name: str, names: Mapping[str, str], where: str) -> str:
+def translated(name: str, names: Mapping[str, str], where: str) -> str:
     """`name` translated by `names`; UserError where it is not among them."""
     if name not in names:
         raise UserError(f"{where} is {name!r}: only {', '.join(names)} fit")
     return names[name]
-
-
-def same(what: str, *values: Any) -> Any:
-    """The one value that a format has room for; UserError where they differ."""
-    if len(set(values)) > 1:
-        raise UserError(
-            f"{what} is {' and '.join(map(str, values))} in the two towers: this "
-            "format has room for one"
-        )
-    return values[0]

@@ -5,11 +5,9 @@ import importlib.util
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from mmjax.convert.read import Source
-from mmjax.data import tokenizers
 from mmjax.data.tokenizers import base, bpe
 from mmjax.data.tokenizers import merges as merges_lib
 from mmjax.errors import UserError
@@ -19,40 +17,42 @@ OWN = "bpe.txt.gz"  # merges of a tokenizer that is not CLIP's, in the form of i
 _MERGES_HEAD = "#version: 0.2"
 
 
-def clip(context: int, source: Source) -> str:
-    """The tokenizer of weights that come with none but CLIP's, as our JSON.
+def clip(context: int, source: Source) -> base.Tokenizer:
+    """The tokenizer of weights that come with none but CLIP's.
 
     OWN beside the weights, or CLIP's file: looked for there, below $MMJAX_DATA, and in
     an open_clip that is installed (which is not imported).
     """
-    if (source.folder / OWN).is_file():
+    own = source.folder / OWN
+    if own.is_file():
         try:
-            raw = gzip.decompress((source.folder / OWN).read_bytes()).decode("utf-8")
+            text = gzip.decompress(own.read_bytes()).decode("utf-8")
         except (OSError, EOFError, ValueError) as e:
-            raise UserError(f"{source.folder / OWN}: damaged ({e})") from e
-        merges = [tuple(line.split()) for line in raw.split("\n")[1:]]
-        return from_merges(merges, context).to_json()
+            raise UserError(f"{own}: damaged ({e})") from e
+        return from_merges(
+            [tuple(line.split()) for line in text.split("\n")[1:]], context
+        )
     folders = [source.folder]
     if "MMJAX_DATA" in os.environ:
         folders.append(pathlib.Path(os.environ["MMJAX_DATA"], "reference/openai_clip"))
     try:
-        found = importlib.util.find_spec("open_clip")
+        package = importlib.util.find_spec("open_clip")
     except ValueError:  # a stand-in without a spec
-        found = None
-    if found and found.origin:
-        folders.append(pathlib.Path(found.origin).parent)
+        package = None
+    if package and package.origin:
+        folders.append(pathlib.Path(package.origin).parent)
     for folder in folders:
-        if (folder / merges_lib.CLIP_FILE).is_file():
-            spec = {"kind": "clip", "path": str(folder / merges_lib.CLIP_FILE)}
-            return tokenizers.build(spec | {"context": context}).to_json()
+        path = folder / merges_lib.CLIP_FILE
+        if path.is_file():
+            return from_merges(merges_lib.read_clip(path), context)
     raise UserError(
         f"{source.place}: CLIP's tokenizer is not in it: put {merges_lib.CLIP_FILE} of "
         f"github.com/openai/CLIP into {source.folder}, or set MMJAX_DATA"
     )
 
 
-def of_folder(source: Source, context: int, vocab_size: int) -> str | None:
-    """The byte-pair tokenizer of a Hugging Face folder as our JSON, or None.
+def of_folder(source: Source, context: int, vocab_size: int) -> base.Tokenizer | None:
+    """The byte-pair tokenizer of a Hugging Face folder, or None.
 
     Raises UserError where the folder's tokenizer is of another kind, or its ids are
     not in the order that follows from its merges.
@@ -61,10 +61,8 @@ def of_folder(source: Source, context: int, vocab_size: int) -> str | None:
     merges_file = source.folder / "merges.txt"
     if words is not None:
         model = words.get("model", {})
-        if (
-            model.get("type") != "BPE"
-            or model.get("end_of_word_suffix") != merges_lib.END
-        ):
+        mark = model.get("end_of_word_suffix")
+        if (model.get("type"), mark) != ("BPE", merges_lib.END):
             raise UserError(
                 f"{source.place}: tokenizer.json is a {model.get('type')}, not CLIP's "
                 "byte-pair encoding: this model's text cannot be read here"
@@ -86,27 +84,19 @@ def of_folder(source: Source, context: int, vocab_size: int) -> str | None:
             f"{source.place}: the tokenizer beside the weights has {built.vocab_size} "
             f"ids, the model {vocab_size}, or they are in another order than CLIP's"
         )
-    return built.to_json()
+    return built
 
 
 def from_merges(merges: Sequence[tuple[str, str]], context: int) -> base.Tokenizer:
     """A lower-casing tokenizer; of kind `clip` where it is as large as CLIP's."""
-    kind = (
-        "clip"
-        if len(merges) == merges_lib.CLIP_VOCAB - merges_lib.BASE - merges_lib.SPECIALS
-        else "bpe"
-    )
+    kind = "clip" if len(merges) == merges_lib.CLIP_MERGES else "bpe"
     return bpe.BpeTokenizer(kind, tuple(merges), context=context, lower=True)
 
 
-def opened(tokenizer: str | None) -> base.Tokenizer | None:
-    """The tokenizer of our JSON."""
-    return None if tokenizer is None else tokenizers.from_json(tokenizer)
-
-
-def hugging_face_files(tokenizer: str | None) -> tuple[dict[str, str], tuple[str, ...]]:
+def hugging_face_files(
+    words: base.Tokenizer | None,
+) -> tuple[dict[str, str], tuple[str, ...]]:
     """Files that transformers.CLIPTokenizer reads, and notes."""
-    words = opened(tokenizer)
     if words is None or not words.merges:
         return {}, ("the tokenizer is not a byte-pair encoding: it is not written",)
     known = (*merges_lib.vocabulary(words.merges), START, END)
@@ -131,10 +121,9 @@ def hugging_face_files(tokenizer: str | None) -> tuple[dict[str, str], tuple[str
     }, notes
 
 
-def bpe_file(tokenizer: str | None) -> dict[str, bytes]:
+def bpe_file(words: base.Tokenizer | None) -> dict[str, bytes]:
     """What open_clip's SimpleTokenizer and OpenAI's take as `bpe_path`, unless both
     have it: they come with CLIP's."""
-    words = opened(tokenizer)
     if words is None or not words.merges or words.kind == "clip":
         return {}
     if len(set(map("".join, words.merges))) < len(words.merges):
@@ -143,9 +132,3 @@ def bpe_file(tokenizer: str | None) -> dict[str, bytes]:
     lines = ["bpe_simple_vocab", *(" ".join(merge) for merge in words.merges)]
     raw = gzip.compress("\n".join(lines).encode("utf-8"), mtime=0)
     return {OWN: raw}
-
-
-def end_id(task: Mapping[str, Any], tokenizer: str | None) -> int:
-    """The id that ends a text: the largest."""
-    words = opened(tokenizer)
-    return (words.vocab_size if words else task["vocab_size"]) - 1

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 
 from mmjax.convert.name_table import Rule
-from mmjax.convert.transforms import CONV, DENSE, PATCHES, POINT, SAME, joined
+from mmjax.convert.transforms import CONV, DENSE, POINT, SAME, Form, joined
+
+# torch.nn.MultiheadAttention's one matrix for queries, keys and values
+PACKED = ("_weight", "_bias")
 
 
 def norm(theirs: str, ours: str) -> list[Rule]:
@@ -14,20 +17,27 @@ def norm(theirs: str, ours: str) -> list[Rule]:
     ]
 
 
-def dense(theirs: str, ours: str) -> list[Rule]:
-    """A dense layer's kernel and bias; where there is no bias its rule is idle."""
-    return [
-        Rule(f"{theirs}.weight", f"{ours}/kernel", DENSE),
-        Rule(f"{theirs}.bias", f"{ours}/bias"),
-    ]
+def layer(
+    theirs: str | list[str],
+    ours: str,
+    form: Form = DENSE,
+    *,
+    ends: tuple[str, str] = (".weight", ".bias"),
+) -> list[Rule]:
+    """A layer's kernel and bias; where there is no bias its rule is idle.
 
-
-def fused(theirs: list[str], ours: str) -> list[Rule]:
-    """Dense layers side by side: queries, keys and values."""
-    count = len(theirs)
+    Args:
+      theirs: the layer, or several that lie side by side in ours.
+      form: of the kernel.
+      ends: what follows the layer's name in the keys.
+    """
+    names = [theirs] if isinstance(theirs, str) else theirs
+    forms = form, SAME
+    if len(names) > 1:
+        forms = joined(len(names), form), joined(len(names))
     return [
-        Rule([f"{t}.weight" for t in theirs], f"{ours}/kernel", joined(count, DENSE)),
-        Rule([f"{t}.bias" for t in theirs], f"{ours}/bias", joined(count)),
+        Rule([name + end for name in names], f"{ours}/{leaf}", own)
+        for end, leaf, own in zip(ends, ("kernel", "bias"), forms, strict=True)
     ]
 
 
@@ -35,6 +45,7 @@ def fused(theirs: list[str], ours: str) -> list[Rule]:
 OPEN_CLIP = {
     "norm_1": "ln_1",
     "norm_2": "ln_2",
+    "attn/qkv": "attn.in_proj",
     "attn/out": "attn.out_proj",
     "mlp/fc": "mlp.c_fc",
     "mlp/proj": "mlp.c_proj",
@@ -42,7 +53,7 @@ OPEN_CLIP = {
 HUGGING_FACE = {
     "norm_1": "layer_norm1",
     "norm_2": "layer_norm2",
-    "attn/qkv": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    "attn/qkv": "self_attn.q_proj self_attn.k_proj self_attn.v_proj",
     "attn/out": "self_attn.out_proj",
     "mlp/fc": "mlp.fc1",
     "mlp/proj": "mlp.fc2",
@@ -55,69 +66,60 @@ TIMM = {
     "mlp/fc": "mlp.fc1",
     "mlp/proj": "mlp.fc2",
 }
+MINDALLE = {
+    "norm_1": "ln1",
+    "norm_2": "ln2",
+    "attn/qkv": "attn.query attn.key attn.value",
+    "attn/out": "attn.proj",
+    "fc": "mlp.0",
+    "proj": "mlp.2",
+}
 
 
-def blocks(theirs: str, ours: str, names: Mapping[str, str | list[str]]) -> list[Rule]:
+def blocks(theirs: str, ours: str, names: Mapping[str, str]) -> list[Rule]:
     """The blocks of a transformer: `theirs.{i}.*` and `ours/block_{i}/*`."""
     rules = []
     for part, name in names.items():
+        keys = [f"{theirs}.{{i}}.{n}" for n in name.split()]
         place = f"{ours}/block_{{i}}/{part}"
-        if isinstance(name, list):
-            rules += fused([f"{theirs}.{{i}}.{n}" for n in name], place)
-        elif part.startswith("norm"):
-            rules += norm(f"{theirs}.{{i}}.{name}", place)
+        if part.startswith("norm"):
+            rules += norm(keys[0], place)
+        elif name.endswith("in_proj"):
+            rules += layer(keys, place, ends=PACKED)
         else:
-            rules += dense(f"{theirs}.{{i}}.{name}", place)
-    if "attn/qkv" not in names:
-        rules += packed(f"{theirs}.{{i}}.attn", f"{ours}/block_{{i}}/attn/qkv")
+            rules += layer(keys, place)
     return rules
-
-
-def packed(theirs: str, ours: str) -> list[Rule]:
-    """torch.nn.MultiheadAttention's one matrix for queries, keys and values."""
-    return [
-        Rule(f"{theirs}.in_proj_weight", f"{ours}/kernel", DENSE),
-        Rule(f"{theirs}.in_proj_bias", f"{ours}/bias", SAME),
-    ]
 
 
 def resnet(theirs: str, ours: str, stats: str) -> list[Rule]:
     """CLIP's modified ResNet, without the output projection of its pooling."""
 
-    def batch_norm(name: str, place: str) -> list[Rule]:
+    def convolution(conv: str, bn: str, part: str, place: str, form: Form):
+        """A convolution without a bias, and its batch norm."""
         return [
-            *norm(f"{theirs}.{name}", f"{ours}/{place}"),
-            Rule(f"{theirs}.{name}.running_mean", f"{stats}/{place}/mean"),
-            Rule(f"{theirs}.{name}.running_var", f"{stats}/{place}/var"),
+            Rule(f"{theirs}.{conv}.weight", f"{ours}/{part}/kernel", form),
+            *norm(f"{theirs}.{bn}", f"{ours}/{place}"),
+            Rule(f"{theirs}.{bn}.running_mean", f"{stats}/{place}/mean"),
+            Rule(f"{theirs}.{bn}.running_var", f"{stats}/{place}/var"),
         ]
 
     rules = []
     for i in (1, 2, 3):
-        rules.append(Rule(f"{theirs}.conv{i}.weight", f"{ours}/conv_{i}/kernel", CONV))
-        rules += batch_norm(f"bn{i}", f"norm_{i}")
-    layer, block = "layer{s+1}.{b}", "stage_{s}_block_{b}"
-    parts = [
-        ("conv1", "bn1", "reduce", POINT),
-        ("conv2", "bn2", "conv", CONV),
-        ("conv3", "bn3", "expand", POINT),
-        ("downsample.0", "downsample.1", "skip", POINT),
-    ]
-    for conv, bn, part, form in parts:
-        kernel = f"{ours}/{block}/{part}/kernel"
-        rules.append(Rule(f"{theirs}.{layer}.{conv}.weight", kernel, form))
-        rules += batch_norm(f"{layer}.{bn}", f"{block}/norm_{part}")
-    pool = f"{theirs}.attnpool"
-    rules.append(
-        Rule(f"{pool}.positional_embedding", f"{ours}/pool/position_embedding")
-    )
-    rules += dense(f"{pool}.q_proj", f"{ours}/pool/query")
-    rules += fused([f"{pool}.k_proj", f"{pool}.v_proj"], f"{ours}/pool/key_value")
-    return rules
-
-
-def patches(theirs: str, ours: str) -> list[Rule]:
-    """The convolution that embeds patches."""
+        rules += convolution(f"conv{i}", f"bn{i}", f"conv_{i}", f"norm_{i}", CONV)
+    parts = {
+        "reduce": ("conv1", "bn1", POINT),
+        "conv": ("conv2", "bn2", CONV),
+        "expand": ("conv3", "bn3", POINT),
+        "skip": ("downsample.0", "downsample.1", POINT),
+    }
+    block, own = "layer{s+1}.{b}", "stage_{s}_block_{b}"
+    for part, (conv, bn, form) in parts.items():
+        names = f"{block}.{conv}", f"{block}.{bn}"
+        rules += convolution(*names, f"{own}/{part}", f"{own}/norm_{part}", form)
+    pool, place = f"{theirs}.attnpool", f"{ours}/pool"
     return [
-        Rule(f"{theirs}.weight", f"{ours}/kernel", PATCHES),
-        Rule(f"{theirs}.bias", f"{ours}/bias"),
+        *rules,
+        Rule(f"{pool}.positional_embedding", f"{place}/position_embedding"),
+        *layer(f"{pool}.q_proj", f"{place}/query"),
+        *layer([f"{pool}.k_proj", f"{pool}.v_proj"], f"{place}/key_value"),
     ]

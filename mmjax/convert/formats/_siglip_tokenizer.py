@@ -3,14 +3,15 @@
 import json
 from typing import Any
 
-from mmjax.convert.formats import _clip_tokenizer
 from mmjax.convert.read import Source
-from mmjax.data.tokenizers import pieces
+from mmjax.data.tokenizers import base, pieces
 from mmjax.errors import UserError
 
 
-def of_folder(source: Source, context: int, vocab_size: int, clean: str = "") -> str:
-    """The tokenizer beside the weights as our JSON.
+def of_folder(
+    source: Source, context: int, vocab_size: int, clean: str = ""
+) -> base.Tokenizer:
+    """The tokenizer beside the weights.
 
     clean: open_clip's name of the cleaning that it does in code.
 
@@ -45,17 +46,18 @@ def of_folder(source: Source, context: int, vocab_size: int, clean: str = "") ->
             f"{source.place}: tokenizer.json has {built.vocab_size} ids, the model "
             f"{vocab_size}: they are of two models"
         )
-    return built.to_json()
+    return built
 
 
 def _token(theirs: dict[str, Any], name: str) -> str:
-    found = theirs.get(name, "</s>")
-    return found["content"] if isinstance(found, dict) else found
+    token = theirs.get(name, "</s>")
+    return token["content"] if isinstance(token, dict) else token
 
 
-def hugging_face_files(tokenizer: str | None) -> tuple[dict[str, str], tuple[str, ...]]:
+def hugging_face_files(
+    words: base.Tokenizer | None,
+) -> tuple[dict[str, str], tuple[str, ...]]:
     """Files for transformers, and notes."""
-    words = _clip_tokenizer.opened(tokenizer)
     if not isinstance(words, pieces.PieceTokenizer):
         return {}, ("the tokenizer is not one of SigLIP's kind: it is not written",)
     engine = pieces.opened(words.words)

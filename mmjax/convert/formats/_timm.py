@@ -4,34 +4,31 @@ import re
 from typing import Any
 
 from mmjax.convert.formats import _clip_config
-from mmjax.convert.formats._rules import TIMM, blocks, dense, norm, patches
+from mmjax.convert.formats._rules import TIMM, blocks, layer, norm
 from mmjax.convert.name_table import Rule
-from mmjax.convert.transforms import DENSE, joined, squeezed
+from mmjax.convert.transforms import DENSE, PATCHES, joined, squeezed
 from mmjax.errors import UserError
 from mmjax.models.vit import ViT
 
 _TRUNK, _POOL = "visual.trunk", "visual.trunk.attn_pool"
-PATCHES = f"{_TRUNK}.patch_embed.proj.weight"
+_HEAD = "params/image/head"
+KEY = f"{_TRUNK}.patch_embed.proj.weight"  # of these towers alone
 RULES = [
-    *patches(f"{_TRUNK}.patch_embed.proj", "params/image/patches"),
+    *layer(f"{_TRUNK}.patch_embed.proj", "params/image/patches", PATCHES),
     Rule(f"{_TRUNK}.pos_embed", "params/image/position_embedding", squeezed(1)),
     *blocks(f"{_TRUNK}.blocks", "params/image/transformer", TIMM),
     *norm(f"{_TRUNK}.norm", "params/image/norm_post"),
-    Rule(f"{_POOL}.latent", "params/image/head/probe", squeezed(2)),
+    Rule(f"{_POOL}.latent", f"{_HEAD}/probe", squeezed(2)),
     Rule(
         [f"{_POOL}.q.weight", f"{_POOL}.kv.weight"],
-        "params/image/head/qkv/kernel",
+        f"{_HEAD}/qkv/kernel",
         joined((1, 2), DENSE),
     ),
-    Rule(
-        [f"{_POOL}.q.bias", f"{_POOL}.kv.bias"],
-        "params/image/head/qkv/bias",
-        joined((1, 2)),
-    ),
-    *dense(f"{_POOL}.proj", "params/image/head/out"),
-    *norm(f"{_POOL}.norm", "params/image/head/norm"),
-    *dense(f"{_POOL}.mlp.fc1", "params/image/head/mlp/fc"),
-    *dense(f"{_POOL}.mlp.fc2", "params/image/head/mlp/proj"),
+    Rule([f"{_POOL}.q.bias", f"{_POOL}.kv.bias"], f"{_HEAD}/qkv/bias", joined((1, 2))),
+    *layer(f"{_POOL}.proj", f"{_HEAD}/out"),
+    *norm(f"{_POOL}.norm", f"{_HEAD}/norm"),
+    *layer(f"{_POOL}.mlp.fc1", f"{_HEAD}/mlp/fc"),
+    *layer(f"{_POOL}.mlp.fc2", f"{_HEAD}/mlp/proj"),
 ]
 # name: (width, depth, heads, mlp_ratio, act, {patch: a resolution of that name})
 _SIZES = {
@@ -66,16 +63,11 @@ def tower(name: str) -> dict[str, Any]:
 
 def config(image: ViT) -> dict[str, Any]:
     """`vision_cfg` of a tower; UserError where timm has no name for its numbers."""
-    have = (
-        image.width,
-        image.depth,
-        _clip_config.heads(image),
-        _clip_config.hidden(image),
-    )
+    numbers = image.width, image.depth, _clip_config.heads(image)
     for name, (width, depth, heads, mlp_ratio, act, sizes) in _SIZES.items():
-        wanted = (width, depth, heads, int(mlp_ratio * width))
-        fits = image.act == act and image.eps == 1e-6 and image.patch in sizes
-        if have == wanted and fits:
+        same = numbers == (width, depth, heads)
+        same = same and _clip_config.hidden(image) == int(mlp_ratio * width)
+        if same and (image.act, image.eps) == (act, 1e-6) and image.patch in sizes:
             size = sizes[image.patch]
             return {
                 "timm_model_name": f"vit_{name}_patch{image.patch}_siglip_{size}",

@@ -1,29 +1,21 @@
 """dalle-mini's and DALL-E mega's BART: recognised, and why it does not fit."""
 
-from collections.abc import Iterable, Mapping
-
 from mmjax.convert import formats
+from mmjax.convert.name_table import Table
 from mmjax.convert.read import Source
 from mmjax.errors import UserError
 
 ABOUT = "dalle-mini's prior: says what of it has no place here"
 TASK = ""  # nothing of ours is written so
+TABLE = Table(skip=("model.encoder.*", "model.decoder.*", "model/decoder*"))
 
 
 def detect(source: Source) -> bool:
-    theirs = source.files.get("config.json", {})
-    return isinstance(theirs, Mapping) and theirs.get("model_type") == "dallebart"
-
-
-def known(keys: Iterable[str]) -> int:
-    return sum(
-        key.startswith(("model.encoder.", "model.decoder.", "model/decoder"))
-        for key in keys
-    )
+    return source.config_json.get("model_type") == "dallebart"
 
 
 def to_mmjax(source: Source) -> formats.Model:
-    theirs = source.files["config.json"]
+    theirs = source.config_json
     layers = theirs.get("encoder_layers", "?"), theirs.get("decoder_layers", "?")
     raise UserError(
         f"{source.place}: dalle-mini's prior does not fit mmjax's, which is one "

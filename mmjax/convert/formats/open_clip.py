@@ -7,7 +7,6 @@ weights without it are refused, since the arrays are the same for GELU and Quick
 
 import json
 import pathlib
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,18 +16,18 @@ from mmjax.convert import formats
 from mmjax.convert.formats import (
     _clip_config,
     _clip_tokenizer,
-    _reference_clip,
+    _reference,
     _siglip_tokenizer,
     _timm,
     openai_clip,
 )
-from mmjax.convert.formats._rules import dense
+from mmjax.convert.formats._rules import layer
 from mmjax.convert.name_table import Rule, Table
 from mmjax.convert.read import Source
-from mmjax.convert.transforms import VECTOR
+from mmjax.convert.transforms import SAME, VECTOR
 from mmjax.data.tokenizers import pieces
+from mmjax.data.tokenizers.base import Tokenizer
 from mmjax.errors import UserError
-from mmjax.models import presets
 from mmjax.models.dual_encoder import DualEncoder
 from mmjax.models.resnet import ResNet
 
@@ -83,6 +82,7 @@ _FIXED = {
     "timm_proj": ("none", "", None),
 }
 _POOLS = {"argmax": "end", "last": "last"}
+_MODES = {"shortest": "crop", "squash": "squash"}
 _TOP = {
     *("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text"),
     *("init_logit_scale", "init_logit_bias", "nonscalar_logit_scale"),
@@ -90,52 +90,35 @@ _TOP = {
 
 
 def table(keys: Iterable[str], *, nonscalar: bool = False) -> Table:
-    """The names that a state dict with these keys has."""
+    """The names of a state dict; `nonscalar`: the logits' scale and bias are (1,)."""
     keys = set(keys)
-    prefix = "text." if "text.token_embedding.weight" in keys else ""
-    image = openai_clip.image_rules(openai_clip.is_resnet(keys))
-    rules = [
-        *(_timm.RULES if _timm.PATCHES in keys else image),
-        *openai_clip.text_rules(prefix),
-    ]
+    prefix = "text." if any(key.startswith("text.") for key in keys) else ""
+    image = openai_clip.image_rules(openai_clip.RESNET in keys)
     if f"{prefix}text_projection.weight" in keys:
-        rules += dense(f"{prefix}text_projection", "params/text_proj")
+        projection = layer(f"{prefix}text_projection", "params/text_proj")
     else:
-        rules.append(Rule(f"{prefix}text_projection", "params/text_proj/kernel"))
-    if nonscalar:
-        rules = [
-            Rule(rule.names[0], rule.ours_text, VECTOR)
-            if rule.names[0] in ("logit_scale", "logit_bias")
-            else rule
-            for rule in rules
-        ]
-    return Table(*rules, skip=(openai_clip.COUNTERS,))
+        projection = [Rule(f"{prefix}text_projection", "params/text_proj/kernel")]
+    return Table(
+        *(_timm.RULES if _timm.KEY in keys else image),
+        *openai_clip.text_rules(prefix, VECTOR if nonscalar else SAME),
+        *projection,
+        skip=(openai_clip.COUNTERS,),
+    )
 
 
 def config_of(source: Source) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """(model_cfg, preprocess_cfg) beside the weights, or None."""
-    for found in (source.files.get(CONFIG), *source.files.values()):
-        if isinstance(found, Mapping) and "model_cfg" in found:
-            return found["model_cfg"], found.get("preprocess_cfg") or {}
-        if isinstance(found, Mapping) and {"embed_dim", "vision_cfg"} <= found.keys():
-            return dict(found), {}
+    for theirs in (source.files.get(CONFIG), *source.files.values()):
+        if isinstance(theirs, Mapping) and "model_cfg" in theirs:
+            return theirs["model_cfg"], theirs.get("preprocess_cfg") or {}
+        if isinstance(theirs, Mapping) and {"embed_dim", "vision_cfg"} <= theirs.keys():
+            return dict(theirs), {}
     return None
 
 
 def detect(source: Source) -> bool:
-    keys = source.tensors.keys()
-    ours = any(k.startswith("visual.") for k in keys) and known(keys) > 0
+    ours = any(key.startswith("visual.") for key in source.tensors)
     return ours and not openai_clip.detect(source) and config_of(source) is not None
-
-
-def known(keys: Iterable[str]) -> int:
-    keys = list(keys)
-    return table(keys).known(keys)
-
-
-def unknown(keys: Iterable[str]) -> list[str]:
-    names = table(keys)
-    return [key for key in keys if not names.known([key])]
 
 
 def _checked(
@@ -156,15 +139,16 @@ def _checked(
     return {**defaults, **{k: v for k, v in cfg.items() if k in defaults}}
 
 
-def _act(cfg: Mapping[str, Any], quick: bool) -> str:
-    if quick:
-        return "quick_gelu"
+def _shared(cfg: Mapping[str, Any], quick: bool) -> dict[str, Any]:
+    """Fields that both transformers have."""
     tanh = (cfg["act_kwargs"] or {}).get("approximate") == "tanh"
-    return "gelu_tanh" if tanh else "gelu"
-
-
-def _eps(cfg: Mapping[str, Any]) -> float:
-    return float((cfg["norm_kwargs"] or {}).get("eps", 1e-5))
+    return {
+        "width": cfg["width"],
+        "depth": cfg["layers"],
+        "mlp_ratio": cfg["mlp_ratio"],
+        "act": "quick_gelu" if quick else "gelu_tanh" if tanh else "gelu",
+        "eps": float((cfg["norm_kwargs"] or {}).get("eps", 1e-5)),
+    }
 
 
 def _image(cfg: Mapping[str, Any], quick: bool) -> dict[str, Any]:
@@ -182,16 +166,9 @@ def _image(cfg: Mapping[str, Any], quick: bool) -> dict[str, Any]:
             "width": cfg["width"],
             "heads": cfg["width"] * 32 // cfg["head_width"],
         }
-    return {
-        "kind": "vit",
-        "width": cfg["width"],
-        "depth": cfg["layers"],
-        "heads": cfg["width"] // cfg["head_width"],
-        "mlp_ratio": cfg["mlp_ratio"],
-        "patch": cfg["patch_size"],
-        "act": _act(cfg, quick),
-        "eps": _eps(cfg),
-    }
+    heads = cfg["width"] // cfg["head_width"]
+    own = {"kind": "vit", "heads": heads, "patch": cfg["patch_size"]}
+    return _shared(cfg, quick) | own
 
 
 def task_of(model_cfg: Mapping[str, Any], preprocess: Mapping[str, Any]) -> dict:
@@ -204,53 +181,41 @@ def task_of(model_cfg: Mapping[str, Any], preprocess: Mapping[str, Any]) -> dict
     vision = _checked(model_cfg["vision_cfg"], _VISION, "vision_cfg")
     text = _checked(model_cfg["text_cfg"], _TEXT, "text_cfg")
     quick = bool(model_cfg.get("quick_gelu", False))
-    pool = _clip_config.activation(
-        text["pool_type"], _POOLS, "open_clip's text_cfg.pool_type"
-    )
-    siglip = bool(vision["timm_model_name"])
+    key = "open_clip's text_cfg.pool_type"
+    pool = _clip_config.translated(text["pool_type"], _POOLS, key)
+    mean, std = _clip_config.HALF if vision["timm_model_name"] else _clip_config.CLIP
+    own = {"heads": text["heads"], "causal": not text["no_causal_mask"], "pool": pool}
+    tower = _shared(text, quick) | own | {"project_bias": text["proj_bias"]}
     return _clip_config.task(
         _image(vision, quick),
-        {
-            "kind": "transformer",
-            "width": text["width"],
-            "depth": text["layers"],
-            "heads": text["heads"],
-            "mlp_ratio": text["mlp_ratio"],
-            "causal": not text["no_causal_mask"],
-            "pool": pool,
-            "project_bias": text["proj_bias"],
-            "act": _act(text, quick),
-            "eps": _eps(text),
-        },
+        tower,
         embed_dim=model_cfg["embed_dim"],
         vocab_size=text["vocab_size"],
         context=text["context_length"],
         image_size=vision["image_size"],
-        act=_act(text, quick),
+        act=tower["act"],
         sigmoid=model_cfg.get("init_logit_bias") is not None,
-        mean=preprocess.get("mean", _clip_config.HALF if siglip else presets.CLIP_MEAN),
-        std=preprocess.get("std", _clip_config.HALF if siglip else presets.CLIP_STD),
+        stats=(preprocess.get("mean", mean), preprocess.get("std", std)),
     )
 
 
 def to_mmjax(source: Source) -> formats.Model:
-    found = config_of(source)
-    if found is None:
+    config = config_of(source)
+    if config is None:
         raise UserError(
             f"{source.place}: open_clip's JSON model config is not beside it: {ADVICE}"
         )
-    model_cfg, preprocess = found
+    model_cfg, preprocess = config
     task = task_of(model_cfg, preprocess)
     names = table(source.tensors, nonscalar=source.tensors["logit_scale"].ndim == 1)
     arrays, kept = formats.loaded(names, source)
-    modes = {"shortest": "crop", "squash": "squash"}
-    siglip = bool(model_cfg["vision_cfg"].get("timm_model_name"))
-    mode = preprocess.get("resize_mode", "squash" if siglip else "shortest")
+    timm = bool(model_cfg["vision_cfg"].get("timm_model_name"))
+    mode = preprocess.get("resize_mode", "squash" if timm else "shortest")
     return formats.Model(
         task=task,
         image={
             "size": task["image_size"],
-            "mode": _clip_config.activation(mode, modes, "open_clip's resize_mode"),
+            "mode": _clip_config.translated(mode, _MODES, "open_clip's resize_mode"),
             "method": f"pil_{preprocess.get('interpolation', 'bicubic')}",
         },
         tokenizer=_tokenizer(source, task, model_cfg["text_cfg"]),
@@ -261,124 +226,129 @@ def to_mmjax(source: Source) -> formats.Model:
 
 def _tokenizer(
     source: Source, task: Mapping[str, Any], text_cfg: Mapping[str, Any]
-) -> str:
+) -> Tokenizer:
     """The tokenizer that the text config names, from the files beside the weights."""
     sizes = task["context"], task["vocab_size"]
     if text_cfg.get("hf_tokenizer_name"):
         options = text_cfg.get("tokenizer_kwargs") or {}
-        return _siglip_tokenizer.of_folder(
-            source, *sizes, clean=options.get("clean", "")
-        )
-    found = _clip_tokenizer.of_folder(source, *sizes)
-    if found is not None:
-        return found
-    built = _clip_tokenizer.clip(task["context"], source)
-    if _clip_tokenizer.opened(built).vocab_size > task["vocab_size"]:
+        clean = options.get("clean", "")
+        return _siglip_tokenizer.of_folder(source, *sizes, clean=clean)
+    own = _clip_tokenizer.of_folder(source, *sizes)
+    if own is None:
+        own = _clip_tokenizer.clip(task["context"], source)
+    if own.vocab_size > task["vocab_size"]:
         raise UserError(
             f"{source.place}: its text has {task['vocab_size']} ids, CLIP's tokenizer "
             "has more: put the tokenizer's files into its folder"
         )
-    return built
+    return own
 
 
 def from_mmjax(model: formats.Model) -> formats.Export:
-    dual = _clip_config.dual(model.task)
+    dual, tokenizer = _clip_config.dual(model.task), model.tokenizer
     config = model.kept.get("config")
     if config is None or not _describes(config, model.task):
         config = _config(dual, model)
     theirs = config["model_cfg"]
-    keys = ["text.token_embedding.weight"] if theirs.get("custom_text") else []
-    prefix = "text." if keys else ""
+    prefix = "text." if theirs.get("custom_text") else ""
+    keys = [f"{prefix}token_embedding.weight"]
     if dual.text.project_bias:
         keys.append(f"{prefix}text_projection.weight")
     if isinstance(dual.image, ResNet):
-        keys.append("visual.attnpool.c_proj.weight")
+        keys.append(openai_clip.RESNET)
     elif dual.image.pool == "map":
-        keys.append(_timm.PATCHES)
+        keys.append(_timm.KEY)
     names = table(keys, nonscalar=bool(theirs.get("nonscalar_logit_scale")))
-    tensors = formats.saved(names, model)
     files = {
         CONFIG: json.dumps(config, indent=2),
-        **_clip_tokenizer.bpe_file(model.tokenizer),
+        **_clip_tokenizer.bpe_file(tokenizer),
     }
     if theirs["text_cfg"].get("hf_tokenizer_name"):
-        files |= _siglip_tokenizer.hugging_face_files(model.tokenizer)[0]
+        files |= _siglip_tokenizer.hugging_face_files(tokenizer)[0]
     notes = ()
     if _clip_tokenizer.OWN in files:
         notes = (
             f"its tokenizer is SimpleTokenizer(bpe_path=FOLDER/{_clip_tokenizer.OWN})",
         )
-    elif _clip_tokenizer.opened(model.tokenizer).kind in ("bpe", "bytes"):
+    elif tokenizer.kind in ("bpe", "bytes"):
         notes = ("open_clip has no tokenizer with these ids: none is written",)
+    tensors = formats.saved(names, model)
     return formats.Export({"open_clip_model.safetensors": tensors}, files, notes)
 
 
 def _describes(config: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
     """Whether open_clip's JSON is still that of this model: a run can be overridden."""
-    found = task_of(config["model_cfg"], config["preprocess_cfg"])
-    plain = json.loads(json.dumps([found, {key: task.get(key) for key in found}]))
-    return plain[0] | {"name": ""} == plain[1] | {"name": ""}
+    described = task_of(config["model_cfg"], config["preprocess_cfg"])
+    own = {key: task.get(key) for key in described} | {"name": described["name"]}
+    return json.dumps(own, sort_keys=True) == json.dumps(described, sort_keys=True)
 
 
 def _config(dual: DualEncoder, model: formats.Model) -> dict[str, Any]:
     """open_clip_config.json of a model that was not its own."""
     image, text = dual.image, dual.text
-    quick = text.act == "quick_gelu"
     vision: dict[str, Any] = {"image_size": image.image_size}
+    heads, quick = _clip_config.heads(image), text.act == "quick_gelu"
     if isinstance(image, ResNet):
-        head = image.width * 32 // _clip_config.heads(image)
-        vision |= {"layers": list(image.depths), "width": image.width}
-        vision |= {"head_width": head, "patch_size": None}
+        vision |= {
+            "layers": list(image.depths),
+            "width": image.width,
+            "head_width": image.width * 32 // heads,
+            "patch_size": None,
+        }
     elif image.pool == "map":
         vision |= _timm.config(image)
     else:
-        _clip_config.same("act", image.act == "quick_gelu", quick)
-        head = image.width // _clip_config.heads(image)
-        vision |= {"layers": image.depth, "width": image.width, "head_width": head}
-        vision |= {"mlp_ratio": image.mlp_ratio, "patch_size": image.patch}
-        vision |= _options(image)
+        if (image.act == "quick_gelu") != quick:
+            raise UserError(
+                f"act is {image.act} of images and {text.act} of text: this format has "
+                "room for one"
+            )
+        own = {"head_width": image.width // heads, "patch_size": image.patch}
+        vision |= own | _transformer(image)
     words = {
         "context_length": text.context,
         "vocab_size": text.vocab_size,
-        "width": text.width,
         "heads": _clip_config.heads(text),
-        "layers": text.depth,
-        "mlp_ratio": text.mlp_ratio,
         "no_causal_mask": not text.causal,
         "pool_type": {v: k for k, v in _POOLS.items()}[text.pool],
         "proj_bias": text.project_bias,
-        **_options(text),
+        **_transformer(text),
     }
-    if isinstance(_clip_tokenizer.opened(model.tokenizer), pieces.PieceTokenizer):
+    if isinstance(model.tokenizer, pieces.PieceTokenizer):
         words["hf_tokenizer_name"] = "."  # the folder's own; open_clip takes a path
-    made = {"embed_dim": dual.embed_dim, "vision_cfg": vision, "text_cfg": words}
-    made |= {"quick_gelu": quick}
+    model_cfg = {"embed_dim": dual.embed_dim, "vision_cfg": vision, "text_cfg": words}
+    model_cfg |= {"quick_gelu": quick}
     if dual.init_bias is not None or text.project_bias or not text.causal:
-        made |= {"custom_text": True}
+        model_cfg |= {"custom_text": True}
     if dual.init_bias is not None:
-        made |= {"init_logit_bias": dual.init_bias}
-    size, squash = model.image["size"], model.image["mode"] == "squash"
+        model_cfg |= {"init_logit_bias": dual.init_bias}
+    size, mode = model.image["size"], model.image["mode"]
     preprocess = {
         "size": [size, size],
         "mode": "RGB",
         "mean": list(model.task["mean"]),
         "std": list(model.task["std"]),
         "interpolation": model.image["method"].removeprefix("pil_"),
-        "resize_mode": "squash" if squash else "shortest",
+        "resize_mode": {v: k for k, v in _MODES.items()}[mode],
     }
-    return {"model_cfg": made, "preprocess_cfg": preprocess}
+    return {"model_cfg": model_cfg, "preprocess_cfg": preprocess}
 
 
-def _options(tower: Any) -> dict[str, Any]:
-    """act_kwargs and norm_kwargs, where they differ from open_clip's defaults."""
-    if not re.fullmatch("gelu|gelu_tanh|quick_gelu", tower.act):
+def _transformer(tower: Any) -> dict[str, Any]:
+    """What both towers' configs hold; act_kwargs and norm_kwargs only where they
+    differ from open_clip's defaults. Undoes `_shared`."""
+    if tower.act not in ("gelu", "gelu_tanh", "quick_gelu"):
         raise UserError(f"act is {tower.act}: open_clip has gelu and quick_gelu alone")
-    made: dict[str, Any] = {}
+    config: dict[str, Any] = {
+        "layers": tower.depth,
+        "width": tower.width,
+        "mlp_ratio": tower.mlp_ratio,
+    }
     if tower.act == "gelu_tanh":
-        made["act_kwargs"] = {"approximate": "tanh"}
+        config["act_kwargs"] = {"approximate": "tanh"}
     if tower.eps != 1e-5:
-        made["norm_kwargs"] = {"eps": tower.eps}
-    return made
+        config["norm_kwargs"] = {"eps": tower.eps}
+    return config
 
 
 def reference(folder: pathlib.Path, batch: Mapping[str, np.ndarray]) -> dict:
@@ -386,9 +356,7 @@ def reference(folder: pathlib.Path, batch: Mapping[str, np.ndarray]) -> dict:
     import open_clip
 
     model = open_clip.create_model(f"local-dir:{folder}").eval()
-    found = json.loads((folder / CONFIG).read_text())["preprocess_cfg"]
-    stats = (
-        found.get("mean", presets.CLIP_MEAN),
-        found.get("std", presets.CLIP_STD),
-    )
-    return _reference_clip.open_clip(model, stats, batch)
+    own = json.loads((folder / CONFIG).read_text())["preprocess_cfg"]
+    mean, std = _clip_config.CLIP
+    stats = own.get("mean", mean), own.get("std", std)
+    return _reference.open_clip(model, batch, stats)

@@ -4,13 +4,16 @@ The two files hold whole modules in torch's archive; they are read for their arr
 (see mmjax.convert.torch_archive). Keys are led by `encoder.` and `decoder.` here.
 """
 
+import dataclasses
 import pathlib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 
 import numpy as np
 
 from mmjax.convert import formats
-from mmjax.convert.formats import _reference_tokenizers
+from mmjax.convert.formats import _reference
+from mmjax.convert.formats._rules import layer
 from mmjax.convert.name_table import Rule, Table
 from mmjax.convert.read import Source, read
 from mmjax.convert.transforms import CONV, POINT, Form
@@ -19,56 +22,41 @@ from mmjax.errors import UserError
 ABOUT = "OpenAI's dVAE: a folder with encoder.pkl and decoder.pkl"
 TASK = "dvae"
 SIZE = 256  # pixels; the networks are convolutional and take others
+TEMPERATURE = "relaxation/temperature"  # of ours alone
 
 
-def _conv(theirs: str, ours: str, form: Form = CONV) -> list[Rule]:
-    return [
-        Rule(f"{theirs}.w", f"{ours}/kernel", form),
-        Rule(f"{theirs}.b", f"{ours}/bias"),
+def _conv(theirs: str, ours: str, form: Form) -> list[Rule]:
+    return layer(theirs, ours, form, ends=(".w", ".b"))
+
+
+def _rules(side: str, first: Form, forms: tuple[Form, ...]) -> list[Rule]:
+    """Rules of a network: the forms of its first layer, and of a block's four."""
+    theirs, ours = f"{side}.blocks", f"params/{side}"
+    block, own = f"{theirs}.group_{{g}}.block_{{b}}", f"{ours}/group_{{g}}_block_{{b}}"
+    rules = [
+        *_conv(f"{theirs}.input", f"{ours}/conv_in", first),
+        *_conv(f"{block}.id_path", f"{own}/skip", POINT),
+        *_conv(f"{theirs}.output.conv", f"{ours}/out", POINT),
     ]
-
-
-def _rules() -> list[Rule]:
-    rules = []
-    # The kernels of a block's four convolutions, and the one at either end.
-    sides = {"encoder": ((3, 3, 3, 1), 7), "decoder": ((1, 3, 3, 3), 1)}
-    for side, (kernels, first) in sides.items():
-        ours, theirs = f"params/{side}", f"{side}.blocks"
-        rules += _conv(
-            f"{theirs}.input", f"{ours}/conv_in", POINT if first == 1 else CONV
-        )
-        block, own = "group_{g}.block_{b}", "group_{g}_block_{b}"
-        rules += _conv(f"{theirs}.{block}.id_path", f"{ours}/{own}/skip", POINT)
-        for i, kernel in enumerate(kernels, 1):
-            rules += _conv(
-                f"{theirs}.{block}.res_path.conv_{i}",
-                f"{ours}/{own}/conv_{i}",
-                POINT if kernel == 1 else CONV,
-            )
-        rules += _conv(f"{theirs}.output.conv", f"{ours}/out", POINT)
+    for i, form in enumerate(forms, 1):
+        rules += _conv(f"{block}.res_path.conv_{i}", f"{own}/conv_{i}", form)
     return rules
 
 
-TABLE = Table(*_rules())
+TABLE = Table(
+    *_rules("encoder", CONV, (CONV, CONV, CONV, POINT)),
+    *_rules("decoder", POINT, (POINT, CONV, CONV, CONV)),
+)
 
 
 def detect(source: Source) -> bool:
-    keys = source.tensors
-    return "encoder.blocks.input.w" in keys and "decoder.blocks.input.w" in keys
-
-
-def known(keys: Iterable[str]) -> int:
-    return TABLE.known(keys)
+    return {"encoder.blocks.input.w", "decoder.blocks.input.w"} <= source.tensors.keys()
 
 
 def to_mmjax(source: Source) -> formats.Model:
     arrays, kept = formats.loaded(TABLE, source)
-    groups, blocks = 0, 0
-    for path in arrays:
-        name = path.split("/")[2]
-        if name.startswith("group_"):
-            _, group, _, block = name.split("_")
-            groups, blocks = max(groups, int(group)), max(blocks, int(block))
+    names = [re.match(r"params/\w+/group_(\d+)_block_(\d+)/", path) for path in arrays]
+    groups, blocks = (max(int(hit[i]) for hit in names if hit) for i in (1, 2))
     spec = {
         "kind": "dvae",
         "image_size": SIZE,
@@ -78,31 +66,23 @@ def to_mmjax(source: Source) -> formats.Model:
         "blocks_per_group": blocks,
         "init_width": arrays["params/decoder/conv_in/bias"].shape[0],
     }
-    arrays["relaxation/temperature"] = np.asarray(1 / 16, np.float32)
-    # As openai/DALL-E's notebook prepares a picture: the short side, then the centre.
+    arrays[TEMPERATURE] = np.asarray(1 / 16, np.float32)
+    # As openai/DALL-E's notebook prepares an image: the short side, then the centre.
     image = {"size": SIZE, "mode": "crop", "method": "lanczos"}
     task = {"name": TASK, "tokenizer": spec}
     return formats.Model(task, image, None, arrays, kept)
 
 
 def from_mmjax(model: formats.Model) -> formats.Export:
-    left = "relaxation/temperature"
-    arrays = {k: v for k, v in model.arrays.items() if k != left}
-    both = formats.saved(TABLE, formats.replaced(model, arrays))
-    files = {}
-    for side in ("encoder", "decoder"):
-        head = f"{side}."
-        files[f"{side}.safetensors"] = {
-            k.removeprefix(head): v for k, v in both.items() if k.startswith(head)
-        }
-    if not all(files.values()):
+    arrays = {k: v for k, v in model.arrays.items() if k != TEMPERATURE}
+    tensors = formats.saved(TABLE, dataclasses.replace(model, arrays=arrays))
+    sides = formats.split(tensors, "encoder", "decoder")
+    if not all(sides.values()):
         raise UserError("a dVAE has an encoder and a decoder, and one is empty")
-    return formats.Export(files)
+    return formats.Export({f"{side}.safetensors": t for side, t in sides.items()})
 
 
 def reference(folder: pathlib.Path, batch: Mapping[str, np.ndarray]) -> dict:
     """Outputs of OpenAI's networks with the arrays in `folder`."""
     source = read(folder)
-    return _reference_tokenizers.dall_e(
-        source.tensors, to_mmjax(source).task["tokenizer"], batch
-    )
+    return _reference.dall_e(source, to_mmjax(source).task["tokenizer"], batch)

@@ -94,7 +94,7 @@ def _starts(window: Window) -> list[tuple[float, str, np.ndarray]]:
     mid = np.array([alpha.sum(0) @ window.x, alpha.sum(1) @ window.y]) / area
     angle, scale = (grid.ravel() for grid in np.meshgrid(ANGLES, SCALES))
     cos, sin = np.cos(angle), np.sin(angle)
-    found = []
+    starts = []
     for shape in SHAPES:
         size, (dx, dy) = moments(shape)
         radius = scale * np.sqrt(area / size)
@@ -106,8 +106,8 @@ def _starts(window: Window) -> list[tuple[float, str, np.ndarray]]:
         cover_gnp = _soften(_cover(shape, poses, window), window, SHARP)
         left, _ = _left(cover_gnp, window)
         best = int(np.argmin(left))
-        found.append((float(left[best]), shape, poses[best]))
-    return sorted(found, key=lambda start: start[0])
+        starts.append((float(left[best]), shape, poses[best]))
+    return sorted(starts, key=lambda start: start[0])
 
 
 @functools.cache

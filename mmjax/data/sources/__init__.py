@@ -41,6 +41,11 @@ def open_source(spec: str | Mapping[str, Any]) -> Source:
     the wrong type, and for whatever the kind refuses.
     """
     kind, path, options = parse(spec)
+    if path.startswith("$MMJAX_DATA"):
+        raise UserError(
+            f"{kind} data {path!r}: set MMJAX_DATA to the folder of the real sets; "
+            "docs/data.md says where each comes from, or name data of your own"
+        )
     shared = {name: options.pop(name) for name in views.OPTIONS if name in options}
     module = _module(kind, spec)
     _check_names(kind, module.open, {**options, **shared})

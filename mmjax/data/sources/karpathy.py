@@ -28,7 +28,7 @@ def open(
         raise UserError(f"karpathy option captions={captions}: use 1 or more")
     try:
         listed = json.loads(file.read_bytes())["images"]
-        found = [
+        entries = [
             (
                 str(entry["split"]),
                 "/".join(filter(None, [entry.get("filepath"), entry["filename"]])),
@@ -41,17 +41,17 @@ def open(
             f"{file} is no split file: it needs images, each with filename, split and "
             f"sentences with raw ({type(error).__name__}: {error})"
         ) from None
-    wanted, there = split.split(","), sorted({entry[0] for entry in found})
+    wanted, there = split.split(","), sorted({entry[0] for entry in entries})
     for name in wanted:
         if name not in there:
             raise UserError(f"{file} has no split {name!r}, only {', '.join(there)}")
     rows = [
         table.Row(number, {"image": name, "captions": texts[:captions]})
-        for number, (own, name, texts) in enumerate(found, 1)
+        for number, (own, name, texts) in enumerate(entries, 1)
         if own in wanted
     ]
-    made = table.Table(
+    source = table.Table(
         file, rows, image="image", text="captions", label="", root=images
     )
-    made.name = f"karpathy:{file}/{split}"
-    return made
+    source.name = f"karpathy:{file}/{split}"
+    return source

@@ -78,10 +78,18 @@ TWO = (
         "{b} next to {a} on a {ground} background",
     ),
 )
-AT = {"left": "to the left of", "right": "to the right of", "above": "above"}
-AT["below"] = "below"
-HERE = {"left": "to its left", "right": "to its right", "above": "above it"}
-HERE["below"] = "below it"
+AT = {
+    "left": "to the left of",
+    "right": "to the right of",
+    "above": "above",
+    "below": "below",
+}
+HERE = {
+    "left": "to its left",
+    "right": "to its right",
+    "above": "above it",
+    "below": "below it",
+}
 SYNONYMS = {"small": ("small", "little", "tiny"), "big": ("big", "large", "huge")}
 
 
@@ -106,13 +114,12 @@ def open(
         raise UserError(
             f"shapes has no split {path!r}: use one of {', '.join(STREAMS)}"
         )
-    many = None if objects is None else _whole("objects", objects, 1, 2)
     return Shapes(
         split=path,
         size=_whole("size", size, 16, 4096),
         count=COUNTS[path] if count is None else _whole("count", count, 1, 2**40),
         seed=_whole("seed", seed, 0, 2**63 - 1),
-        objects=many,
+        objects=None if objects is None else _whole("objects", objects, 1, 2),
         words=words,
     )
 
@@ -138,20 +145,20 @@ class Shapes:
 
     def __getitem__(self, i: int) -> records.Record:
         i = records.position(i, self.count)
-        [(made, u)] = self._made(i, i + 1)
+        [(drawn, u)] = self._scenes(i, i + 1)
         return {
-            "image": render.render(made, self.size),
-            "text": self._captions(made, u),
-            "label": made.objects[0].label if len(made.objects) == 1 else -1,
-            "boxes": render.boxes(made, self.size),
-            "scene": made,
+            "image": render.render(drawn, self.size),
+            "text": self._captions(drawn, u),
+            "label": drawn.objects[0].label if len(drawn.objects) == 1 else -1,
+            "boxes": render.boxes(drawn, self.size),
+            "scene": drawn,
             "key": f"{self.split}-{i:06d}",
         }
 
     def texts(self) -> Iterator[str]:
         for start in range(0, self.count, BLOCK):
-            for made, u in self._made(start, min(start + BLOCK, self.count)):
-                yield from self._captions(made, u)
+            for drawn, u in self._scenes(start, min(start + BLOCK, self.count)):
+                yield from self._captions(drawn, u)
 
     def fingerprint(self) -> str:
         facts = [self.split, self.size, self.count, self.seed, self.objects]
@@ -159,11 +166,13 @@ class Shapes:
             facts.append(self.words)
         return records.digest("shapes", VERSION, facts)
 
-    def _captions(self, made: scene.Scene, u: list[float]) -> list[str]:
-        found = captions(made, u[scene.CAPTION_DRAWS :])
-        return found[:1] if self.words == "full" else found
+    def _captions(self, drawn: scene.Scene, u: list[float]) -> list[str]:
+        texts = captions(drawn, u[scene.CAPTION_DRAWS :])
+        return texts[:1] if self.words == "full" else texts
 
-    def _made(self, start: int, stop: int) -> Iterator[tuple[scene.Scene, list[float]]]:
+    def _scenes(
+        self, start: int, stop: int
+    ) -> Iterator[tuple[scene.Scene, list[float]]]:
         """The scenes from `start` to before `stop`, with the numbers behind each."""
         rows = scene.draws(self.seed, STREAMS[self.split], np.arange(start, stop))
         unseen = self.split == "unseen"
@@ -171,13 +180,13 @@ class Shapes:
             yield scene.sample(u, unseen=unseen, objects=self.objects), u
 
 
-def captions(made: scene.Scene, u: list[float]) -> list[str]:
+def captions(drawn: scene.Scene, u: list[float]) -> list[str]:
     """Five captions of a scene of one or two objects; the first says everything.
 
     u: at least ten uniform numbers that choose the wording.
     """
-    things = made.objects
-    words = {"ground": made.background}
+    things = drawn.objects
+    words = {"ground": drawn.background}
     for letter, thing, v in zip("ab", things, u[5:7], strict=False):
         article = "an" if thing.colour[0] in "aeiou" else "a"
         kinds = SYNONYMS[thing.size]
@@ -187,7 +196,7 @@ def captions(made: scene.Scene, u: list[float]) -> list[str]:
     if len(things) == 1:
         words |= {"colour": things[0].colour, "shape": things[0].shape}
     else:
-        relation = made.relation
+        relation = drawn.relation
         opposite = scene.OPPOSITE[relation]
         words |= {"at": AT[relation], "ta": AT[opposite]}
         words |= {"here": HERE[relation], "there": HERE[opposite]}

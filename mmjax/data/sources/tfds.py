@@ -7,6 +7,7 @@ which for many builders needs TensorFlow: the extra `tf`.
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 from collections.abc import Mapping
@@ -37,7 +38,7 @@ def open(
     $TFDS_DATA_DIR or ~/tensorflow_datasets. image, text, label, boxes: feature names;
     text takes several, comma separated (default: `captions`, `caption` or `text` when
     there is one), label may stay empty where the set has a feature `label`, boxes is a
-    BBox sequence, [ymin, xmin, ymax, xmax] in shares of the picture's sides.
+    BBox sequence, [ymin, xmin, ymax, xmax] in shares of the image's sides.
     """
     name, slash, split = path.rpartition("/")
     if not slash or not name or not split:
@@ -49,28 +50,27 @@ def open(
 
 def find(name: str, data_dir: pathlib.Path) -> pathlib.Path:
     """The folder of the set's newest version; UserError where none is prepared."""
-    base = data_dir / name
-    found = [base] if (base / "dataset_info.json").exists() else []
-    for pattern in ("*/dataset_info.json", "*/*/dataset_info.json"):
-        found = found or [info.parent for info in base.glob(pattern)]
-    if not found:
-        have = sorted({p.parts[len(data_dir.parts)] for p in _infos(data_dir)})
+    base, folders = data_dir / name, []
+    for depth in ("", "*/", "*/*/"):
+        folders = folders or [i.parent for i in base.glob(f"{depth}dataset_info.json")]
+    if not folders:
+        infos = [
+            info
+            for depth in ("*/*", "*/*/*")
+            for info in data_dir.glob(f"{depth}/dataset_info.json")
+        ]
+        have = sorted({info.parts[len(data_dir.parts)] for info in infos})
         raise UserError(
             f"no data set prepared at {base} (there: {', '.join(have) or 'none'}). "
             f"Prepare it with `mmjax data build`, or a built-in one with `{INSTALL}` "
             f'and tfds.builder({name!r}, file_format="array_record")'
             ".download_and_prepare()"
         )
-    configs = {folder.parent for folder in found}
+    configs = {folder.parent for folder in folders}
     if len(configs) > 1:
         say = ", ".join(sorted(str(c.relative_to(data_dir)) for c in configs))
         raise UserError(f"{base} holds several configurations: name one of {say}")
-    return max(found, key=lambda folder: _version(folder.name))
-
-
-def _infos(data_dir: pathlib.Path) -> list[pathlib.Path]:
-    deep = ("*/*/dataset_info.json", "*/*/*/dataset_info.json")
-    return [info for pattern in deep for info in data_dir.glob(pattern)]
+    return max(folders, key=lambda folder: _version(folder.name))
 
 
 def _version(name: str) -> tuple[int, ...]:
@@ -90,23 +90,10 @@ class Prepared(encoded.Encoded):
         label: str,
         boxes: str,
     ):
-        self.args = (folder, split)
-        self.names = {"image": image, "text": text, "label": label, "boxes": boxes}
-        self._load()
-        if text:
-            self.check_fields()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"args": self.args, "names": self.names}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.args, self.names = state["args"], state["names"]
-        self._load()
-
-    def _load(self) -> None:
         import tensorflow_datasets as tfds  # 0.4 s, for this kind alone
 
-        folder, split = self.args
+        self.args = (folder, split)
+        self.names = {"image": image, "text": text, "label": label, "boxes": boxes}
         builder = tfds.builder_from_directory(folder)
         stored = builder.info.file_format.value
         if stored not in READABLE:
@@ -116,8 +103,7 @@ class Prepared(encoded.Encoded):
             )
         features = builder.info.features
         self._require(features, folder)
-        key = self.names["image"]
-        raw = {key: tfds.decode.SkipDecoding()}  # our decoder checks the bytes
+        raw = {image: tfds.decode.SkipDecoding()}  # our decoder checks the bytes
         try:
             self.data = builder.as_data_source(split, decoders=raw)
         except ValueError as error:
@@ -127,16 +113,19 @@ class Prepared(encoded.Encoded):
             ) from None
         self.name = f"tfds:{builder.info.full_name}/{split}"
         self.length = len(self.data)
-        self.caption_fields = self.names["text"]
-        if not self.caption_fields:
-            auto = [name for name in encoded.AUTO.split(",") if name in features]
-            self.caption_fields = auto[0] if auto else ""
-        self.label = self.names["label"] or ("label" if "label" in features else "")
+        auto = [name for name in encoded.AUTO.split(",") if name in features]
+        self.caption_fields = text or (auto[0] if auto else "")
+        self.label = label or ("label" if "label" in features else "")
         if self.label:
             feature = features[self.label]
             if not isinstance(feature, tfds.features.ClassLabel):
                 raise UserError(f"{folder}: {self.label!r} is no ClassLabel: {feature}")
             self.class_names = tuple(feature.names)
+        if text:
+            self.check_fields()
+
+    def __reduce__(self):  # the data source is opened again
+        return functools.partial(type(self), *self.args, **self.names), ()
 
     def _require(self, features: Mapping[str, Any], folder: pathlib.Path) -> None:
         for role, value in self.names.items():

@@ -7,6 +7,7 @@ cache folder, so that any record can be read at once. Patterns: `*`, `?`, `[0-9]
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import glob
 import hashlib
@@ -17,7 +18,6 @@ import os
 import pathlib
 import re
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -204,23 +204,17 @@ def load_index(path: pathlib.Path) -> Index:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         log.warning("remaking the index of %s: %s", path, error)
     index = build_index(path)
+    part = cached.with_name(f"{cached.name}.part{os.getpid()}.npz")
     try:
-        _write(index, cached)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(part, **dataclasses.asdict(index))
+        part.replace(cached)
     except OSError as error:
         log.warning("cannot keep the index of %s: %s", path, error)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
     return index
-
-
-def _write(index: Index, path: pathlib.Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        try:
-            np.savez(file, **dataclasses.asdict(index))
-            file.close()
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
 
 
 def build_index(path: pathlib.Path) -> Index:

@@ -5,6 +5,7 @@ import hashlib
 import html
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import ftfy
 import numpy as np
@@ -13,11 +14,7 @@ from mmjax.data.tokenizers import merges as merges_lib
 from mmjax.errors import UserError
 
 FORMAT = "mmjax-tokenizer-1"
-
-
 CONTEXT = 77  # CLIP's; 76 in the paper, which does not count one of the two marks
-
-
 NO_MERGES = (
     "tokenizer: dropout {dropout} leaves out merges, and kind {kind!r} has none: use "
     "kind 'bpe' or 'clip', or dropout 0"
@@ -70,6 +67,12 @@ class Tokenizer(abc.ABC):
         """As `_ids`, each merge left out with chance `dropout`."""
         raise UserError(NO_MERGES.format(dropout=dropout, kind=self.kind))
 
+    def _row(self, text: str, dropout: float, rng: Any) -> Sequence[int]:
+        """Ids of one text with its marks, at most `context` of them."""
+        cleaned = clean(text, self.lower)
+        ids = self._dropped(cleaned, dropout, rng) if dropout else self._ids(cleaned)
+        return (self.sot, *ids[: self.context - 2], self.eot)
+
     @property
     def merges(self) -> merges_lib.Merges:
         """The learned part of the vocabulary, in order; empty for bytes."""
@@ -99,19 +102,15 @@ class Tokenizer(abc.ABC):
         """
         if isinstance(texts, str):
             raise UserError(f"tokenizer: encode takes a list, write [{texts!r}]")
-        tokens_bl = np.zeros((len(texts), self.context), np.int32)
+        tokens_bl = np.full((len(texts), self.context), self.pad, np.int32)
         lengths_b1 = np.empty((len(texts), 1), np.int32)
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 kind = type(text).__name__
                 raise UserError(f"tokenizer: text {row} is {kind}, not str: {text!r}")
-            cleaned = clean(text, self.lower)
-            ids = (
-                self._dropped(cleaned, dropout, rng) if dropout else self._ids(cleaned)
-            )
-            ids = ids[: self.context - 2]
-            lengths_b1[row] = size = len(ids) + 2
-            tokens_bl[row, :size] = (self.sot, *ids, self.eot)
+            ids = self._row(text, dropout, rng)
+            lengths_b1[row] = len(ids)
+            tokens_bl[row, : len(ids)] = ids
         return tokens_bl, np.arange(self.context) < lengths_b1
 
     def count(self, text: str) -> int:

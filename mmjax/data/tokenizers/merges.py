@@ -29,6 +29,7 @@ CLIP_SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
 CLIP_VOCAB = 49408
 BASE = 2 * 256  # symbols that exist before the first merge
 SPECIALS = 2
+CLIP_MERGES = CLIP_VOCAB - BASE - SPECIALS
 
 # The original's pattern. It also lists its two special tokens, so that a caption which
 # spells one out gets its id; here it stays plain text: no caption can forge an end.
@@ -96,8 +97,7 @@ def words(text: str, encoder: tokenizers.Tokenizer) -> list[bytes]:
     """The words of cleaned text in UTF-8, as `encoder` (of `engine`) cuts them."""
     if text.isascii():
         return [word.encode() for word in ASCII_WORDS.findall(text)]
-    found = encoder.pre_tokenizer.pre_tokenize_str(text)
-    return [spell(symbols) for symbols, _ in found]
+    return [spell(word) for word, _ in encoder.pre_tokenizer.pre_tokenize_str(text)]
 
 
 class Dropout:
@@ -134,12 +134,12 @@ class Dropout:
         rate: p, from 0 (the encoder's own ids) to 1 (one id a byte).
         """
         drops = _drops(sum(map(len, words)), rate, rng)
-        found: list[int] = []
+        ids: list[int] = []
         for word in words:
             for start in range(0, len(word), self._PIECE):
                 stop = start + self._PIECE
-                found += self._split(word[start:stop], stop >= len(word), drops)
-        return found
+                ids += self._split(word[start:stop], stop >= len(word), drops)
+        return ids
 
     def _split(self, piece: bytes, last: bool, drops: Iterator[int]) -> tuple[int, ...]:
         symbols = [self._byte[byte] for byte in piece]
@@ -161,12 +161,11 @@ class Dropout:
         return state.after[number]
 
     def _state(self, ids: tuple[int, ...]) -> "_State":
-        found = self._states.get(ids)
-        if found is None:
+        if ids not in self._states:
             if len(self._states) >= self._KEPT:
                 self._states.clear()
-            found = self._states[ids] = _State(ids, self._rank)
-        return found
+            self._states[ids] = _State(ids, self._rank)
+        return self._states[ids]
 
 
 class _State:
@@ -243,12 +242,12 @@ def read_clip(path: str | Path) -> Merges:
             f"tokenizer: cannot read CLIP's vocabulary at {str(path)!r} "
             f"({error.strerror}): tokenizer.path must name {source}"
         ) from error
-    found = hashlib.sha256(packed).hexdigest()
-    if found != CLIP_SHA256:
+    digest = hashlib.sha256(packed).hexdigest()
+    if digest != CLIP_SHA256:
         raise UserError(
-            f"tokenizer: {path} is not CLIP's vocabulary: sha256 {found}, expected "
+            f"tokenizer: {path} is not CLIP's vocabulary: sha256 {digest}, expected "
             f"{CLIP_SHA256}; fetch {source} again, or use kind 'bpe'"
         )
     lines = gzip.decompress(packed).decode("utf-8").split("\n")
-    chosen = lines[1 : 49152 - 256 - 2 + 1]  # the slice the original takes
+    chosen = lines[1 : CLIP_MERGES + 1]  # the slice the original takes
     return tuple((left, right) for left, right in map(str.split, chosen))

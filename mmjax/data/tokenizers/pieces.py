@@ -1,6 +1,6 @@
-"""Tokenizers of public models that are no byte-pair encoding of CLIP's kind: SigLIP's.
+"""SigLIP's tokenizer and its kin: any `tokenizer.json` of the library `tokenizers`.
 
-Rows are what the tokenizer's own file makes of a text, its marks included, and padding.
+A row is the file's own encoding of a text, its marks included, and padding.
 """
 
 import dataclasses
@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import tokenizers
 from tokenizers import normalizers, processors
 
@@ -24,8 +23,8 @@ _PUNCTUATION = r"[!-/:-@\[-`{-~]"
 class PieceTokenizer(base.Tokenizer):
     """A `tokenizer.json` (of the library `tokenizers`) that pads to its context.
 
-    words: the file's text. end: the id that ends a text. pad: the id of padding.
-    Which marks a text gets, and how it is cleaned, is said in the file.
+    words: the file's text, which says what marks a text gets and how it is cleaned.
+    end: the id that ends a text. pad: the id of padding.
     """
 
     def __init__(self, words: str, *, context: int, end: int, pad: int):
@@ -48,39 +47,22 @@ class PieceTokenizer(base.Tokenizer):
     def _spell(self, ids: Sequence[int]) -> bytes:
         return self._engine.decode(list(ids)).encode("utf-8")
 
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        dropout: float = 0.0,
-        rng: np.random.Generator | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """See `text.Tokenizer.encode`; a text that is too long keeps its end."""
-        if isinstance(texts, str):
-            raise UserError(f"tokenizer: encode takes a list, write [{texts!r}]")
+    def _row(self, text: str, dropout: float, rng: Any) -> Sequence[int]:
+        """The ids; a text that is too long keeps its end."""
         if dropout:
-            raise UserError("tokenizer: kind 'pieces' has no dropout: use 0")
-        tokens_bl = np.full((len(texts), self.context), self.pad, np.int32)
-        lengths_b1 = np.empty((len(texts), 1), np.int32)
-        for row, caption in enumerate(texts):
-            ids = self._ids(caption)
-            if len(ids) > self.context:
-                tail = ids[-1:] if ids[-1] == self.eot else []
-                ids = ids[: self.context - len(tail)] + tail
-            lengths_b1[row] = len(ids)
-            tokens_bl[row, : len(ids)] = ids
-        return tokens_bl, np.arange(self.context) < lengths_b1
+            raise UserError(base.NO_MERGES.format(dropout=dropout, kind=self.kind))
+        ids = self._ids(text)
+        if len(ids) <= self.context:
+            return ids
+        tail = ids[-1:] if ids[-1] == self.eot else []
+        return ids[: self.context - len(tail)] + tail
 
     def count(self, text: str) -> int:
         """Tokens of a text with its marks, before any is cut off."""
         return len(self._ids(text))
 
     def to_json(self) -> str:
-        values = {
-            "format": base.FORMAT,
-            "kind": self.kind,
-            "context": self.context,
-        }
+        values = {"format": base.FORMAT, "kind": self.kind, "context": self.context}
         values |= {"end": self.eot, "pad": self.pad, "words": self.words}
         return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 

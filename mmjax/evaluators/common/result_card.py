@@ -54,7 +54,9 @@ def write(
 
 
 def preprocessing(image_cfg: Any) -> Any:
-    """What an evaluation view of an image is made by."""
+    """What an evaluation view of an image is made by; None without images."""
+    if image_cfg is None:
+        return None
     return {key: getattr(image_cfg, key) for key in ("size", "method", "mode")}
 
 

@@ -44,7 +44,7 @@ def test_parse(spec, expected):
         ("/data/x.tar", "has no kind: write 'kind:path'"),
         ({"path": "x"}, "has no 'kind'"),
         ("webdatset:x", "did you mean 'webdataset'"),
-        ("encoded:x", "use one of coco, csv, folder"),
+        ("encoded:x", "legal: coco, csv, folder"),
         ("shapes:val?sise=16", "no option 'sise'; did you mean 'size'"),
         ("shapes:val?limit=two", "limit='two': give a value of type int"),
         ("shapes:val?limit=0", "limit >= 1"),

@@ -52,8 +52,4 @@ def moments() -> ConfigDict:
 PRESETS = dict(
     two_views=two_views, sequences=sequences, players=players, moments=moments
 )
-
-
-def get_config(arg: str = "") -> ConfigDict:
-    """See the presets above."""
-    return common.choose(arg, PRESETS, "two_views")
+get_config = common.chooser(PRESETS)
