@@ -123,7 +123,7 @@ def our_batches(
         "image": image.Field(size=size),
         "tokens": text.Field().bound(encoder=tokenizer),
     }
-    return pipeline.train_iterator(source, fields, batch_size=batch, seed=0, **options)
+    return pipeline.TrainIterator(source, fields, batch_size=batch, seed=0, **options)
 
 
 def cpu_seconds() -> float:

@@ -32,7 +32,7 @@ def test_config_names_a_task(family: str, preset: str):
     task = base.build(config.task)
     config.data.fields.unlock()
     every = fields.build(config.data.fields)
-    fields.declared(every, task.reads)
+    fields.choose(every, None, task.reads)
     task.check(fields.spec(every))
     config.data.fields.image.size += 1
     with pytest.raises(UserError, match="image"):

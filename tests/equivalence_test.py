@@ -74,7 +74,7 @@ def _batches(name: str, count: int = 5) -> list[dict[str, np.ndarray]]:
     config = TASKS[name].copy_and_resolve_references()
     config.batch_size = 8
     parts = setup.build(config)
-    rows = pipeline.train_iterator(
+    rows = pipeline.TrainIterator(
         parts.source, parts.batch_fields, batch_size=8, seed=0, threads=0
     )
     made = [next(rows) for _ in range(count)]

@@ -5,18 +5,14 @@ by a few grey levels, so `backend()` belongs on a result's card; the methods nam
 `pil_*` are Pillow's on every machine, and `pil_bicubic` is what CLIP was trained with.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import math
-import zlib
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from mmjax.data.records import BrokenRecord
-from mmjax.errors import UserError
 
 try:
     import cv2
@@ -38,6 +34,8 @@ _PIL = {
 }
 _CV2 = {"nearest": 0, "bilinear": 1, "bicubic": 2, "area": 3, "lanczos": 4}
 METHODS = (*_PIL, *(f"pil_{name}" for name in _PIL))
+# the second where warnings are errors
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,15 +55,12 @@ class Crop:
 
         What reaches beyond the view is cut off: a box outside has no area.
         """
-        corner_n2, extent_n2 = boxes_n4[:, :2], boxes_n4[:, 2:]
         scale, size = np.float32(self.scale), np.float32(self.size)
-        low_n2 = corner_n2 * scale - np.float32(self.offset)
-        high_n2 = low_n2 + extent_n2 * scale
+        low_n2 = boxes_n4[:, :2] * scale - np.float32(self.offset)
+        high_n2 = low_n2 + boxes_n4[:, 2:] * scale
         if self.mirrored:
-            low_n2[:, 0], high_n2[:, 0] = (
-                size[0] - high_n2[:, 0],
-                size[0] - low_n2[:, 0],
-            )
+            left_n, right_n = size[0] - high_n2[:, 0], size[0] - low_n2[:, 0]
+            low_n2[:, 0], high_n2[:, 0] = left_n, right_n
         low_n2, high_n2 = np.clip(low_n2, 0, size), np.clip(high_n2, 0, size)
         return np.concatenate([low_n2, high_n2 - low_n2], 1).astype(np.float32)
 
@@ -78,10 +73,10 @@ def backend() -> str:
 def decode(
     data: bytes | np.ndarray, place: str, *, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
-    """Any encoded picture as uint8 (H, W, 3) RGB, upright by its EXIF orientation.
+    """Any encoded image as uint8 (H, W, 3) RGB, upright by its EXIF orientation.
 
     Transparency is composited over white. Raises BrokenRecord at `place` where the
-    bytes are no picture, are cut short, or hold more than `max_pixels` (which is read
+    bytes are no image, are cut short, or hold more than `max_pixels` (which is read
     off the header, before anything is allocated).
     """
     data = bytes(data)
@@ -91,86 +86,39 @@ def decode(
         return _decode(data, place, max_pixels)
     except (OSError, ValueError, SyntaxError, EOFError, ArithmeticError) as error:
         raise BrokenRecord(place, f"cannot decode the image: {error}") from error
-    except (
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,  # where warnings are errors
-        MemoryError,
-    ) as error:
+    except (*_BOMBS, MemoryError) as error:
         raise BrokenRecord(place, f"image refused: {error}") from error
 
 
 def _decode(data: bytes, place: str, max_pixels: int) -> np.ndarray:
-    header = jpeg_header(data)
-    if header:
-        _admit(header[1], header[0], place, max_pixels)
-    if cv2 and header and header[2] in (1, 3):  # four channels are CMYK, Pillow's
-        # OpenCV fills what a cut JPEG lacks with grey and says nothing. One that has
-        # its end marker goes to it; any other goes to Pillow, which raises.
-        if b"\xff\xd9" in data[-64:]:
-            pixels = np.frombuffer(data, np.uint8)
-            out = cv2.imdecode(pixels, cv2.IMREAD_COLOR_RGB)
+    if data[:8] == PNG:
+        Image.open(io.BytesIO(data)).verify()  # decoding looks at no checksums
+    with Image.open(io.BytesIO(data)) as img:
+        width, height = img.size
+        if width * height > max_pixels:
+            reason = f"image of {width}x{height} pixels, above the limit of "
+            raise BrokenRecord(place, f"{reason}{max_pixels}")
+        # CMYK is Pillow's. OpenCV fills what a cut JPEG lacks with grey and says
+        # nothing: one without its end marker goes to Pillow, which raises.
+        whole = img.format in ("JPEG", "MPO") and b"\xff\xd9" in data[-64:]
+        if cv2 and whole and img.mode in ("L", "RGB"):
+            out = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
             if out is not None:
                 return out
-    if data[:8] == PNG:
-        _check_png(data)
-    with Image.open(io.BytesIO(data)) as img:
-        _admit(*img.size, place, max_pixels)
         return to_rgb(img)
 
 
-def _admit(width: int, height: int, place: str, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        reason = f"image of {width}x{height} pixels, above the limit of {max_pixels}"
-        raise BrokenRecord(place, reason)
-
-
-def _check_png(data: bytes) -> None:
-    """ValueError on a damaged chunk: Pillow does not look at the pixels' checksums."""
-    at = len(PNG)
-    while at < len(data):
-        body = at + 8 + int.from_bytes(data[at : at + 4])
-        if int.from_bytes(data[body : body + 4]) != zlib.crc32(data[at + 4 : body]):
-            raise ValueError(f"the PNG is damaged or cut short after byte {at}")
-        if data[at + 4 : at + 8] == b"IEND":
-            return
-        at = body + 4
-    raise ValueError("the PNG is cut short")
-
-
-def jpeg_header(data: bytes) -> tuple[int, int, int] | None:
-    """(height, width, channels) from a JPEG's frame header; None for anything else."""
-    if data[:3] != b"\xff\xd8\xff":
-        return None
-    at = 2
-    while at + 10 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height = int.from_bytes(data[at + 5 : at + 7])
-            width = int.from_bytes(data[at + 7 : at + 9])
-            return height, width, data[at + 9]
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    return None
-
-
 def to_rgb(img: Image.Image) -> np.ndarray:
-    """A Pillow picture as uint8 (H, W, 3): upright, transparency over white."""
+    """A Pillow image as uint8 (H, W, 3): upright, transparency over white."""
     img = ImageOps.exif_transpose(img)
     if img.mode in ("I;16", "I;16B", "I;16L", "I"):  # 16-bit greyscale PNG
         grey = np.asarray(img).astype(np.int64) >> 8
         return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
     if img.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in img.info:
-        return over_white(np.asarray(img.convert("RGBA")))
+        rgba = np.asarray(img.convert("RGBA")).astype(np.uint32)
+        colour, alpha = rgba[..., :3], rgba[..., 3:]
+        return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
     return np.array(img.convert("RGB"))
-
-
-def over_white(rgba: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 4) composited over white: uint8 (H, W, 3)."""
-    alpha = rgba[..., 3:].astype(np.uint32)
-    colour = rgba[..., :3].astype(np.uint32)
-    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def encode_png(img: np.ndarray) -> bytes:
@@ -189,35 +137,25 @@ def resize(img: np.ndarray, size: int | tuple[int, int], method: str) -> np.ndar
     aligned and costs a fifth of INTER_AREA.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    name, pil = known(method)
+    name, pil = method.removeprefix("pil_"), method.startswith("pil_")
     if img.shape[:2] == (height, width):
         return img
-    if pil or cv2 is None:
-        grows = height > img.shape[0] or width > img.shape[1]
-        kind = _PIL["bilinear" if name == "area" and grows else name]
-        return np.asarray(Image.fromarray(img).resize((width, height), kind))
     if name == "area" and (height > img.shape[0] or width > img.shape[1]):
-        name = "bilinear"  # INTER_AREA repeats pixels as it grows
+        name = "bilinear"  # areas repeat pixels as they grow
+    if pil or cv2 is None:
+        return np.asarray(Image.fromarray(img).resize((width, height), _PIL[name]))
     if name not in ("nearest", "area"):
-        folds = [_folds(img.shape[0], height), _folds(img.shape[1], width)]
+        # the largest powers of two by which the target can grow and not pass the image
+        folds = [
+            1 << max(0, (side // target).bit_length() - 1)
+            for side, target in zip(img.shape, (height, width), strict=False)
+        ]
         if max(folds) > 1:
             between = (width * folds[1], height * folds[0])
             if between != img.shape[1::-1]:
                 img = cv2.resize(img, between, interpolation=_CV2[name])
             name = "area"
     return cv2.resize(img, (width, height), interpolation=_CV2[name])
-
-
-def _folds(side: int, target: int) -> int:
-    """The largest power of two by which `target` can grow and not pass `side`."""
-    return 1 << max(0, (side // target).bit_length() - 1)
-
-
-def known(method: str) -> tuple[str, bool]:
-    """(name without prefix, whether Pillow must do it); UserError when unknown."""
-    if method not in METHODS:
-        raise UserError(f"resize method {method!r}: use one of {', '.join(METHODS)}")
-    return method.removeprefix("pil_"), method.startswith("pil_")
 
 
 def random_crop(
@@ -266,8 +204,3 @@ def center_crop(img: np.ndarray, size: int, method: str) -> tuple[np.ndarray, Cr
     top, left = round((tall - size) / 2), round((wide - size) / 2)
     view = resize(img, (tall, wide), method)[top : top + size, left : left + size]
     return view, Crop((wide / width, tall / height), (left, top), (size, size))
-
-
-def flip(img: np.ndarray) -> np.ndarray:
-    """Left and right exchanged."""
-    return img[:, ::-1]

@@ -2,16 +2,14 @@
 
 Row p of the training stream is a pure function of (seed, p): which record, which of its
 captions, which crop. Step s of a global batch of B takes rows s * B to s * B + B, and
-process k of n the k-th n-th of them, so that neither threads, worker processes, hosts
-nor restarts change what is trained on.
+process k of n the k-th n-th of them, so that neither threads, worker processes,
+hosts nor restarts change what is trained on.
 """
-
-from __future__ import annotations
 
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import grain
 import numpy as np
@@ -67,7 +65,7 @@ class Loader:
         # along because a random_map's generator is a function of (seed, position).
         self.order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
         self.stream = self.order.random_map(self.row)
-        self.gathers = gather(source, fields, np.zeros(1, np.int64), train=True)
+        self.gathers = gather(source, fields, np.zeros(1, np.int64))
 
     def row(self, index: int, rng: np.random.Generator) -> tuple:
         """One row and the broken records before it: a good record takes their place."""
@@ -82,29 +80,26 @@ class Loader:
         """Rows `first` to `first + rows` of the stream."""
         if self.gathers is not None:
             index_b = np.array([self.order[first + k] for k in range(self.rows)])
-            out = gather(self.source, self.fields, index_b, train=True)
+            out = gather(self.source, self.fields, index_b)
             return {**out, "_broken": np.zeros(self.rows, np.int32)}, []
-        rows, broken = zip(
-            *(self.stream[first + k] for k in range(self.rows)), strict=True
-        )
+        drawn = [self.stream[first + k] for k in range(self.rows)]
+        rows, broken = zip(*drawn, strict=True)
         out = fields_lib.collate(self.fields, rows)
         out["_broken"] = np.array([len(errors) for errors in broken], np.int32)
         return out, [error for errors in broken for error in errors]
 
 
-def gather(
-    source: Source, fields: Fields, index_b: np.ndarray, *, train: bool
-) -> Batch | None:
+def gather(source: Source, fields: Fields, index_b: np.ndarray) -> Batch | None:
     """Rows of a source that is arrays in memory (`columns`), by one index of each.
 
     None where the source is none, or where a field has to make its rows one by one.
     """
     columns, out = getattr(source, "columns", None), {}
+    if columns is None or any(field.optional for field in fields.values()):
+        return None
     for name, field in fields.items():
-        if columns is None or field.optional:
-            return None
         values = field.column(name, columns, index_b)
-        arrays = None if values is None else field.gather(name, values, train=train)
+        arrays = None if values is None else field.gather(name, values)
         if arrays is None:
             return None
         out |= arrays
@@ -112,24 +107,54 @@ def gather(
 
 
 class TrainIterator:
-    """Batches of this process's rows, without end; see `train_iterator`."""
+    """This process's rows of training batches without end, each epoch in a new order.
+
+    Yields the arrays of the fields, with B rows, and `_broken` int32 (B,), the broken
+    records passed over for the row.
+    """
 
     def __init__(
         self,
-        loader: Loader,
+        source: Source,
+        fields: Fields,
         *,
         batch_size: int,
-        offset: int,
-        threads: int,
-        workers: int,
-        budget: BrokenBudget,
+        seed: int,
+        process_index: int = 0,
+        process_count: int = 1,
+        threads: int = 2,
+        workers: int = 0,
+        max_broken: float = 0.01,
     ):
-        self.loader, self.batch_size, self.offset = loader, batch_size, offset
-        self.threads, self.workers, self.budget = threads, workers, budget
+        """Opens the stream at its first row.
+
+        Args:
+          source: records; those that are broken are replaced, logged and counted.
+          fields: what a batch is made of, as `fields.choose` gives it.
+          batch_size: of all processes together; each hands out its rows, in order.
+          seed: with the step, decides every row.
+          process_index, process_count: which share of each batch is this process's.
+          threads: that prepare batches in this process; 0 prepares them when asked.
+          workers: processes that do it instead; the program must then be importable
+            (`if __name__ == "__main__"`).
+          max_broken: share of broken records at which the run ends in a UserError.
+        """
+        if batch_size < 1 or batch_size % process_count:
+            low = batch_size // process_count * process_count
+            fix = " or ".join(str(n) for n in (low, low + process_count) if n > 0)
+            raise UserError(
+                f"batch {batch_size} must split over {process_count} processes: "
+                f"use {fix}"
+            )
+        rows = batch_size // process_count
+        self.loader = Loader(source, fields, rows=rows, seed=seed)
+        self.batch_size, self.offset = batch_size, process_index * rows
+        self.threads, self.workers = threads, workers
+        self.budget = BrokenBudget(max_broken)
         self.next_index = 0
         self.running: Iterator[Any] | None = None
 
-    def __iter__(self) -> TrainIterator:
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Batch:
@@ -139,12 +164,11 @@ class TrainIterator:
         if self.workers:  # out of shared memory, which ends with the worker
             batch = {name: np.array(array) for name, array in batch.items()}
         self.next_index += self.batch_size
-        bad = batch["_broken"] > 0
-        self.budget.add(len(bad), int(bad.sum()), broken)
+        self.budget.add(len(batch["_broken"]), (batch["_broken"] > 0).sum(), broken)
         return batch
 
     def get_state(self) -> dict[str, int]:
-        """Where the next batch starts in the global stream; the same on every host."""
+        """Where the next batch of all processes starts in the stream."""
         return {"global_next_index": self.next_index}
 
     def set_state(self, state: dict[str, int]) -> None:
@@ -161,54 +185,9 @@ class TrainIterator:
     def _start(self) -> Iterator[Any]:
         first, step = self.next_index + self.offset, self.batch_size
         steps = (sys.maxsize - first) // step
-        batches = grain.MapDataset.range(first, first + steps * step, step)
-        batches = batches.map(self.loader.batch)
+        starts = grain.MapDataset.range(first, first + steps * step, step)
+        batches = starts.map(self.loader.batch)
         return run(batches, threads=self.threads, workers=self.workers)
-
-
-def train_iterator(
-    source: Source,
-    fields: Fields,
-    *,
-    batch_size: int,
-    seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
-    threads: int = 2,
-    workers: int = 0,
-    max_broken: float = 0.01,
-) -> TrainIterator:
-    """Training batches without end, every epoch in a new order.
-
-    Args:
-      source: records; those that are broken are replaced, logged and counted.
-      fields: what a batch is made of, as `fields.choose` gives it.
-      batch_size: of all processes together; each hands out its rows, in order.
-      seed: with the step, decides every row.
-      process_index, process_count: which share of each batch is this process's.
-      threads: that prepare batches in this process; 0 prepares them when asked.
-      workers: processes that do it instead; the program must then be importable
-        (`if __name__ == "__main__"`).
-      max_broken: share of broken records at which the run ends in a UserError.
-
-    Yields: the arrays of the fields, with B rows, and `_broken` int32 (B,), the broken
-      records passed over for the row.
-    """
-    if batch_size < 1 or batch_size % process_count:
-        low = batch_size // process_count * process_count
-        fix = " or ".join(str(n) for n in (low, low + process_count) if n > 0)
-        raise UserError(
-            f"batch {batch_size} must split over {process_count} processes: use {fix}"
-        )
-    rows = batch_size // process_count
-    return TrainIterator(
-        Loader(source, fields, rows=rows, seed=seed),
-        batch_size=batch_size,
-        offset=process_index * rows,
-        threads=threads,
-        workers=workers,
-        budget=BrokenBudget(max_broken),
-    )
 
 
 def eval_batches(
@@ -217,14 +196,29 @@ def eval_batches(
     """The source once, in order, in batches of one size; fields in evaluation view.
 
     Rows past the end have `_mask` 0 and are blank; so are broken records (nothing takes
-    their place: it would count twice). Beside the keys of `train_iterator`: `_mask`
+    their place: it would count twice). Beside the keys of `TrainIterator`: `_mask`
     float32 (B,), `_index` int32 (B,), the record's position, -1 in padding.
     """
     if batch_size < 1:
         raise UserError(f"batch size {batch_size}: use 1 or more")
-    loader = _Ordered(source, fields, batch_size)
+
+    def ordered(first: int) -> tuple[Batch, list[BrokenRecord]]:
+        index = np.full(batch_size, -1, np.int32)
+        mask, bad = np.zeros(batch_size, np.float32), np.zeros(batch_size, np.int32)
+        rows, broken = [fields_lib.blank(fields)] * batch_size, []
+        for k in range(min(batch_size, len(source) - first)):
+            index[k], view = first + k, View(train=False, index=first + k)
+            try:
+                rows[k] = fields_lib.row(fields, source[first + k], None, view)
+                mask[k] = 1
+            except BrokenRecord as error:
+                broken.append(error)
+                bad[k] = 1
+        out = fields_lib.collate(fields, rows)
+        return {**out, "_mask": mask, "_index": index, "_broken": bad}, broken
+
     starts = grain.MapDataset.range(0, len(source), batch_size)
-    batches = run(starts.map(loader.batch), threads=threads, workers=0)
+    batches = run(starts.map(ordered), threads=threads, workers=0)
     try:
         for batch, broken in batches:
             for error in broken:
@@ -234,49 +228,17 @@ def eval_batches(
         batches.close()
 
 
-class _Ordered:
-    """Evaluation batches by the position of their first record."""
-
-    def __init__(self, source: Source, fields: Fields, batch_size: int):
-        self.source, self.fields, self.batch_size = source, fields, batch_size
-
-    def batch(self, first: int) -> tuple[Batch, list[BrokenRecord]]:
-        size = self.batch_size
-        index = np.full(size, -1, np.int32)
-        mask, bad = np.zeros(size, np.float32), np.zeros(size, np.int32)
-        rows, broken = [fields_lib.blank(self.fields)] * size, []
-        for k in range(min(size, len(self.source) - first)):
-            index[k], view = first + k, View(train=False, index=first + k)
-            try:
-                record = self.source[first + k]
-                rows[k] = fields_lib.row(self.fields, record, None, view)
-                mask[k] = 1
-            except BrokenRecord as error:
-                broken.append(error)
-                bad[k] = 1
-        out = fields_lib.collate(self.fields, rows)
-        return {**out, "_mask": mask, "_index": index, "_broken": bad}, broken
-
-
 def run(batches: grain.MapDataset, *, threads: int, workers: int) -> Iterator[Any]:
     """Iterates over a data set of batches, in its order, made ahead of time."""
     # A thread makes a whole batch: one wake-up a batch keeps the interpreter lock free,
     # and two batches ahead of each thread bounds the memory.
     ahead = max(1, threads)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * ahead)
-    if workers:
-        _parse_flags()
-        options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=1)
-    out = batches.to_iter_dataset(options)
-    if workers:
-        many = grain.MultiprocessingOptions(num_workers=workers)
-        out = out.mp_prefetch(many)
-    return iter(out)
+    if not workers:
+        return iter(batches.to_iter_dataset(options))
+    from absl import flags  # grain's workers read them, and only `app.run` parses them
 
-
-def _parse_flags() -> None:
-    """Grain's workers read absl flags, which only absl's own `app.run` parses."""
-    from absl import flags
-
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
+    flags.FLAGS.mark_as_parsed()
+    options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=1)
+    many = grain.MultiprocessingOptions(num_workers=workers)
+    return iter(batches.to_iter_dataset(options).mp_prefetch(many))

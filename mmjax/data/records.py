@@ -1,10 +1,8 @@
 """What every source yields: the record, the source protocol, the broken record."""
 
-from __future__ import annotations
-
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
@@ -16,35 +14,25 @@ class Record(TypedDict):
     """One example. A plain dict at run time; absent keys are absent, never None.
 
     Sources give other values under any name: numbers, strings, arrays. These names mean
-    the same in every source, and only text and key are always there:
-
-    image: uint8 (H, W, 3), RGB.
-    image_tokens: int32 (n,), an image by an image tokenizer, row by row; in place of
-      `image` in a source of tokens (`stage1`).
-    frames: uint8 (N, H, W, 3), RGB, a video.
-    audio: float32 (T,) in [-1, 1], with audio_rate, samples a second.
-    vector: float32 (D,); a sequence of vectors is (L, D).
-    text: captions, possibly none.
-    key: a stable name.
-    label: index into the source's `class_names`; -1 for none.
-    boxes: float32 (N, 4), each (x, y, width, height) in pixels from the top left, with
-      box_labels, int32 (N,), or box_text, a name or phrase each.
-    scene: `mmjax.data.shapes.scene.Scene`.
+    the same in every source, and only text and key are always there.
     """
 
-    image: NotRequired[np.ndarray]
+    text: list[str]  # captions, possibly none
+    key: str  # a stable name
+    label: NotRequired[int]  # index into the source's `class_names`; -1 for none
+    image: NotRequired[np.ndarray]  # uint8 (H, W, 3), RGB
+    # int32 (n,), an image by an image tokenizer, row by row; in place of `image` in a
+    # source of tokens (`stage1`)
     image_tokens: NotRequired[np.ndarray]
-    frames: NotRequired[np.ndarray]
-    audio: NotRequired[np.ndarray]
-    audio_rate: NotRequired[int]
-    vector: NotRequired[np.ndarray]
-    text: list[str]
-    key: str
-    label: NotRequired[int]
+    frames: NotRequired[np.ndarray]  # uint8 (N, H, W, 3), RGB, a video
+    audio: NotRequired[np.ndarray]  # float32 (T,) in [-1, 1]
+    audio_rate: NotRequired[int]  # samples a second
+    vector: NotRequired[np.ndarray]  # float32 (D,); a sequence of vectors is (L, D)
+    # float32 (N, 4), each (x, y, width, height) in pixels from the top left
     boxes: NotRequired[np.ndarray]
-    box_labels: NotRequired[np.ndarray]
-    box_text: NotRequired[list[str]]
-    scene: NotRequired[Any]
+    box_labels: NotRequired[np.ndarray]  # int32 (N,)
+    box_text: NotRequired[list[str]]  # a name or phrase for each box
+    scene: NotRequired[Any]  # `mmjax.data.shapes.scene.Scene`
 
 
 class BrokenRecord(Exception):
@@ -89,7 +77,7 @@ class Source(Protocol):
 
 
 def stage1(source: Source) -> Mapping[str, Any] | None:
-    """Whose image tokens the records hold in place of pictures; None for pictures.
+    """Whose image tokens the records hold in place of images; None for images.
 
     `fingerprint` (of the tokenizer's weights), `grid` (tokens a side), `vocab_size`: a
     source of tokens, and every view of one, has them as its attribute `stage1`.
@@ -100,16 +88,9 @@ def stage1(source: Source) -> Mapping[str, Any] | None:
 def next_good(
     source: Source, index: int, read: Callable[[int], Any] | None = None
 ) -> tuple[Any, list[BrokenRecord]]:
-    """What `read` gives of record `index`, or of the next it can read.
+    """(`read(index)`, errors of the broken records before it), or of the next it reads.
 
-    Args:
-      read: takes a position, and raises BrokenRecord; None reads the record alone.
-
-    Returns:
-      That, and the errors of the broken records before it.
-
-    Raises:
-      UserError: all records are broken.
+    Without `read`, the record. UserError where all records are broken.
     """
     broken: list[BrokenRecord] = []
     read = read or source.__getitem__
@@ -123,6 +104,15 @@ def next_good(
     raise UserError(
         f"all {len(source)} records of {source.name} are broken: {broken[0]}"
     )
+
+
+def texts(of: Callable[[int], Iterable[str]], count: int) -> Iterator[str]:
+    """The texts `of(i)` of each record i, but for broken ones."""
+    for i in range(count):
+        try:
+            yield from of(i)
+        except BrokenRecord:
+            continue  # the pipeline reports it; only good text counts
 
 
 def digest(*parts: object) -> str:

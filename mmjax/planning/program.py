@@ -65,7 +65,7 @@ def batch_of(
     fields: Fields, task: base.Task, rows: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of `rows` rows of the fields that a task reads."""
-    shapes = fields_lib.shapes(fields_lib.declared(fields, task.reads))
+    shapes = fields_lib.shapes(fields_lib.choose(fields, None, task.reads))
     return {
         key: jax.ShapeDtypeStruct((rows, *shape), dtype)
         for key, (shape, dtype) in shapes.items()

@@ -118,7 +118,7 @@ class _Run:
         processes.require_same({**same, "the newest checkpoint": self.saved.latest()})
         processes.require_shared(self.saved.home)
         share = parts.layout.row_share()
-        self.data = pipeline.train_iterator(
+        self.data = pipeline.TrainIterator(
             parts.source,
             parts.batch_fields,
             batch_size=cfg.batch_size,

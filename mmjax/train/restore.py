@@ -29,7 +29,7 @@ def check_resume(parts: Parts, old: Mapping) -> None:
     after = tree.flatten({k: new["config"][k] for k in keys})
     free = ("data/threads", "data/workers", "data/prefetch", "data/max_broken")
     free += ("task/loss_impl", "task/loss_block")  # forms of the same loss
-    read = fields_lib.declared(parts.fields, parts.task.reads)
+    read = fields_lib.choose(parts.fields, None, parts.task.reads)
     for path in sorted(before.keys() | after.keys()):
         # How a task samples has no part in how it is trained, nor a field that it does
         # not read.

@@ -104,8 +104,8 @@ class Parts:
 
     def example(self) -> dict[str, np.ndarray]:
         """Two rows, to make shapes from: blank ones, by the config alone."""
-        chosen = fields_lib.declared(self.fields, self.task.reads)
-        return fields_lib.example(chosen)
+        chosen = fields_lib.choose(self.fields, None, self.task.reads)
+        return fields_lib.collate(chosen, [fields_lib.blank(chosen)] * 2)
 
 
 def open_train(cfg: DataConfig) -> Source:
@@ -130,7 +130,7 @@ def build(config: ConfigDict, *, saved: Mapping[str, Any] | None = None) -> Part
     layout = parallel_lib.Layout(cfg.parallel)
     task = base.build(cfg.task)
     fields = fields_lib.build(cfg.data.fields)
-    fields_lib.declared(fields, task.reads)
+    fields_lib.choose(fields, None, task.reads)
     source = functools.cache(lambda: open_train(cfg.data))
     fields = fields_lib.open_fields(fields, source, saved or {})
     task.check(fields_lib.spec(fields))

@@ -57,7 +57,7 @@ def test_a_run_from_the_cache_sees_what_encoding_on_the_fly_gives(
     }
     assert cache.header.about["step"] == 2
     iterators = [
-        pipeline.train_iterator(
+        pipeline.TrainIterator(
             source,
             batch_fields.of(source, None, run.parts.image_cfg),
             batch_size=BATCH,

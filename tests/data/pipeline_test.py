@@ -54,7 +54,7 @@ class Numbered:
 def take(count, source=None, batch_size=8, **options):
     source = source or Numbered()
     options = {"seed": 1, "threads": 0, "max_broken": 1.0} | options
-    it = pipeline.train_iterator(
+    it = pipeline.TrainIterator(
         source,
         batch_fields.of(source, Letters(), CFG),
         batch_size=batch_size,
@@ -134,7 +134,7 @@ def test_batch_size_only_cuts_the_stream_otherwise():
 def test_resume_is_exact_and_elastic(threads, workers):
     options = {"seed": 1, "threads": threads, "workers": workers}
     whole = take(6)
-    it = pipeline.train_iterator(
+    it = pipeline.TrainIterator(
         Numbered(), batch_fields.of(Numbered(), Letters(), CFG), batch_size=8, **options
     )
     assert it.get_state() == {"global_next_index": 0}
@@ -148,7 +148,7 @@ def test_resume_is_exact_and_elastic(threads, workers):
     if not workers:
         halves = []
         for k in range(2):
-            it = pipeline.train_iterator(
+            it = pipeline.TrainIterator(
                 Numbered(),
                 batch_fields.of(Numbered(), Letters(), CFG),
                 batch_size=24,
@@ -205,7 +205,7 @@ def test_refuses_bad_batches_and_missing_captions():
     with pytest.raises(UserError, match=wanted):
         take(1, Silent())
     batch = next(
-        pipeline.train_iterator(
+        pipeline.TrainIterator(
             Silent(), batch_fields.of(Silent(), None, CFG), batch_size=2, seed=0
         )
     )
@@ -250,7 +250,7 @@ def test_bundle_trains_from_tar_shards(bundle):
     source = open_source(f"webdataset:{bundle}/flickr8k/flickr8k-dev-*.tar")
     tokenizer = tokenizers.build({"kind": "bytes", "context": 40})
     cfg = image.Field(size=32)
-    it = pipeline.train_iterator(
+    it = pipeline.TrainIterator(
         source, batch_fields.of(source, tokenizer, cfg), batch_size=32, seed=0
     )
     batch = next(it)

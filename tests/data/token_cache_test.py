@@ -99,7 +99,7 @@ def test_tokens_above_65535(tmp_path):
 def batches(source, count=14, **options):
     tokenizer = tokenizers.build({"kind": "bytes", "context": 48})
     options = {"batch_size": 8, "seed": 4, "threads": 0, "max_broken": 1.0} | options
-    running = pipeline.train_iterator(
+    running = pipeline.TrainIterator(
         source, batch_fields.of(source, tokenizer, CFG), **options
     )
     try:

@@ -327,7 +327,7 @@ def test_data_that_do_not_fit_are_named(facts: dict, message: str):
 def test_data_without_text_are_refused():
     images = fields.build({"image": {"kind": "image", "size": SIZE}})
     with pytest.raises(UserError, match="data.fields has no tokens, which is read"):
-        fields.declared(images, task().reads)
+        fields.choose(images, None, task().reads)
 
 
 def test_presets_hold_the_papers_numbers():

@@ -13,8 +13,6 @@ taken where the records have it, `image|image_tokens` is the first of them that 
 have.
 """
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -56,8 +54,7 @@ def build(config: Mapping[str, Any]) -> Fields:
     fields: Fields = {}
     keys: dict[str, str] = {}
     for name in sorted(config):
-        options = {key: config[name][key] for key in config[name]}
-        where = place(name)
+        options, where = dict(config[name].items()), place(name)
         if not name.isidentifier():
             raise UserError(f"{where}: a field's name is letters, digits and _")
         if "kind" not in options:
@@ -83,11 +80,10 @@ def open_fields(
     opened = {}
     for name, field in fields.items():
         if name in saved:
-            opened[name] = field.restored(saved[name])
+            field = field.restored(saved[name])
         elif type(field).open is not Field.open:
-            opened[name] = field.open(name, source())
-        else:
-            opened[name] = field
+            field = field.open(name, source())
+        opened[name] = field
     return opened
 
 
@@ -123,62 +119,53 @@ def shapes(fields: Fields) -> dict[str, tuple[tuple[int, ...], str]]:
     return out
 
 
-# -- which fields a batch has ------------------------------------------------------
-def declared(fields: Fields, reads: Iterable[str]) -> Fields:
-    """The fields that `reads` names, by the config alone: of `a|b` the first there is.
+def choose(fields: Fields, source: Source | None, reads: Iterable[str]) -> Fields:
+    """The fields that `reads` names and the source's records have, in order of names.
+
+    Without a source, by the config alone: of `a|b` the first there is.
 
     Raises:
-      UserError: a name that the config has no field of.
+      UserError: the config has no field of a name, or records lack one that is needed
+        and not optional. The message lists what they have.
     """
-    chosen = {}
+    record = None if source is None else records.next_good(source, 0)[0]
+    chosen: Fields = {}
     for name in reads:
         options = name.removesuffix("?").split("|")
-        known = [option for option in options if option in fields]
-        if known:
-            chosen[known[0]] = fields[known[0]]
-        elif not name.endswith("?"):
+        known = {option: fields[option] for option in options if option in fields}
+        usable = [
+            o
+            for o, f in known.items()
+            if record is None or f.value(o, record) is not None
+        ]
+        usable += [o for o, f in known.items() if f.optional]
+        if usable:
+            chosen[usable[0]] = fields[usable[0]]
+        elif name.endswith("?"):
+            continue
+        elif not known:
             raise UserError(
                 f"config.data.fields has no {' or '.join(options)}, which is read: add "
                 f"it, {place(options[0])} = dict(kind=...); there are: "
                 f"{', '.join(fields) or 'none'}"
             )
-    return dict(sorted(chosen.items()))
-
-
-def choose(fields: Fields, source: Source, reads: Iterable[str]) -> Fields:
-    """The fields that `reads` names and the source's records have, in order of names.
-
-    Raises:
-      UserError: records lack a field that is needed and not optional, or none of the
-        first records fits it. The message lists what they have.
-    """
-    chosen: Fields = {}
-    record, _ = records.next_good(source, 0)
-    for name in reads:
-        options = name.removesuffix("?").split("|")
-        known = {option: fields[option] for option in options if option in fields}
-        there = [o for o, field in known.items() if field.value(o, record) is not None]
-        there = there or [o for o, field in known.items() if field.optional]
-        if there:
-            chosen[there[0]] = fields[there[0]]
-        elif not name.endswith("?"):
-            declared(fields, [name])
+        else:
             wanted = " or ".join(f"{o} (of {f.reads(o)!r})" for o, f in known.items())
-            has = ", ".join(key for key, value in record.items() if _some(value))
             hint = ""
-            if any(field.reads(option) == "text" for option, field in known.items()):
+            if any(f.reads(o) == "text" for o, f in known.items()):
                 hint = (
                     ": name the captions' field with text=, or make captions of class "
                     "names with template=, such as template=a photo of a {}."
                 )
-            raise UserError(
-                f"records of {source.name} have {has}, and no {wanted}{hint}"
-            )
+            has = f"records of {source.name} have {_values(record)}"
+            raise UserError(f"{has}, and no {wanted}{hint}")
     return dict(sorted(chosen.items()))
 
 
-def _some(value: Any) -> bool:
-    return not (isinstance(value, list | tuple) and not value)
+def _values(record: Record) -> str:
+    """The names of a record's values, but for those that are empty lists."""
+    given = (k for k, v in record.items() if not isinstance(v, list | tuple) or v)
+    return ", ".join(given)
 
 
 def check(chosen: Fields, fields: Fields, source: Source) -> None:
@@ -202,7 +189,6 @@ def check(chosen: Fields, fields: Fields, source: Source) -> None:
             raise UserError(f"{source.name}: {failure}")
 
 
-# -- rows and batches -------------------------------------------------------------
 def row(fields: Fields, record: Record, rng: Any, view: View) -> dict[str, Any]:
     """A record as a row: NAME -> what its `collate` takes, and NAME_present.
 
@@ -214,9 +200,9 @@ def row(fields: Fields, record: Record, rng: Any, view: View) -> dict[str, Any]:
         field = fields[name]
         present = field.value(name, record) is not None
         if not present and not field.optional:
-            has = ", ".join(key for key, value in record.items() if _some(value))
-            reason = f"it has no {field.reads(name)!r} for {place(name)}, only {has}"
-            raise BrokenRecord(f"record {record.get('key', view.index)}", reason)
+            reason = f"it has no {field.reads(name)!r} for {place(name)}, only "
+            at = f"record {record.get('key', view.index)}"
+            raise BrokenRecord(at, reason + _values(record))
         if view.train and field.drop and rng.random() < field.drop:
             present = False
         if present:
@@ -231,12 +217,8 @@ def row(fields: Fields, record: Record, rng: Any, view: View) -> dict[str, Any]:
 
 def blank(fields: Fields) -> dict[str, Any]:
     """The row of a record that has none of the fields."""
-    out: dict[str, Any] = {}
-    for name, field in fields.items():
-        out[name] = field.blank(name)
-        if field.optional:
-            out[f"{name}_present"] = False
-    return out
+    out = {name: field.blank(name) for name, field in fields.items()}
+    return out | {f"{name}_present": False for name in fields if fields[name].optional}
 
 
 def collate(fields: Fields, rows: Sequence[Mapping[str, Any]]) -> Arrays:
@@ -247,11 +229,6 @@ def collate(fields: Fields, rows: Sequence[Mapping[str, Any]]) -> Arrays:
         if field.optional:
             out[f"{name}_present"] = np.array([row[f"{name}_present"] for row in rows])
     return out
-
-
-def example(fields: Fields, rows: int = 2) -> Arrays:
-    """Blank rows, to make shapes from."""
-    return collate(fields, [blank(fields)] * rows)
 
 
 def encode(fields: Fields, name: str, values: Sequence[Any]) -> Arrays:

@@ -1,12 +1,11 @@
 """A recording as features over time."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+import numbers
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import scipy.fft
@@ -47,8 +46,19 @@ class Field(Numbers):
     mels: int = 80
     coefficients: int = 13
 
+    samples: ClassVar[int]  # of a row
+    window: ClassVar[int]  # samples of a frame
+    hop: ClassVar[int]  # samples from frame to frame
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        wave = self.front_end == "waveform"
+        window, hop = (
+            1 if wave else round(ms * self.rate / 1000)
+            for ms in (self.window_ms, self.hop_ms)
+        )
+        samples = round(self.seconds * self.rate)
+        vars(self).update(samples=samples, window=window, hop=hop)
         if self.front_end == "mfcc" and self.coefficients > self.mels:
             values = f"coefficients {self.coefficients} of mels {self.mels}"
             raise UserError(f"{values}: use at most as many")
@@ -57,23 +67,6 @@ class Field(Numbers):
                 f"hop_ms {self.hop_ms}, window_ms {self.window_ms} and seconds "
                 f"{self.seconds}: use 0 < hop <= window <= the whole"
             )
-
-    @property
-    def samples(self) -> int:
-        """The length of a row."""
-        return round(self.seconds * self.rate)
-
-    @property
-    def window(self) -> int:
-        """The samples of a frame."""
-        wave = self.front_end == "waveform"
-        return 1 if wave else round(self.window_ms * self.rate / 1000)
-
-    @property
-    def hop(self) -> int:
-        """The samples from frame to frame."""
-        wave = self.front_end == "waveform"
-        return 1 if wave else round(self.hop_ms * self.rate / 1000)
 
     @property
     def step(self) -> tuple[int, ...]:
@@ -92,8 +85,7 @@ class Field(Numbers):
 
     def shapes(self, name: str) -> base.Shapes:
         frames = 1 + (self.samples - self.window) // self.hop
-        key = f"{name}_mask"
-        return {name: ((frames, *self.step), "float32"), key: ((frames,), "bool")}
+        return base.series(name, (frames, *self.step), "float32")
 
     def facts(self, name: str) -> dict[str, Any]:
         """`rate`: frames a second."""
@@ -103,7 +95,7 @@ class Field(Numbers):
         wave = self.waveform(name, record)
         at = base.start(len(wave), self.samples, rng)
         wave, recorded = base.padded(wave[at:], self.samples)
-        frames = self.normal(FRONT_ENDS[self.front_end](self, wave))
+        frames = self.normal(self.features(wave))
         # a frame counts that begins within the recording
         mask = recorded[:: self.hop][: len(frames)]
         return {name: frames * mask[:, None], f"{name}_mask": mask}
@@ -111,7 +103,7 @@ class Field(Numbers):
     def numbers(self, name: str, record: Record) -> np.ndarray:
         wave = self.waveform(name, record)
         wave = base.padded(wave, max(len(wave), self.window))[0]
-        return FRONT_ENDS[self.front_end](self, wave)
+        return self.features(wave)
 
     def column(self, name: str, columns: Mapping[str, Any], index: Any) -> None:
         return None  # features are made row by row
@@ -119,7 +111,11 @@ class Field(Numbers):
     def waveform(self, name: str, record: Record) -> np.ndarray:
         """The recording at `rate`, float32 (T,)."""
         value = self.value(name, record)
-        wave, rate = self.array(name, record, value), self._rate(name, record)
+        wave, key = self.array(name, record, value), f"{self.reads(name)}_rate"
+        rate = record.get(key, self.rate)
+        if not isinstance(rate, numbers.Real) or rate < 1 or rate % 1:
+            reason = f"{key} {rate!r}: use a whole number of samples a second"
+            raise base.misfit(name, record, reason)
         if wave.ndim != 1 or not wave.size:
             reason = f"expected a waveform (T,), got {wave.shape}"
             raise base.misfit(name, record, f"{reason}: give one channel")
@@ -127,41 +123,18 @@ class Field(Numbers):
             wave = wave / np.float32(1 << 15)
         if rate == self.rate:
             return wave
-        common = math.gcd(rate, self.rate)
-        return scipy.signal.resample_poly(wave, self.rate // common, rate // common)
+        common = math.gcd(int(rate), self.rate)
+        up, down = self.rate // common, int(rate) // common
+        return scipy.signal.resample_poly(wave, up, down)
 
-    def _rate(self, name: str, record: Record) -> int:
-        key = f"{self.reads(name)}_rate"
-        rate = record.get(key, self.rate)
-        try:
-            whole = int(rate)
-        except (TypeError, ValueError):
-            whole = 0
-        if whole < 1 or whole != rate:
-            reason = f"{key} {rate!r}: use a whole number of samples a second"
-            raise base.misfit(name, record, reason)
-        return whole
-
-
-def _waveform(field: Field, wave_t: np.ndarray) -> np.ndarray:
-    return wave_t[:, None]
-
-
-def _log_mel(field: Field, wave_t: np.ndarray) -> np.ndarray:
-    """log of the filters' sums of |FFT|^2, of frames wholly inside."""
-    frames_fw = np.lib.stride_tricks.sliding_window_view(wave_t, field.window)
-    hann_w = scipy.signal.windows.hann(field.window, sym=False).astype(np.float32)
-    power_fk = np.abs(np.fft.rfft(frames_fw[:: field.hop] * hann_w)) ** 2
-    return np.log(np.maximum(power_fk @ field.filters.T, _SILENCE))
-
-
-def _mfcc(field: Field, wave_t: np.ndarray) -> np.ndarray:
-    cepstrum = scipy.fft.dct(_log_mel(field, wave_t), norm="ortho")
-    return cepstrum[:, : field.coefficients]
-
-
-FRONT_ENDS: dict[str, Callable[[Field, np.ndarray], np.ndarray]] = {
-    "waveform": _waveform,
-    "log_mel": _log_mel,
-    "mfcc": _mfcc,
-}
+    def features(self, wave_t: np.ndarray) -> np.ndarray:
+        """(frames, width) of all frames wholly inside a waveform."""
+        if self.front_end == "waveform":
+            return wave_t[:, None]
+        frames_fw = np.lib.stride_tricks.sliding_window_view(wave_t, self.window)
+        hann_w = scipy.signal.windows.hann(self.window, sym=False).astype(np.float32)
+        power_fk = np.abs(np.fft.rfft(frames_fw[:: self.hop] * hann_w)) ** 2
+        log_mel_fm = np.log(np.maximum(power_fk @ self.filters.T, _SILENCE))
+        if self.front_end == "log_mel":
+            return log_mel_fm
+        return scipy.fft.dct(log_mel_fm, norm="ortho")[:, : self.coefficients]

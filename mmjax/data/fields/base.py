@@ -4,8 +4,6 @@ Row p of the training stream is a function of (seed, p): a field draws from the 
 own generator alone, and fields draw one after the other in the order of their names.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,6 +11,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from mmjax import schema
 from mmjax.data.records import BrokenRecord, Record, Source
 from mmjax.errors import UserError
 
@@ -26,8 +25,7 @@ class View:
 
     train: random crops, windows and captions; otherwise the evaluation view.
     index: the record's position in its source.
-    crops: by the name of an image field, the crop it took (`mmjax.data.image.Crop`),
-      which boxes follow.
+    crops: the crop (`mmjax.data.image.Crop`) that each image field took, by name.
     absent: the names of fields that are blank in this row.
     """
 
@@ -48,6 +46,8 @@ class Field:
 
     VALUE: ClassVar[str] = ""  # what `of` is where it is left empty; '': the name
     AFTER: ClassVar[bool] = False  # read after the others, whose crops it follows
+    EMPTY: ClassVar[bool] = False  # whether an empty list is a value
+    LEARNED: ClassVar[str] = ""  # the attribute that the training data give
 
     of: str = ""
     optional: bool = False
@@ -59,7 +59,6 @@ class Field:
         if self.drop and not self.optional:
             raise UserError(f"drop {self.drop} makes rows blank: set optional to True")
 
-    # -- what a kind says of itself ----------------------------------------------
     def shapes(self, name: str) -> Shapes:
         """The arrays of a row: key -> (shape, dtype). Keys begin with `name`."""
         raise NotImplementedError
@@ -77,9 +76,7 @@ class Field:
 
     def blank(self, name: str) -> Any:
         """The row of a record without this value."""
-        return {
-            k: np.zeros(shape, kind) for k, (shape, kind) in self.shapes(name).items()
-        }
+        return {key: np.zeros(*form) for key, form in self.shapes(name).items()}
 
     def collate(self, name: str, rows: Sequence[Any]) -> Arrays:
         """Rows, one after the other, as arrays of a batch."""
@@ -90,7 +87,7 @@ class Field:
         key = self.reads(name)
         return np.asarray(columns[key][index]) if key in columns else None
 
-    def gather(self, name: str, values: np.ndarray, *, train: bool) -> Arrays | None:
+    def gather(self, name: str, values: np.ndarray) -> Arrays | None:
         """A whole batch of a source's column, or None where rows have to be made.
 
         A kind that draws nothing and copies values offers it: it is 10 times as fast.
@@ -101,31 +98,31 @@ class Field:
         """What `Task.check` sees beside the shape, such as `vocab_size`."""
         return {}
 
-    def check(self, name: str, fields: Mapping[str, Field], source: Source) -> None:
+    def check(self, name: str, fields: Mapping[str, "Field"], source: Source) -> None:
         """Raises UserError where the config's other fields contradict this one."""
 
-    # -- what depends on the data -------------------------------------------------
-    def open(self, name: str, source: Source) -> Field:
+    def open(self, name: str, source: Source) -> Self:
         """This field with all that it takes from the training data in place."""
         return self
 
     def saved(self) -> Any:
         """What of it travels with a checkpoint, as JSON; None where nothing does."""
-        return None
+        value = getattr(self, self.LEARNED) if self.LEARNED else None
+        return list(value) if isinstance(value, tuple) else value
 
-    def restored(self, saved: Any) -> Field:
+    def restored(self, saved: Any) -> Self:
         """The field that gave `saved`."""
-        return self
+        return self.bound(**{self.LEARNED: schema.tuples(saved)})
 
-    # -- for all kinds ---------------------------------------------------------------
     def reads(self, name: str) -> str:
         """The record's value that field `name` reads."""
         return self.of or self.VALUE or name
 
     def value(self, name: str, record: Mapping[str, Any]) -> Any:
-        """The record's value, or None; an empty list counts as none."""
+        """The record's value, or None; so is an empty list unless EMPTY."""
         value = record.get(self.reads(name))
-        return None if isinstance(value, list | tuple) and not value else value
+        none = not self.EMPTY and isinstance(value, list | tuple) and not value
+        return None if none else value
 
     def bound(self, **values: Any) -> Self:
         """A copy with attributes that are no part of the config."""
@@ -146,8 +143,7 @@ def misfit(name: str, record: Record, reason: str) -> BrokenRecord:
 
 
 def start(count: int, length: int, rng: np.random.Generator | None) -> int:
-    """Where a window of `length` of `count` steps begins: drawn, or without `rng` such
-    that it is the centre; 0 where there are fewer."""
+    """Where a window of `length` of `count` steps begins: drawn, or the centre."""
     spare = max(0, count - length)
     return spare // 2 if rng is None else int(rng.integers(spare + 1))
 
@@ -157,3 +153,18 @@ def padded(steps: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     out = np.zeros((length, *steps.shape[1:]), steps.dtype)
     out[: len(steps)] = steps[:length]
     return out, np.arange(length) < len(steps)
+
+
+def series(name: str, shape: tuple[int, ...], dtype: str) -> Shapes:
+    """The shapes of an array and of the mask over its first axis."""
+    return {name: (shape, dtype), f"{name}_mask": (shape[:1], "bool")}
+
+
+def too_many(term: str, count: int, /, **options: Any) -> str:
+    """Why `count` values do not fit: the first option is the most, the second cuts.
+
+    `too_many("texts", 7, count=5, cut=True)`
+    """
+    (limit, most), (switch, on) = options.items()
+    reason = f"{count} {term}, and {limit} {most}"
+    return f"{reason}: set {limit} to {count}, or {switch} to {on}"

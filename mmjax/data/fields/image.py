@@ -1,19 +1,16 @@
 """An image as uint8 pixels of one size."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from mmjax import schema
 from mmjax.data import image
 from mmjax.data.fields import base
 from mmjax.data.image import Crop
 from mmjax.data.records import Record
 from mmjax.errors import UserError
-
-MODES = ("crop", "squash")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,18 +28,17 @@ class Field(base.Field):
 
     size: int = 224
     method: str = "bilinear"
-    mode: str = "crop"
+    mode: Literal["crop", "squash"] = "crop"
     train_scale: tuple[float, float] = (0.9, 1.0)
     train_ratio: tuple[float, float] = (0.75, 4 / 3)
     flip: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size < 1:
-            raise UserError(f"image size {self.size}: use a positive number of pixels")
-        if self.mode not in MODES:
-            raise UserError(f"image mode {self.mode!r}: use one of {', '.join(MODES)}")
-        image.known(self.method)
+        schema.at_least(1, self, "size")
+        if self.method not in image.METHODS:
+            legal = ", ".join(image.METHODS)
+            raise UserError(f"resize method {self.method!r}: use one of {legal}")
         low, high = self.train_scale
         if not 0 < low <= high <= 1:
             raise UserError(f"train_scale {self.train_scale}: use 0 < low <= high <= 1")
@@ -58,45 +54,36 @@ class Field(base.Field):
         if img.dtype != np.uint8 or img.ndim != 3 or img.shape[2] != 3:
             reason = f"expected uint8 (H, W, 3), RGB, got {img.dtype} {img.shape}"
             raise base.misfit(name, record, reason)
-        make = self._training if view.train else self._evaluation
-        pixels, view.crops[name] = make(img, rng)
+        pixels, view.crops[name] = self.view(img, rng if view.train else None)
         return {name: pixels}
 
-    def gather(self, name: str, values: np.ndarray, *, train: bool) -> Any:
-        fits = (
-            values.dtype == np.uint8 and values.shape[1:] == self.shapes(name)[name][0]
-        )
-        return {name: values} if fits and (self.still or not train) else None
+    def gather(self, name: str, values: np.ndarray) -> Any:
+        shape, dtype = self.shapes(name)[name]
+        fits = values.dtype == dtype and values.shape[1:] == shape
+        return {name: values} if fits and self.still else None
 
     @property
     def still(self) -> bool:
         """Whether a training view draws nothing."""
         return self.train_scale == (1, 1) and not self.flip
 
-    def train(self, img: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A training view: random resized crop, perhaps mirrored; (size, size, 3)."""
-        return self._training(img, rng)[0]
-
     def evaluate(self, img: np.ndarray) -> np.ndarray:
         """The evaluation view, (size, size, 3)."""
-        return self._evaluation(img)[0]
+        return self.view(img, None)[0]
 
-    def _training(self, img: np.ndarray, rng: Any) -> tuple[np.ndarray, Crop]:
-        if self.train_scale == (1, 1) and img.shape[:2] == (self.size, self.size):
-            pixels, crop = img, self._whole(img)
+    def view(
+        self, img: np.ndarray, rng: np.random.Generator | None
+    ) -> tuple[np.ndarray, Crop]:
+        """(pixels, Crop): with `rng` the training view, otherwise the evaluation's."""
+        if rng is None and self.mode == "crop":
+            return image.center_crop(img, self.size, self.method)
+        shape = img.shape[:2]
+        if rng is None or self.train_scale == (1, 1) and shape == (self.size,) * 2:
+            box = (0, 0, *shape)
         else:
             scale, ratio = self.train_scale, self.train_ratio
-            box = image.random_crop(img.shape, rng, scale=scale, ratio=ratio)
-            pixels, crop = image.cut(img, box, self.size, self.method)
-        if self.flip and rng.random() < 0.5:
-            return image.flip(pixels), dataclasses.replace(crop, mirrored=True)
+            box = image.random_crop(shape, rng, scale=scale, ratio=ratio)
+        pixels, crop = image.cut(img, box, self.size, self.method)
+        if rng is not None and self.flip and rng.random() < 0.5:
+            return pixels[:, ::-1], dataclasses.replace(crop, mirrored=True)
         return pixels, crop
-
-    def _evaluation(self, img: np.ndarray, rng: Any = None) -> tuple[np.ndarray, Crop]:
-        if self.mode == "squash":
-            return image.resize(img, self.size, self.method), self._whole(img)
-        return image.center_crop(img, self.size, self.method)
-
-    def _whole(self, img: np.ndarray) -> Crop:
-        scale = self.size / img.shape[1], self.size / img.shape[0]
-        return Crop(scale, (0.0, 0.0), (self.size, self.size))

@@ -1,10 +1,8 @@
 """A row's own number: the position of its record, for state that is kept by example."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -16,7 +14,8 @@ from mmjax.data.records import Record, Source
 class Field(base.Field):
     """Gives NAME int32 (); -1 in blank rows. `records` is their number, once open."""
 
-    records = 0
+    LEARNED: ClassVar[str] = "records"
+    records: ClassVar[int] = 0
 
     def shapes(self, name: str) -> base.Shapes:
         return {name: ((), "int32")}
@@ -33,11 +32,5 @@ class Field(base.Field):
     def facts(self, name: str) -> dict[str, Any]:
         return {"records": self.records}
 
-    def open(self, name: str, source: Source) -> Field:
-        return self.bound(records=len(source))
-
-    def saved(self) -> int:
-        return self.records
-
-    def restored(self, saved: int) -> Field:
-        return self.bound(records=saved)
+    def open(self, name: str, source: Source) -> Self:
+        return self.restored(len(source))

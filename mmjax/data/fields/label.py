@@ -1,10 +1,8 @@
 """A class by its number."""
 
-from __future__ import annotations
-
 import dataclasses
 import numbers
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -19,7 +17,8 @@ class Field(base.Field):
     -1 where a record has no class. `class_names` are the source's, once it is open.
     """
 
-    class_names = ()
+    LEARNED: ClassVar[str] = "class_names"
+    class_names: ClassVar[tuple[str, ...]] = ()
 
     def shapes(self, name: str) -> base.Shapes:
         return {name: ((), "int32")}
@@ -34,17 +33,11 @@ class Field(base.Field):
     def blank(self, name: str) -> base.Arrays:
         return {name: np.int32(-1)}
 
-    def gather(self, name: str, values: np.ndarray, *, train: bool) -> base.Arrays:
+    def gather(self, name: str, values: np.ndarray) -> Any:
         return {name: values.astype(np.int32)}
 
     def facts(self, name: str) -> dict[str, Any]:
-        return {"class_names": tuple(self.class_names)}
+        return {"class_names": self.class_names}
 
-    def open(self, name: str, source: Source) -> Field:
-        return self.bound(class_names=tuple(source.class_names))
-
-    def saved(self) -> list[str]:
-        return list(self.class_names)
-
-    def restored(self, saved: list[str]) -> Field:
-        return self.bound(class_names=tuple(saved))
+    def open(self, name: str, source: Source) -> Self:
+        return self.restored(source.class_names)

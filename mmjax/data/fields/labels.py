@@ -1,21 +1,19 @@
 """Several classes of a record, by their numbers or names."""
 
-from __future__ import annotations
-
 import dataclasses
 import numbers
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from mmjax.data.fields import base
+from mmjax.data.fields import base, label
 from mmjax.data.records import Record, Source
 from mmjax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Field(base.Field):
+class Field(label.Field):
     """Gives NAME bool (classes,), True at the record's classes; there may be none.
 
     A record's value is a list of class numbers or names, one of them, or bool
@@ -24,7 +22,7 @@ class Field(base.Field):
     classes: how many there are; 0 takes the source's class names.
     """
 
-    class_names: ClassVar[tuple[str, ...]] = ()
+    EMPTY: ClassVar[bool] = True
 
     classes: int = 0
 
@@ -36,9 +34,6 @@ class Field(base.Field):
     def shapes(self, name: str) -> base.Shapes:
         return {name: ((self.count,), "bool")}
 
-    def value(self, name: str, record: Mapping[str, Any]) -> Any:
-        return record.get(self.reads(name))  # an empty list is a value: no class
-
     def row(self, name: str, record: Record, rng: Any, view: base.View) -> Any:
         value = self.value(name, record)
         if isinstance(value, np.ndarray) and value.dtype == bool:
@@ -46,18 +41,17 @@ class Field(base.Field):
                 reason = f"expected bool ({self.count},), got {value.shape}"
                 raise base.misfit(name, record, reason)
             return {name: value}
-        listed = isinstance(value, list | tuple | np.ndarray)
-        out = np.zeros(self.count, bool)
-        for entry in value if listed else [value]:
-            out[self._number(name, record, entry)] = True
-        return {name: out}
+        out = self.blank(name)
+        for entry in value if isinstance(value, list | tuple | np.ndarray) else [value]:
+            out[name][self._number(name, record, entry)] = True
+        return out
 
-    def gather(self, name: str, values: np.ndarray, *, train: bool) -> Any:
+    def blank(self, name: str) -> base.Arrays:
+        return base.Field.blank(self, name)
+
+    def gather(self, name: str, values: np.ndarray) -> Any:
         fits = values.dtype == bool and values.shape[1:] == (self.count,)
         return {name: values} if fits else None
-
-    def facts(self, name: str) -> dict[str, Any]:
-        return {"class_names": self.class_names}
 
     def check(self, name: str, fields: Any, source: Source) -> None:
         if not self.count:
@@ -66,16 +60,9 @@ class Field(base.Field):
                 "to the number of classes"
             )
 
-    def open(self, name: str, source: Source) -> Field:
-        return self.restored(source.class_names)
-
-    def saved(self) -> list[str]:
-        return list(self.class_names)
-
-    def restored(self, saved: Any) -> Field:
+    def restored(self, saved: Sequence[str]) -> Self:
         # other classes than the source's `label` has are known by their numbers alone
-        same = self.classes in (0, len(saved))
-        return self.bound(class_names=tuple(saved) if same else ())
+        return super().restored(saved if self.classes in (0, len(saved)) else ())
 
     def _number(self, name: str, record: Record, entry: Any) -> int:
         if isinstance(entry, str) and entry in self.class_names:

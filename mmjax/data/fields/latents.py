@@ -1,10 +1,7 @@
 """Cached arrays of one shape, such as an autoencoder's latents of images."""
 
-from __future__ import annotations
-
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,14 +17,13 @@ class Field(Numbers):
     shape: of a record's array; empty takes what the training records have.
     """
 
+    EMPTY: ClassVar[bool] = True
+
     shape: tuple[int, ...] = ()
 
     @property
     def step(self) -> tuple[int, ...]:
         return self.shape or self.learned
-
-    def value(self, name: str, record: Mapping[str, Any]) -> Any:
-        return record.get(self.reads(name))
 
     def numbers(self, name: str, record: Record) -> np.ndarray:
         array = self.array(name, record, self.value(name, record))

@@ -3,8 +3,6 @@
 Shape and statistics come from the training records once, and travel with a checkpoint.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, ClassVar, Literal, Self
 
@@ -36,24 +34,22 @@ class Numbers(base.Field):
 
     normalize: Literal["", "standard", "whiten"] = ""
 
-    # -- what a kind says of itself ----------------------------------------------
     @property
     def step(self) -> tuple[int, ...]:
         """The shape of one element of `numbers`; () while it is not known."""
         return self.learned
 
     def numbers(self, name: str, record: Record) -> np.ndarray:
-        """The record's value, before normalising: (n, *step), n = 1 unless a series."""
+        """The record's value, not yet normalised: (n, *step), n = 1 unless a series."""
         raise NotImplementedError
 
-    # -- for all of them ------------------------------------------------------------
     def shapes(self, name: str) -> base.Shapes:
         return {name: (self.step or (0,), "float32")}
 
     def row(self, name: str, record: Record, rng: Any, view: base.View) -> Any:
         return {name: self.normal(self.numbers(name, record))[0]}
 
-    def gather(self, name: str, values: np.ndarray, *, train: bool) -> Any:
+    def gather(self, name: str, values: np.ndarray) -> Any:
         fits = values.shape[1:] == self.step and values.dtype.kind in "buif"
         return {name: self.normal(values)} if fits else None
 
@@ -63,10 +59,10 @@ class Numbers(base.Field):
             array = np.asarray(value)
         except ValueError as error:  # lists of different lengths
             raise base.misfit(name, record, f"expected numbers: {error}") from error
-        if array.dtype.kind not in "buif":
-            reason = f"expected numbers, got {array.dtype} {array.shape}"
-            raise base.misfit(name, record, reason)
-        return array.astype(np.float32)
+        if array.dtype.kind in "buif":
+            return array.astype(np.float32)
+        reason = f"expected numbers, got {array.dtype} {array.shape}"
+        raise base.misfit(name, record, reason)
 
     def normal(self, values: np.ndarray) -> np.ndarray:
         """(..., width) normalised, float32. The same bits alone as in a batch."""
@@ -77,7 +73,6 @@ class Numbers(base.Field):
             return (values * self.scale).astype(np.float32)
         return (values[..., None, :] @ self.scale)[..., 0, :].astype(np.float32)
 
-    # -- what depends on the data -------------------------------------------------
     def open(self, name: str, source: Source) -> Self:
         field, moments = self, _Moments(whiten=self.normalize == "whiten")
         columns = getattr(source, "columns", {})
@@ -109,14 +104,12 @@ class Numbers(base.Field):
 
     def saved(self) -> dict[str, Any]:
         parts = {"learned": self.learned, "mean": self.mean, "scale": self.scale}
-        return {
-            k: None if v is None else np.asarray(v).tolist() for k, v in parts.items()
-        }
+        return {k: v if v is None else np.asarray(v).tolist() for k, v in parts.items()}
 
     def restored(self, saved: dict[str, Any]) -> Self:
         mean, scale = (
-            None if saved[key] is None else np.asarray(saved[key], np.float64)
-            for key in ("mean", "scale")
+            v if v is None else np.asarray(v, np.float64)
+            for v in (saved["mean"], saved["scale"])
         )
         return self.bound(learned=tuple(saved["learned"]), mean=mean, scale=scale)
 

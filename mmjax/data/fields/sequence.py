@@ -1,14 +1,12 @@
 """A series of vectors over time: a sensor, a motion, features of frames."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from mmjax import schema
 from mmjax.data.fields import base, vector
 from mmjax.data.records import Record
-from mmjax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,19 +30,16 @@ class Field(vector.Field):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.length < 1:
-            raise UserError(f"length {self.length}: use the steps of a row, 1 or more")
+        schema.at_least(1, self, "length")
 
     def shapes(self, name: str) -> base.Shapes:
-        shape = (self.length, *(self.step or (0,)))
-        return {name: (shape, "float32"), f"{name}_mask": ((self.length,), "bool")}
+        return base.series(name, (self.length, *(self.step or (0,))), "float32")
 
     def row(self, name: str, record: Record, rng: Any, view: base.View) -> Any:
         steps = self.numbers(name, record)
         if len(steps) > self.length and not self.windows:
-            reason = f"{len(steps)} steps, and length {self.length}"
-            fix = f"set length to {len(steps)}, or windows to True"
-            raise base.misfit(name, record, f"{reason}: {fix}")
+            most = {"length": self.length, "windows": True}
+            raise base.misfit(name, record, base.too_many("steps", len(steps), **most))
         at = base.start(len(steps), self.length, rng)
         steps, mask = base.padded(self.normal(steps[at:]), self.length)
         return {name: steps, f"{name}_mask": mask}

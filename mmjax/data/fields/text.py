@@ -1,16 +1,14 @@
 """A text as token ids. Several fields of this kind have a tokenizer each."""
 
-from __future__ import annotations
-
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from mmjax.data import tokenizers
+from mmjax.data import records, tokenizers
 from mmjax.data.fields import base
-from mmjax.data.records import BrokenRecord, Record, Source
+from mmjax.data.records import Record, Source
 from mmjax.data.tokenizers import bytes, merges
 from mmjax.errors import UserError
 
@@ -50,14 +48,13 @@ class Field(base.Field):
     @property
     def config(self) -> tokenizers.TokenizerConfig:
         """What the tokenizer is built from."""
-        keys = ("path", "vocab_size", "context", "lower", "dropout")
+        keys = "path", "vocab_size", "context", "lower", "dropout"
         values = {key: getattr(self, key) for key in keys}
         return tokenizers.TokenizerConfig(kind=self.tokenizer, **values)
 
     def shapes(self, name: str) -> base.Shapes:
         length = self.encoder.context if self.encoder else self.context
-        length = length or tokenizers.base.CONTEXT
-        return {name: ((length,), "int32"), f"{name}_mask": ((length,), "bool")}
+        return base.series(name, (length or tokenizers.base.CONTEXT,), "int32")
 
     def row(self, name: str, record: Record, rng: Any, view: base.View) -> Any:
         texts = self.texts(name, record)
@@ -72,20 +69,19 @@ class Field(base.Field):
         texts = list(value) if isinstance(value, list | tuple) else [value]
         for text in texts:
             if not isinstance(text, str):
-                kind = type(text).__name__
-                raise base.misfit(name, record, f"expected text, got {kind} {text!r}")
+                reason = f"expected text, got {type(text).__name__} {text!r}"
+                raise base.misfit(name, record, reason)
         return texts
 
     def blank(self, name: str) -> str:
         return ""
 
     def collate(self, name: str, rows: Sequence[Any]) -> base.Arrays:
+        encode = self.encoder.encode
         if all(isinstance(row, str) for row in rows):
-            tokens, mask = self.encoder.encode(list(rows))
+            tokens, mask = encode(list(rows))
         else:
-            pairs = [
-                self.encoder.encode([r]) if isinstance(r, str) else r for r in rows
-            ]
+            pairs = [encode([r]) if isinstance(r, str) else r for r in rows]
             tokens, mask = map(np.concatenate, zip(*pairs, strict=True))
         return {name: tokens, f"{name}_mask": mask}
 
@@ -94,27 +90,22 @@ class Field(base.Field):
         known = {"clip": merges.CLIP_VOCAB, "bytes": bytes.ByteTokenizer.VOCAB}
         size = self.vocab_size or known.get(self.tokenizer)
         size = self.encoder.vocab_size if self.encoder else size
-        return {} if size is None else {"vocab_size": size}
+        return {"vocab_size": size} if size else {}
 
-    def open(self, name: str, source: Source) -> Field:
+    def open(self, name: str, source: Source) -> Self:
+        def listed(i: int) -> list[str]:
+            record = source[i]
+            return self.texts(name, record) if self.value(name, record) else []
+
         own = self.reads(name) == "text"
-        texts = source.texts() if own else self._all(name, source)
+        texts = source.texts() if own else records.texts(listed, len(source))
         try:
             return self.bound(encoder=tokenizers.build(self.config, texts=texts))
         except UserError as error:
             raise UserError(f"{base.place(name)}: {error}") from error
 
-    def _all(self, name: str, source: Source) -> Iterator[str]:
-        for i in range(len(source)):
-            try:
-                record = source[i]
-                if self.value(name, record) is not None:
-                    yield from self.texts(name, record)
-            except BrokenRecord:
-                continue  # the pipeline reports it
-
     def saved(self) -> str:
         return self.encoder.to_json()
 
-    def restored(self, saved: str) -> Field:
+    def restored(self, saved: str) -> Self:
         return self.bound(encoder=tokenizers.from_json(saved))

@@ -1,7 +1,5 @@
 """Several texts of a record, such as questions or phrases, as token ids."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Sequence
@@ -9,9 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from mmjax import schema
 from mmjax.data.fields import base, text
 from mmjax.data.records import Record
-from mmjax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +30,7 @@ class Field(text.Field):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.count < 1:
-            raise UserError(f"count {self.count}: use the texts of a row, 1 or more")
+        schema.at_least(1, self, "count")
 
     def shapes(self, name: str) -> base.Shapes:
         one = super().shapes(name)
@@ -43,26 +40,23 @@ class Field(text.Field):
         texts = self.texts(name, record)
         if len(texts) > self.count:
             if not self.cut:
-                reason = f"{len(texts)} texts, and count {self.count}"
-                fix = f"set count to {len(texts)}, or cut to True"
-                raise base.misfit(name, record, f"{reason}: {fix}")
-            kept = range(self.count)
+                reason = base.too_many("texts", len(texts), count=self.count, cut=True)
+                raise base.misfit(name, record, reason)
             if view.train:
                 kept = np.sort(rng.permutation(len(texts))[: self.count])
-            texts = [texts[k] for k in kept]
+                texts = [texts[k] for k in kept]
         one = self.reads(name)
-        return [super(Field, self).row(name, {one: t}, rng, view) for t in texts]
+        rows = [{one: t} for t in texts[: self.count]]
+        return [super(Field, self).row(name, r, rng, view) for r in rows]
 
     def blank(self, name: str) -> list[Any]:
         return []
 
     def collate(self, name: str, rows: Sequence[Any]) -> base.Arrays:
+        out = base.Field.collate(self, name, [base.Field.blank(self, name)] * len(rows))
         slots = [(b, k) for b, row in enumerate(rows) for k in range(len(row))]
-        at = tuple(np.array(slots, int).reshape(-1, 2).T)
-        every = super().collate(name, list(itertools.chain(*rows))) if slots else {}
-        out = {}
-        for key, (shape, kind) in self.shapes(name).items():
-            out[key] = np.zeros((len(rows), *shape), kind)
-            if slots:
-                out[key][at] = every[key]
+        if slots:
+            every = super().collate(name, list(itertools.chain(*rows)))
+            for key, values in every.items():
+                out[key][tuple(np.transpose(slots))] = values
         return out

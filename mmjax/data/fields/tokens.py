@@ -1,9 +1,7 @@
 """Token ids that were made before: of images, by `mmjax data tokenize`."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -20,6 +18,8 @@ class Field(base.Field):
     length: ids in a row; 0 takes what the records have.
     vocab_size: ids are below it; 0 takes any.
     """
+
+    LEARNED: ClassVar[str] = "length"
 
     length: int = 0
     vocab_size: int = 0
@@ -43,7 +43,7 @@ class Field(base.Field):
         blank = np.zeros(length, np.int32)  # as long as the others, where length is 0
         return {name: np.stack([r[name] if len(r[name]) else blank for r in rows])}
 
-    def gather(self, name: str, values: np.ndarray, *, train: bool) -> base.Arrays:
+    def gather(self, name: str, values: np.ndarray) -> base.Arrays:
         return {name: values.astype(np.int32)}
 
     def facts(self, name: str) -> dict[str, Any]:
@@ -59,14 +59,8 @@ class Field(base.Field):
                     "(1.0, 1.0) and flip to False, or train on the images"
                 )
 
-    def open(self, name: str, source: Source) -> Field:
+    def open(self, name: str, source: Source) -> Self:
         if self.length:
             return self
         value = self.value(name, records.next_good(source, 0)[0])
         return self.restored(0 if value is None else len(value))
-
-    def saved(self) -> int:
-        return self.length
-
-    def restored(self, saved: int) -> Field:
-        return dataclasses.replace(self, length=saved)

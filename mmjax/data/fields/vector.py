@@ -1,17 +1,15 @@
 """A vector: one value of a record, or several side by side."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
+from mmjax import schema
 from mmjax.data.fields import base
 from mmjax.data.fields.numbers import Numbers
 from mmjax.data.records import Record
-from mmjax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +25,7 @@ class Field(Numbers):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width < 0:
-            raise UserError(f"width {self.width}: use 1 or more, or 0 to take it")
+        schema.at_least(0, self, "width")
 
     @property
     def step(self) -> tuple[int, ...]:
@@ -46,13 +43,11 @@ class Field(Numbers):
             reason = f"{', '.join(parts)} have {counts} steps: they must have as many"
             raise base.misfit(name, record, reason)
         out = np.concatenate(arrays, axis=1)
-        if self.step not in ((), out.shape[1:]):
-            reason = (
-                f"expected {self.step[0]} numbers, got {out.shape[1]}: set width to "
-            )
-            raise base.misfit(
-                name, record, f"{reason}{out.shape[1]}, or mend the record"
-            )
+        width = out.shape[1]
+        if self.step not in ((), (width,)):
+            reason = f"expected {self.step[0]} numbers, got {width}"
+            fix = f"set width to {width}, or mend the record"
+            raise base.misfit(name, record, f"{reason}: {fix}")
         return out
 
     def column(self, name: str, columns: Mapping[str, Any], index: Any) -> Any:

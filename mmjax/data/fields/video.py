@@ -1,15 +1,13 @@
 """A clip of frames, all of them cropped as one."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, Literal
 
 import numpy as np
 
+from mmjax import schema
 from mmjax.data.fields import base, image
 from mmjax.data.records import Record
-from mmjax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +30,10 @@ class Field(image.Field):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.length < 1 or self.stride < 1:
-            values = f"length {self.length} and stride {self.stride}"
-            raise UserError(f"{values}: use 1 or more frames")
+        schema.at_least(1, self, "length", "stride")
 
     def shapes(self, name: str) -> base.Shapes:
-        shape = (self.length, self.size, self.size, 3)
-        return {name: (shape, "uint8"), f"{name}_mask": ((self.length,), "bool")}
+        return base.series(name, (self.length, self.size, self.size, 3), "uint8")
 
     def row(self, name: str, record: Record, rng: Any, view: base.View) -> Any:
         clip = np.asarray(self.value(name, record))
@@ -51,8 +46,8 @@ class Field(image.Field):
         for frame in clip:
             if view.train:  # each frame draws the same crop
                 rng.bit_generator.state = state
-            cells = super().row(name, {self.reads(name): frame}, rng, view)
-            frames.append(cells[name])
+            row = super().row(name, {self.reads(name): frame}, rng, view)
+            frames.append(row[name])
         frames, mask = base.padded(np.stack(frames), self.length)
         return {name: frames, f"{name}_mask": mask}
 
@@ -66,5 +61,5 @@ class Field(image.Field):
         share = 0.5 if rng is None else rng.random(self.length)
         return ((np.arange(self.length) + share) * count / self.length).astype(int)
 
-    def gather(self, name: str, values: np.ndarray, *, train: bool) -> None:
+    def gather(self, name: str, values: np.ndarray) -> None:
         return None

@@ -5,11 +5,10 @@ NAME[offsets[i]:offsets[i + 1]]. So are `blob` and `offsets`, the bytes of encod
 images: the array `image`.
 """
 
-from __future__ import annotations
-
 import collections
+import pathlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,14 @@ from mmjax.errors import UserError
 
 _ALIASES = {"images": "image", "labels": "label"}
 _HASHED = 1 << 26  # bytes of a column that its fingerprint reads; of larger, every k-th
+
+
+class Pieces:
+    """An array that is cut at its offsets: piece i is the array of record i."""
+
+    def __init__(self, array: np.ndarray, offsets: np.ndarray):
+        self.array, self.offsets, self.dtype = array, offsets, array.dtype
+        self.shape = (len(offsets) - 1, None, *array.shape[1:])
 
 
 class Columns(encoded.Encoded):
@@ -46,11 +53,8 @@ class Columns(encoded.Encoded):
 
         Args:
           again: (function, arguments) that open this source; what a pickle carries.
-          columns: values of the records, `name:array`, comma separated; empty: all
+          columns, text, label, key: see `open_arrays`. Without `columns`, all arrays
             that have as many rows as `image` or the labels, where there are such.
-          text: arrays of strings that hold captions, comma separated.
-          label: the array of classes, integers or strings; `label` where there is one.
-          key: the array of the records' names; `key` or `name` where there is one.
           broken: position -> why that record cannot be used.
         """
         self.name, self.again, self.broken = name, again, dict(broken or {})
@@ -59,11 +63,8 @@ class Columns(encoded.Encoded):
         if "blob" in arrays and "offsets" in arrays:
             arrays["image"] = arrays.pop("blob")
             arrays["image_offsets"] = arrays.pop("offsets")
-        offsets = {
-            k.removesuffix("_offsets"): arrays.pop(k)
-            for k in list(arrays)
-            if k.endswith("_offsets") and k.removesuffix("_offsets") in arrays
-        }
+        for part in [k for k in arrays if f"{k}_offsets" in arrays]:
+            arrays[part] = Pieces(arrays[part], arrays.pop(f"{part}_offsets"))
         wanted = encoded.pairs_of(columns)
         if wanted:
             extra = [*text.split(","), label, key]
@@ -74,22 +75,19 @@ class Columns(encoded.Encoded):
             if part not in arrays:
                 has = ", ".join(sorted(arrays)) or "none"
                 raise UserError(f"{name} has no array {part!r}: it has {has}")
-        self.arrays = {k: arrays[v] for k, v in wanted.items() if v not in offsets}
-        cut = {k: v for k, v in wanted.items() if v in offsets}
-        self.cut = {k: (arrays[v], offsets[v]) for k, v in cut.items()}
+        self.arrays: dict[str, Any] = {k: arrays[v] for k, v in wanted.items()}
         self.length = self._count(bool(columns), label)
-        inverse = {v: k for k, v in wanted.items()}
-        self._read_label(inverse.get(label, label), names)
-        self._read_text(",".join(inverse.get(t, t) for t in text.split(",")))
-        self.key = inverse.get(key, key)
-        if "image" in self.arrays:
-            self.arrays["image"] = as_rgb(self.arrays["image"], name)
-        hidden = ("text", *self.caption_fields.split(","))
-        self.columns = (
-            None
-            if self.broken
-            else {k: array for k, array in self.arrays.items() if k not in hidden}
-        )
+        renamed = {v: k for k, v in wanted.items()}
+        self._read_label(renamed.get(label, label), names)
+        self._read_text(",".join(renamed.get(t, t) for t in text.split(",")))
+        self.key = renamed.get(key, key)
+        pixels = self.arrays.get("image")
+        if pixels is not None and not isinstance(pixels, Pieces):
+            self.arrays["image"] = as_rgb(pixels, name)
+        self.hidden = ("text", *self.caption_fields.split(","))
+        whole = {k: a for k, a in self.arrays.items() if isinstance(a, np.ndarray)}
+        shown = {k: a for k, a in whole.items() if k not in self.hidden}
+        self.columns = None if self.broken else shown
         self.check_fields()
 
     def __reduce__(self) -> tuple:
@@ -97,54 +95,50 @@ class Columns(encoded.Encoded):
 
     def _count(self, every: bool, label: str) -> int:
         """The number of rows; without `every`, arrays unlike image or label go."""
-        lengths = {k: len(a) if a.ndim else 0 for k, a in self.arrays.items()}
-        lengths |= {k: len(offsets) - 1 for k, (_, offsets) in self.cut.items()}
-        if not every:
-            first = lengths.get("image", lengths.get(label or "label"))
-            for k in [k for k in lengths if first is not None and lengths[k] != first]:
-                del lengths[k], (self.cut if k in self.cut else self.arrays)[k]
+        lengths = {k: (*a.shape, 0)[0] for k, a in self.arrays.items()}
+        first = lengths.get("image", lengths.get(label or "label"))
+        if not every and first is not None:
+            lengths = {k: count for k, count in lengths.items() if count == first}
+            self.arrays = {k: self.arrays[k] for k in lengths}
         if not lengths or max(lengths.values()) < 1:
             raise UserError(f"{self.name} holds no rows: its arrays are {lengths}")
-        if len(set(lengths.values())) > 1:
-            usual = collections.Counter(lengths.values()).most_common(1)[0][0]
+        [(usual, _), *others] = collections.Counter(lengths.values()).most_common()
+        if others:
             fit = ",".join(k for k, length in lengths.items() if length == usual)
             raise UserError(
                 f"{self.name}: its arrays have unlike numbers of rows, {lengths}: "
                 f"choose with columns=, such as columns={fit}"
             )
-        return next(iter(lengths.values()))
+        return usual
 
     def _read_label(self, label: str, names: np.ndarray | None) -> None:
         values = self.arrays.get(label or "label")
-        usable = values is not None and values.ndim == 1 and values.dtype.kind in "iubU"
-        if not usable:
+        if values is None or len(values.shape) != 1 or values.dtype.kind not in "iubU":
             if label:
-                kind = values.dtype if values is not None else "pieces"
                 raise UserError(
-                    f"{self.name}: labels are {kind} {getattr(values, 'shape', '')}, "
-                    f"expected integers or strings, one for each of {self.length} rows"
+                    f"{self.name}: labels are {values.dtype} {values.shape}, expected "
+                    f"integers or strings, one for each of {self.length} rows"
                 )
             return
-        self.arrays.pop(label or "label")
+        del self.arrays[label or "label"]
         if values.dtype.kind == "U":
-            labels, self.class_names = encoded.label_index(values.tolist(), self.name)
-            self.arrays["label"] = np.asarray(labels, np.int32)
-            return
-        top = int(values.max(initial=-1)) + 1
-        names = np.arange(top).astype(str) if names is None else names
-        if top > len(names):
-            raise UserError(
-                f"{self.name}: label {top - 1} has none of {len(names)} names"
-            )
-        self.class_names = tuple(names.tolist())
+            values, self.class_names = encoded.label_index(values.tolist(), self.name)
+        else:
+            count = int(values.max(initial=-1)) + 1
+            names = np.arange(count).astype(str) if names is None else names
+            if count > len(names):
+                raise UserError(
+                    f"{self.name}: label {count - 1} has none of {len(names)} names"
+                )
+            self.class_names = tuple(names.tolist())
         self.arrays["label"] = np.asarray(values, np.int32)
 
     def _read_text(self, text: str) -> None:
         strings = {k for k, array in self.arrays.items() if array.dtype.kind in "US"}
         auto = [name for name in encoded.AUTO.split(",") if name in strings]
         self.caption_fields = text or ",".join(auto[:1])
-        other = self.arrays.get("text", self.cut.get("text", (None,))[0])
-        if other is not None and "text" not in strings:
+        if "text" in self.arrays and "text" not in strings:
+            other = self.arrays["text"]
             raise UserError(
                 f"{self.name}: its array text is {other.dtype} {other.shape}, and text "
                 "holds captions: give it another name with columns=NAME:text"
@@ -152,53 +146,78 @@ class Columns(encoded.Encoded):
 
     def __getitem__(self, i: int) -> Record:
         i = records.position(i, self.length)
-        fields = dict(self.fields(i))
-        place = self.place(i)
+        fields, place = self.fields(i), self.place(i)
         text = self._texts_of(fields, place)
-        for name in (*self.caption_fields.split(","), "text"):
-            fields.pop(name, None)
-        if "image" in self.cut:
-            fields["image"] = image.decode(self.encoded(i), place)
-        return {**fields, "text": text}
+        shown = {k: value for k, value in fields.items() if k not in self.hidden}
+        return {**shown, **self.decode(i, place), "text": text}
 
     def place(self, i: int) -> str:
         return f"{self.name.partition(':')[2]}, row {i}"
 
     def encoded(self, i: int) -> bytes:
-        if "image" in self.cut:
-            return self._piece("image", i).tobytes()
-        return image.encode_png(self.arrays["image"][i])
+        row = self._row("image", i)
+        packed = isinstance(self.arrays["image"], Pieces)
+        return row.tobytes() if packed else image.encode_png(row)
+
+    def decode(self, i: int, place: str) -> dict[str, Any]:
+        if isinstance(self.arrays.get("image"), Pieces):
+            return super().decode(i, place)
+        return {"image": self._row("image", i)} if "image" in self.arrays else {}
 
     def fields(self, i: int) -> Mapping[str, Any]:
         if i in self.broken:
             raise BrokenRecord(self.place(i), self.broken[i])
-        out = {name: _value(array[i]) for name, array in self.arrays.items()}
-        out |= {name: self._piece(name, i) for name in self.cut if name != "image"}
+        out = {name: self._row(name, i) for name in self.arrays if name != "image"}
         keys = filter(None, (self.key, "key", "name"))
         return {**out, "key": str(next((out[k] for k in keys if k in out), i))}
 
-    def _piece(self, name: str, i: int) -> np.ndarray:
-        array, offsets = self.cut[name]
-        start, end = offsets[i : i + 2].tolist()
-        if not 0 <= start <= end <= len(array):
-            reason = f"offsets {start}..{end} outside {name} of {len(array)} rows"
+    def _row(self, name: str, i: int) -> Any:
+        """A row as a plain number or string, or as an array."""
+        array = self.arrays[name]
+        if not isinstance(array, Pieces):
+            row = array[i]
+            arrays = row.ndim and row.dtype.kind not in "US"
+            return np.asarray(row) if arrays else row.tolist()
+        start, end = array.offsets[i : i + 2].tolist()
+        if not 0 <= start <= end <= len(array.array):
+            reason = f"offsets {start}..{end} outside {name} of {len(array.array)} rows"
             raise BrokenRecord(self.place(i), reason)
-        return array[start:end]
+        return array.array[start:end]
 
     def fingerprint(self) -> str:
-        arrays = self.arrays | {k: array for k, (array, _) in self.cut.items()}
+        cut = {k: a for k, a in self.arrays.items() if isinstance(a, Pieces)}
+        arrays = self.arrays | {k: pieces.array for k, pieces in cut.items()}
         parts = [(k, a.dtype.str, a.shape, _checksum(a)) for k, a in arrays.items()]
-        bounds = [_checksum(offsets) for _, offsets in self.cut.values()]
+        bounds = [_checksum(pieces.offsets) for pieces in cut.values()]
         broken = sorted(self.broken)
         named = self.class_names, self.caption_fields, self.key
         return records.digest("columns", sorted(parts), bounds, broken, named)
 
 
-def _value(row: Any) -> Any:
-    """A row as a plain number or string, or as an array."""
-    if row.ndim and row.dtype.kind not in "US":
-        return np.asarray(row)
-    return row.tolist()
+def open_arrays(
+    kind: str,
+    read: Callable[[pathlib.Path], dict[str, np.ndarray]],
+    path: str,
+    columns: str = "",
+    text: str = "",
+    label: str = "",
+    key: str = "",
+) -> Columns:
+    """Opens arrays, by their names; `read` is what npz and npy differ in.
+
+    columns: values of the records, `name:array`, comma separated; empty: all. text:
+    arrays with captions, strings (N,) or (N, K), comma separated. label: the array of
+    classes, integers or strings; their names are `class_names`, or LABEL_names; empty:
+    `label` where there is one. key: the array of the records' names; empty: `key` or
+    `name`.
+
+    `image` is uint8 (N, H, W) or (N, H, W, 3); encoded images are `blob` uint8, image i
+    being `blob[offsets[i]:offsets[i + 1]]`.
+    """
+    file = encoded.existing(path, f"{kind} file or folder")
+    again = open_arrays, (kind, read, str(file), columns, text, label, key)
+    options = {"columns": columns, "text": text, "label": label, "key": key}
+    return Columns(f"{kind}:{file}", read(file), again=again, **options)
 
 
 def _checksum(array: np.ndarray) -> int:
@@ -207,14 +226,13 @@ def _checksum(array: np.ndarray) -> int:
 
 def as_rgb(pixels: np.ndarray, where: str) -> np.ndarray:
     """uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3) as (N, H, W, 3)."""
-    grey = pixels.ndim == 3 or (pixels.ndim == 4 and pixels.shape[3] == 1)
-    if pixels.dtype != np.uint8 or not (grey or pixels.ndim == 4):
+    if pixels.ndim == 3:
+        pixels = pixels[..., None]
+    if pixels.dtype != np.uint8 or pixels.ndim != 4:
         raise UserError(
             f"{where}: its array image is {pixels.dtype} {pixels.shape}, expected uint8"
             " (N, H, W) or (N, H, W, 3): give another array its own name with "
             "columns=NAME:image"
         )
-    if not grey:
-        return pixels
-    pixels = pixels.reshape(*pixels.shape[:3], 1)
-    return np.broadcast_to(pixels, (*pixels.shape[:3], 3))
+    grey = pixels.shape[3] == 1
+    return np.broadcast_to(pixels, (*pixels.shape[:3], 3)) if grey else pixels

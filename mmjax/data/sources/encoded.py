@@ -1,8 +1,7 @@
 """What sources of encoded files share: decoding, values out of fields, checks."""
 
-from __future__ import annotations
-
 import abc
+import contextlib
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -53,11 +52,9 @@ class Encoded(abc.ABC):
 
     def __getitem__(self, i: int) -> Record:
         i = records.position(i, self.length)
-        fields = self.fields(i)
-        place = self.place(i)
+        fields, place = self.fields(i), self.place(i)
         text = self._texts_of(fields, place)
-        record: dict[str, Any] = self.decode(i, place)
-        record |= {"text": text, "key": str(fields["key"])}
+        record = self.decode(i, place) | {"text": text, "key": str(fields["key"])}
         if self.class_names:
             record["label"] = int(fields["label"])
         for name, field in self.values.items():
@@ -70,75 +67,51 @@ class Encoded(abc.ABC):
         return {"image": image.decode(self.encoded(i), place)}
 
     def captions(self, i: int) -> list[str]:
-        """The captions of record i, without decoding its image."""
         i = records.position(i, self.length)
         return self._texts_of(self.fields(i), self.place(i))
 
     def texts(self) -> Iterator[str]:
-        for i in range(self.length):
-            try:
-                yield from self.captions(i)
-            except BrokenRecord:
-                continue  # the pipeline reports it; here only good text counts
+        return records.texts(self.captions, self.length)
 
     def check_fields(self) -> None:
         """UserError when the first records hold none of the fields named."""
-        if self.caption_fields and self.caption_fields != AUTO:
-            self._need(self.caption_fields.split(","), "captions", "text")
-        for field in self.values.values():
-            self._need([field], "values", "values")
-
-    def _need(self, names: Sequence[str], term: str, option: str) -> None:
-        seen: set[str] = set()
+        probed: list[Mapping[str, Any]] = []
         for i in range(min(self.length, _PROBED)):
-            try:
-                fields = self.fields(i)
-            except BrokenRecord:
-                continue
-            seen.update(fields)
-            if any(pick(fields, name) not in (None, "", []) for name in names):
-                return
-        if seen:
-            raise UserError(
-                f"{self.name} has no {term} in {','.join(names)!r}: its fields are "
-                f"{', '.join(sorted(seen))}; name one with {option}="
-            )
+            with contextlib.suppress(BrokenRecord):
+                probed.append(self.fields(i))
+        captions = [] if self.caption_fields in ("", AUTO) else [self.caption_fields]
+        wanted = [(names, "captions", "text") for names in captions]
+        wanted += [(name, "values", "values") for name in self.values.values()]
+        for names, term, option in wanted if probed else ():
+            values = (pick(fields, n) for fields in probed for n in names.split(","))
+            if all(value in (None, "", []) for value in values):
+                has = ", ".join(sorted(set().union(*probed)))
+                raise UserError(
+                    f"{self.name} has no {term} in {names!r}: its fields are {has}; "
+                    f"name one with {option}="
+                )
 
     def _texts_of(self, fields: Mapping[str, Any], place: str) -> list[str]:
-        if not self.caption_fields:
-            return []
-        return caption_list(fields, self.caption_fields, place)
-
-
-def caption_list(fields: Mapping[str, Any], names: str, place: str) -> list[str]:
-    """The captions in the named fields, lists joined; BrokenRecord when unusable."""
-    wanted = names.split(",")
-    out: list[str] = []
-    for name in wanted:
-        value = pick(fields, name)
-        out.extend(
-            value if isinstance(value, list) else [] if value is None else [value]
-        )
-    if not out:
-        reason = f"no caption in {names}: the record has {', '.join(sorted(fields))}"
-        raise BrokenRecord(place, reason)
-    return [clean(text, place) for text in out]
+        names = self.caption_fields.split(",") if self.caption_fields else []
+        texts = [text for name in names for text in listed(fields, name)]
+        if names and not texts:
+            reason = f"no caption in {self.caption_fields}: the record has "
+            raise BrokenRecord(place, reason + ", ".join(sorted(fields)))
+        return [clean(text, place) for text in texts]
 
 
 def clean(text: Any, place: str) -> str:
     """A caption without its outer spaces; BrokenRecord when empty or no UTF-8 text."""
-    if isinstance(text, bytes):
-        try:
-            text = text.decode()
-        except UnicodeDecodeError as error:
-            raise BrokenRecord(place, f"the caption is not UTF-8: {error}") from None
-    if not isinstance(text, str):
-        raise BrokenRecord(place, f"the caption {text!r} is no text")
+    try:
+        text = text.decode() if isinstance(text, bytes) else text
+        if not isinstance(text, str):
+            raise BrokenRecord(place, f"the caption {text!r} is no text")
+        text.encode()
+    except UnicodeError as error:
+        raise BrokenRecord(place, f"the caption is not UTF-8: {error}") from None
     text = text.strip().lstrip("\ufeff")
     if not text:
         raise BrokenRecord(place, "the caption is empty")
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise BrokenRecord(place, f"the caption is not UTF-8: {text!r}")
     return text
 
 
@@ -158,6 +131,12 @@ def pick(fields: Mapping[str, Any], name: str) -> Any:
     return value
 
 
+def listed(fields: Mapping[str, Any], name: str) -> list[Any]:
+    """The value at a dotted name as a list, of one unless it is one; empty for none."""
+    value = pick(fields, name)
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
 def pairs_of(option: str) -> dict[str, str]:
     """`name:field,name` as {name: field, name: name}."""
     pairs = (part.partition(":") for part in option.split(",") if part)
@@ -169,15 +148,14 @@ def as_value(name: str, value: Any, place: str) -> Any:
 
     `boxes` are float32 (N, 4) and `box_labels` int32 (N,), also where there are none.
     """
-    named = name in ("boxes", "box_labels")
-    if not named and not (isinstance(value, list) and value):
-        return value
-    if not named and any(isinstance(v, str) for v in value):
+    dtype = {"boxes": np.float32, "box_labels": np.int32}.get(name)
+    numbers = isinstance(value, list) and not any(isinstance(v, str) for v in value)
+    if not dtype and not (numbers and value):
         return value
     try:
         array = np.asarray(value)
-        whole = name == "box_labels" or array.dtype.kind in "iub" and name != "boxes"
-        array = array.astype(np.int32 if whole else np.float32)
+        whole = np.int32 if array.dtype.kind in "iub" else np.float32
+        array = array.astype(dtype or whole)
         return array.reshape(-1, 4) if name == "boxes" else array
     except (ValueError, TypeError) as error:
         raise BrokenRecord(place, f"its {name} is no array: {error}") from None
@@ -191,22 +169,22 @@ def read_file(path: pathlib.Path, place: str) -> bytes:
         raise BrokenRecord(place, f"cannot read {path}: {error.strerror}") from None
 
 
-def existing(path: str, what: str) -> pathlib.Path:
+def existing(path: str, term: str) -> pathlib.Path:
     """The path, absolute; UserError where it does not exist."""
-    found = pathlib.Path(path).expanduser().absolute()
-    if not found.exists():
-        raise UserError(f"{what} {found} does not exist")
-    return found
+    absolute = pathlib.Path(path).expanduser().absolute()
+    if not absolute.exists():
+        raise UserError(f"{term} {absolute} does not exist")
+    return absolute
 
 
 def label_index(values: Sequence[Any], where: str) -> tuple[list[int], tuple[str, ...]]:
     """(label of each value, class names): numbers keep theirs, words are sorted."""
     if all(str(v).isdecimal() for v in values):
         labels = [int(v) for v in values]
-        return labels, tuple(str(k) for k in range(max(labels, default=-1) + 1))
-    if any(v is None or v == "" for v in values):
-        at = next(i for i, v in enumerate(values) if v is None or v == "")
-        raise UserError(f"{where}: record {at} has no label")
+        return labels, tuple(map(str, range(max(labels, default=-1) + 1)))
+    for at, value in enumerate(values):
+        if value in (None, ""):
+            raise UserError(f"{where}: record {at} has no label")
     names = sorted({str(v) for v in values})
     index = {name: k for k, name in enumerate(names)}
     return [index[str(v)] for v in values], tuple(names)

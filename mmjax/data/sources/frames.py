@@ -5,8 +5,6 @@ one below the other, into frames. With options of its own, that source is writte
 {"kind": "frames", "source": "npz:/d/lips.npz?label=letter", "height": 30}.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping
@@ -35,11 +33,11 @@ def open(
 
     if bool(path) == bool(source):
         raise UserError("frames need either a path or a source of strips")
-    if source or height:
-        if height < 1:
-            raise UserError(f"frames of {source}: give height=, in pixels")
-        return Strips(open_source(source or path), height)
-    return Clips(encoded.existing(path, "folder of clips"), label)
+    if not source and not height:
+        return Clips(encoded.existing(path, "folder of clips"), label)
+    if height < 1:
+        raise UserError(f"frames of {source}: give height=, in pixels")
+    return Strips(open_source(source or path), height)
 
 
 class Strips(views.View):
@@ -47,16 +45,14 @@ class Strips(views.View):
 
     def __init__(self, source: Source, height: int):
         super().__init__(source)
-        self.height = height
-        self.name = f"frames:{source.name}"
+        self.height, self.name = height, f"frames:{source.name}"
 
     def __getitem__(self, i: int) -> Record:
         record = dict(self.source[i])
         strip = record.pop("image")
-        if strip.shape[0] % self.height:
-            place = f"{self.name}, record {record['key']}"
-            reason = f"a strip of {strip.shape[0]} rows has no frames of {self.height}"
-            raise BrokenRecord(place, reason)
+        if len(strip) % self.height:
+            reason = f"a strip of {len(strip)} rows has no frames of {self.height}"
+            raise BrokenRecord(f"{self.name}, record {record['key']}", reason)
         return {**record, "frames": strip.reshape(-1, self.height, *strip.shape[1:])}
 
     def fingerprint(self) -> str:
@@ -69,22 +65,15 @@ class Clips(folder.Folder):
     KIND, TERM = "frames", "folders with images"
 
     def listed(self) -> list[str]:
-        walk = os.walk(self.root)
-        self.images = {
-            os.path.relpath(place, self.root): sorted(images, key=_natural)
-            for place, _, files in walk
-            if (
-                images := [
-                    f for f in files if f.rpartition(".")[2].lower() in self.SUFFIXES
-                ]
-            )
-        }
+        self.images: dict[str, list[str]] = {}
+        for place, _, files in os.walk(self.root):
+            if images := sorted(filter(self.ours, files), key=_natural):
+                self.images[os.path.relpath(place, self.root)] = images
         return sorted(self.images)
 
     def decode(self, i: int, place: str) -> dict[str, Any]:
-        paths = [
-            self.root / self.files[i] / name for name in self.images[self.files[i]]
-        ]
+        clip = self.files[i]
+        paths = [self.root / clip / name for name in self.images[clip]]
         frames = [image.decode(encoded.read_file(p, place), str(p)) for p in paths]
         shapes = sorted({frame.shape[:2] for frame in frames})
         if len(shapes) > 1:
@@ -94,6 +83,5 @@ class Clips(folder.Folder):
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """A sort key by which frame 2 comes before frame 10."""
-    return [
-        (int(p), "") if p.isdecimal() else (-1, p) for p in re.split(r"(\d+)", name)
-    ]
+    parts = re.split(r"(\d+)", name)
+    return [(int(p), "") if p.isdecimal() else (-1, p) for p in parts]

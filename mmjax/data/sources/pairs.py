@@ -5,11 +5,9 @@
 More than two are joined pair by pair: `left` may be pairs.
 """
 
-from __future__ import annotations
-
 import collections
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmjax.data import records
@@ -26,7 +24,7 @@ def open(
     right: str | Mapping[str, Any] = "",
     on: str = "key",
     how: str = "inner",
-) -> Pairs:
+) -> "Pairs":
     """Opens both sources and looks up, once, which record belongs to which.
 
     on: the value, or the table's field, that is equal in both, or `label`, the class's
@@ -44,38 +42,29 @@ def open(
         raise UserError(
             "pairs are written {'kind': 'pairs', 'left': SPEC, 'right': SPEC}"
         )
+    if how not in ("inner", "left"):
+        raise UserError(f"pairs option how={how!r}: use inner or left")
     return Pairs(open_source(left), open_source(right), on, how)
 
 
 class Pairs(views.View):
     """Records of the left source with the values of their partners."""
 
-    def __init__(
-        self,
-        left: Source,
-        right: Source,
-        on: str,
-        how: str,
-        *,
-        written: Callable[[str], str] = str,
-    ):
-        """Joins the sources; `written` is how a left value is written in the right."""
+    def __init__(self, left: Source, right: Source, on: str, how: str):
         super().__init__(left)
-        if how not in ("inner", "left"):
-            raise UserError(f"pairs option how={how!r}: use inner or left")
         self.right, self.on, self.how = right, on, how
         self.name = f"pairs:{left.name}+{right.name}"
         self.class_names = left.class_names or right.class_names
-        name, colon, other = on.partition(":")
+        name, _, other = on.partition(":")
+        values = _values(left, name)
         partners = collections.defaultdict(list)
-        for j, value in enumerate(_values(right, other if colon else name)):
+        for j, value in enumerate(_values(right, other or name)):
             partners[value].append(j)
+        partners.pop(None, None)
         taken: collections.Counter[str] = collections.Counter()
         self.pairs: list[tuple[int, int]] = []  # (left, right), right -1 for none
-        values = [value and written(value) for value in _values(left, name)]
         for i, value in enumerate(values):
-            options = partners.get(value, [])
-            if options:
+            if options := partners.get(value):
                 self.pairs.append((i, options[taken[value] % len(options)]))
                 taken[value] += 1
             elif how == "left":
@@ -85,12 +74,11 @@ class Pairs(views.View):
                 f"no record of {left.name} has a partner in {right.name} by {on!r}: "
                 f"the one has {values[:3]}, the other {list(partners)[:3]}"
             )
-        self.alone = len(values) - taken.total()
-        if self.alone:
+        if alone := len(values) - taken.total():
             end = "left out" if how == "inner" else f"without values of {right.name}"
             log.warning(
                 "%s: %d of %d records have no partner, and are %s",
-                *(self.name, self.alone, len(values), end),
+                *(self.name, alone, len(values), end),
             )
         self.last: tuple[int, Record] | None = None
 
@@ -108,18 +96,15 @@ class Pairs(views.View):
         record = dict(self.source[i])
         if j < 0:
             return record
-        for name, value in self._partner(j).items():
+        last = self.last  # neighbours often share one: questions about an image
+        if last is None or last[0] != j:
+            last = self.last = (j, self.right[j])
+        for name, value in last[1].items():
             if name == "text":
                 record["text"] = record["text"] or value
             elif name != "key":
                 record[f"right_{name}" if name in record else name] = value
         return record
-
-    def _partner(self, j: int) -> Record:
-        last = self.last  # neighbours often share one: questions about an image
-        if last is None or last[0] != j:
-            last = self.last = (j, self.right[j])
-        return last[1]
 
     def captions(self, i: int) -> list[str]:
         i, j = self.pairs[records.position(i, len(self))]
@@ -127,11 +112,7 @@ class Pairs(views.View):
         return texts or (views.captions(self.right, j) if j >= 0 else [])
 
     def texts(self) -> Iterator[str]:
-        for i in range(len(self)):
-            try:
-                yield from self.captions(i)
-            except BrokenRecord:
-                continue  # the pipeline reports it; here only good text counts
+        return records.texts(self.captions, len(self))
 
     def fingerprint(self) -> str:
         both = self.source.fingerprint(), self.right.fingerprint()
@@ -149,6 +130,6 @@ def _values(source: Source, name: str) -> list[str | None]:
         except BrokenRecord:
             value = None  # the pipeline meets it, and reports it, if it is kept
         values.append(None if value is None else str(value))
-    if not any(value is not None for value in values):
+    if all(value is None for value in values):
         raise UserError(f"{source.name} has no value {name!r} to pair records by")
     return values

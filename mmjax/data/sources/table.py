@@ -4,8 +4,7 @@ Rows that name the same image are one record with several captions; rows of a ta
 without images, one record each.
 """
 
-from __future__ import annotations
-
+import contextlib
 import gzip
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -30,15 +29,17 @@ class Row(NamedTuple):
 class Table(encoded.Encoded):
     """Records out of rows of the table at `path`, absolute; see `open_table`."""
 
+    labels: Any = ()  # of each record, where there are class names
+
     def __init__(
         self,
         path: pathlib.Path,
         rows: Sequence[Row],
         *,
-        image: str,
-        text: str,
-        label: str,
-        root: str,
+        image: str = "image",
+        text: str = encoded.AUTO,
+        label: str = "",
+        root: str = "",
         values: str = "",
         key: str = "",
     ):
@@ -48,43 +49,45 @@ class Table(encoded.Encoded):
         self.image = "" if image == "none" else image
         self.values = encoded.pairs_of(values)
         self.name = f"{path.suffixes[0][1:] if path.suffixes else 'table'}:{path}"
-        self.rows = _group(rows, self.image)
+        grouped: dict[object, list[Row]] = {}
+        for row in rows:
+            grouped.setdefault(row.fields.get(self.image, row.line), []).append(row)
+        self.rows = list(grouped.values())
         self.length = len(self.rows)
-        self.caption_fields = text
+        good = {i: group[0] for i, group in enumerate(self.rows) if not group[0].error}
         if label:
-            self._read_labels(label)
-        if text == encoded.AUTO and (label or (not self.image and not _auto(rows))):
-            self.caption_fields = ""
-        self._check_image()
-        self.check_fields()
-
-    def _read_labels(self, label: str) -> None:
-        for rows in self.rows:
-            if not rows[0].error and encoded.pick(rows[0].fields, label) is None:
-                raise UserError(
-                    f"{self.path} line {rows[0].line} has no field {label!r}: "
-                    f"it has {', '.join(sorted(rows[0].fields))}"
-                )
-        good = [i for i, rows in enumerate(self.rows) if not rows[0].error]
-        values = [encoded.pick(self.rows[i][0].fields, label) for i in good]
-        labels, self.class_names = encoded.label_index(values, str(self.path))
-        self.labels = dict(zip(good, labels, strict=True))
-
-    def _check_image(self) -> None:
-        good = [rows[0] for rows in self.rows if not rows[0].error]
-        if self.image and good and not any(self.image in row.fields for row in good):
+            self._read_labels(label, good)
+        names = {name for row in rows for name in row.fields}
+        bare = label or not (self.image or names & set(encoded.AUTO.split(",")))
+        self.caption_fields = "" if text == encoded.AUTO and bare else text
+        if (
+            self.image
+            and good
+            and all(self.image not in r.fields for r in good.values())
+        ):
             raise UserError(
                 f"{self.path} has no field {self.image!r} for the image's path: it has "
-                f"{', '.join(sorted(good[0].fields))}; name one with image=, or say "
-                "image=none"
+                f"{', '.join(sorted(next(iter(good.values())).fields))}; name one with "
+                "image=, or say image=none"
             )
+        self.check_fields()
+
+    def _read_labels(self, label: str, good: Mapping[int, Row]) -> None:
+        values = [encoded.pick(row.fields, label) for row in good.values()]
+        for row, value in zip(good.values(), values, strict=True):
+            if value is None:
+                raise UserError(
+                    f"{self.path} line {row.line} has no field {label!r}: it has "
+                    f"{', '.join(sorted(row.fields))}"
+                )
+        labels, self.class_names = encoded.label_index(values, str(self.path))
+        self.labels = dict(zip(good, labels, strict=True))
 
     def place(self, i: int) -> str:
         return f"{self.path} line {self.rows[i][0].line}"
 
     def encoded(self, i: int) -> bytes:
-        name = self._image_name(i)
-        return encoded.read_file(self.root / name, self.place(i))
+        return encoded.read_file(self.root / self._image_name(i), self.place(i))
 
     def decode(self, i: int, place: str) -> dict[str, Any]:
         return super().decode(i, place) if self.image else {}
@@ -97,16 +100,14 @@ class Table(encoded.Encoded):
         out = dict(rows[0].fields)
         if len(rows) > 1:
             for name in self.caption_fields.split(","):
-                out[name] = [text for row in rows for text in _listed(row, name)]
+                out[name] = [
+                    t for row in rows for t in encoded.listed(row.fields, name)
+                ]
         if self.class_names:
             out["label"] = self.labels[i]
-        return {**out, "key": self._key(i)}
-
-    def _key(self, i: int) -> str:
-        row = self.rows[i][0]
-        if self.key:
-            return str(row.fields.get(self.key, row.line))
-        return self._image_name(i) if self.image else str(row.line)
+        if self.key or not self.image:
+            return {**out, "key": str(rows[0].fields.get(self.key, rows[0].line))}
+        return {**out, "key": self._image_name(i)}
 
     def _image_name(self, i: int) -> str:
         name = self.rows[i][0].fields.get(self.image)
@@ -150,16 +151,8 @@ def open_table(
         again = (read_rows, path, image, text, label, root, values, key, vector)
         named = {"text": text, "label": label, "key": key}
         return vectors(file, rows, vector, again=(open_table, again), **named)
-    return Table(
-        file,
-        rows,
-        image=image,
-        text=text or encoded.AUTO,
-        label=label,
-        root=root,
-        values=values,
-        key=key,
-    )
+    options = {"image": image, "label": label, "root": root, "key": key}
+    return Table(file, rows, text=text or encoded.AUTO, values=values, **options)
 
 
 def vectors(
@@ -170,11 +163,10 @@ def vectors(
     if good is None:
         raise UserError(f"{path} has no rows that can be read")
     special = [name for option in named.values() for name in option.split(",")]
+    chosen = vector.split(",")
     if ":" in vector:
         bounds = [int(bound) if bound else None for bound in vector.split(":")]
         chosen = [name for name in list(good)[slice(*bounds)] if name not in special]
-    else:
-        chosen = vector.split(",")
     for name in chosen or [vector]:
         if name not in good:
             raise UserError(f"{path} has no field {name!r}: it has {', '.join(good)}")
@@ -190,34 +182,12 @@ def vectors(
     arrays = {"vector": numbers}
     for name in good:
         if name not in chosen:
-            cells = [str(row.get(name, "")) for row in fields]
-            arrays[name] = np.array(cells) if name in special else _numbers(cells)
-    source = f"{path.suffixes[0][1:]}:{path}"
-    return columns.Columns(source, arrays, again=again, broken=broken, **named)
-
-
-def _numbers(cells: list[str]) -> np.ndarray:
-    try:
-        return np.array(cells, np.float32)
-    except ValueError:
-        return np.array(cells)
-
-
-def _group(rows: Sequence[Row], image: str) -> list[list[Row]]:
-    grouped: dict[object, list[Row]] = {}
-    for row in rows:
-        grouped.setdefault(row.fields.get(image, row.line), []).append(row)
-    return list(grouped.values())
-
-
-def _auto(rows: Sequence[Row]) -> bool:
-    """Whether some row has a field that captions are looked for in."""
-    return any(name in row.fields for row in rows for name in encoded.AUTO.split(","))
-
-
-def _listed(row: Row, name: str) -> list[Any]:
-    value = encoded.pick(row.fields, name)
-    return value if isinstance(value, list) else [] if value is None else [value]
+            cells = np.array([str(row.get(name, "")) for row in fields])
+            with contextlib.suppress(ValueError):
+                cells = cells if name in special else cells.astype(np.float32)
+            arrays[name] = cells
+    name = f"{path.suffixes[0][1:]}:{path}"
+    return columns.Columns(name, arrays, again=again, broken=broken, **named)
 
 
 def read(path: pathlib.Path) -> bytes:
@@ -232,13 +202,13 @@ def read(path: pathlib.Path) -> bytes:
 def lines(path: pathlib.Path) -> list[tuple[int, str, str]]:
     """(number from 1, text, error) of each line that is not blank."""
     out = []
-    for number, data in enumerate(
-        read(path).removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1
-    ):
-        if not data.strip():
-            continue
+    every = read(path).removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    for number, data in enumerate(every, 1):
+        text, error = "", ""
         try:
-            out.append((number, data.decode().rstrip("\r"), ""))
-        except UnicodeDecodeError as error:
-            out.append((number, "", f"the line is not UTF-8: {error}"))
+            text = data.decode().rstrip("\r")
+        except UnicodeDecodeError as bad:
+            error = f"the line is not UTF-8: {bad}"
+        if data.strip():
+            out.append((number, text, error))
     return out

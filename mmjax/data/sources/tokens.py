@@ -1,10 +1,8 @@
 """Image tokens that `mmjax data tokenize` wrote: `tokens:/data/shapes_tokens`.
 
-Records hold `image_tokens` int32 (grid * grid,) in place of a picture, with the
+Records hold `image_tokens` int32 (grid * grid,) in place of an image, with the
 captions, key and label of the source they were made of.
 """
-
-from __future__ import annotations
 
 import functools
 import pathlib
@@ -19,7 +17,7 @@ from mmjax.data.sources import encoded
 from mmjax.errors import UserError
 
 
-def open(path: str) -> Tokens:
+def open(path: str) -> "Tokens":
     """The cache in the folder `path`; UserError where it is none, or not whole."""
     return Tokens(encoded.existing(path, "folder of image tokens"))
 
@@ -43,9 +41,9 @@ class Tokens:
         self.name = f"tokens:{folder}"
         self.class_names = header.class_names
         self.stage1: dict[str, Any] = vars(header.stage1)
-        missing = [file for file in header.files(folder) if not file.exists()]
-        if missing:
-            raise UserError(f"{missing[0]} is missing: run `mmjax data tokenize` again")
+        for file in header.files(folder):
+            if not file.exists():
+                raise UserError(f"{file} is missing: run `mmjax data tokenize` again")
 
     @functools.cached_property
     def _data(self) -> ArrayRecordDataSource:
@@ -64,28 +62,22 @@ class Tokens:
         return self.header.records
 
     def __getitem__(self, i: int) -> Record:
-        return token_cache.unpack(*self._read(i))
+        data, place = self._read(i)
+        return token_cache.unpack(data, self.header, place)
 
     def captions(self, i: int) -> list[str]:
-        """The captions of record i."""
-        data, _, place = self._read(i)
-        values = token_cache.unpack_head(data, place)
-        return values.get("text", [])
+        return token_cache.unpack_head(*self._read(i)).get("text", [])
 
     def texts(self) -> Iterator[str]:
-        for i in range(len(self)):
-            try:
-                yield from self.captions(i)
-            except BrokenRecord:
-                continue  # the pipeline reports it; here only good text counts
+        return records.texts(self.captions, len(self))
 
     def fingerprint(self) -> str:
         return records.digest("tokens", self.header.identity())
 
-    def _read(self, i: int) -> tuple[bytes, token_cache.Header, str]:
+    def _read(self, i: int) -> tuple[bytes, str]:
         i = records.position(i, len(self))
         place = f"{self.folder}, record {i}"
         try:
-            return self._data[i], self.header, place
+            return self._data[i], place
         except (RuntimeError, ValueError, IndexError) as error:
             raise BrokenRecord(place, f"cannot be read: {error}") from None

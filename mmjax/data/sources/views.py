@@ -1,8 +1,7 @@
 """Views of a source that every kind shares: a part, a range, prompts from labels."""
 
-from __future__ import annotations
-
 import functools
+import itertools
 import pathlib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.data import image, records
-from mmjax.data.records import Record, Source
+from mmjax.data.records import BrokenRecord, Record, Source
 from mmjax.data.sources import encoded as encoded_lib
 from mmjax.errors import UserError
 
@@ -33,7 +32,7 @@ def apply(
     """The source seen through the shared options, in this order.
 
     names: a text file with the name of a record on each line, as published splits are
-    (`Flickr_8k.testImages.txt`): only those, whatever folder and picture suffix either
+    (`Flickr_8k.testImages.txt`): only those, whatever folder and image suffix either
     side writes.
 
     part: `train` or `held_out`, for sets that come without a split: one record in
@@ -70,39 +69,33 @@ def _named(source: Source, path: pathlib.Path) -> tuple[str, list[int]]:
     except (OSError, ValueError) as error:
         raise UserError(f"names={path} cannot be read: {error}") from None
     wanted = {_stem(line.strip()): line.strip() for line in lines if line.strip()}
-    found: dict[str, int] = {}
+    positions: dict[str, int] = {}
     for i in range(len(source)):
-        stem = _stem(_key(source, i))
-        if stem in found:
+        try:
+            stem = _stem(str(fields(source, i)["key"]))
+        except BrokenRecord:
+            continue  # `mmjax data check` lists it
+        if stem in positions:
             raise UserError(
-                f"{source.name}: records {found[stem]} and {i} are both called {stem}, "
-                f"and names={path} means one of them"
+                f"{source.name}: records {positions[stem]} and {i} are both called "
+                f"{stem}, and names={path} means one of them"
             )
         if stem in wanted:
-            found[stem] = i
-    missing = [name for stem, name in wanted.items() if stem not in found]
+            positions[stem] = i
+    missing = [name for stem, name in wanted.items() if stem not in positions]
     if missing or not wanted:
         raise UserError(
-            f"names={path}: {source.name} holds {len(found)} of its {len(wanted)} "
+            f"names={path}: {source.name} holds {len(positions)} of its {len(wanted)} "
             f"names, and not {missing[:3]}"
         )
-    return records.digest(sorted(wanted)), sorted(found.values())
+    return records.digest(sorted(wanted)), sorted(positions.values())
 
 
 def _stem(name: str) -> str:
-    """A name without its folder and a picture's suffix; other dots are its own."""
-    stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
-    return (
-        stem if dot and suffix.lower() in encoded_lib.SUFFIXES else stem + dot + suffix
-    )
-
-
-def _key(source: Source, i: int) -> str:
-    """The key of record i, without decoding its picture where the source can."""
-    try:
-        return str(fields(source, i)["key"])
-    except records.BrokenRecord:
-        return f"broken {i}"  # nobody's name; `mmjax data check` lists it
+    """A name without its folder and an image's suffix; other dots are its own."""
+    name = name.rpartition("/")[2]
+    stem, _, suffix = name.rpartition(".")
+    return stem if stem and suffix.lower() in encoded_lib.SUFFIXES else name
 
 
 def _members(source: Source, part: str, group: str) -> list[int]:
@@ -113,7 +106,7 @@ def _members(source: Source, part: str, group: str) -> list[int]:
     for i in range(len(source)):
         try:
             key = source[i]["key"]
-        except records.BrokenRecord:
+        except BrokenRecord:
             key = str(i)  # stays in the set, where the pipeline reports it
         stem = key.rpartition(group)[0] if group else ""
         held_out = zlib.crc32((stem or key).encode()) % HELD_OUT == 0
@@ -127,7 +120,7 @@ def _members(source: Source, part: str, group: str) -> list[int]:
 
 
 class View:
-    """A source seen through another: all of it as it is, where a view says no more."""
+    """A source through which another is read: as it is, where a view says no more."""
 
     def __init__(self, source: Source):
         self.source = source
@@ -145,15 +138,12 @@ class View:
         return self.source[self.at(i)]
 
     def fields(self, i: int) -> Mapping[str, Any]:
-        """Everything of record i but its file, where the source can."""
         return fields(self.source, self.at(i))
 
     def captions(self, i: int) -> list[str]:
-        """The captions of record i, without decoding its image."""
         return captions(self.source, self.at(i))
 
     def encoded(self, i: int) -> bytes:
-        """The file of record i as it is stored."""
         return encoded(self.source, self.at(i))
 
     def texts(self) -> Iterator[str]:
@@ -166,9 +156,9 @@ class View:
 class Chosen(View):
     """The records of a source at some positions, in that order."""
 
-    def __init__(self, source: Source, positions: Sequence[int], what: tuple):
+    def __init__(self, source: Source, positions: Sequence[int], identity: tuple):
         super().__init__(source)
-        self.positions, self.what = positions, what
+        self.positions, self.identity = positions, identity
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -179,28 +169,21 @@ class Chosen(View):
     @functools.cached_property
     def columns(self) -> dict[str, np.ndarray] | None:
         """The rows of the source's columns; None where they may not fit in memory."""
-        whole = columns(self.source)
-        if whole is None:
+        whole, index = getattr(self.source, "columns", None), self.positions
+        if isinstance(index, range):
+            index = slice(index.start, index.stop)
+        elif any(isinstance(column, np.memmap) for column in (whole or {}).values()):
             return None
-        index: Any = np.asarray(self.positions)
-        if isinstance(self.positions, range):
-            index = slice(self.positions.start, self.positions.stop)
-        elif any(isinstance(column, np.memmap) for column in whole.values()):
-            return None
-        return {name: column[index] for name, column in whole.items()}
+        return whole and {name: column[index] for name, column in whole.items()}
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "columns"}
 
     def texts(self) -> Iterator[str]:
-        for i in range(len(self)):
-            try:
-                yield from self.captions(i)
-            except records.BrokenRecord:
-                continue  # the pipeline reports it; here only good text counts
+        return records.texts(self.captions, len(self))
 
     def fingerprint(self) -> str:
-        return records.digest(self.source.fingerprint(), *self.what)
+        return records.digest(self.source.fingerprint(), *self.identity)
 
 
 class Kept(View):
@@ -216,13 +199,12 @@ class Kept(View):
             self.held[i] = self.source[i]
         return self.held[i]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"held": {}}
+    def __reduce__(self) -> tuple:
+        return Kept, (self.source,)
 
     @property
     def columns(self) -> dict[str, np.ndarray] | None:
-        """The source's columns."""
-        return columns(self.source)
+        return getattr(self.source, "columns", None)
 
 
 class Prompted(View):
@@ -254,38 +236,29 @@ class Prompted(View):
     def _prompts(self, record: Mapping[str, Any]) -> list[str]:
         if record["label"] < 0:
             place = f"{self.name}, record {record['key']}"
-            raise records.BrokenRecord(place, "no label to make a caption of")
+            raise BrokenRecord(place, "no label to make a caption of")
         return list(self.prompts[record["label"]])
 
     def texts(self) -> Iterator[str]:
-        for prompts in self.prompts:  # once a class: enough to train a tokenizer on
-            yield from prompts
+        # once a class: enough to train a tokenizer on
+        return itertools.chain.from_iterable(self.prompts)
 
     def fingerprint(self) -> str:
         return records.digest(self.source.fingerprint(), self.templates)
 
 
-def columns(source: Source) -> dict[str, np.ndarray] | None:
-    """Values of all records, name -> array with a row each; None of most sources.
-
-    Only of sources whose every record is whole and lies in memory, or is mapped there.
-    """
-    return getattr(source, "columns", None)
-
-
 def fields(source: Source, i: int) -> Mapping[str, Any]:
     """Record i, or its fields alone, without its file, where the source can."""
-    direct = getattr(source, "fields", None)
-    return direct(i) if direct else source[i]
+    return getattr(source, "fields", source.__getitem__)(i)
 
 
 def captions(source: Source, i: int) -> list[str]:
     """The captions of record i; without decoding its image where the source can."""
-    direct = getattr(source, "captions", None)
-    return direct(i) if direct else source[i]["text"]
+    return source.captions(i) if hasattr(source, "captions") else source[i]["text"]
 
 
 def encoded(source: Source, i: int) -> bytes:
     """The file of record i as it is stored; PNG of its image where it has none."""
-    direct = getattr(source, "encoded", None)
-    return direct(i) if direct else image.encode_png(source[i]["image"])
+    if hasattr(source, "encoded"):
+        return source.encoded(i)
+    return image.encode_png(source[i]["image"])

@@ -5,12 +5,8 @@ answers in a file of their own, {"annotations": [{question_id, multiple_choice_a
 answers: [{answer}]}]} (Antol et al. 2015), and easy-VQA's, [[question, answer, image]].
 """
 
-from __future__ import annotations
-
-import functools
 import json
-import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmjax.data.sources import encoded, pairs, table
@@ -40,95 +36,58 @@ def open(
         raise UserError(
             "vqa data needs images=SOURCE, such as images=folder:/d/val2014"
         )
-    file = encoded.existing(path, "question file")
-    answered = (
-        _answers(encoded.existing(annotations, "answer file")) if annotations else {}
-    )
-    try:
-        questions = [
-            _question(entry, answered) for entry in _entries(file, "questions")
-        ]
-        rows = [table.Row(number, row) for number, row in enumerate(questions, 1)]
-        label = "answer" if any("answer" in row for row in questions) else ""
-        asked = Questions(file, rows, label, classes)
-        written = functools.partial(_written, name)
-        written(str(questions[0]["image_id"]))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(
-            f"{file}, name={name}: no questions in COCO-VQA's or easy-VQA's form: "
-            f"{type(error).__name__} {error}"
-        ) from None
-    return pairs.Pairs(
-        asked, open_source(images), "image_id:key", "inner", written=written
-    )
+    answers = {}
+    if annotations:
+        form = "annotations with question_id and multiple_choice_answer"
+        answers = dict(_read(annotations, "annotations", _answers, form))
 
-
-class Questions(table.Table):
-    """The questions and answers, without images."""
-
-    def __init__(
-        self, file: pathlib.Path, rows: list[table.Row], label: str, classes: str
-    ):
-        self.classes = classes
-        options = {
-            "image": "none",
-            "text": "question",
-            "root": "",
-            "key": "question_id",
-        }
-        super().__init__(
-            file, rows, label=label, values="answers" if label else "", **options
-        )
-        self.name = f"vqa:{file}"
-
-    def _read_labels(self, label: str) -> None:
-        answers = [row[0].fields.get(label) for row in self.rows]
-        if self.classes:
-            lines = table.lines(encoded.existing(self.classes, "file of answers"))
-            self.class_names = tuple(text.strip() for _, text, _ in lines)
+    def question(entry: Any) -> dict[str, Any]:
+        if isinstance(entry, list):
+            text, answer, number = entry
+            row = {"question": text, "answer": answer, "answers": [answer]}
         else:
-            self.class_names = tuple(sorted({a for a in answers if a is not None}))
-        rank = {name: k for k, name in enumerate(self.class_names)}
-        self.labels = dict(enumerate(rank.get(answer, -1) for answer in answers))
+            row = {k: entry[k] for k in ("question", "question_id")}
+            number = entry["image_id"]
+            if given := answers.get(entry["question_id"]):
+                row |= {"answer": given[0], "answers": given[1:]}
+        whole = str(number).isdecimal()
+        return row | {"image_id": name.format(int(number) if whole else number)}
+
+    form = f"questions for name={name} in COCO-VQA's or easy-VQA's form"
+    rows = _read(path, "questions", question, form)
+    answered = any("answer" in row for row in rows)
+    file = encoded.existing(path, "question file")
+    asked = table.Table(
+        file,
+        [table.Row(number, row) for number, row in enumerate(rows, 1)],
+        image="none",
+        text="question",
+        key="question_id",
+        values="answers" if answered else "",
+    )
+    asked.name = f"vqa:{file}"
+    if answered:
+        names = sorted({row["answer"] for row in rows if "answer" in row})
+        if classes:
+            lines = table.lines(encoded.existing(classes, "file of answers"))
+            names = [text.strip() for _, text, _ in lines]
+        rank = {answer: k for k, answer in enumerate(names)}
+        asked.class_names = tuple(names)
+        asked.labels = [rank.get(row.get("answer"), -1) for row in rows]
+    return pairs.Pairs(asked, open_source(images), "image_id:key", "inner")
 
 
-def _question(entry: Any, answered: Mapping[Any, list[str]]) -> dict[str, Any]:
-    if isinstance(entry, list):
-        question, answer, image = entry
-        return {
-            "question": question,
-            "answer": answer,
-            "answers": [answer],
-            "image_id": image,
-        }
-    row = {k: entry[k] for k in ("question", "question_id", "image_id")}
-    if answers := answered.get(entry["question_id"]):
-        row |= {"answer": answers[0], "answers": answers[1:]}
-    return row
+def _answers(note: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """question_id, and the usual answer before those of all people asked."""
+    others = [given["answer"] for given in note.get("answers", [])]
+    return note["question_id"], [note["multiple_choice_answer"], *others]
 
 
-def _answers(file: pathlib.Path) -> dict[Any, list[str]]:
-    """question_id -> the usual answer, then those of all people asked."""
+def _read(path: str, key: str, parse: Callable[[Any], Any], form: str) -> list[Any]:
+    file = encoded.existing(path, f"file of {key}")
     try:
-        return {
-            note["question_id"]: [
-                note["multiple_choice_answer"],
-                *(given["answer"] for given in note.get("answers", [])),
-            ]
-            for note in _entries(file, "annotations")
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{file} has no annotations with question_id and multiple_choice_answer: "
-            f"{type(error).__name__} {error}"
-        ) from None
-
-
-def _entries(file: pathlib.Path, name: str) -> list[Any]:
-    data = json.loads(table.read(file))
-    return data[name] if isinstance(data, dict) else data
-
-
-def _written(name: str, number: str) -> str:
-    """An image's id as the key of its image."""
-    return name.format(int(number) if number.isdecimal() else number)
+        data = json.loads(table.read(file))
+        return [parse(e) for e in (data[key] if isinstance(data, dict) else data)]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        kind = type(error).__name__
+        raise UserError(f"{file} has no {form}: {kind} {error}") from None

@@ -1,7 +1,5 @@
 """A folder of wav files: `wav:/d/recordings?label={label}_{speaker}_{n}`."""
 
-from __future__ import annotations
-
 import io
 from typing import Any
 
@@ -14,7 +12,7 @@ from mmjax.data.sources import encoded, folder
 _UNKNOWN = 0xFFFFFFFF  # the size in the header of a file that was streamed
 
 
-def open(path: str, label: str = "none") -> Wav:
+def open(path: str, label: str = "none") -> "Wav":
     """Every wav file under `path`, at any depth, sorted by path.
 
     label: as in folder, from the parent folder, from a pattern of names, or `none`;
@@ -52,10 +50,9 @@ def decode(data: bytes, place: str) -> tuple[int, np.ndarray]:
         raise BrokenRecord(place, f"cannot decode the wav: {error}") from error
     if not samples.size:
         raise BrokenRecord(place, "the wav has no samples")
-    kind = samples.dtype
     audio = samples.astype(np.float32)
-    if kind == np.uint8:
+    if samples.dtype == np.uint8:
         audio = (audio - 128) / 128
-    elif kind.kind == "i":
-        audio /= 2.0 ** (8 * kind.itemsize - 1)
+    elif samples.dtype.kind == "i":
+        audio /= 2.0 ** (8 * samples.dtype.itemsize - 1)
     return int(rate), audio if audio.ndim == 1 else audio.mean(axis=1)

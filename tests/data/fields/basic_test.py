@@ -140,7 +140,7 @@ def test_texts_fill_slots():
         fields.encode(chosen, "a", [list("abcd")])
     with pytest.raises(UserError, match="expected text, got float 0.5"):
         fields.encode(chosen, "a", [["a", 0.5]])
-    with pytest.raises(UserError, match="count 0: use"):
+    with pytest.raises(UserError, match="count is 0: use"):
         fields.build({"a": {"kind": "texts", "count": 0}})
 
 

@@ -95,11 +95,17 @@ def test_boxes_need_the_image_they_follow():
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"boxes": np.ones((2, 5))}, r"'boxes' of shape \(n, 4\), got \(2, 5\)"),
-        ({"boxes": [["a"] * 4] * 3}, "'boxes' of numbers, got <U1"),
+        (
+            {"boxes": np.ones((2, 5))},
+            r"'boxes' as numbers \(n, 4\), got float64 \(2, 5\)",
+        ),
+        ({"boxes": [["a"] * 4] * 3}, r"'boxes' as numbers \(n, 4\), got <U1"),
         ({"names": np.array([1, 2])}, "3 boxes, and 2 values of b_labels"),
-        ({"names": np.ones(3)}, "'names' of integers, got float64"),
-        ({"features": np.ones((3, 3))}, r"'features' of shape \(n, 2\), got \(3, 3\)"),
+        ({"names": np.ones(3)}, r"'names' as integers \(n,\), got float64"),
+        (
+            {"features": np.ones((3, 3))},
+            r"'features' as numbers \(n, 2\), got float64 \(3, 3\)",
+        ),
     ],
 )
 def test_records_that_do_not_fit(wrong, message):
@@ -114,5 +120,5 @@ def test_records_that_do_not_fit(wrong, message):
 def test_options():
     with pytest.raises(UserError, match="set both or neither"):
         build(vectors="features")
-    with pytest.raises(UserError, match="count 0"):
+    with pytest.raises(UserError, match="count is 0"):
         build(count=0)

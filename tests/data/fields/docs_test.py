@@ -54,7 +54,7 @@ def test_the_example_is_a_kind(points):
     assert batch["cloud"][1, :, 0].tolist() == [0, 6, 12, 18]
     source = Records([{"cloud": np.arange(21).reshape(7, 3)}])
     options = {"batch_size": 20, "seed": 0, "threads": 0}
-    batch = next(pipeline.train_iterator(source, points, **options))
+    batch = next(pipeline.TrainIterator(source, points, **options))
     assert batch["cloud"].shape == (20, 4, 3)
     assert set(batch["cloud"][..., 0].ravel()) == {0, 3, 6, 9, 12, 15, 18}
     with pytest.raises(UserError, match=r"expected points \(n, 3\), got \(7, 2\)"):

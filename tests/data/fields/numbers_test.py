@@ -31,7 +31,7 @@ def test_vector_takes_its_width_from_the_records():
         fields.encode(chosen, "a", [[[1, 2, 3]]])
     with pytest.raises(UserError, match="expected numbers, got <U1"):
         fields.encode(chosen, "a", ["x"])
-    with pytest.raises(UserError, match="width -1"):
+    with pytest.raises(UserError, match="width is -1"):
         fields.build({"a": {"kind": "vector", "width": -1}})
     assert fields.encode(chosen, "a", [np.array([True, False, True])])["a"].sum() == 2
 
@@ -125,7 +125,7 @@ def test_sequence_pads_and_masks():
         fields.encode(chosen, "a", [[1.0, 2.0]])
     with pytest.raises(UserError, match="expected numbers: .*inhomogeneous"):
         fields.encode(chosen, "a", [[[1.0], [2.0, 3.0]]])
-    with pytest.raises(UserError, match="length 0"):
+    with pytest.raises(UserError, match="length is 0"):
         fields.build({"a": {"kind": "sequence", "length": 0}})
 
 

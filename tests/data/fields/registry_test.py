@@ -146,13 +146,13 @@ def test_choose_takes_what_the_records_have():
     source = Records([{"image_tokens": np.arange(3), "text": []}])
     reads = ["image|image_tokens", "label?", "note"]
     assert list(fields.choose(every, source, reads)) == ["image_tokens", "note"]
-    assert list(fields.declared(every, reads)) == ["image", "label", "note"]
+    assert list(fields.choose(every, None, reads)) == ["image", "label", "note"]
     with pytest.raises(UserError, match="listed have .*image_tokens.*and no label"):
         fields.choose(every, source, ["label"])
     with pytest.raises(UserError, match="has no tokens.*add it.*there are: image, "):
         fields.choose(every, source, ["tokens"])
     with pytest.raises(UserError, match="has no pose or depth"):
-        fields.declared(every, ["pose|depth"])
+        fields.choose(every, None, ["pose|depth"])
     every["tokens"] = fields.build({"tokens": {"kind": "text"}})["tokens"]
     with pytest.raises(UserError, match="name the captions' field with text="):
         fields.choose(every, source, ["tokens"])
@@ -174,7 +174,7 @@ def test_a_record_that_lacks_the_value():
 def test_drop_blanks_a_share_of_training_rows_alone():
     chosen, source = opened("vector", optional=True, drop=0.25, normalize="")
     loader = {"batch_size": 64, "seed": 3, "threads": 0}
-    batch = next(pipeline.train_iterator(source, chosen, **loader))
+    batch = next(pipeline.TrainIterator(source, chosen, **loader))
     gone = ~batch["a_present"]
     assert 4 <= gone.sum() <= 30
     assert (batch["a"][gone] == 0).all() and (batch["a"][~gone, 2] == 2).all()
@@ -213,8 +213,8 @@ def test_gather_gives_the_bits_of_rows(config, columns):
         saved = fields.save(chosen)  # for both: sums in another order differ
         fields.check(chosen, chosen, source)
         index = np.zeros(1, np.int64)
-        gathered = pipeline.gather(source, chosen, index, train=True) is not None
+        gathered = pipeline.gather(source, chosen, index) is not None
         assert gathered == (source is quick)
         options = {"batch_size": 17, "seed": 1, "threads": 0}
-        batches.append(next(pipeline.train_iterator(source, chosen, **options)))
+        batches.append(next(pipeline.TrainIterator(source, chosen, **options)))
     same(*batches)

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from mmjax.data import fields
-from mmjax.data.fields import video
 from mmjax.data.fields.base import View
 from mmjax.errors import UserError
 
@@ -76,7 +75,7 @@ def test_records_that_do_not_fit(wrong):
 
 
 def test_options():
-    with pytest.raises(UserError, match="length 2 and stride 0"):
-        video.Field(length=2, stride=0)
+    with pytest.raises(UserError, match="stride is 0: use 1 or more"):
+        build(length=2, stride=0)
     with pytest.raises(UserError, match="is not one of 'window', 'even'"):
         build(length=2, pick="all")

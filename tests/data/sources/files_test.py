@@ -177,7 +177,7 @@ def test_folder_of_classes_and_missing_captions(pictures):
     with pytest.raises(UserError, match="a.png lies in no class"):
         open_source(f"folder:{pictures}?label=parent")
     (pictures / "empty").mkdir()
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="holds no images"):
         open_source(f"folder:{pictures}/empty")
 
 

@@ -145,7 +145,7 @@ def rows(tokenizer, count=3, dropout=0.0, **options):
     source = open_source("shapes:train?size=16&count=40")
     cfg = image.Field(size=16, train_scale=(1.0, 1.0))
     options = {"batch_size": 8, "seed": 3, "threads": 0} | options
-    running = pipeline.train_iterator(
+    running = pipeline.TrainIterator(
         source,
         batch_fields.of(source, tokenizer, cfg, tokenizer="bpe", dropout=dropout),
         **options,
