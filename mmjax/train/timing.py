@@ -44,8 +44,7 @@ class Clock:
     """
 
     def __init__(self):
-        self._spent = dict.fromkeys(KINDS, 0.0)
-        self._begin = time.perf_counter()
+        self._spent, self._begin = dict.fromkeys(KINDS, 0.0), time.perf_counter()
 
     @contextlib.contextmanager
     def of(self, kind: str) -> Iterator[None]:
@@ -58,12 +57,10 @@ class Clock:
 
     def lap(self) -> dict[str, float]:
         """`time/<kind>` for all KINDS, and `time/total` of the wall clock."""
-        now = time.perf_counter()
-        found = {f"time/{kind}": spent for kind, spent in self._spent.items()}
-        found["time/total"] = now - self._begin
-        self._spent = dict.fromkeys(KINDS, 0.0)
-        self._begin = now
-        return found
+        spent = {f"time/{kind}": seconds for kind, seconds in self._spent.items()}
+        spent["time/total"] = time.perf_counter() - self._begin
+        self._spent, self._begin = dict.fromkeys(KINDS, 0.0), time.perf_counter()
+        return spent
 
 
 class Trace:
