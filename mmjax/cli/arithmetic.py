@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             found = gallery.build_gallery(model, args.source, folder, say=progress)
         given = [load.read_image(path) for path in args.images]
         for record in args.records:
-            given.append(found.picture(found.hit(found.row_of(record), 1.0)))
+            given.append(found.image(found.hit(found.row_of(record), 1.0)))
         query_d = found.run.combine(given, args.plus, args.minus, weight=args.weight)
         hits = _others(found, query_d, given, args.top)
         name = formula(args)
@@ -86,11 +86,11 @@ def formula(args: argparse.Namespace) -> str:
 def _others(
     found: "Gallery", query_d: np.ndarray, given: list[np.ndarray], top: int
 ) -> list["Hit"]:
-    """The nearest that show none of the given pictures, pixel for pixel."""
+    """The nearest that show none of the given images, pixel for pixel."""
     listed = found.search(query_d[None], top + len(given))[0]
     kept = [
         hit
         for hit in listed
-        if not any(np.array_equal(found.picture(hit), image) for image in given)
+        if not any(np.array_equal(found.image(hit), image) for image in given)
     ]
     return kept[:top]

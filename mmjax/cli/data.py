@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tokenize = verbs.add_parser(
         "tokenize",
         help="write image tokens, to read as tokens:DIR",
-        description="Encodes every picture once by a trained image tokenizer, as an "
+        description="Encodes every image once by a trained image tokenizer, as an "
         "evaluation sees it, one source after another. Run it again to go on after a "
         "stop.",
     )
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tokenize.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR")
     tokenize.add_argument("--step", type=int, help="a saved step (default: the newest)")
     tokenize.add_argument(
-        "--batch-size", type=int, metavar="N", help="pictures a call (the run's own)"
+        "--batch-size", type=int, metavar="N", help="images a call (the run's own)"
     )
     tokenize.set_defaults(act=_tokenize)
 
@@ -90,7 +90,7 @@ def _check(args: argparse.Namespace) -> int:
     for source in sources:
         if records.stage1(source):
             raise UserError(
-                f"{source.name} holds image tokens and no pictures: check the source "
+                f"{source.name} holds image tokens and no images: check the source "
                 "that it was made of"
             )
     report = check.check(sources, args.out)

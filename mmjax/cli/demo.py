@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         summary = demo.clip_summary()
     print("\n".join(table(summary)))
     print(f"\nsummary  {args.workdir}/summary.json")
-    print(f"picture  {args.workdir}/zero_shot.png")
+    print(f"image    {args.workdir}/zero_shot.png")
     if args.until == STAGES[-1]:
         print(f"report   {args.workdir}/report.html")
         print(

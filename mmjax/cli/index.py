@@ -151,22 +151,22 @@ def draw(
     queries: Sequence[np.ndarray | None],
     hits: Sequence[Sequence["Hit"]],
 ) -> None:
-    """A sheet with a row a query: its own picture, if it has one, then what was found.
+    """A sheet with a row a query: its own image, if it has one, then what was found.
 
-    Every row begins with the query's picture where any query has one; a query without
+    Every row begins with the query's image where any query has one; a query without
     leaves it blank.
     """
     from mmjax.report import image_grid
     from mmjax.retrieval import gallery
 
-    pictures = [[found.picture(hit) for hit in listed] for listed in hits]
+    images = [[found.image(hit) for hit in listed] for listed in hits]
     if any(query is not None for query in queries):
         blank = np.full((8, 8, 3), 255, np.uint8)
         own = [blank if query is None else query for query in queries]
-        pictures = [[q, *row] for q, row in zip(own, pictures, strict=True)]
-    flat = iter(gallery.tiles([p for row in pictures for p in row]))
-    image_grid.draw(path, [[next(flat) for _ in row] for row in pictures], list(names))
-    print(f"picture: {path}")
+        images = [[q, *row] for q, row in zip(own, images, strict=True)]
+    flat = iter(gallery.tiles([p for row in images for p in row]))
+    image_grid.draw(path, [[next(flat) for _ in row] for row in images], list(names))
+    print(f"image: {path}")
 
 
 def _faiss(args: argparse.Namespace) -> int:

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if args.png:
         names = [path.name for path in paths]
         ranked_labels.ranked(args.png, pixels, labels, chances_nc, captions=names)
-        print(f"picture: {args.png}")
+        print(f"image: {args.png}")
     return 0
 
 

@@ -18,8 +18,8 @@ from mmjax.data.records import BrokenRecord
 from mmjax.errors import UserError
 from mmjax.metrics import embeddings
 from mmjax.state import TrainState
-from mmjax.train import checkpoint, metric_writer, restore, run_file, setup
 from mmjax.train import config as config_lib
+from mmjax.train import metric_writer, restore, run_file, setup
 
 _ROWS = 256  # at most, in a call
 
@@ -180,18 +180,7 @@ def load_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:
       UserError: the folder is not a run, or holds no such checkpoint.
     """
     workdir = pathlib.Path(workdir)
-    run_file.read(workdir)  # says so where the folder is no run
-    steps = saved_steps(workdir)
-    if step is not None and step not in steps:
-        listed = ", ".join(map(str, steps)) or "none"
-        raise UserError(f"{workdir} holds no checkpoint of step {step}, only: {listed}")
     return Run(workdir, *restore.restore(workdir, step))
-
-
-def saved_steps(workdir: pathlib.Path) -> list[int]:
-    """Steps of a workdir's finished checkpoints, rising."""
-    names = [p.name for p in (workdir / checkpoint.FOLDER).glob("*")]
-    return sorted(int(name) for name in names if name.isdigit())
 
 
 def read_image(path: str | pathlib.Path) -> np.ndarray:

@@ -6,6 +6,7 @@ longer: kernels reach 50 to 80 % of the peaks, and messages hide only in part.
 """
 
 import dataclasses
+
 from mmjax.planning.hardware import Hardware
 from mmjax.planning.hlo import Collective
 from mmjax.planning.program import Program
@@ -123,5 +124,3 @@ def advice(program: Program, plan: Estimate) -> list[str]:
         )
     lines.append("take more devices, or devices with more memory (--hardware)")
     return lines
-
-

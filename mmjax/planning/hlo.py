@@ -118,7 +118,7 @@ def _runs(bodies: Mapping[str, list[str]], entry: str) -> dict[str, float]:
     runs = dict.fromkeys(bodies, 0.0) | {entry: 1.0}
     for name in reversed([*graphlib.TopologicalSorter(called).static_order()]):
         for callee, turns in calls[name]:
-            if callee in bodies:
+            if callee in bodies and runs[name]:
                 runs[callee] += runs[name] * turns
     return runs
 

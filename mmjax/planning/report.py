@@ -79,6 +79,7 @@ def _roofline(program: Program, plan: Estimate, hardware: Hardware) -> list[str]
     node = f"nodes of {hardware.node}" if hardware.node else "one slice"
     needed, usable = _bytes(plan.needed), _bytes(plan.usable)
     of_memory = f"({100 * USABLE:.0f} % of the memory)"
+    share = f"{100 * plan.needed / plan.usable:.0f} %"
     return [
         f"on {hardware.name}: {hardware.tflops:.0f} TFLOP/s of 16-bit and "
         f"{hardware.tflops_32:.0f} of 32-bit operands, {_bytes(hardware.memory)} at "
@@ -93,7 +94,7 @@ def _roofline(program: Program, plan: Estimate, hardware: Hardware) -> list[str]
         f"{_seconds(plan.step_unhidden)} where no message hides; "
         f"MFU {100 * plan.mfu:.0f} %",
         "",
-        f"fits: {needed} of {usable} {of_memory}, {100 * plan.needed / plan.usable:.0f} %"
+        f"fits: {needed} of {usable} {of_memory}, {share}"
         if plan.fits
         else f"DOES NOT FIT: {needed} where {usable} are {of_memory}",
         *(f"  - {line}" for line in advice(program, plan)),

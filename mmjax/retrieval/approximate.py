@@ -32,63 +32,54 @@ def _faiss() -> Any:
     return faiss
 
 
-def build(made: store.Store, *, lists: int, seed: int = 0) -> None:
+def build(index: store.Store, *, lists: int, seed: int = 0) -> None:
     """Writes the inverted file into the index's folder, in place of an older one.
 
     Raises:
       UserError: FAISS is not installed, or there are more lists than rows.
     """
-    faiss = _faiss()
-    if not 1 <= lists <= made.count:
+    faiss, count = _faiss(), index.count
+    from faiss.contrib import ondisk
+
+    if not 1 <= lists <= count:
         raise UserError(
-            f"{lists} lists for {made.count} rows: use 1 to {made.count}, about "
-            f"{max(1, round(4 * made.count**0.5))}"
+            f"{lists} lists for {count} rows: use 1 to {count}, about "
+            f"{max(1, round(4 * count**0.5))}"
         )
-    width, folder = made.facts.d, made.folder
+    width, folder = index.facts.d, index.folder
     rng = np.random.default_rng(seed)
-    many = min(made.count, lists * _PER_LIST)
-    sample_nd = made.rows(np.sort(rng.choice(made.count, many, replace=False)))
-    trained = faiss.IndexIVFFlat(
-        faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT
-    )
+    many = min(count, lists * _PER_LIST)
+    sample_nd = index.rows(np.sort(rng.choice(count, many, replace=False)))
+    quantizer, metric = faiss.IndexFlatIP(width), faiss.METRIC_INNER_PRODUCT
+    trained = faiss.IndexIVFFlat(quantizer, width, lists, metric)
     trained.cp.seed = seed + 1  # FAISS takes 0 for a seed of its own
     trained.cp.min_points_per_centroid = 1
     trained.train(sample_nd)
     (folder / FACTS).unlink(missing_ok=True)  # until all is whole, there is none
     parts = []
     try:
-        for first, rows_nd in store.blocks(made.shards, _BLOCK):
+        for first, rows_nd in store.blocks(index.shards, _BLOCK):
             block = faiss.clone_index(trained)
             ids_n = np.arange(first, first + len(rows_nd), dtype=np.int64)
             block.add_with_ids(np.asarray(rows_nd, np.float32), ids_n)
             parts.append(folder / f"faiss.part{len(parts)}")
             faiss.write_index(block, str(parts[-1]))
-        _merge(faiss, trained, parts, folder)
+        file, inverted = folder / f"{FILE}.part", folder / f"{LISTS}.part"
+        inverted.unlink(missing_ok=True)
+        ondisk.merge_ondisk(trained, [str(part) for part in parts], str(inverted))
+        # The index names its lists' file: they are moved first, then found beside it.
+        target = faiss.downcast_InvertedLists(trained.invlists)
+        target.filename = str((folder / LISTS).resolve())
+        faiss.write_index(trained, str(file))
+        os.replace(inverted, folder / LISTS)
+        os.replace(file, folder / FILE)
     finally:
         for part in parts:
             part.unlink(missing_ok=True)
-    facts = {"of": made.id, "lists": lists, "seed": seed, "recall": []}
+    facts = {"of": index.id, "lists": lists, "seed": seed, "recall": []}
     facts["place"] = str(folder.resolve())
     facts["bytes"] = [(folder / name).stat().st_size for name in (FILE, LISTS)]
     _note(folder, facts)
-
-
-def _merge(
-    faiss: Any, trained: Any, parts: list[pathlib.Path], folder: pathlib.Path
-) -> None:
-    from faiss.contrib.ondisk import merge_ondisk
-
-    lists = folder / f"{LISTS}.part"
-    lists.unlink(missing_ok=True)
-    merge_ondisk(trained, [str(part) for part in parts], str(lists))
-    index = folder / f"{FILE}.part"
-    # The index names its lists' file: they are moved first, and found by their folder.
-    faiss.downcast_InvertedLists(trained.invlists).filename = str(
-        (folder / LISTS).resolve()
-    )
-    faiss.write_index(trained, str(index))
-    os.replace(lists, folder / LISTS)
-    os.replace(index, folder / FILE)
 
 
 def _note(folder: pathlib.Path, facts: dict) -> None:

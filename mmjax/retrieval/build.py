@@ -1,4 +1,4 @@
-"""A source into an index: every picture embedded once, in order, resumable."""
+"""A source into an index: every image embedded once, in order, resumable."""
 
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +24,7 @@ def build(
     *,
     say: Callable[[int, int], object] = lambda done, total: None,
 ) -> store.Store:
-    """Embeds the pictures of a source into a new index, or goes on with it.
+    """Embeds the images of a source into a new index, or goes on with it.
 
     Args:
       embed: batch with `image` -> rows (B, d).
@@ -33,11 +33,11 @@ def build(
       say: called with the records done and their number, after every batch.
 
     Raises:
-      UserError: see store.Writer; or no picture of the source can be read.
+      UserError: see store.Writer; or no image of the source can be read.
     """
     if records.stage1(source):
         raise UserError(
-            f"{source.name} holds image tokens and no pictures: index the source that "
+            f"{source.name} holds image tokens and no images: index the source that "
             "it was made of"
         )
     writer, total = store.Writer(folder, facts), len(source)

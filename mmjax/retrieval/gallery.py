@@ -1,4 +1,4 @@
-"""An index with the model that made it and the pictures it is of.
+"""An index with the model that made it and the images it is of.
 
 gallery = open_gallery("index/photos")
 hits = gallery.search(gallery.run.embed_texts(["a dog in the snow"]), 10)
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from mmjax import parallel
-from mmjax.data import image, pipeline
+from mmjax.data import image as image_lib
+from mmjax.data import pipeline
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.evaluators.common import result_card
@@ -22,7 +23,7 @@ from mmjax.retrieval import approximate, build
 from mmjax.retrieval import exact as exact_lib
 from mmjax.retrieval import store as store_lib
 
-SIDE = 96  # pixels of a picture shown, at most
+SIDE = 96  # pixels of an image shown, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Gallery:
 
     @functools.cached_property
     def source(self) -> Any:
-        """The pictures; UserError where they are not what was indexed."""
+        """The images; UserError where they are not what was indexed."""
         facts = self.store.facts.source
         source = open_source(facts["spec"])
         if source.fingerprint() != facts["fingerprint"]:
@@ -81,22 +82,21 @@ class Gallery:
         ]
 
     def hit(self, row: int, score: float) -> Hit:
-        item = self.items[int(row)]
-        return Hit(
-            int(row), float(score), item["record"], item["key"], tuple(item["text"])
-        )
+        item, row = self.items[int(row)], int(row)
+        text = tuple(item["text"])
+        return Hit(row, float(score), item["record"], item["key"], text)
 
     def row_of(self, record: int) -> int:
         """The row of a record; UserError where the index has none."""
-        for row, item in enumerate(self.items):
-            if item["record"] == record:
-                return row
+        rows = [i for i, item in enumerate(self.items) if item["record"] == record]
+        if rows:
+            return rows[0]
         raise UserError(
             f"{self.store.folder} holds no record {record} of "
             f"{self.store.facts.source['name']}: it was broken, or is out of range"
         )
 
-    def picture(self, hit: Hit) -> np.ndarray:
+    def image(self, hit: Hit) -> np.ndarray:
         """uint8 (H, W, 3), as it is in the source."""
         return self.source[hit.record]["image"]
 
@@ -132,7 +132,7 @@ def build_gallery(
     shard_rows: int = store_lib.SHARD_ROWS,
     say: Callable[[int, int], object] = lambda done, total: None,
 ) -> Gallery:
-    """Embeds the pictures of a source into an index, or goes on with an unfinished one.
+    """Embeds the images of a source into an index, or goes on with an unfinished one.
 
     Raises:
       UserError: see mmjax.retrieval.build; or the task embeds no images.
@@ -171,7 +171,7 @@ def build_gallery(
     return Gallery(made, run)
 
 
-def tiles(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Pictures of any sizes as squares of one, for a sheet."""
-    side = min(SIDE, max(min(picture.shape[:2]) for picture in pictures))
-    return [image.resize(picture, side, "bilinear") for picture in pictures]
+def tiles(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Images of any sizes as squares of one, for a sheet."""
+    side = min(SIDE, max(min(one.shape[:2]) for one in images))
+    return [image_lib.resize(one, side, "bilinear") for one in images]

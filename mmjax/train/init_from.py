@@ -147,7 +147,7 @@ def _fields(
             module = getattr(module, key)
         values.append(dict(_flat(module, deep=deep)))
     for field in sorted(values[0].keys() | values[1].keys()):
-        yield field, values[0].get(field), values[1].get(field)
+        yield field, *(fields.get(field) for fields in values)
 
 
 def _flat(module: Any, *, deep: bool) -> Iterator[tuple[str, Any]]:
@@ -174,17 +174,18 @@ def _inputs(
     pair = (theirs, ours)
     paths = [f"{part}/{path}" for path in tree.flatten(weights)]
     if any(re.search("/(token|text)_embedding/?$", path) for path in paths):
-        yield "the tokenizer", *(_about_tokenizer(run.tokenizer) for run in pair)
+        said = []
+        for tokenizer in (theirs.tokenizer, ours.tokenizer):
+            digest = tokenizer and zlib.crc32(tokenizer.to_json().encode())
+            said.append(
+                f"{tokenizer.vocab_size} ids, context {tokenizer.context}, fingerprint "
+                f"{digest:08x}"
+                if tokenizer
+                else "none"
+            )
+        yield "the tokenizer", *said
     if not part.startswith("params/text"):
         for key in ("mean", "std"):
             yield f"task.{key}", *(getattr(run.task, key, None) for run in pair)
         for key in ("size", "method", "mode"):
             yield f"the image's {key}", *(getattr(r.image_cfg, key, None) for r in pair)
-
-
-def _about_tokenizer(tokenizer: Any) -> str:
-    if tokenizer is None:
-        return "none"
-    digest = zlib.crc32(tokenizer.to_json().encode())
-    size, context = tokenizer.vocab_size, tokenizer.context
-    return f"{size} ids, context {context}, fingerprint {digest:08x}"
