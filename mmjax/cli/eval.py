@@ -65,7 +65,10 @@ def run(args: argparse.Namespace) -> int:
     *suite, place = args.places
     if len(suite) > 1:
         raise UserError(f"{' '.join(args.places)}: give [SUITE] WORKDIR")
-    _refuse(args, _OF_CONFIGS if suite else _OF_SUITES, in_suite=bool(suite))
+    for name in _OF_CONFIGS if suite else _OF_SUITES:
+        if getattr(args, name):
+            kind = "a suite says itself what it runs" if suite else "it is for suites"
+            raise UserError(f"--{name}: {kind}; see mmjax eval --help")
     if suite == ["compare"]:
         print(_compare(pathlib.Path(place), args))
         return 0
@@ -77,17 +80,6 @@ def run(args: argparse.Namespace) -> int:
         if processes.writer():
             print("\n".join(shown))
         return 0
-
-
-def _refuse(
-    args: argparse.Namespace, names: tuple[str, ...], *, in_suite: bool
-) -> None:
-    for name in names:
-        if getattr(args, name):
-            kind = (
-                "a suite says itself what it runs" if in_suite else "it is for suites"
-            )
-            raise UserError(f"--{name}: {kind}; see mmjax eval --help")
 
 
 def _checkpoint(
@@ -156,21 +148,21 @@ def _evaluate(args: argparse.Namespace) -> list[str]:
     from mmjax.train import config as config_lib
     from mmjax.train import evaluate
 
-    seen = load.load_run(args.workdir, args.step)
-    config = _choose(seen.config, args)
+    run = load.load_run(args.workdir, args.step)
+    config = _choose(run.config, args)
     cfg = schema.from_mapping(config_lib.RunConfig, config, "config")
-    parts = dataclasses.replace(seen.parts, config=config, cfg=cfg)
-    results = evaluate.evaluate(parts, seen.state.eval_vars())
+    parts = dataclasses.replace(run.parts, config=config, cfg=cfg)
+    results = evaluate.evaluate(parts, run.state.eval_vars())
     if args.json:
-        shown = {
-            name: {"step": seen.step, "values": r.values, "card": r.card}
+        cards = {
+            name: {"step": run.step, "values": r.values, "card": r.card}
             for name, r in results.items()
         }
-        return [json.dumps(shown, indent=1)]
-    found = [f"{args.workdir} step {seen.step}"]
+        return [json.dumps(cards, indent=1)]
+    shown = [f"{args.workdir} step {run.step}"]
     for name, result in results.items():
-        found += ["", name, *lines(result.values)]
-    return found
+        shown += ["", name, *lines(result.values)]
+    return shown
 
 
 def _choose(saved: Any, args: argparse.Namespace) -> Any:
@@ -217,13 +209,12 @@ def _refuse_foreign(saved: Any, args: argparse.Namespace) -> None:
 def lines(values: Mapping[str, float]) -> list[str]:
     """One line a number, its `_lo` and `_hi` beside it."""
     width = max(map(len, values), default=0)
-    found = []
+    shown = []
     for name, value in values.items():
-        if name.endswith(("_lo", "_hi")):
-            continue
-        text = f"  {name:<{width}}  {value:<8.4g}"
-        if f"{name}_lo" in values:
-            low, high = values[f"{name}_lo"], values[f"{name}_hi"]
-            text += f"  95 % interval {low:.4g} to {high:.4g}"
-        found.append(text.rstrip())
-    return found
+        if not name.endswith(("_lo", "_hi")):
+            text = f"  {name:<{width}}  {value:<8.4g}"
+            if f"{name}_lo" in values:
+                low, high = values[f"{name}_lo"], values[f"{name}_hi"]
+                text += f"  95 % interval {low:.4g} to {high:.4g}"
+            shown.append(text.rstrip())
+    return shown

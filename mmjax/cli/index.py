@@ -137,11 +137,11 @@ def _search(args: argparse.Namespace) -> int:
 def lines(hits: Sequence["Hit"]) -> list[str]:
     """One line a hit: rank, cosine, key, first caption."""
     width = max((len(hit.key) for hit in hits), default=0)
-    found = []
-    for rank, hit in enumerate(hits, 1):
-        caption = f"  {hit.text[0]}" if hit.text else ""
-        found.append(f"  {rank:3}  {hit.score:6.3f}  {hit.key:<{width}}{caption}")
-    return found
+    return [
+        f"  {rank:3}  {hit.score:6.3f}  {hit.key:<{width}}"
+        + "".join(f"  {caption}" for caption in hit.text[:1])
+        for rank, hit in enumerate(hits, 1)
+    ]
 
 
 def draw(

@@ -127,17 +127,16 @@ def finish(
         image_pkd, text_pd = generate.embeddings(clip, drawn)
         numbers["clip"] = np.einsum("pkd,pd->pk", image_pkd, text_pd)
         order_pk = np.argsort(-numbers["clip"], axis=1, kind="stable")
-    order_pk = order_pk[:, : args.top or args.k]
     rows, captions, report = [], [], []
-    for p, prompt in enumerate(drawn.prompts):
-        lead = [shown[p]] if shown is not None else []
-        images = [*lead, *(drawn.images[p, c] for c in order_pk[p])]
+    for p, (prompt, order_k) in enumerate(zip(drawn.prompts, order_pk, strict=True)):
+        best = order_k[: args.top or args.k].tolist()
+        images = [*(shown[p : p + 1] if shown else []), *drawn.images[p, best]]
         lines = [images[i : i + 16] for i in range(0, len(images), 16)]
         rows += lines
         captions += [str(prompt)] + [""] * (len(lines) - 1)
         listed = [
-            {"candidate": int(c)} | {k: v[p, c].tolist() for k, v in numbers.items()}
-            for c in order_pk[p]
+            {"candidate": c} | {k: v[p, c].tolist() for k, v in numbers.items()}
+            for c in best
         ]
         report.append({"prompt": prompt, "shown": listed})
     png = image_grid.draw(args.out, rows, captions)

@@ -82,20 +82,20 @@ class Trace:
     ):
         self.first, self.last = steps or (0, 0)
         self.folder, self.running = workdir / FOLDER, False
-        if steps is None:
-            return
         asked = f"--profile {self.first}:{self.last}"
-        if not 1 <= self.first <= self.last <= total:
+        if steps and not 1 <= self.first <= self.last <= total:
             raise UserError(
                 f"{asked}: give the first and the last step to trace, from 1 to "
                 f"{total} (config.steps)"
             )
-        if self.first <= start:
+        if steps and start == total:
+            raise UserError(
+                f"{asked}: this run has done all its {total} steps; trace another"
+            )
+        if steps and self.first <= start:
             raise UserError(
                 f"{asked}: this run goes on at step {start + 1}; trace from there on, "
                 f"such as {start + 1}:{min(start + 3, total)}"
-                if start < total
-                else f"{asked}: this run has done all its {total} steps; trace another"
             )
 
     @contextlib.contextmanager
