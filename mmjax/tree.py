@@ -1,5 +1,6 @@
 """Pytrees by path: `image/blocks_0/attn/kernel` names one leaf everywhere."""
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,11 +10,7 @@ import numpy as np
 from flax import traverse_util
 
 PyTree = Any
-
-
-def path_name(path: Sequence[Any]) -> str:
-    """A `jax.tree_util` key path as one '/'-joined string; the root is ''."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+_path_name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
 
 
 def flatten(tree: PyTree) -> dict[str, Any]:
@@ -24,7 +21,7 @@ def flatten(tree: PyTree) -> dict[str, Any]:
     """
     leaves = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        name = path_name(path)
+        name = _path_name(path)
         if name in leaves:
             raise ValueError(f"two leaves are called {name!r}: a key holds a '/'")
         leaves[name] = leaf
@@ -48,7 +45,7 @@ def unflatten(leaves: dict[str, Any]) -> PyTree:
 def map_with_path(function: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
     """`jax.tree.map` whose function takes the '/'-joined path first."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, *leaves: function(path_name(path), *leaves), tree, *rest
+        lambda path, *leaves: function(_path_name(path), *leaves), tree, *rest
     )
 
 

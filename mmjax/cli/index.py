@@ -117,20 +117,19 @@ def _search(args: argparse.Namespace) -> int:
     from mmjax.inference import load
     from mmjax.retrieval import gallery
 
-    found = gallery.open_gallery(args.index, args.workdir, args.step)
+    searched = gallery.open_gallery(args.index, args.workdir, args.step)
     rows, queries = [], [None] * len(args.texts)
     if args.texts:
-        rows.append(found.run.embed_texts(args.texts))
+        rows.append(searched.run.embed_texts(args.texts))
     if args.images:
         queries += [load.read_image(path) for path in args.images]
-        rows.append(found.run.embed_images(args.images))
-    hits = found.search(np.concatenate(rows), args.top, probes=args.probes)
+        rows.append(searched.run.embed_images(args.images))
+    hits = searched.search(np.concatenate(rows), args.top, probes=args.probes)
     names = [*args.texts, *args.images]
     for name, listed in zip(names, hits, strict=True):
-        print(name)
-        print("\n".join(lines(listed)))
+        print("\n".join([name, *lines(listed)]))
     if args.out:
-        draw(args.out, found, names, queries, hits)
+        draw(args.out, searched, names, queries, hits)
     return 0
 
 
@@ -146,26 +145,25 @@ def lines(hits: Sequence["Hit"]) -> list[str]:
 
 def draw(
     path: pathlib.Path,
-    found: "Gallery",
+    searched: "Gallery",
     names: Sequence[str],
     queries: Sequence[np.ndarray | None],
     hits: Sequence[Sequence["Hit"]],
 ) -> None:
-    """A sheet with a row a query: its own image, if it has one, then what was found.
+    """A sheet with a row a query: its own image, blank without one, then its hits.
 
-    Every row begins with the query's image where any query has one; a query without
-    leaves it blank.
+    The column of queries is left out where none has an image.
     """
     from mmjax.report import image_grid
     from mmjax.retrieval import gallery
 
-    images = [[found.image(hit) for hit in listed] for listed in hits]
+    rows = [[searched.image(hit) for hit in listed] for listed in hits]
     if any(query is not None for query in queries):
         blank = np.full((8, 8, 3), 255, np.uint8)
-        own = [blank if query is None else query for query in queries]
-        images = [[q, *row] for q, row in zip(own, images, strict=True)]
-    flat = iter(gallery.tiles([p for row in images for p in row]))
-    image_grid.draw(path, [[next(flat) for _ in row] for row in images], list(names))
+        for row, query in zip(rows, queries, strict=True):
+            row.insert(0, blank if query is None else query)
+    flat = iter(gallery.tiles([image for row in rows for image in row]))
+    image_grid.draw(path, [[next(flat) for _ in row] for row in rows], list(names))
     print(f"image: {path}")
 
 

@@ -49,15 +49,8 @@ def run(args: argparse.Namespace) -> int:
     device = hardware.find(args.hardware)
     sizes = mesh_of(args.mesh)
     made = config.load(args.config, args.overrides)
-    mode = made.parallel.mode if "mode" in made.parallel else "jit"
-    if mode == "pmap":
-        raise UserError(
-            "config.parallel.mode is 'pmap', whose programs cannot be compiled without "
-            "their devices: plan it with --config.parallel.mode=jit, which computes "
-            "the same"
-        )
     with made.unlocked():
-        made.parallel = {"mode": mode, "mesh": sizes}
+        made.parallel.mesh = sizes
     runtime.configure(devices=math.prod(sizes.values()))
     from mmjax.planning import estimate, program, report
 
@@ -76,15 +69,13 @@ def mesh_of(text: str) -> dict[str, int]:
     Raises:
       UserError: another axis, one given twice, or a size that is no positive number.
     """
-    sizes = dict.fromkeys(_AXES, 1)
-    seen = set()
-    for part in text.split(","):
-        axis, _, size = part.strip().partition("=")
-        if axis not in _AXES or axis in seen or not size.isdecimal() or not int(size):
+    sizes: dict[str, int] = {}
+    for part in map(str.strip, text.split(",")):
+        axis, _, size = part.partition("=")
+        if axis not in _AXES or axis in sizes or not size.isdecimal() or not int(size):
             raise UserError(
-                f"--mesh {text}: {part.strip()!r} is not AXIS=N with an axis of "
+                f"--mesh {text}: {part!r} is not AXIS=N with an axis of "
                 f"{', '.join(_AXES)}, each at most once, and N from 1 on"
             )
-        seen.add(axis)
         sizes[axis] = int(size)
-    return sizes
+    return dict.fromkeys(_AXES, 1) | sizes

@@ -7,8 +7,6 @@ not any of the labels fits.
 
 import argparse
 import pathlib
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -51,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     from mmjax.report import ranked_labels
 
     model = load.load_run(args.workdir, args.step)
-    templates = templates or prompts.load(own_templates(model.config))
+    own = (e.templates for e in model.config.evals.values() if "templates" in e)
+    templates = templates or prompts.load(next(own, "photo"))
     pixels = [load.read_image(path) for path in paths]
     chances_nc = model.classify(pixels, labels, templates)
     width = max(map(len, labels))
@@ -64,11 +63,3 @@ def run(args: argparse.Namespace) -> int:
         ranked_labels.ranked(args.png, pixels, labels, chances_nc, captions=names)
         print(f"image: {args.png}")
     return 0
-
-
-def own_templates(config: Mapping[str, Any]) -> str | tuple[str, ...]:
-    """Templates of the first zero-shot evaluation of a config that names some."""
-    for name in config.evals:
-        if "templates" in config.evals[name]:
-            return config.evals[name].templates
-    return "photo"

@@ -60,13 +60,9 @@ class Run:
         """16 hex digits that identify the weights embeddings are made with."""
         return restore.fingerprint(self.parts, self.state.eval_vars())
 
-    def rows(self) -> list[tree.Row]:
-        """The parameter table as data: path, shape, dtype, size, bytes, norm, ..."""
-        return tree.rows(self.params)
-
     def table(self) -> str:
         """The parameter table as text."""
-        return tree.table(self.rows())
+        return tree.table(tree.rows(self.params))
 
     def metrics(self) -> list[dict[str, Any]]:
         """Logged rows, each with its `step`."""

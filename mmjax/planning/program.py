@@ -74,13 +74,13 @@ def build(config: ConfigDict) -> Program:
       UserError: the config is wrong in itself, does not fit its mesh, or asks for pmap.
     """
     cfg = schema.from_mapping(config_lib.RunConfig, config, "config")
-    layout = parallel.Layout(cfg.parallel)
-    if layout.pmap:
+    if cfg.parallel.mode == "pmap":
         raise UserError(
             "config.parallel.mode is 'pmap', whose programs cannot be compiled without "
-            "their devices: plan it as jit, which computes the same, with "
-            f"--mesh data={len(layout.devices)}"
+            "their devices: plan it with --config.parallel.mode=jit, which computes "
+            "the same"
         )
+    layout = parallel.Layout(cfg.parallel)
     task = base.build(cfg.task)
     fields = fields_lib.build(cfg.data.fields)
     example = batch_of(fields, task, 2)

@@ -14,12 +14,13 @@ import numpy as np
 
 from mmjax import parallel
 from mmjax.data import image as image_lib
-from mmjax.data import pipeline
-from mmjax.data.sources import open_source
+from mmjax.data import pipeline, records
+from mmjax.data.records import Record, Source
+from mmjax.data.sources import open_source, views
 from mmjax.errors import UserError
 from mmjax.evaluators.common import result_card
 from mmjax.inference import load
-from mmjax.retrieval import approximate, build
+from mmjax.retrieval import approximate
 from mmjax.retrieval import exact as exact_lib
 from mmjax.retrieval import store as store_lib
 
@@ -134,12 +135,19 @@ def build_gallery(
 ) -> Gallery:
     """Embeds the images of a source into an index, or goes on with an unfinished one.
 
+    Broken records are left out. `say` is called with the records done and their
+    number, after every batch.
+
     Raises:
-      UserError: see mmjax.retrieval.build; or the task embeds no images.
+      UserError: see store.Writer; no image of the source can be read; or the task
+        embeds no images.
     """
-    source = open_source(spec)
-    size, variables = run.parts.cfg.batch_size, run.state.eval_vars()
-    width = run.embed_images([np.zeros((8, 8, 3), np.uint8)]).shape[1]
+    source, folder = open_source(spec), pathlib.Path(folder)
+    if records.stage1(source):
+        raise UserError(
+            f"{source.name} holds image tokens and no images: index the source that it "
+            "was made of"
+        )
     facts = store_lib.Facts(
         model={
             "fingerprint": run.fingerprint,
@@ -154,21 +162,46 @@ def build_gallery(
             "records": len(source),
         },
         preprocessing=result_card.preprocessing(run.parts.image_cfg),
-        d=width,
+        d=run.embed_images([np.zeros((8, 8, 3), np.uint8)]).shape[1],
         dtype=dtype,
         shard_rows=shard_rows,
     )
-    made = build.build(
-        pathlib.Path(folder),
-        source,
-        lambda batch: run.parts.predict["embed_image"](variables, batch),
-        facts,
-        lambda seen: pipeline.eval_batches(
-            seen, {"image": run.parts.image_cfg}, batch_size=size
-        ),
-        say=say,
-    )
-    return Gallery(made, run)
+    size, variables = run.parts.cfg.batch_size, run.state.eval_vars()
+    embed, field = run.parts.predict["embed_image"], run.parts.image_cfg
+    writer, total = store_lib.Writer(folder, facts), len(source)
+    first = writer.next_record
+    if first < total:
+        rest = _Passing(views.apply(source, skip=first) if first else source)
+        for batch in pipeline.eval_batches(rest, {"image": field}, batch_size=size):
+            good_b = np.asarray(batch["_mask"]) > 0
+            index_b = np.asarray(batch["_index"])
+            rows_bd = np.asarray(embed(variables, {"image": batch["image"]}))
+            kept = [(int(i), *rest.kept.pop(int(i))) for i in index_b[good_b]]
+            items = [
+                {"record": first + i, "key": key, "text": text} for i, key, text in kept
+            ]
+            if items:
+                writer.add(rows_bd[good_b], items)
+            say(first + int(index_b.max()) + 1, total)
+    writer.close()
+    return Gallery(store_lib.open_store(folder), run)
+
+
+class _Passing:
+    """A source that keeps the key and captions of what was read."""
+
+    def __init__(self, source: Source):
+        self.source, self.kept = source, {}
+        self.name, self.class_names = source.name, source.class_names
+        self.texts, self.fingerprint = source.texts, source.fingerprint
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> Record:
+        record = self.source[i]
+        self.kept[int(i)] = str(record["key"]), list(record["text"])
+        return record
 
 
 def tiles(images: Sequence[np.ndarray]) -> list[np.ndarray]:
