@@ -21,19 +21,13 @@ _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
-    parser.add_argument(
-        "--images", nargs="+", default=[], metavar="PATH", help="files or folders"
-    )
-    parser.add_argument(
-        "--texts",
-        nargs="+",
-        default=[],
-        metavar="TEXT",
-        help="sentences, or .txt files with one a line",
-    )
-    parser.add_argument("--out", required=True, type=pathlib.Path, metavar="FILE.npz")
-    parser.add_argument("--step", type=int, help="a saved step (default: the newest)")
+    add = parser.add_argument
+    add("workdir", type=pathlib.Path, metavar="WORKDIR")
+    add("--images", nargs="+", default=[], metavar="PATH", help="files or folders")
+    text = "sentences, or .txt files with one a line"
+    add("--texts", nargs="+", default=[], metavar="TEXT", help=text)
+    add("--out", required=True, type=pathlib.Path, metavar="FILE.npz")
+    add("--step", type=int, help="a saved step (default: the newest)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -31,27 +31,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_options(parser: argparse.ArgumentParser, *, default: str) -> None:
     """What `sample` and `complete` share."""
-    parser.add_argument("-k", type=int, default=8, help="candidates (default: 8)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--clip", type=pathlib.Path, metavar="WORKDIR")
-    parser.add_argument(
-        "--top", type=int, metavar="N", help="show the N best only; needs --clip"
-    )
-    parser.add_argument(
-        "--out", type=pathlib.Path, default=pathlib.Path(default), metavar="FILE.png"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="an option of the model's own sampling, such as temperature=0.7, top_k=64 "
-        "or guidance=3; may be repeated",
-    )
-    parser.add_argument(
-        "--batch", type=int, default=64, metavar="N", help="candidates in a call"
-    )
-    parser.add_argument("--step", type=int, help="a saved step (default: the newest)")
+    add = parser.add_argument
+    add("-k", type=int, default=8, help="candidates (default: 8)")
+    add("--seed", type=int, default=0)
+    add("--clip", type=pathlib.Path, metavar="WORKDIR")
+    add("--top", type=int, metavar="N", help="show the N best only; needs --clip")
+    add("--out", type=pathlib.Path, default=pathlib.Path(default), metavar="FILE.png")
+    text = "an option of the model's own sampling, such as temperature=0.7, top_k=64 "
+    text += "or guidance=3; may be repeated"
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
+    add("--batch", type=int, default=64, metavar="N", help="candidates in a call")
+    add("--step", type=int, help="a saved step (default: the newest)")
     add_devices(parser)
 
 

@@ -26,25 +26,14 @@ EXAMPLE = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config",
-        required=True,
-        metavar="NAME:PRESET",
-        help="a config of mmjax and its preset, such as clip:shapes, or a file of "
-        "your own, my/config.py:PRESET",
-    )
-    parser.add_argument(
-        "--workdir",
-        required=True,
-        type=pathlib.Path,
-        metavar="DIR",
-        help="where checkpoints, metrics and result cards go",
-    )
-    parser.add_argument(
-        "--profile",
-        metavar="FIRST:LAST",
-        help="trace these steps into DIR/profile, for TensorBoard or Perfetto",
-    )
+    add = parser.add_argument
+    text = "a config of mmjax and its preset, such as clip:shapes, or a file of "
+    text += "your own, my/config.py:PRESET"
+    add("--config", required=True, metavar="NAME:PRESET", help=text)
+    text = "where checkpoints, metrics and result cards go"
+    add("--workdir", required=True, type=pathlib.Path, metavar="DIR", help=text)
+    text = "trace these steps into DIR/profile, for TensorBoard or Perfetto"
+    add("--profile", metavar="FIRST:LAST", help=text)
     add_devices(parser)
     distributed.add_arguments(parser)
     parser.set_defaults(overrides=[])

@@ -23,17 +23,15 @@ _TOP = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files or folders")
-    parser.add_argument("--labels", required=True, metavar="A,B,C")
-    parser.add_argument(
-        "--templates",
-        metavar="NAME",
-        help="a set (plain, photo, clip7, clip80), a file, or a sentence with {}; "
-        "default: those of the run's own zero-shot evaluation, or photo",
-    )
-    parser.add_argument("--png", type=pathlib.Path, metavar="FILE", help="draw results")
-    parser.add_argument("--step", type=int, help="a saved step (default: the newest)")
+    add = parser.add_argument
+    add("workdir", type=pathlib.Path, metavar="WORKDIR")
+    add("images", nargs="+", metavar="IMAGE", help="files or folders")
+    add("--labels", required=True, metavar="A,B,C")
+    text = "a set (plain, photo, clip7, clip80), a file, or a sentence with {}; "
+    text += "default: those of the run's own zero-shot evaluation, or photo"
+    add("--templates", metavar="NAME", help=text)
+    add("--png", type=pathlib.Path, metavar="FILE", help="draw results")
+    add("--step", type=int, help="a saved step (default: the newest)")
 
 
 def run(args: argparse.Namespace) -> int:

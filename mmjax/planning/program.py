@@ -106,7 +106,7 @@ def build(config: ConfigDict) -> Program:
         frozen=frozen,
         flops=flops_lib.count(update.step, state, batch),
         collectives=hlo.collectives(partitioned),
-        remat=cfg.task.get("remat", ""),
+        remat=cfg.task["remat"] if "remat" in cfg.task else "",
     )
 
 

@@ -92,9 +92,8 @@ def _note(folder: pathlib.Path, facts: dict) -> None:
 class Approximate:
     """An opened inverted file; `search` as of exact.Exact."""
 
-    index: Any
-    count: int
-    width: int
+    index: Any  # FAISS's
+    store: store.Store
     lists: int
 
     def search(
@@ -105,63 +104,61 @@ class Approximate:
         Raises:
           UserError: as of Exact.search, or more probes than lists.
         """
-        queries_qd = exact.checked(queries_qd, self.width, k)
+        queries_qd = exact.checked(queries_qd, self.store.facts.d, k)
         if not 1 <= probes <= self.lists:
             raise UserError(f"{probes} probes of {self.lists} lists: use 1 or more")
         self.index.nprobe = probes
-        return self.index.search(queries_qd, min(k, self.count))
+        return self.index.search(queries_qd, min(k, self.store.count))
 
 
-def open_index(made: store.Store) -> Approximate:
+def open_index(index: store.Store) -> Approximate:
     """The inverted file of an index.
 
     Raises:
       UserError: FAISS is not installed; there is none, or it is of another index.
     """
-    faiss = _faiss()
-    again = f"run `mmjax index faiss {made.folder}`"
-    if not (made.folder / FACTS).exists():
-        raise UserError(f"{made.folder} has no inverted file: {again}")
-    facts = json.loads((made.folder / FACTS).read_bytes())
-    if facts["of"] != made.id:
+    faiss, folder = _faiss(), index.folder
+    again = f"run `mmjax index faiss {folder}`"
+    if not (folder / FACTS).exists():
+        raise UserError(f"{folder} has no inverted file: {again}")
+    facts = json.loads((folder / FACTS).read_bytes())
+    if facts["of"] != index.id:
         raise UserError(
-            f"the inverted file in {made.folder} is of index {facts['of']}, and the "
-            f"index is {made.id}: {again} again"
+            f"the inverted file in {folder} is of index {facts['of']}, and the index "
+            f"is {index.id}: {again} again"
         )
-    for name, wanted in zip((FILE, LISTS), facts["bytes"], strict=True):
-        path = made.folder / name  # a mapped file that is too short kills the process
+    for name, written in zip((FILE, LISTS), facts["bytes"], strict=True):
+        path = folder / name  # a mapped file that is too short kills the process
         size = path.stat().st_size if path.is_file() else 0
-        if size != wanted:
-            raise UserError(f"{path} has {size} bytes of {wanted}: {again} again")
+        if size != written:
+            raise UserError(f"{path} has {size} bytes of {written}: {again} again")
     # Lists on disk are mapped as they are; IO_FLAG_MMAP on top of that crashes FAISS
     # 1.15. Looking for them beside the index, it prints where: only when moved.
-    moved = str(made.folder.resolve()) != facts["place"]
+    moved = str(folder.resolve()) != facts["place"]
     flags = faiss.IO_FLAG_ONDISK_SAME_DIR if moved else 0
     try:
-        index = faiss.read_index(str(made.folder / FILE), flags)
+        opened = faiss.read_index(str(folder / FILE), flags)
     except RuntimeError as error:
         line = str(error).strip().splitlines()[-1]
-        raise UserError(f"cannot read {made.folder / FILE}: {line}; {again}") from error
-    return Approximate(index, made.count, made.facts.d, facts["lists"])
+        raise UserError(f"cannot read {folder / FILE}: {line}; {again}") from error
+    return Approximate(opened, index, facts["lists"])
 
 
 def measure(
-    made: store.Store,
+    index: store.Store,
     exactly: exact.Exact,
     queries_qd: np.ndarray,
     *,
     probes: int,
     k: int = 10,
 ) -> float:
-    """recall@k, written beside the index: see `recall`."""
-    found = open_index(made).search(queries_qd, k, probes=probes)[1]
-    share = recall(found, exactly.search(queries_qd, k)[1])
-    facts = json.loads((made.folder / FACTS).read_bytes())
-    row = {"k": k, "probes": probes, "queries": len(queries_qd), "recall": share}
-    facts["recall"] = [
-        old for old in facts["recall"] if (old["k"], old["probes"]) != (k, probes)
-    ] + [row]
-    _note(made.folder, facts)
+    """recall@k, the share of the k nearest that are found; written beside the index."""
+    _, near_qk = open_index(index).search(queries_qd, k, probes=probes)
+    share = recall(near_qk, exactly.search(queries_qd, k)[1])
+    facts = json.loads((index.folder / FACTS).read_bytes())
+    rows = [r for r in facts["recall"] if (r["k"], r["probes"]) != (k, probes)]
+    rows += [{"k": k, "probes": probes, "queries": len(queries_qd), "recall": share}]
+    _note(index.folder, facts | {"recall": rows})
     return share
 
 

@@ -13,7 +13,6 @@ FORMAT = 2  # 1 had config.data.image and config.data.tokenizer in place of fiel
 
 
 def exists(workdir: epath.PathLike) -> bool:
-    """Whether the folder is a run."""
     return (epath.Path(workdir) / NAME).exists()
 
 
