@@ -26,12 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         description="Decodes every record. Exits with 1 where one is broken.",
     )
     check.add_argument("sources", nargs="+", metavar="SOURCE")
+    sheet = pathlib.Path("data_check.png")
+    text = f"where the contact sheet goes (default: {sheet})"
     check.add_argument(
-        "--out",
-        type=pathlib.Path,
-        default=pathlib.Path("data_check.png"),
-        metavar="FILE.png",
-        help="where the contact sheet goes (default: data_check.png)",
+        "--out", type=pathlib.Path, default=sheet, metavar="FILE.png", help=text
     )
     check.set_defaults(act=_check)
 
@@ -143,16 +141,9 @@ def _tokenize(args: argparse.Namespace) -> int:
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: use 1 or more")
     runtime.configure()
-    made = tokenize.tokenize(
-        args.workdir,
-        args.sources,
-        args.out,
-        step=args.step,
-        batch_size=args.batch_size,
-    )
-    print(
-        f"{args.out}: {made.records} records of {made.stage1.grid} x "
-        f"{made.stage1.grid} tokens by {made.stage1.fingerprint}\n"
-        f"read it as tokens:{args.out}"
-    )
+    places, options = (args.workdir, args.sources, args.out), {"step": args.step}
+    header = tokenize.tokenize(*places, batch_size=args.batch_size, **options)
+    grid, digest = header.stage1.grid, header.stage1.fingerprint
+    print(f"{args.out}: {header.records} records of {grid} x {grid} tokens by {digest}")
+    print(f"read it as tokens:{args.out}")
     return 0

@@ -22,7 +22,7 @@ class Hardware:
 
 
 def _gpu(name: str, tflops: float, *rates: float, network: int) -> Hardware:
-    """rates: memory, bandwidth, link. network: Gbit/s."""
+    """rates: memory, bandwidth and link; network: Gbit/s."""
     memory, bandwidth, link = rates
     source = f"NVIDIA's data sheet of the {name}; eight to a node, a NIC of {network} "
     source += "Gbit/s each, as in its DGX"
