@@ -8,7 +8,7 @@ import importlib
 import numbers
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union
 
 from mmjax.errors import UserError
@@ -97,29 +97,43 @@ def at_least(low: float, values: object, *names: str) -> None:
 
 def convert(value: Any, kind: Any, where: str) -> Any:
     """Checks `value` against the annotation `kind`; see `from_mapping`."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    args = typing.get_args(kind)
+    outer = typing.get_origin(kind) or kind
     if kind is Any or kind is object:
         return value
     if is_union(kind):
         return _convert_union(value, kind, where)
-    if origin is Literal:
+    if outer is Literal:
         if any(value == arg and type(value) is type(arg) for arg in args):
             return value
         legal = ", ".join(map(repr, args))
         raise UserError(f"{where}: {value!r} is not one of {legal}")
     if dataclasses.is_dataclass(kind):
         return from_mapping(kind, value, where)
-    outer = origin or kind
-    if outer is tuple:
-        return _convert_tuple(value, kind, where)
-    if _subclass(outer, Mapping):
-        return _convert_mapping(value, kind, where)
-    if outer in (list,) or outer in _SEQUENCES:
-        inner = args[0] if args else Any
-        items = _items(value, kind, where)
-        checked = [convert(v, inner, f"{where}[{i}]") for i, v in enumerate(items)]
-        return checked if outer is list else tuple(checked)
-    return _convert_scalar(value, kind, where)
+    if _subclass(outer, Mapping) and _is_mapping(value):
+        key_kind, value_kind = args or (Any, Any)
+        return {
+            convert(k, key_kind, f"{where} key"): convert(
+                value[k], value_kind, f"{where}.{k}"
+            )
+            for k in value
+        }
+    if outer in (tuple, list, *_SEQUENCES) and isinstance(value, (list, tuple)):
+        if outer is not tuple or not args or args[-1] is Ellipsis:
+            args = (args[0] if args else Any,) * len(value)
+        if len(value) != len(args):
+            count = f"{len(args)} values ({_name(kind)})"
+            raise UserError(f"{where}: expected {count}, got {_show(value)}")
+        pairs = enumerate(zip(value, args, strict=True))
+        items = [convert(v, arg, f"{where}[{i}]") for i, (v, arg) in pairs]
+        return items if outer is list else tuple(items)
+    if kind in (int, float):
+        number = numbers.Integral if kind is int else numbers.Real
+        if isinstance(value, number) and not isinstance(value, bool):
+            return kind(value)
+    elif isinstance(value, outer) if isinstance(outer, type) else callable(value):
+        return value
+    raise _mismatch(value, kind, where)
 
 
 def plugin(kind: Any) -> Plugin | None:
@@ -191,27 +205,6 @@ def is_union(kind: Any) -> bool:
     return typing.get_origin(kind) in (Union, types.UnionType)
 
 
-def _convert_scalar(value: Any, kind: Any, where: str) -> Any:
-    if kind is None or kind is type(None):
-        if value is None:
-            return None
-    elif kind is bool:
-        if isinstance(value, bool):
-            return value
-    elif kind is float:
-        if isinstance(value, numbers.Real) and not isinstance(value, bool):
-            return float(value)
-    elif kind is int:
-        if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-            return int(value)
-    elif isinstance(kind, type):
-        if isinstance(value, kind):
-            return value
-    elif callable(value):  # Callable[...] is the one annotation left
-        return value
-    raise UserError(f"{where}: expected {_name(kind)}, got {_show(value)}")
-
-
 def _convert_union(value: Any, kind: Any, where: str) -> Any:
     options = typing.get_args(kind)
     for option in options:  # an exact match first: 3 stays an int in `float | int`
@@ -225,42 +218,14 @@ def _convert_union(value: Any, kind: Any, where: str) -> Any:
             return convert(value, option, where)
         except UserError:
             continue
-    raise UserError(f"{where}: expected {_name(kind)}, got {_show(value)}")
+    raise _mismatch(value, kind, where)
 
 
-def _convert_tuple(value: Any, kind: Any, where: str) -> tuple:
-    args = typing.get_args(kind)
-    items = _items(value, kind, where)
-    if not args:
-        return tuple(items)
-    if len(args) == 2 and args[1] is Ellipsis:
-        args = (args[0],) * len(items)
-    if len(items) != len(args):
-        count = f"{len(args)} values ({_name(kind)})"
-        raise UserError(f"{where}: expected {count}, got {_show(value)}")
-    pairs = enumerate(zip(items, args, strict=True))
-    return tuple(convert(v, a, f"{where}[{i}]") for i, (v, a) in pairs)
+def _mismatch(value: Any, kind: Any, where: str) -> UserError:
+    return UserError(f"{where}: expected {_name(kind)}, got {_show(value)}")
 
 
-def _convert_mapping(value: Any, kind: Any, where: str) -> dict:
-    if not _is_mapping(value):
-        raise UserError(f"{where}: expected {_name(kind)}, got {_show(value)}")
-    key_kind, value_kind = typing.get_args(kind) or (Any, Any)
-    return {
-        convert(k, key_kind, f"{where} key"): convert(
-            value[k], value_kind, f"{where}.{k}"
-        )
-        for k in value
-    }
-
-
-def _items(value: Any, kind: Any, where: str) -> list:
-    if isinstance(value, (list, tuple)):
-        return list(value)
-    raise UserError(f"{where}: expected {_name(kind)}, got {_show(value)}")
-
-
-_SEQUENCES = (typing.get_origin(typing.Sequence[int]), Iterable)
+_SEQUENCES = (Sequence, Iterable)
 
 
 def _subclass(outer: Any, base: type) -> bool:

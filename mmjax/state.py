@@ -66,16 +66,16 @@ class Ctx:
         """This device's rows of what `gather` brought together: identity under jit."""
         if self.axis is None:
             return x
-        share, here = jax.lax.axis_size(self.axis), jax.lax.axis_index(self.axis)
+        devices, index = jax.lax.axis_size(self.axis), jax.lax.axis_index(self.axis)
 
         def rows(a: jax.Array) -> jax.Array:
-            if len(a) % share:
+            n, left = divmod(len(a), devices)
+            if left:
                 raise UserError(
-                    f"{len(a)} rows do not split over {share} devices: "
-                    f"use {len(a) // share * share or share} rows"
+                    f"{len(a)} rows do not split over {devices} devices: "
+                    f"use {n * devices or devices} rows"
                 )
-            n = len(a) // share
-            return jax.lax.dynamic_slice_in_dim(a, here * n, n)
+            return jax.lax.dynamic_slice_in_dim(a, index * n, n)
 
         return jax.tree.map(rows, x)
 

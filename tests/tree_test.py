@@ -68,7 +68,7 @@ def test_rows_match_numpy():
 
 
 def test_table_totals(params):
-    text = tree.table(params)
+    text = tree.table(tree.rows(params))
     lines = text.splitlines()
     assert lines[0].split() == [
         "path",
@@ -85,12 +85,12 @@ def test_table_totals(params):
     assert "3 leaves" in lines[-1] and "10" in lines[-1] and "40 B" in lines[-1]
     norm = np.sqrt(6 * 4 + 1.5**2)
     assert f"{norm:.4g}" in lines[-1]
-    mixed = tree.table({**params, "ids": np.zeros(4, np.int32)}, stats=False)
+    leaves = {**params, "ids": np.zeros(4, np.int32)}
+    mixed = tree.table(tree.rows(leaves, stats=False))
     assert "norm" not in mixed
     assert "total float32" in mixed and "total int32" in mixed
     assert mixed.splitlines()[-1].split()[:3] == ["total", "4", "leaves"]
-    assert tree.table(tree.rows(params)) == text
-    assert "0 leaves" in tree.table({})
+    assert "0 leaves" in tree.table([])
 
 
 def test_bytes_text():

@@ -25,22 +25,15 @@ __path__ = pkgutil.extend_path(__path__, __name__)
 
 def verbs() -> dict[str, str]:
     """name -> the first sentence of its module's docstring, which is not imported."""
-    found = {}
-    for module in _modules():
-        source = _docstring(module)
-        found[module.name] = re.split(r"[.:](?=\s|$)", source)[0].replace("\n", " ")
-    return found
-
-
-def _modules() -> list[pkgutil.ModuleInfo]:
-    return [
-        module for module in pkgutil.iter_modules(__path__) if module.name[0] != "_"
-    ]
-
-
-def _docstring(module: pkgutil.ModuleInfo) -> str:
-    spec = module.module_finder.find_spec(module.name)
-    return ast.get_docstring(ast.parse(spec.loader.get_source(module.name))) or ""
+    sentences = {}
+    for module in pkgutil.iter_modules(__path__):
+        if module.name[0] == "_":
+            continue
+        spec = module.module_finder.find_spec(module.name)
+        source = ast.parse(spec.loader.get_source(module.name))
+        text = ast.get_docstring(source) or ""
+        sentences[module.name] = re.split(r"[.:](?=\s|$)", text)[0].replace("\n", " ")
+    return sentences
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,22 +48,15 @@ class Parser(argparse.ArgumentParser):
 
 
 def _overview() -> str:
-    lines = [f"  {verb:<10}  {line}" for verb, line in verbs().items()]
-    return "\n".join(
-        [
-            "usage: mmjax VERB ...",
-            "",
-            "Multimodal vision-language research in JAX.",
-            "",
-            *lines,
-            "",
-            "`mmjax VERB --help` says more. Begin with:  mmjax demo",
-        ]
+    lines = "\n".join(f"  {verb:<10}  {line}" for verb, line in verbs().items())
+    return (
+        "usage: mmjax VERB ...\n\nMultimodal vision-language research in JAX.\n\n"
+        f"{lines}\n\n`mmjax VERB --help` says more. Begin with:  mmjax demo"
     )
 
 
 def _parse(verb: str, argv: Sequence[str]) -> tuple[argparse.Namespace, object]:
-    if verb not in (names := [module.name for module in _modules()]):
+    if verb not in (names := verbs()):
         raise UserError(f"no verb {verb!r}{schema.suggest(verb, names)}")
     module = importlib.import_module(f"mmjax.cli.{verb}")
     parser = Parser(

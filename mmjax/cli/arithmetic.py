@@ -9,16 +9,12 @@ import argparse
 import contextlib
 import pathlib
 import tempfile
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmjax.cli.index import add_search, draw, lines, progress
 from mmjax.errors import UserError
 from mmjax.parallel import runtime
-
-if TYPE_CHECKING:
-    from mmjax.retrieval.gallery import Gallery, Hit
 
 EXAMPLE = """examples:
   mmjax arithmetic --index photos.idx --image car.png --minus blue --plus red \\
@@ -55,22 +51,25 @@ def run(args: argparse.Namespace) -> int:
 
     with contextlib.ExitStack() as stack:
         if args.index:
-            found = gallery.open_gallery(args.index, args.workdir, args.step)
+            searched = gallery.open_gallery(args.index, args.workdir, args.step)
         else:
             model = load.load_run(args.workdir, args.step)
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-            found = gallery.build_gallery(model, args.source, folder, say=progress)
+            searched = gallery.build_gallery(model, args.source, folder, say=progress)
         given = [load.read_image(path) for path in args.images]
         for record in args.records:
-            given.append(found.picture(found.hit(found.row_of(record), 1.0)))
-        query_d = found.run.combine(given, args.plus, args.minus, weight=args.weight)
-        hits = _others(found, query_d, given, args.top)
+            given.append(searched.image(searched.hit(searched.row_of(record), 1.0)))
+        query_d = searched.run.combine(given, args.plus, args.minus, weight=args.weight)
+        hits = [
+            hit
+            for hit in searched.search(query_d[None], args.top + len(given))[0]
+            if not any(np.array_equal(searched.image(hit), image) for image in given)
+        ][: args.top]
         name = formula(args)
-        print(name)
-        print("\n".join(lines(hits)))
+        print("\n".join([name, *lines(hits)]))
         if args.out:
             shown = given[0] if len(given) == 1 else None
-            draw(args.out, found, [name], [shown], [hits])
+            draw(args.out, searched, [name], [shown], [hits])
     return 0
 
 
@@ -81,16 +80,3 @@ def formula(args: argparse.Namespace) -> str:
     times = "" if args.weight == 1 else f"{args.weight:g} x "
     minus = "".join(f' - {times}"{text}"' for text in args.minus)
     return " + ".join(images) + minus + "".join(f' + {times}"{t}"' for t in args.plus)
-
-
-def _others(
-    found: "Gallery", query_d: np.ndarray, given: list[np.ndarray], top: int
-) -> list["Hit"]:
-    """The nearest that show none of the given pictures, pixel for pixel."""
-    listed = found.search(query_d[None], top + len(given))[0]
-    kept = [
-        hit
-        for hit in listed
-        if not any(np.array_equal(found.picture(hit), image) for image in given)
-    ]
-    return kept[:top]

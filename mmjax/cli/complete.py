@@ -41,13 +41,7 @@ def run(args: argparse.Namespace) -> int:
     known_ss = np.zeros(view.shape[:2], bool)
     known_ss[: args.rows] = True
     with sample.progress(args.k) as bar:
-        drawn = generator.complete(
-            [image],
-            args.prompts,
-            known=known_ss,
-            k=args.k,
-            seed=args.seed,
-            tick=bar.update,
-        )
+        options = {"k": args.k, "seed": args.seed, "tick": bar.update}
+        drawn = generator.complete([image], args.prompts, known=known_ss, **options)
     given = {"image": str(args.image), "rows": args.rows}
     return sample.finish(args, generator, drawn, clip, shown=[view], extra=given)

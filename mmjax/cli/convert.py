@@ -22,27 +22,17 @@ EXAMPLE = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="FROM", nargs="?")
-    parser.add_argument("target", metavar="TO", nargs="?", type=pathlib.Path)
-    parser.add_argument("--to", metavar="FORMAT", help="what to write a workdir as")
-    parser.add_argument(
-        "--from", dest="family", metavar="FORMAT", help="what to read FROM as"
-    )
-    parser.add_argument(
-        "--json",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="the model config of weights that come without one",
-    )
-    parser.add_argument("--step", type=int, help="a saved step (default: the newest)")
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="compare outputs with the original library's, which has to be installed",
-    )
-    parser.add_argument(
-        "--list", action="store_true", help="show the formats there are"
-    )
+    add = parser.add_argument
+    add("source", metavar="FROM", nargs="?")
+    add("target", metavar="TO", nargs="?", type=pathlib.Path)
+    add("--to", metavar="FORMAT", help="what to write a workdir as")
+    add("--from", dest="family", metavar="FORMAT", help="what to read FROM as")
+    text = "the model config of weights that come without one"
+    add("--json", type=pathlib.Path, metavar="FILE", help=text)
+    add("--step", type=int, help="a saved step (default: the newest)")
+    text = "compare outputs with the original library's, which has to be installed"
+    add("--check", action="store_true", help=text)
+    add("--list", action="store_true", help="show the formats there are")
     parser.set_defaults(overrides=[])
 
 
@@ -57,23 +47,19 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.source is None or args.target is None:
         raise UserError("give FROM and TO; see mmjax convert --help")
+    places = args.source, args.target
     if run_file.exists(args.source):
         if args.overrides or args.family or args.json:
             raise UserError(f"{args.source} is a run: --to FORMAT and --step alone fit")
-        done = import_export.write_out(args.source, args.target, args.to, args.step)
+        done = import_export.write_out(*places, args.to, args.step)
     else:
         if args.to or args.step is not None:
             raise UserError(
                 f"{args.source} is not a run, and becomes one: --to and --step are for "
                 "writing a run out"
             )
-        done = import_export.bring_in(
-            args.source,
-            args.target,
-            family=args.family,
-            config=args.json,
-            overrides=args.overrides,
-        )
+        options = {"family": args.family, "config": args.json}
+        done = import_export.bring_in(*places, **options, overrides=args.overrides)
     print("\n".join(done.lines))
     if args.check:
         print("outputs against the original's, on a few random rows")

@@ -26,12 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         description="Decodes every record. Exits with 1 where one is broken.",
     )
     check.add_argument("sources", nargs="+", metavar="SOURCE")
+    sheet = pathlib.Path("data_check.png")
+    text = f"where the contact sheet goes (default: {sheet})"
     check.add_argument(
-        "--out",
-        type=pathlib.Path,
-        default=pathlib.Path("data_check.png"),
-        metavar="FILE.png",
-        help="where the contact sheet goes (default: data_check.png)",
+        "--out", type=pathlib.Path, default=sheet, metavar="FILE.png", help=text
     )
     check.set_defaults(act=_check)
 
@@ -64,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tokenize = verbs.add_parser(
         "tokenize",
         help="write image tokens, to read as tokens:DIR",
-        description="Encodes every picture once by a trained image tokenizer, as an "
+        description="Encodes every image once by a trained image tokenizer, as an "
         "evaluation sees it, one source after another. Run it again to go on after a "
         "stop.",
     )
@@ -73,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tokenize.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR")
     tokenize.add_argument("--step", type=int, help="a saved step (default: the newest)")
     tokenize.add_argument(
-        "--batch-size", type=int, metavar="N", help="pictures a call (the run's own)"
+        "--batch-size", type=int, metavar="N", help="images a call (the run's own)"
     )
     tokenize.set_defaults(act=_tokenize)
 
@@ -90,7 +88,7 @@ def _check(args: argparse.Namespace) -> int:
     for source in sources:
         if records.stage1(source):
             raise UserError(
-                f"{source.name} holds image tokens and no pictures: check the source "
+                f"{source.name} holds image tokens and no images: check the source "
                 "that it was made of"
             )
     report = check.check(sources, args.out)
@@ -143,16 +141,9 @@ def _tokenize(args: argparse.Namespace) -> int:
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: use 1 or more")
     runtime.configure()
-    made = tokenize.tokenize(
-        args.workdir,
-        args.sources,
-        args.out,
-        step=args.step,
-        batch_size=args.batch_size,
-    )
-    print(
-        f"{args.out}: {made.records} records of {made.stage1.grid} x "
-        f"{made.stage1.grid} tokens by {made.stage1.fingerprint}\n"
-        f"read it as tokens:{args.out}"
-    )
+    places, options = (args.workdir, args.sources, args.out), {"step": args.step}
+    header = tokenize.tokenize(*places, batch_size=args.batch_size, **options)
+    grid, digest = header.stage1.grid, header.stage1.fingerprint
+    print(f"{args.out}: {header.records} records of {grid} x {grid} tokens by {digest}")
+    print(f"read it as tokens:{args.out}")
     return 0

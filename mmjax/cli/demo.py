@@ -22,14 +22,11 @@ EXAMPLE = """examples:
 """
 STAGES = ("clip", "tokenizer", "tokens", "prior", "samples", "judge")
 # (title, name in summary.json, chance or None)
-_CLIP_ROWS = (
+_ROWS = (
     ("zero-shot, 64 classes, val", "zero_shot_val", 1 / 64),
     ("zero-shot, unseen colour-shape pairs", "zero_shot_unseen", 1 / 64),
     ("image to text R@1", "retrieval_r1", None),
     ("text to image R@1", "retrieval_text_to_image_r1", None),
-)
-_ROWS = (
-    *_CLIP_ROWS,
     ("codes in use", "code_usage", None),
     ("prompt shown right, first sample", "oracle_k1", None),
     ("best of 8 by CLIP", "oracle_k8", None),
@@ -61,14 +58,14 @@ def run(args: argparse.Namespace) -> int:
     except loop.Interrupted as e:
         print(f"mmjax: {e}; run the same command to go on", file=sys.stderr)
         return e.code
-    if args.until == STAGES[-1]:
-        summary = judge.finish(args.workdir, demo.minutes())
-    else:
-        summary = demo.clip_summary()
+    whole = args.until == STAGES[-1]
+    summary = (
+        judge.finish(args.workdir, demo.minutes()) if whole else demo.clip_summary()
+    )
     print("\n".join(table(summary)))
     print(f"\nsummary  {args.workdir}/summary.json")
-    print(f"picture  {args.workdir}/zero_shot.png")
-    if args.until == STAGES[-1]:
+    print(f"image    {args.workdir}/zero_shot.png")
+    if whole:
         print(f"report   {args.workdir}/report.html")
         print(
             f'try      mmjax sample {args.workdir}/prior "a small red star" '

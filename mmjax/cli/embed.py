@@ -21,19 +21,13 @@ _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
-    parser.add_argument(
-        "--images", nargs="+", default=[], metavar="PATH", help="files or folders"
-    )
-    parser.add_argument(
-        "--texts",
-        nargs="+",
-        default=[],
-        metavar="TEXT",
-        help="sentences, or .txt files with one a line",
-    )
-    parser.add_argument("--out", required=True, type=pathlib.Path, metavar="FILE.npz")
-    parser.add_argument("--step", type=int, help="a saved step (default: the newest)")
+    add = parser.add_argument
+    add("workdir", type=pathlib.Path, metavar="WORKDIR")
+    add("--images", nargs="+", default=[], metavar="PATH", help="files or folders")
+    text = "sentences, or .txt files with one a line"
+    add("--texts", nargs="+", default=[], metavar="TEXT", help=text)
+    add("--out", required=True, type=pathlib.Path, metavar="FILE.npz")
+    add("--step", type=int, help="a saved step (default: the newest)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,7 +35,11 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("nothing to embed: give --images, --texts or both")
     if not args.out.parent.is_dir():
         raise UserError(f"--out {args.out}: there is no folder {args.out.parent}")
-    paths, texts = image_files(args.images), _lines(args.texts)
+    from mmjax.data import prompts
+
+    paths, texts = image_files(args.images), []
+    for text in args.texts:
+        texts += prompts.read_list(text) if text.endswith(".txt") else [text]
     runtime.configure()
     from mmjax.inference import load
 
@@ -62,25 +60,12 @@ def run(args: argparse.Namespace) -> int:
 
 def image_files(given: Sequence[str]) -> list[pathlib.Path]:
     """Files as they are and the images of folders in order; UserError on missing."""
-    found: list[pathlib.Path] = []
-    for name in given:
-        path = pathlib.Path(name)
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGES)
-            if not inside:
-                raise UserError(f"no images ({', '.join(_IMAGES)}) in {path}")
-            found += inside
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise UserError(f"no image file or folder {name}")
-    return found
-
-
-def _lines(given: Sequence[str]) -> list[str]:
-    from mmjax.data import prompts
-
-    texts: list[str] = []
-    for text in given:
-        texts += prompts.read_list(text) if text.endswith(".txt") else [text]
-    return texts
+    paths: list[pathlib.Path] = []
+    for path in map(pathlib.Path, given):
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGES)
+        if path.is_dir() and not inside:
+            raise UserError(f"no images ({', '.join(_IMAGES)}) in {path}")
+        if not path.exists():
+            raise UserError(f"no image file or folder {path}")
+        paths += inside if path.is_dir() else [path]
+    return paths

@@ -14,7 +14,7 @@ import argparse
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmjax import schema
@@ -37,25 +37,17 @@ _OF_CONFIGS = ("evals", "source")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "places",
-        nargs="+",
-        metavar="[SUITE] WORKDIR",
-        help="a workdir, or one of its checkpoints; before it, a suite's config",
-    )
-    parser.add_argument("--step", type=int, help="a saved step (default: the newest)")
-    parser.add_argument("--evals", metavar="A,B", help="names under config.evals")
-    parser.add_argument("--source", metavar="SPEC", help="evaluate on other data")
-    parser.add_argument("--out", type=pathlib.Path, help="folder of a suite's results")
-    parser.add_argument(
-        "--reference",
-        action="append",
-        default=[],
-        metavar="FILE.csv",
-        help="published results to show a suite's beside; may be given again",
-    )
-    parser.add_argument("--models", metavar="A,B", help="which of the published models")
-    parser.add_argument("--json", action="store_true", help="print values and cards")
+    add = parser.add_argument
+    text = "a workdir, or one of its checkpoints; before it, a suite's config"
+    add("places", nargs="+", metavar="[SUITE] WORKDIR", help=text)
+    add("--step", type=int, help="a saved step (default: the newest)")
+    add("--evals", metavar="A,B", help="names under config.evals")
+    add("--source", metavar="SPEC", help="evaluate on other data")
+    add("--out", type=pathlib.Path, help="folder of a suite's results")
+    text = "published results to show a suite's beside; may be given again"
+    add("--reference", action="append", default=[], metavar="FILE.csv", help=text)
+    add("--models", metavar="A,B", help="which of the published models")
+    add("--json", action="store_true", help="print values and cards")
     add_devices(parser)
     distributed.add_arguments(parser)
     parser.set_defaults(overrides=[])
@@ -65,9 +57,12 @@ def run(args: argparse.Namespace) -> int:
     *suite, place = args.places
     if len(suite) > 1:
         raise UserError(f"{' '.join(args.places)}: give [SUITE] WORKDIR")
-    _refuse(args, _OF_CONFIGS if suite else _OF_SUITES, in_suite=bool(suite))
+    for name in _OF_CONFIGS if suite else _OF_SUITES:
+        if getattr(args, name):
+            kind = "a suite says itself what it runs" if suite else "it is for suites"
+            raise UserError(f"--{name}: {kind}; see mmjax eval --help")
     if suite == ["compare"]:
-        print(_compare(pathlib.Path(place), args))
+        print(_compare(pathlib.Path(place), args)[0])
         return 0
     with distributed.session(args):
         from mmjax.parallel import processes
@@ -77,17 +72,6 @@ def run(args: argparse.Namespace) -> int:
         if processes.writer():
             print("\n".join(shown))
         return 0
-
-
-def _refuse(
-    args: argparse.Namespace, names: tuple[str, ...], *, in_suite: bool
-) -> None:
-    for name in names:
-        if getattr(args, name):
-            kind = (
-                "a suite says itself what it runs" if in_suite else "it is for suites"
-            )
-            raise UserError(f"--{name}: {kind}; see mmjax eval --help")
 
 
 def _checkpoint(
@@ -109,26 +93,20 @@ def _suite(spec: str, args: argparse.Namespace) -> list[str]:
     from mmjax.inference import load
     from mmjax.parallel import processes
     from mmjax.suite import cells as cells_lib
-    from mmjax.suite import published, report, runner
+    from mmjax.suite import runner
     from mmjax.train import config as config_lib
 
     name = spec.partition(":")[2] or pathlib.Path(spec).stem
     cells = cells_lib.cells(config_lib.load(spec, args.overrides))
-    references = [published.read(path) for path in args.reference]
+    write = _writer(args)
     out = args.out or args.workdir / "evals" / name
-    model = load.load_run(args.workdir, args.step)
-    about, outcomes = runner.run(cells, model, out)
-    if not processes.writer():
-        return []
-    found = report.write(out, name, about, outcomes, references, _models(args))
-    if args.json:
-        return [json.dumps(found, indent=1)]
-    return [(out / "summary.md").read_text(encoding="utf-8"), f"results: {out}"]
+    results = runner.run(cells, load.load_run(args.workdir, args.step), out)
+    return write(out, name, *results) if processes.writer() else []
 
 
-def _compare(folder: pathlib.Path, args: argparse.Namespace) -> str:
-    """Writes a results folder's tables anew and returns the markdown."""
-    from mmjax.suite import published, report, runner
+def _compare(folder: pathlib.Path, args: argparse.Namespace) -> list[str]:
+    """Writes a results folder's tables anew and returns the lines to print."""
+    from mmjax.suite import runner
 
     path = folder / "summary.json"
     if not args.reference:
@@ -137,16 +115,25 @@ def _compare(folder: pathlib.Path, args: argparse.Namespace) -> str:
         raise UserError(f"{folder} holds no summary.json: run a suite first")
     saved = json.loads(path.read_text(encoding="utf-8"))
     outcomes = [runner.Outcome.of(entry) for entry in saved["cells"]]
+    about = saved["suite"], saved["model"]
+    return _writer(args)(folder, *about, outcomes, part="published")
+
+
+def _writer(args: argparse.Namespace) -> Callable[..., list[str]]:
+    """A function that writes results beside the published ones, which are read now."""
+    from mmjax.suite import published, report
+
     references = [published.read(path) for path in args.reference]
-    name, model = saved["suite"], saved["model"]
-    found = report.write(folder, name, model, outcomes, references, _models(args))
-    if args.json:
-        return json.dumps(found["published"], indent=1)
-    return (folder / "summary.md").read_text(encoding="utf-8")
+    models = [name.strip() for name in (args.models or "").split(",") if name.strip()]
 
+    def write(folder: pathlib.Path, *results: Any, part: str = "") -> list[str]:
+        summary = report.write(folder, *results, references, models)
+        if args.json:
+            return [json.dumps(summary[part] if part else summary, indent=1)]
+        text = (folder / "summary.md").read_text(encoding="utf-8")
+        return [text, f"results: {folder}"]
 
-def _models(args: argparse.Namespace) -> list[str]:
-    return [name.strip() for name in (args.models or "").split(",") if name.strip()]
+    return write
 
 
 # -- a run's own evaluators ----------------------------------------------------
@@ -156,21 +143,21 @@ def _evaluate(args: argparse.Namespace) -> list[str]:
     from mmjax.train import config as config_lib
     from mmjax.train import evaluate
 
-    seen = load.load_run(args.workdir, args.step)
-    config = _choose(seen.config, args)
+    run = load.load_run(args.workdir, args.step)
+    config = _choose(run.config, args)
     cfg = schema.from_mapping(config_lib.RunConfig, config, "config")
-    parts = dataclasses.replace(seen.parts, config=config, cfg=cfg)
-    results = evaluate.evaluate(parts, seen.state.eval_vars())
+    parts = dataclasses.replace(run.parts, config=config, cfg=cfg)
+    results = evaluate.evaluate(parts, run.state.eval_vars())
     if args.json:
-        shown = {
-            name: {"step": seen.step, "values": r.values, "card": r.card}
+        cards = {
+            name: {"step": run.step, "values": r.values, "card": r.card}
             for name, r in results.items()
         }
-        return [json.dumps(shown, indent=1)]
-    found = [f"{args.workdir} step {seen.step}"]
+        return [json.dumps(cards, indent=1)]
+    shown = [f"{args.workdir} step {run.step}"]
     for name, result in results.items():
-        found += ["", name, *lines(result.values)]
-    return found
+        shown += ["", name, *lines(result.values)]
+    return shown
 
 
 def _choose(saved: Any, args: argparse.Namespace) -> Any:
@@ -217,13 +204,12 @@ def _refuse_foreign(saved: Any, args: argparse.Namespace) -> None:
 def lines(values: Mapping[str, float]) -> list[str]:
     """One line a number, its `_lo` and `_hi` beside it."""
     width = max(map(len, values), default=0)
-    found = []
+    shown = []
     for name, value in values.items():
-        if name.endswith(("_lo", "_hi")):
-            continue
-        text = f"  {name:<{width}}  {value:<8.4g}"
-        if f"{name}_lo" in values:
-            low, high = values[f"{name}_lo"], values[f"{name}_hi"]
-            text += f"  95 % interval {low:.4g} to {high:.4g}"
-        found.append(text.rstrip())
-    return found
+        if not name.endswith(("_lo", "_hi")):
+            text = f"  {name:<{width}}  {value:<8.4g}"
+            if f"{name}_lo" in values:
+                low, high = values[f"{name}_lo"], values[f"{name}_hi"]
+                text += f"  95 % interval {low:.4g} to {high:.4g}"
+            shown.append(text.rstrip())
+    return shown

@@ -117,56 +117,54 @@ def _search(args: argparse.Namespace) -> int:
     from mmjax.inference import load
     from mmjax.retrieval import gallery
 
-    found = gallery.open_gallery(args.index, args.workdir, args.step)
+    searched = gallery.open_gallery(args.index, args.workdir, args.step)
     rows, queries = [], [None] * len(args.texts)
     if args.texts:
-        rows.append(found.run.embed_texts(args.texts))
+        rows.append(searched.run.embed_texts(args.texts))
     if args.images:
         queries += [load.read_image(path) for path in args.images]
-        rows.append(found.run.embed_images(args.images))
-    hits = found.search(np.concatenate(rows), args.top, probes=args.probes)
+        rows.append(searched.run.embed_images(args.images))
+    hits = searched.search(np.concatenate(rows), args.top, probes=args.probes)
     names = [*args.texts, *args.images]
     for name, listed in zip(names, hits, strict=True):
-        print(name)
-        print("\n".join(lines(listed)))
+        print("\n".join([name, *lines(listed)]))
     if args.out:
-        draw(args.out, found, names, queries, hits)
+        draw(args.out, searched, names, queries, hits)
     return 0
 
 
 def lines(hits: Sequence["Hit"]) -> list[str]:
     """One line a hit: rank, cosine, key, first caption."""
     width = max((len(hit.key) for hit in hits), default=0)
-    found = []
-    for rank, hit in enumerate(hits, 1):
-        caption = f"  {hit.text[0]}" if hit.text else ""
-        found.append(f"  {rank:3}  {hit.score:6.3f}  {hit.key:<{width}}{caption}")
-    return found
+    return [
+        f"  {rank:3}  {hit.score:6.3f}  {hit.key:<{width}}"
+        + "".join(f"  {caption}" for caption in hit.text[:1])
+        for rank, hit in enumerate(hits, 1)
+    ]
 
 
 def draw(
     path: pathlib.Path,
-    found: "Gallery",
+    searched: "Gallery",
     names: Sequence[str],
     queries: Sequence[np.ndarray | None],
     hits: Sequence[Sequence["Hit"]],
 ) -> None:
-    """A sheet with a row a query: its own picture, if it has one, then what was found.
+    """A sheet with a row a query: its own image, blank without one, then its hits.
 
-    Every row begins with the query's picture where any query has one; a query without
-    leaves it blank.
+    The column of queries is left out where none has an image.
     """
     from mmjax.report import image_grid
     from mmjax.retrieval import gallery
 
-    pictures = [[found.picture(hit) for hit in listed] for listed in hits]
+    rows = [[searched.image(hit) for hit in listed] for listed in hits]
     if any(query is not None for query in queries):
         blank = np.full((8, 8, 3), 255, np.uint8)
-        own = [blank if query is None else query for query in queries]
-        pictures = [[q, *row] for q, row in zip(own, pictures, strict=True)]
-    flat = iter(gallery.tiles([p for row in pictures for p in row]))
-    image_grid.draw(path, [[next(flat) for _ in row] for row in pictures], list(names))
-    print(f"picture: {path}")
+        for row, query in zip(rows, queries, strict=True):
+            row.insert(0, blank if query is None else query)
+    flat = iter(gallery.tiles([image for row in rows for image in row]))
+    image_grid.draw(path, [[next(flat) for _ in row] for row in rows], list(names))
+    print(f"image: {path}")
 
 
 def _faiss(args: argparse.Namespace) -> int:

@@ -31,16 +31,12 @@ _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processes", type=int, required=True, metavar="N")
+    text = "show each process N virtual CPU devices"
     parser.add_argument(
-        "--devices-per-process",
-        type=int,
-        default=0,
-        metavar="N",
-        help="show each process N virtual CPU devices",
+        "--devices-per-process", type=int, default=0, metavar="N", help=text
     )
-    parser.add_argument(
-        "command", nargs="+", metavar="-- VERB ...", help="a command of mmjax"
-    )
+    text = "a command of mmjax"
+    parser.add_argument("command", nargs="+", metavar="-- VERB ...", help=text)
     parser.set_defaults(overrides=[])
 
 
@@ -80,30 +76,27 @@ def together(commands: Sequence[Sequence[str]]) -> int:
     with _passing_on(children) as received:
         try:
             for command in commands:
-                children.append(_start(command))
+                child = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    errors="replace",
+                    start_new_session=True,  # a terminal's Ctrl-C comes once, from here
+                    env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                )
+                children.append(child)
             threads = _streams(children)
-            first = _wait(children, received)
+            first = _wait(children)
         finally:
             for child in children:
                 child.kill()
         for thread in threads:
             thread.join()
-    failed = first is not None
-    return 128 + received[0] if failed and received else _code(children, first)
-
-
-def _start(command: Sequence[str]) -> subprocess.Popen:
-    # A session of its own: a terminal's Ctrl-C comes once, from here.
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
+    if first is None:
+        return 0
+    return 128 + received[0] if received else _code(first)
 
 
 @contextlib.contextmanager
@@ -143,36 +136,27 @@ def _streams(children: Sequence[subprocess.Popen]) -> list[threading.Thread]:
     return threads
 
 
-def _wait(children: Sequence[subprocess.Popen], received: list[int]) -> int | None:
-    """Waits for all; stops the rest once one has failed, and gives its number."""
+def _wait(children: Sequence[subprocess.Popen]) -> subprocess.Popen | None:
+    """Waits for all; stops the rest once one has failed, which it returns."""
     first, deadline = None, float("inf")
-    while any(child.poll() is None for child in children):
-        failed = [i for i, c in enumerate(children) if c.poll() not in (None, 0)]
-        if failed and first is None:
-            first, deadline = failed[0], time.monotonic() + GRACE
-            code = _code(children, first)
-            if code not in _STOPPED:  # those saved and ended together
-                _note(f"process {first} ended with status {code}: stopping the rest")
-                _end(children, signal.SIGTERM)
-        if time.monotonic() > deadline:
-            _note(f"some processes still run {GRACE} s later: killing them")
-            _end(children, signal.SIGKILL)
-            deadline = float("inf")
+    while running := [child for child in children if child.poll() is None]:
+        first = first or next((c for c in children if c.returncode), None)
+        signum = None
+        if first and deadline == float("inf"):
+            deadline = time.monotonic() + GRACE
+            if (code := _code(first)) not in _STOPPED:  # those saved and ended together
+                number, signum = children.index(first), signal.SIGTERM
+                text = f"process {number} ended with status {code}: stopping the rest"
+        elif time.monotonic() > deadline:
+            deadline, signum = time.monotonic() + GRACE, signal.SIGKILL
+            text = f"some processes still run {GRACE} s later: killing them"
+        if signum:
+            print(f"mmjax: {text}", file=sys.stderr, flush=True)
+            for child in running:
+                child.send_signal(signum)
         time.sleep(0.05)
-    failed = [i for i, c in enumerate(children) if c.returncode]
-    return first if first is not None else next(iter(failed), None)
+    return first or next((c for c in children if c.returncode), None)
 
 
-def _end(children: Sequence[subprocess.Popen], signum: int) -> None:
-    for child in children:
-        if child.poll() is None:
-            child.send_signal(signum)
-
-
-def _code(children: Sequence[subprocess.Popen], number: int | None) -> int:
-    code = 0 if number is None else children[number].returncode
-    return 128 - code if code < 0 else code
-
-
-def _note(text: str) -> None:
-    print(f"mmjax: {text}", file=sys.stderr, flush=True)
+def _code(child: subprocess.Popen) -> int:
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode

@@ -22,23 +22,15 @@ _AXES = ("data", "fsdp", "tensor")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config",
-        required=True,
-        metavar="NAME:PRESET",
-        help="a config and the preset in it, as for mmjax train, such as clip:vit_l14",
-    )
-    parser.add_argument(
-        "--mesh",
-        required=True,
-        metavar="data=N,fsdp=N,tensor=N",
-        help="devices along each axis; an axis left out has one",
-    )
-    parser.add_argument(
-        "--hardware", default="h100", metavar="NAME", help="h200, h100, a100, v5e, v5p"
-    )
-    parser.add_argument("--json", action="store_true", help="print flat JSON")
-    parser.add_argument("--full", action="store_true", help="list every parameter")
+    add = parser.add_argument
+    text = "a config and the preset in it, as for mmjax train, such as clip:vit_l14"
+    add("--config", required=True, metavar="NAME:PRESET", help=text)
+    text = "devices along each axis; an axis left out has one"
+    add("--mesh", required=True, metavar="data=N,fsdp=N,tensor=N", help=text)
+    text = "h200, h100, a100, v5e, v5p"
+    add("--hardware", default="h100", metavar="NAME", help=text)
+    add("--json", action="store_true", help="print flat JSON")
+    add("--full", action="store_true", help="list every parameter")
     parser.set_defaults(overrides=[])
 
 
@@ -48,25 +40,17 @@ def run(args: argparse.Namespace) -> int:
 
     device = hardware.find(args.hardware)
     sizes = mesh_of(args.mesh)
-    made = config.load(args.config, args.overrides)
-    mode = made.parallel.mode if "mode" in made.parallel else "jit"
-    if mode == "pmap":
-        raise UserError(
-            "config.parallel.mode is 'pmap', whose programs cannot be compiled without "
-            "their devices: plan it with --config.parallel.mode=jit, which computes "
-            "the same"
-        )
-    with made.unlocked():
-        made.parallel = {"mode": mode, "mesh": sizes}
+    mesh = [f"--config.parallel.mesh.{axis}={n}" for axis, n in sizes.items()]
+    cfg = config.load(args.config, [*args.overrides, *mesh])
     runtime.configure(devices=math.prod(sizes.values()))
     from mmjax.planning import estimate, program, report
 
-    built = program.build(made)
-    found = estimate.estimate(built, device)
+    step = program.build(cfg)
+    needs = step, estimate.estimate(step, device), device
     if args.json:
-        print(json.dumps(report.flat(built, found, device), indent=1))
+        print(json.dumps(report.flat(*needs), indent=1))
     else:
-        print(report.text(built, found, device, full=args.full))
+        print(report.text(*needs, full=args.full))
     return 0
 
 
@@ -76,15 +60,13 @@ def mesh_of(text: str) -> dict[str, int]:
     Raises:
       UserError: another axis, one given twice, or a size that is no positive number.
     """
-    sizes = dict.fromkeys(_AXES, 1)
-    seen = set()
-    for part in text.split(","):
-        axis, _, size = part.strip().partition("=")
-        if axis not in _AXES or axis in seen or not size.isdecimal() or not int(size):
+    sizes: dict[str, int] = {}
+    for part in map(str.strip, text.split(",")):
+        axis, _, size = part.partition("=")
+        if axis not in _AXES or axis in sizes or not size.isdecimal() or not int(size):
             raise UserError(
-                f"--mesh {text}: {part.strip()!r} is not AXIS=N with an axis of "
+                f"--mesh {text}: {part!r} is not AXIS=N with an axis of "
                 f"{', '.join(_AXES)}, each at most once, and N from 1 on"
             )
-        seen.add(axis)
         sizes[axis] = int(size)
-    return sizes
+    return dict.fromkeys(_AXES, 1) | sizes

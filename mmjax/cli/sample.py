@@ -31,27 +31,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_options(parser: argparse.ArgumentParser, *, default: str) -> None:
     """What `sample` and `complete` share."""
-    parser.add_argument("-k", type=int, default=8, help="candidates (default: 8)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--clip", type=pathlib.Path, metavar="WORKDIR")
-    parser.add_argument(
-        "--top", type=int, metavar="N", help="show the N best only; needs --clip"
-    )
-    parser.add_argument(
-        "--out", type=pathlib.Path, default=pathlib.Path(default), metavar="FILE.png"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="an option of the model's own sampling, such as temperature=0.7, top_k=64 "
-        "or guidance=3; may be repeated",
-    )
-    parser.add_argument(
-        "--batch", type=int, default=64, metavar="N", help="candidates in a call"
-    )
-    parser.add_argument("--step", type=int, help="a saved step (default: the newest)")
+    add = parser.add_argument
+    add("-k", type=int, default=8, help="candidates (default: 8)")
+    add("--seed", type=int, default=0)
+    add("--clip", type=pathlib.Path, metavar="WORKDIR")
+    add("--top", type=int, metavar="N", help="show the N best only; needs --clip")
+    add("--out", type=pathlib.Path, default=pathlib.Path(default), metavar="FILE.png")
+    text = "an option of the model's own sampling, such as temperature=0.7, top_k=64 "
+    text += "or guidance=3; may be repeated"
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
+    add("--batch", type=int, default=64, metavar="N", help="candidates in a call")
+    add("--step", type=int, help="a saved step (default: the newest)")
     add_devices(parser)
 
 
@@ -127,17 +117,16 @@ def finish(
         image_pkd, text_pd = generate.embeddings(clip, drawn)
         numbers["clip"] = np.einsum("pkd,pd->pk", image_pkd, text_pd)
         order_pk = np.argsort(-numbers["clip"], axis=1, kind="stable")
-    order_pk = order_pk[:, : args.top or args.k]
     rows, captions, report = [], [], []
-    for p, prompt in enumerate(drawn.prompts):
-        lead = [shown[p]] if shown is not None else []
-        images = [*lead, *(drawn.images[p, c] for c in order_pk[p])]
+    for p, (prompt, order_k) in enumerate(zip(drawn.prompts, order_pk, strict=True)):
+        best = order_k[: args.top or args.k].tolist()
+        images = [*(shown[p : p + 1] if shown else []), *drawn.images[p, best]]
         lines = [images[i : i + 16] for i in range(0, len(images), 16)]
         rows += lines
         captions += [str(prompt)] + [""] * (len(lines) - 1)
         listed = [
-            {"candidate": int(c)} | {k: v[p, c].tolist() for k, v in numbers.items()}
-            for c in order_pk[p]
+            {"candidate": c} | {k: v[p, c].tolist() for k, v in numbers.items()}
+            for c in best
         ]
         report.append({"prompt": prompt, "shown": listed})
     png = image_grid.draw(args.out, rows, captions)

@@ -7,6 +7,7 @@ of another run, `--config.graft.params.image=RUN#image` from a part of them.
 
 import argparse
 import pathlib
+import re
 import sys
 
 from mmjax.errors import UserError
@@ -25,61 +26,39 @@ EXAMPLE = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config",
-        required=True,
-        metavar="NAME:PRESET",
-        help="a config of mmjax and its preset, such as clip:shapes, or a file of "
-        "your own, my/config.py:PRESET",
-    )
-    parser.add_argument(
-        "--workdir",
-        required=True,
-        type=pathlib.Path,
-        metavar="DIR",
-        help="where checkpoints, metrics and result cards go",
-    )
-    parser.add_argument(
-        "--profile",
-        metavar="FIRST:LAST",
-        help="trace these steps into DIR/profile, for TensorBoard or Perfetto",
-    )
+    add = parser.add_argument
+    text = "a config of mmjax and its preset, such as clip:shapes, or a file of "
+    text += "your own, my/config.py:PRESET"
+    add("--config", required=True, metavar="NAME:PRESET", help=text)
+    text = "where checkpoints, metrics and result cards go"
+    add("--workdir", required=True, type=pathlib.Path, metavar="DIR", help=text)
+    text = "trace these steps into DIR/profile, for TensorBoard or Perfetto"
+    add("--profile", metavar="FIRST:LAST", help=text)
     add_devices(parser)
     distributed.add_arguments(parser)
     parser.set_defaults(overrides=[])
 
 
 def add_devices(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--devices",
-        type=int,
-        default=0,
-        metavar="N",
-        help="show N virtual CPU devices, to try a mesh without accelerators",
-    )
-
-
-def _steps(text: str | None) -> tuple[int, int] | None:
-    """The two numbers of --profile."""
-    if text is None:
-        return None
-    first, colon, last = text.partition(":")
-    if not (colon and first.isdecimal() and last.isdecimal()):
-        raise UserError(
-            f"--profile {text}: give the first and the last step, as in --profile 10:13"
-        )
-    return int(first), int(last)
+    text = "show N virtual CPU devices, to try a mesh without accelerators"
+    parser.add_argument("--devices", type=int, default=0, metavar="N", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
-    profile = _steps(args.profile)
+    steps = re.fullmatch(r"(\d+):(\d+)", args.profile or "")
+    if args.profile is not None and not steps:
+        raise UserError(
+            f"--profile {args.profile}: give the first and the last step, as in "
+            "--profile 10:13"
+        )
+    profile = (int(steps[1]), int(steps[2])) if steps else None
     with distributed.session(args):
         from mmjax.parallel import processes
         from mmjax.train import config, loop
 
         try:
-            made = config.load(args.config, args.overrides)
-            loop.run(made, args.workdir, profile=profile)
+            cfg = config.load(args.config, args.overrides)
+            loop.run(cfg, args.workdir, profile=profile)
         except loop.Interrupted as e:
             if processes.writer():
                 print(f"mmjax: {e}; run the same command to go on", file=sys.stderr)

@@ -7,8 +7,6 @@ not any of the labels fits.
 
 import argparse
 import pathlib
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -25,17 +23,15 @@ _TOP = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files or folders")
-    parser.add_argument("--labels", required=True, metavar="A,B,C")
-    parser.add_argument(
-        "--templates",
-        metavar="NAME",
-        help="a set (plain, photo, clip7, clip80), a file, or a sentence with {}; "
-        "default: those of the run's own zero-shot evaluation, or photo",
-    )
-    parser.add_argument("--png", type=pathlib.Path, metavar="FILE", help="draw results")
-    parser.add_argument("--step", type=int, help="a saved step (default: the newest)")
+    add = parser.add_argument
+    add("workdir", type=pathlib.Path, metavar="WORKDIR")
+    add("images", nargs="+", metavar="IMAGE", help="files or folders")
+    add("--labels", required=True, metavar="A,B,C")
+    text = "a set (plain, photo, clip7, clip80), a file, or a sentence with {}; "
+    text += "default: those of the run's own zero-shot evaluation, or photo"
+    add("--templates", metavar="NAME", help=text)
+    add("--png", type=pathlib.Path, metavar="FILE", help="draw results")
+    add("--step", type=int, help="a saved step (default: the newest)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     from mmjax.report import ranked_labels
 
     model = load.load_run(args.workdir, args.step)
-    templates = templates or prompts.load(own_templates(model.config))
+    own = (e.templates for e in model.config.evals.values() if "templates" in e)
+    templates = templates or prompts.load(next(own, "photo"))
     pixels = [load.read_image(path) for path in paths]
     chances_nc = model.classify(pixels, labels, templates)
     width = max(map(len, labels))
@@ -62,13 +59,5 @@ def run(args: argparse.Namespace) -> int:
     if args.png:
         names = [path.name for path in paths]
         ranked_labels.ranked(args.png, pixels, labels, chances_nc, captions=names)
-        print(f"picture: {args.png}")
+        print(f"image: {args.png}")
     return 0
-
-
-def own_templates(config: Mapping[str, Any]) -> str | tuple[str, ...]:
-    """Templates of the first zero-shot evaluation of a config that names some."""
-    for name in config.evals:
-        if "templates" in config.evals[name]:
-            return config.evals[name].templates
-    return "photo"

@@ -67,17 +67,15 @@ class Generator:
 
     def check_prompts(self, prompts: Sequence[str] | Sequence[int]) -> None:
         """Raises UserError for a text that is empty or longer than the context."""
-        for prompt in prompts:
-            if not isinstance(prompt, str):
-                continue
-            if self.parts.tokenizer is None:
+        tokenizer = self.parts.tokenizer
+        for prompt in (p for p in prompts if isinstance(p, str)):
+            if tokenizer is None:
                 raise UserError(
                     f"the prompt {prompt!r} is a text, and this run has no tokenizer: "
                     "give the number of a label"
                 )
             if not prompt.strip():
                 raise UserError("the prompt is empty: say what the image should show")
-            tokenizer = self.parts.tokenizer
             size, context = tokenizer.count(prompt), tokenizer.context
             if size > context:
                 raise UserError(
@@ -102,13 +100,31 @@ class Generator:
         k: int,
         seed: int = 0,
         tick: Tick = lambda count: None,
+        predict: str = "sample",
+        rows: Mapping[str, np.ndarray] | None = None,
     ) -> Candidates:
         """`k` candidates for each prompt: a text, or the number of a label.
+
+        Args:
+          predict: The task's function that draws.
+          rows: What it reads besides, one row a prompt.
 
         Raises:
           UserError: k is below 1, or see `check_prompts`.
         """
-        return self._draw("sample", prompts, {}, k=k, seed=seed, tick=tick)
+        if k < 1:
+            raise UserError(f"k is {k}: ask for one candidate or more")
+        self.check_prompts(prompts)
+        conditions = calls.conditions(prompts, self.parts.tokenizer, seed=seed)
+        arrays = calls.draw(
+            lambda batch: self.parts.predict[predict](self.variables, batch),
+            conditions | dict(rows or {}),
+            k=k,
+            size=self.batch,
+            devices=self.parts.layout.rows,
+            tick=tick,
+        )
+        return Candidates(tuple(prompts), arrays)
 
     def complete(
         self,
@@ -116,9 +132,7 @@ class Generator:
         prompts: Sequence[str] | Sequence[int],
         *,
         known: np.ndarray,
-        k: int,
-        seed: int = 0,
-        tick: Tick = lambda count: None,
+        **options: Any,
     ) -> Candidates:
         """As `sample`, with some pixels of each image given.
 
@@ -126,6 +140,7 @@ class Generator:
           images: One uint8 (h, w, 3) a prompt; the run's evaluation view makes them
             (s, s, 3).
           known: bool (s, s) or (p, s, s), the pixels that are given.
+          options: `k`, `seed` and `tick` of `sample`.
 
         Raises:
           UserError: the task completes nothing, or not from such pixels.
@@ -145,30 +160,7 @@ class Generator:
         rows = {"image": pixels, "known": np.broadcast_to(known, pixels.shape[:3])}
         if hasattr(self.parts.task, "completion"):
             rows = self.parts.task.completion(rows)
-        return self._draw("complete", prompts, rows, k=k, seed=seed, tick=tick)
-
-    def _draw(
-        self,
-        name: str,
-        prompts: Sequence[str] | Sequence[int],
-        rows: Mapping[str, np.ndarray],
-        *,
-        k: int,
-        seed: int,
-        tick: Tick,
-    ) -> Candidates:
-        if k < 1:
-            raise UserError(f"k is {k}: ask for one candidate or more")
-        self.check_prompts(prompts)
-        arrays = calls.draw(
-            lambda batch: self.parts.predict[name](self.variables, batch),
-            {**calls.conditions(prompts, self.parts.tokenizer, seed=seed), **rows},
-            k=k,
-            size=self.batch,
-            devices=self.parts.layout.rows,
-            tick=tick,
-        )
-        return Candidates(tuple(prompts), arrays)
+        return self.sample(prompts, predict="complete", rows=rows, **options)
 
 
 def embeddings(run: Run, drawn: Candidates) -> tuple[np.ndarray, np.ndarray]:

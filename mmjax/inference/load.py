@@ -18,8 +18,8 @@ from mmjax.data.records import BrokenRecord
 from mmjax.errors import UserError
 from mmjax.metrics import embeddings
 from mmjax.state import TrainState
-from mmjax.train import checkpoint, metric_writer, restore, run_file, setup
 from mmjax.train import config as config_lib
+from mmjax.train import metric_writer, restore, run_file, setup
 
 _ROWS = 256  # at most, in a call
 
@@ -60,13 +60,9 @@ class Run:
         """16 hex digits that identify the weights embeddings are made with."""
         return restore.fingerprint(self.parts, self.state.eval_vars())
 
-    def rows(self) -> list[tree.Row]:
-        """The parameter table as data: path, shape, dtype, size, bytes, norm, ..."""
-        return tree.rows(self.params)
-
     def table(self) -> str:
         """The parameter table as text."""
-        return tree.table(self.rows())
+        return tree.table(tree.rows(self.params))
 
     def metrics(self) -> list[dict[str, Any]]:
         """Logged rows, each with its `step`."""
@@ -88,7 +84,15 @@ class Run:
         Raises:
           UserError: a file is missing or no image, or the task embeds no images.
         """
-        pixels_nhwc = [self._pixels(image) for image in images]
+        pixels_nhwc = []
+        for image in images:
+            pixels = image if isinstance(image, np.ndarray) else read_image(image)
+            if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+                raise UserError(
+                    f"an array is {pixels.dtype} {pixels.shape}: give uint8 (H, W, 3), "
+                    "RGB"
+                )
+            pixels_nhwc.append(self.parts.image_cfg.evaluate(pixels))
         return self._embed("embed_image", {"image": np.stack(pixels_nhwc)})
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -116,7 +120,7 @@ class Run:
     def logits(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
         """(n, m): cosines of two embeddings at the model's temperature (and bias)."""
         one = {"tokens": np.zeros((1, self.tokenizer.context), np.int32)}
-        scale, bias = self._predict("scale")(self.state.eval_vars(), one)
+        scale, bias = self._predict("scale")(one)
         return np.asarray(scale) * (images @ texts.T) + np.asarray(bias)
 
     def classify(
@@ -130,10 +134,9 @@ class Run:
         Templates hold a {} and are ensembled in embedding space: the mean of unit
         embeddings, at length one again (Radford et al. 2021, section 3.1.4).
         """
-        sentences = prompts.fill(templates, labels)
-        texts_cd = self.embed_texts(sentences)
-        texts_cd = texts_cd.reshape(len(labels), len(templates), -1).mean(1)
-        texts_cd = embeddings.unit(texts_cd)
+        texts_sd = self.embed_texts(prompts.fill(templates, labels))
+        texts_ctd = texts_sd.reshape(len(labels), len(templates), -1)
+        texts_cd = embeddings.unit(texts_ctd.mean(1))
         logits_nc = self.logits(self.embed_images(images), texts_cd)
         odds_nc = np.exp(logits_nc - logits_nc.max(1, keepdims=True))
         return odds_nc / odds_nc.sum(1, keepdims=True)
@@ -143,34 +146,21 @@ class Run:
         total = len(self.parts.source)
         return [self.parts.source[i * total // count] for i in range(count)]
 
-    def _pixels(self, image: np.ndarray | str | pathlib.Path) -> np.ndarray:
-        place = "array"
-        if not isinstance(image, np.ndarray):
-            place = str(image)
-            image = read_image(image)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise UserError(
-                f"{place} is {image.dtype} {image.shape}: give uint8 (H, W, 3), RGB"
-            )
-        return self.parts.image_cfg.evaluate(image)
-
     def _predict(self, name: str) -> Callable:
         if name not in self.parts.predict:
-            kind = self.config.task.name
-            legal = ", ".join(sorted(self.parts.predict))
+            kind, legal = self.config.task.name, ", ".join(sorted(self.parts.predict))
             raise UserError(f"task {kind} offers no {name!r}, only {legal}")
-        return self.parts.predict[name]
+        return functools.partial(self.parts.predict[name], self.state.eval_vars())
 
     def _embed(self, name: str, batch: Mapping[str, np.ndarray]) -> np.ndarray:
         predict, count = self._predict(name), len(next(iter(batch.values())))
         # As many as in an evaluation, so that its compiled function is found again.
         size = min(self.parts.cfg.batch_size, _ROWS)
-        found = []
+        rows = []
         for start in range(0, count, size):
             take = np.minimum(np.arange(start, start + size), count - 1)
-            rows = {k: v[take] for k, v in batch.items()}
-            found.append(np.asarray(predict(self.state.eval_vars(), rows)))
-        return np.concatenate(found)[:count]
+            rows.append(predict({k: v[take] for k, v in batch.items()}))
+        return np.concatenate(rows)[:count]
 
 
 def load_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:
@@ -180,18 +170,7 @@ def load_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:
       UserError: the folder is not a run, or holds no such checkpoint.
     """
     workdir = pathlib.Path(workdir)
-    run_file.read(workdir)  # says so where the folder is no run
-    steps = saved_steps(workdir)
-    if step is not None and step not in steps:
-        listed = ", ".join(map(str, steps)) or "none"
-        raise UserError(f"{workdir} holds no checkpoint of step {step}, only: {listed}")
     return Run(workdir, *restore.restore(workdir, step))
-
-
-def saved_steps(workdir: pathlib.Path) -> list[int]:
-    """Steps of a workdir's finished checkpoints, rising."""
-    names = [p.name for p in (workdir / checkpoint.FOLDER).glob("*")]
-    return sorted(int(name) for name in names if name.isdigit())
 
 
 def read_image(path: str | pathlib.Path) -> np.ndarray:

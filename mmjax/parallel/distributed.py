@@ -53,32 +53,22 @@ class Place:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("several processes, one command for each")
-    group.add_argument(
-        "--coordinator",
-        metavar="HOST:PORT",
-        help=f"where process 0 runs, or ${_ENVIRONMENT['coordinator']}",
-    )
-    group.add_argument(
-        "--processes", type=int, metavar="N", help=f"or ${_ENVIRONMENT['processes']}"
-    )
-    group.add_argument(
-        "--process",
-        type=int,
-        metavar="I",
-        help=f"this one's number, from 0, or ${_ENVIRONMENT['process']}",
-    )
+    where, count, number = (f"${variable}" for variable in _ENVIRONMENT.values())
+    for option, kind, metavar, text in (
+        ("--coordinator", str, "HOST:PORT", f"where process 0 runs, or {where}"),
+        ("--processes", int, "N", f"or {count}"),
+        ("--process", int, "I", f"this one's number, from 0, or {number}"),
+    ):
+        group.add_argument(option, type=kind, metavar=metavar, help=text)
     group.add_argument(
         "--distributed",
         choices=("auto", "off"),
         help="auto: as Slurm, Open MPI, Kubernetes or Cloud TPU say; off: one process, "
         "whatever the environment says",
     )
+    text = "how long to wait for the other processes (300)"
     group.add_argument(
-        "--join-timeout",
-        type=int,
-        default=300,
-        metavar="SECONDS",
-        help="how long to wait for the other processes (300)",
+        "--join-timeout", type=int, default=300, metavar="SECONDS", help=text
     )
 
 
@@ -102,8 +92,13 @@ def chosen(
             )
         return Place(auto=True) if args.distributed == "auto" else None
     for name, variable in _ENVIRONMENT.items():
-        if given[name] is None and environ.get(variable):
-            given[name] = environ[variable]
+        if given[name] is None:
+            given[name] = environ.get(variable) or None
+        try:
+            if name != "coordinator" and given[name] is not None:
+                given[name] = int(given[name])
+        except ValueError as e:
+            raise UserError(f"${variable} is {given[name]!r}: give a number") from e
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == len(given):
         return None
@@ -114,33 +109,22 @@ def chosen(
             f"{have} without {wanted}: a run of several processes needs all three; "
             "--distributed off runs one process alone"
         )
-    return _checked(given)
-
-
-def _checked(given: Mapping[str, Any]) -> Place | None:
-    numbers = {}
-    for name in ("processes", "process"):
-        try:
-            numbers[name] = int(given[name])
-        except ValueError as e:
-            variable = _ENVIRONMENT[name]
-            raise UserError(f"${variable} is {given[name]!r}: give a number") from e
-    processes, process = numbers["processes"], numbers["process"]
-    if processes < 1:
-        raise UserError(f"--processes {processes}: give 1 or more")
-    if not 0 <= process < processes:
+    place = Place(**given)
+    last = place.processes - 1
+    if last < 0:
+        raise UserError(f"--processes {place.processes}: give 1 or more")
+    if not 0 <= place.process <= last:
         raise UserError(
-            f"--process {process} of --processes {processes}: give 0 to {processes - 1}"
+            f"--process {place.process} of --processes {place.processes}: give 0 to "
+            f"{last}"
         )
-    host, _, port = str(given["coordinator"]).rpartition(":")
+    host, _, port = place.coordinator.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
         raise UserError(
-            f"--coordinator {given['coordinator']}: give HOST:PORT, the address of "
+            f"--coordinator {place.coordinator}: give HOST:PORT, the address of "
             "process 0 as the others reach it, such as 10.0.0.1:8476"
         )
-    if processes == 1:
-        return None
-    return Place(given["coordinator"], processes, process)
+    return place if last else None
 
 
 @contextlib.contextmanager
@@ -191,16 +175,15 @@ def _say(error: BaseException, place: Place) -> int:
     return 1
 
 
-def _lost(error: BaseException) -> str:
+def _lost(error: BaseException | None) -> str:
     """The first line of what JAX said when another process went away, or ''."""
     import jax
 
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, jax.errors.JaxRuntimeError):
-            if re.search(_LOST_WORDS, str(seen), re.IGNORECASE):
-                return str(seen).splitlines()[0]
-        seen = seen.__cause__ or seen.__context__
+    while error is not None:
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            if re.search(_LOST_WORDS, str(error), re.IGNORECASE):
+                return str(error).splitlines()[0]
+        error = error.__cause__ or error.__context__
     return ""
 
 
@@ -231,14 +214,18 @@ def _watched(place: Place, timeout: int) -> Any:
         threading.Thread(target=_end_with, args=(theirs,), daemon=True).start()
         return lambda: theirs.sendall(b"joined")
     theirs.close()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, lambda number, frame: _pass_on(pid, number))
+
+    def pass_on(signum: int, frame: Any) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signum)
+
+    signal.signal(signal.SIGINT, pass_on)
+    signal.signal(signal.SIGTERM, pass_on)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     ours.setblocking(False)
-    try:
+    joined = False
+    with contextlib.suppress(BlockingIOError):
         joined = bool(ours.recv(16))
-    except BlockingIOError:
-        joined = False
     if code == -signal.SIGABRT and joined:
         _print_lost(place, "; JAX says above which one")
         code = LOST
@@ -255,11 +242,6 @@ def _watched(place: Place, timeout: int) -> Any:
         code = 128 - code
     sys.stderr.flush()
     os._exit(code)
-
-
-def _pass_on(pid: int, signum: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signum)
 
 
 def _end_with(watcher: socket.socket) -> None:
@@ -292,29 +274,24 @@ def _join(place: Place, timeout: int) -> None:
             ) from e
         return
     host, _, port = place.coordinator.rpartition(":")
-    if place.process == 0:
-        _check_free(int(port))
-    else:
+    if place.process:
         _reach(host.strip("[]"), int(port), place, timeout)
+    else:
+        _check_free(int(port))
+    numbers = place.coordinator, place.processes, place.process
     jax.distributed.initialize(
-        place.coordinator,
-        place.processes,
-        place.process,
-        cluster_detection_method="deactivate",
-        **limits,
+        *numbers, cluster_detection_method="deactivate", **limits
     )
 
 
 def _check_free(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError as e:
-            raise UserError(
-                f"--coordinator: port {port} cannot be opened here: {e.strerror}; give "
-                "all processes another port, and process 0 the host it names"
-            ) from e
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as e:
+        raise UserError(
+            f"--coordinator: port {port} cannot be opened here: {e.strerror}; give all "
+            "processes another port, and process 0 the host it names"
+        ) from e
 
 
 def _reach(host: str, port: int, place: Place, timeout: int) -> None:

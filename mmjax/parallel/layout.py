@@ -72,8 +72,8 @@ def _mesh_shape(cfg: MeshConfig, devices: int) -> tuple[int, int, int]:
 
 
 def _fitting(sizes: list[int], devices: int) -> str:
-    """Meshes near the one asked for that have so many devices."""
-    data, fsdp, tensor = (max(s, 1) for s in sizes)
+    """The nearest mesh to the one asked for that has so many devices."""
+    _, fsdp, tensor = (max(s, 1) for s in sizes)
     if devices % (fsdp * tensor) == 0:
         return f"use data={devices // (fsdp * tensor)}"
     near = [
@@ -153,12 +153,15 @@ class Layout:
     # -- parameters ------------------------------------------------------------
     def spec(self, path: str, shape: tuple[int, ...]) -> PartitionSpec:
         """Partition of one leaf by RULES; replicated where an axis does not divide."""
-        for pattern, axes in RULES:
-            if re.search(pattern, path) and len(shape) >= len(axes):
-                break
-        else:
+        rules = (
+            axes
+            for pattern, axes in RULES
+            if re.search(pattern, path) and len(shape) >= len(axes)
+        )
+        axes = next(rules, None)
+        if axes is None:
             return PartitionSpec()
-        full = (None,) * (len(shape) - len(axes)) + tuple(axes)
+        full = (None,) * (len(shape) - len(axes)) + axes
         placed = []
         for size, axis in zip(shape, full, strict=True):
             splits = axis is not None and self.shape[axis] > 1
@@ -177,36 +180,29 @@ class Layout:
           UserError: an axis of the mesh splits none of them: its devices would all
             hold and compute the same.
         """
-        found = tree.map_with_path(
-            lambda path, x: NamedSharding(self.mesh, self.spec(path, x.shape)), abstract
-        )
+        specs = tree.map_with_path(lambda path, x: self.spec(path, x.shape), abstract)
+        used = {axis for spec in jax.tree.leaves(specs) for axis in spec}
         for axis in ("fsdp", "tensor"):
-            self._require_use(axis, found)
+            size, met = self.shape[axis], sorted(self._met[axis])
+            if size == 1 or axis in used or not met:
+                continue
+            legal = [
+                str(n)
+                for n in range(2, len(self.devices) + 1)
+                if len(self.devices) % n == 0 and any(width % n == 0 for width in met)
+            ]
+            raise UserError(
+                f"config.parallel.mesh.{axis}={size} divides no parameter, their sizes "
+                f"along it are {', '.join(map(str, met[:8]))}: use "
+                f"{', '.join(legal) + ' or 1' if legal else '1'}"
+            )
         if self._unsplit:
             _log.warning(
                 "%d dimensions do not divide and stay replicated, the first: %s",
-                len(self._unsplit),
-                sorted(self._unsplit)[0],
+                *(len(self._unsplit), min(self._unsplit)),
             )
             self._unsplit.clear()
-        return found
-
-    def _require_use(self, axis: str, found: PyTree) -> None:
-        size = self.shape[axis]
-        leaves = jax.tree.leaves(found)
-        if size == 1 or any(axis in s.spec for s in leaves) or not self._met[axis]:
-            return
-        met, devices = sorted(self._met[axis]), len(self.devices)
-        legal = [
-            n
-            for n in range(2, devices + 1)
-            if devices % n == 0 and any(width % n == 0 for width in met)
-        ]
-        fix = f"use {', '.join(map(str, legal))} or 1" if legal else "use 1"
-        raise UserError(
-            f"config.parallel.mesh.{axis}={size} divides no parameter, their sizes "
-            f"along it are {', '.join(map(str, met[:8]))}: {fix}"
-        )
+        return jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), specs)
 
     def abstract(self, shapes: PyTree) -> PyTree:
         """Shapes with shardings: what a checkpoint is restored onto."""
@@ -244,25 +240,6 @@ class Layout:
         together = max(1, tensor // local)  # processes that share their rows
         return jax.process_index() // together, self.processes // together
 
-    def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        """This process' rows of a batch, onto its devices as one global array.
-
-        Keys that begin with '_' are notes of the host pipeline and stay there, but
-        for the padding mask.
-        """
-        kept = {k: v for k, v in batch.items() if k[0] != "_" or k == "_mask"}
-        return {
-            k: jax.make_array_from_process_local_data(self.batch_sharding, v)
-            for k, v in kept.items()
-        }
-
-    def split(self, batch: PyTree) -> PyTree:
-        """(B, ...) to (local devices, B / devices, ...), as pmap wants it."""
-        n = jax.local_device_count()
-        return jax.tree.map(
-            lambda x: np.asarray(x).reshape(n, x.shape[0] // n, *x.shape[1:]), batch
-        )
-
     # -- compilation -----------------------------------------------------------
     def compile_step(self, step: Callable, state: PyTree) -> Callable:
         """step(state, batch) -> (state, metrics), for batches from `load`.
@@ -272,13 +249,8 @@ class Layout:
         """
         step = self._rows_kept(step)
         if self.pmap:
-            return jax.pmap(
-                step,
-                axis_name="data",
-                in_axes=(None, 0),
-                out_axes=(None, None),
-                devices=self.devices,
-            )
+            axes = {"in_axes": (None, 0), "out_axes": (None, None)}
+            return jax.pmap(step, axis_name="data", devices=self.devices, **axes)
         placed = jax.tree.map(lambda x: x.sharding, state)
         out = placed, self.replicated  # every process reads all metrics
         return self._in_step(jax.jit(step, donate_argnums=0, out_shardings=out))
@@ -346,12 +318,18 @@ class Layout:
             arrays = self.replicate(lambda x: x)(arrays)
         return jax.device_get(arrays)
 
-    def load(self, batch: Mapping[str, np.ndarray]) -> PyTree:
-        """Host batch to what the compiled step takes."""
-        if self.pmap:
-            kept = {k: v for k, v in batch.items() if k[0] != "_" or k == "_mask"}
-            return self.split(kept)
-        return self.place(batch)
+    def load(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """This process' rows of a batch, as the compiled step takes them.
+
+        Under jit, global arrays; under pmap, (local devices, B / devices, ...).
+        """
+        n = jax.local_device_count()
+        return {
+            k: v.reshape(n, len(v) // n, *v.shape[1:])
+            if self.pmap
+            else jax.make_array_from_process_local_data(self.batch_sharding, v)
+            for k, v in _arrays(batch).items()
+        }
 
     def compile_predict(self, fn: Callable) -> Callable:
         """predict(vars, numpy batch) -> numpy; rows that do not divide replicate.
@@ -362,12 +340,17 @@ class Layout:
 
         def run(variables: PyTree, batch: Mapping[str, np.ndarray]) -> PyTree:
             rows = len(next(iter(batch.values())))
-            whole = rows % self.rows
-            kept = {k: v for k, v in batch.items() if k[0] != "_" or k == "_mask"}
-            placed = spread(kept, self.replicated if whole else self.batch_sharding)
+            where = self.replicated if rows % self.rows else self.batch_sharding
+            placed = spread(_arrays(batch), where)
             return jax.device_get(compiled(variables, placed))
 
         return run
+
+
+def _arrays(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A batch without the host pipeline's notes, '_' before their names, but with the
+    padding mask."""
+    return {k: v for k, v in batch.items() if k[0] != "_" or k == "_mask"}
 
 
 def spread(arrays: PyTree, sharding: NamedSharding) -> PyTree:

@@ -74,18 +74,17 @@ def stop_signals() -> Iterator[Callable[[], int]]:
     run to stop there, or 0. With several processes a signal to any of them stops all
     of them after the same step, a few steps later.
     """
-    seen: list[int] = []
+    received: list[int] = []
 
     def handler(signum: int, frame: Any) -> None:
-        if seen and signum == signal.SIGINT:
+        if received and signum == signal.SIGINT:
             raise KeyboardInterrupt
-        seen.append(signum)
+        received.append(signum)
 
-    vote = _Vote() if jax.process_count() > 1 else None
+    agreed = _Vote() if jax.process_count() > 1 else int
 
     def asked() -> int:
-        mine = seen[0] if seen else 0
-        return mine if vote is None else vote(mine)
+        return agreed(received[0] if received else 0)
 
     try:
         old = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -99,23 +98,25 @@ def stop_signals() -> Iterator[Callable[[], int]]:
             signal.signal(signum, previous)
 
 
-def of_writer(value: Any) -> Any:
-    """Process 0's value of what can be JSON, on all processes."""
-    return _told(value, by=0)
-
-
-def _told(value: Any, *, by: int) -> Any:
-    """The value that process number `by` holds, on all processes."""
+def of_writer(value: Any, *, writer: int = 0) -> Any:
+    """The value that one process holds of what can be JSON, on all processes."""
     if jax.process_count() == 1:
         return value
     from jax.experimental import multihost_utils
 
-    mine = jax.process_index() == by
+    mine = jax.process_index() == writer
     send = functools.partial(multihost_utils.broadcast_one_to_all, is_source=mine)
     text_n = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
     size = int(send(np.array(text_n.size, np.int32)))
     sent_n = np.asarray(send(text_n if mine else np.zeros(size, np.int32)))
     return json.loads(sent_n.astype(np.uint8).tobytes())
+
+
+def _gathered(value: int) -> np.ndarray:
+    """(processes,): a number of each."""
+    from jax.experimental import multihost_utils
+
+    return np.ravel(multihost_utils.process_allgather(np.array(value, np.int32)))
 
 
 def failure_anywhere(
@@ -128,15 +129,12 @@ def failure_anywhere(
     """
     if jax.process_count() == 1:
         return mine
-    from jax.experimental import multihost_utils
-
     wait_for_all("tried")
-    flag = np.array(mine is not None, np.int32)
-    failed_p = np.ravel(multihost_utils.process_allgather(flag))
+    failed_p = _gathered(mine is not None)
     if not failed_p.any():
         return None
     first = int(np.argmax(failed_p))
-    said = _told(mine and say(mine), by=first)
+    said = of_writer(mine and say(mine), writer=first)
     return mine or ValueError(f"in process {first} of {failed_p.size}: {said}")
 
 
@@ -144,23 +142,16 @@ def require_same(facts: Mapping[str, Any]) -> None:
     """Raises UserError, on all processes, unless all hold the same JSON-able facts."""
     if jax.process_count() == 1:
         return
-    from jax.experimental import multihost_utils
-
-    # 31 bits: device arrays are 32 bits wide
-    marks_f = np.array([_mark(value) for value in facts.values()], np.int32)
-    marks_pf = np.asarray(multihost_utils.process_allgather(marks_f))
-    differ = np.argwhere(marks_pf != marks_pf[0])
-    if differ.size:
-        process, fact = differ[0]
-        raise UserError(
-            f"processes 0 and {process} differ in {list(facts)[fact]}: start all with "
-            "the same command, the same code and data, and a workdir that all see"
-        )
-
-
-def _mark(value: Any) -> int:
-    text = json.dumps(value, sort_keys=True)
-    return int(hashlib.sha256(text.encode()).hexdigest()[:7], 16)
+    for name, value in facts.items():
+        text = json.dumps(value, sort_keys=True)
+        # 31 bits: device arrays are 32 bits wide
+        marks_p = _gathered(int(hashlib.sha256(text.encode()).hexdigest()[:7], 16))
+        if (marks_p != marks_p[0]).any():
+            raise UserError(
+                f"processes 0 and {int(np.argmax(marks_p != marks_p[0]))} differ in "
+                f"{name}: start all with the same command, the same code and data, and "
+                "a workdir that all see"
+            )
 
 
 def require_shared(folder: epath.Path, *, wait: float = 10.0) -> None:
@@ -172,22 +163,18 @@ def require_shared(folder: epath.Path, *, wait: float = 10.0) -> None:
     """
     if jax.process_count() == 1:
         return
-    from jax.experimental import multihost_utils
-
-    mine = np.array(time.time_ns() % (1 << 31), np.int32)
-    mark = int(multihost_utils.broadcast_one_to_all(mine))
-    note = folder / f".seen-{mark}"
+    note = folder / f".seen-{of_writer(time.time_ns())}"
     if writer():
         note.write_text("")
     end = time.monotonic() + wait
-    while not (found := note.exists()) and time.monotonic() < end:
+    while not (visible := note.exists()) and time.monotonic() < end:
         time.sleep(0.2)
-    found_p = np.ravel(multihost_utils.process_allgather(np.array(found, np.int32)))
+    visible_p = _gathered(visible)
     if writer():
         note.unlink()
-    if not found_p.all():
+    if not visible_p.all():
         raise UserError(
-            f"process {int(np.argmin(found_p))} of {found_p.size} does not see what "
-            f"process 0 wrote to {folder}: all processes must share it, by a network "
-            "file system or a bucket (config.checkpoint.folder)"
+            f"process {int(np.argmin(visible_p))} of {visible_p.size} does not see "
+            f"what process 0 wrote to {folder}: all processes must share it, by a "
+            "network file system or a bucket (config.checkpoint.folder)"
         )

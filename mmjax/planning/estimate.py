@@ -6,7 +6,6 @@ longer: kernels reach 50 to 80 % of the peaks, and messages hide only in part.
 """
 
 import dataclasses
-from collections.abc import Mapping
 
 from mmjax.planning.hardware import Hardware
 from mmjax.planning.hlo import Collective
@@ -19,18 +18,13 @@ _HALF = ("bfloat16", "float16", "float8")
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Seconds of a step's parts, each on its own.
+    """Seconds of a step's parts, each on its own, and bytes of a device."""
 
-    compute: products, recomputed ones too. memory: what products read and write, and
-    the optimizer. link, network: messages between devices of a node, and others. mfu:
-    the model's operations (none recomputed) over what the peak allows in `step`.
-    """
-
-    compute: float
-    memory: float
-    link: float
-    network: float
-    mfu: float
+    compute: float  # products, recomputed ones too
+    memory: float  # what products read and write, and the optimizer
+    link: float  # messages between devices of a node
+    network: float  # other messages
+    ideal: float  # the model's operations, none recomputed, at the device's peak
     needed: float  # bytes of a device
     usable: float
 
@@ -45,13 +39,15 @@ class Estimate:
         return max(self.compute, self.memory) + self.link + self.network
 
     @property
+    def mfu(self) -> float:
+        """The model's operations over what the peak allows in `step`."""
+        return self.ideal / self.step
+
+    @property
     def bound(self) -> str:
         """Which part is the longest."""
-        parts = {
-            "products": self.compute,
-            "memory": self.memory,
-            "messages": self.link + self.network,
-        }
+        messages = self.link + self.network
+        parts = {"products": self.compute, "memory": self.memory, "messages": messages}
         return max(parts, key=parts.get)
 
     @property
@@ -61,47 +57,34 @@ class Estimate:
 
 def estimate(program: Program, hardware: Hardware) -> Estimate:
     """The roofline of a program on a make of devices."""
-    n = program.devices
-    seconds = 0.0
-    for dtype, operations in program.flops.by_dtype.items():
+    n, flops, sizes = program.devices, program.flops, program.sizes
+    compute = link = network = 0.0
+    for dtype, operations in flops.by_dtype.items():
         rate = hardware.tflops if dtype.startswith(_HALF) else hardware.tflops_32
-        seconds += operations / n / (rate * 1e12)
-    moved = program.flops.moved / n + _weights(program) + _updates(program.sizes)
-    link = network = 0.0
+        compute += operations / n / (rate * 1e12)
+    # Rows are shared out, weights are not: each device reads all that its tensor share
+    # holds, beyond its n-th share of the products', forwards, for the gradient and
+    # where it is recomputed.
+    half = any(dtype.startswith(_HALF) for dtype in flops.by_dtype)
+    weights = (3 if flops.again else 2) * program.params * (2 if half else 4)
+    weights = weights * (1 / program.mesh["tensor"] - 1 / n)
+    # The optimizer reads and writes all that it keeps, and reads the gradients.
+    kept = sizes["params"] + sizes["optimizer"] + sizes["average"]
+    moved = flops.moved / n + weights + (2 * kept + sizes["params"])
     for one in program.collectives:
         if within(one, hardware.node):
             link += one.sent / hardware.link
         else:
             network += one.sent / hardware.network
-    made = Estimate(
-        compute=seconds,
+    return Estimate(
+        compute=compute,
         memory=moved / hardware.bandwidth,
         link=link,
         network=network,
-        mfu=0.0,
+        ideal=flops.model / n / (hardware.tflops * 1e12),
         needed=program.bytes_per_device,
         usable=USABLE * hardware.memory,
     )
-    ideal = program.flops.model / n / (hardware.tflops * 1e12)
-    return dataclasses.replace(made, mfu=ideal / made.step)
-
-
-def _weights(program: Program) -> float:
-    """Bytes of weights that a device reads beyond its n-th share of the products'.
-
-    Rows are shared out, weights are not: each device reads all that its tensor share
-    holds, forwards, for the gradient and where it is recomputed.
-    """
-    half = any(dtype.startswith(_HALF) for dtype in program.flops.by_dtype)
-    passes = 3 if program.flops.again else 2
-    whole = passes * program.params * (2 if half else 4)
-    return whole * (1 / program.mesh["tensor"] - 1 / program.devices)
-
-
-def _updates(sizes: Mapping[str, int]) -> float:
-    """Bytes of the optimizer: all it keeps, read and written, and the gradients."""
-    kept = sizes["params"] + sizes["optimizer"] + sizes["average"]
-    return 2 * kept + sizes["params"]
 
 
 def within(one: Collective, node: int) -> bool:
@@ -109,39 +92,35 @@ def within(one: Collective, node: int) -> bool:
     return not node or len({device // node for device in one.group}) == 1
 
 
-def advice(program: Program, made: Estimate) -> list[str]:
+def advice(program: Program, plan: Estimate) -> list[str]:
     """What to change where a step does not fit, the most effective first."""
-    if made.fits:
+    if plan.fits:
         return []
     sizes, mesh = program.sizes, program.mesh
-    state = program.bytes_per_device - sizes["activations"]
-    found = []
-    if state > 0.5 * made.usable and mesh["data"] > 1:
-        fsdp = mesh["fsdp"]
-        while mesh["data"] * mesh["fsdp"] % (2 * fsdp) == 0 and (
-            _state(sizes, fsdp / mesh["fsdp"]) > 0.5 * made.usable
-        ):
+    data, fsdp, rows = mesh["data"], mesh["fsdp"], mesh["data"] * mesh["fsdp"]
+
+    def state(fsdp: int) -> float:
+        """Bytes of the state where it is split over so many."""
+        kept = ("params", "frozen", "optimizer", "average")
+        split = sum(sizes[k] for k in kept) / (fsdp / mesh["fsdp"])
+        return split + sizes["other"] + sizes["batch"]
+
+    lines = []
+    whole = program.bytes_per_device - sizes["activations"]
+    if whole > 0.5 * plan.usable and data > 1:
+        while rows % (2 * fsdp) == 0 and state(fsdp) > 0.5 * plan.usable:
             fsdp *= 2
-        data = mesh["data"] * mesh["fsdp"] // fsdp
-        found.append(
-            f"split the state further: --mesh data={data},fsdp={fsdp}"
-            + (f",tensor={mesh['tensor']}" if mesh["tensor"] > 1 else "")
-            + f" makes its {state / 1e9:.1f} GB about "
-            f"{_state(sizes, fsdp / mesh['fsdp']) / 1e9:.1f} GB"
+        tensor = f",tensor={mesh['tensor']}" if mesh["tensor"] > 1 else ""
+        lines.append(
+            f"split the state further: --mesh data={rows // fsdp},fsdp={fsdp}{tensor} "
+            f"makes its {whole / 1e9:.1f} GB about {state(fsdp) / 1e9:.1f} GB"
         )
     if program.remat not in ("full", ""):
-        found.append("recompute activations: --config.task.remat=full")
-    rows = program.batch_size // (mesh["data"] * mesh["fsdp"])
-    if rows > 1:
-        found.append(
-            f"embed the {rows} rows of a device in slices: --config.optim.accum=2 or "
-            "more (the same gradients)"
+        lines.append("recompute activations: --config.task.remat=full")
+    if program.batch_size // rows > 1:
+        lines.append(
+            f"embed the {program.batch_size // rows} rows of a device in slices: "
+            "--config.optim.accum=2 or more (the same gradients)"
         )
-    found.append("take more devices, or devices with more memory (--hardware)")
-    return found
-
-
-def _state(sizes: Mapping[str, int], times: float) -> float:
-    """Bytes of state where it is split `times` further."""
-    kept = ("params", "frozen", "optimizer", "average")
-    return sum(sizes[k] for k in kept) / times + sizes["other"] + sizes["batch"]
+    lines.append("take more devices, or devices with more memory (--hardware)")
+    return lines

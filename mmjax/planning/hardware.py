@@ -8,66 +8,39 @@ from mmjax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Hardware:
-    """One device, and its share of the links to others.
-
-    tflops: 16-bit products, 1e12 operations a second. tflops_32: of float32 operands as
-      JAX computes them by default (TF32 on GPUs, one pass of bfloat16 on TPUs).
-    memory: bytes. bandwidth: bytes a second of it.
-    node: devices that the fast links join; 0 is all of a slice.
-    link: bytes a second, one way, to devices of the node; network: to others.
-    source: where the numbers are from.
-    """
+    """One device, and its share of the links to others."""
 
     name: str
-    tflops: float
-    tflops_32: float
-    memory: float
-    bandwidth: float
-    node: int
-    link: float
-    network: float
-    source: str
+    tflops: float  # 16-bit products, 1e12 operations a second
+    tflops_32: float  # of float32 by default: TF32 on GPUs, bfloat16 on TPUs
+    memory: float  # bytes
+    bandwidth: float  # bytes a second of the memory
+    node: int  # devices that the fast links join; 0 is all of a slice
+    link: float  # bytes a second, one way, to devices of the node
+    network: float  # the same to others
+    source: str  # where the numbers are from
 
 
-def _gpu(
-    name: str, tflops: float, memory: float, bandwidth: float, link: float, network: int
-) -> Hardware:
+def _gpu(name: str, tflops: float, *rates: float, network: int) -> Hardware:
+    """rates: memory, bandwidth and link; network: Gbit/s."""
+    memory, bandwidth, link = rates
     source = f"NVIDIA's data sheet of the {name}; eight to a node, a NIC of {network} "
     source += "Gbit/s each, as in its DGX"
-    return Hardware(
-        name,
-        tflops=tflops,
-        tflops_32=tflops / 2,
-        memory=memory,
-        bandwidth=bandwidth,
-        node=8,
-        link=link,
-        network=network / 8 * 1e9,
-        source=source,
-    )
+    sides = (link, network / 8 * 1e9, source)
+    return Hardware(name, tflops, tflops / 2, memory, bandwidth, 8, *sides)
 
 
-def _tpu(
-    name: str, tflops: float, memory: float, bandwidth: float, link: float
-) -> Hardware:
-    return Hardware(
-        name,
-        tflops=tflops,
-        tflops_32=tflops,
-        memory=memory,
-        bandwidth=bandwidth,
-        node=0,
-        link=link,
-        network=link,
-        source=f"Google Cloud's page of the {name}; half of its two-way bandwidth "
-        "between chips, all links together",
-    )
+def _tpu(name: str, tflops: float, *rates: float) -> Hardware:
+    memory, bandwidth, link = rates
+    source = f"Google Cloud's page of the {name}; half of its two-way bandwidth "
+    source += "between chips, all links together"
+    return Hardware(name, tflops, tflops, memory, bandwidth, 0, link, link, source)
 
 
 HARDWARE = {
-    "h200": _gpu("H200 SXM", 989.4, 141e9, 4.8e12, 450e9, 400),
-    "h100": _gpu("H100 SXM", 989.4, 80e9, 3.35e12, 450e9, 400),
-    "a100": _gpu("A100 SXM 80 GB", 312.0, 80e9, 2.039e12, 300e9, 200),
+    "h200": _gpu("H200 SXM", 989.4, 141e9, 4.8e12, 450e9, network=400),
+    "h100": _gpu("H100 SXM", 989.4, 80e9, 3.35e12, 450e9, network=400),
+    "a100": _gpu("A100 SXM 80 GB", 312.0, 80e9, 2.039e12, 300e9, network=200),
     "v5e": _tpu("TPU v5e", 197.0, 16e9, 819e9, 200e9),
     "v5p": _tpu("TPU v5p", 459.0, 95 * 2**30, 2.765e12, 600e9),
 }

@@ -7,9 +7,10 @@ back-end widen what is sent in 16 bits.
 
 import collections
 import dataclasses
+import graphlib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -30,18 +31,13 @@ _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One collective operation, all of its runs together.
+    """One collective operation, all of its runs together."""
 
-    kind: one of KINDS. size: bytes of its result on a device, a run. group: ids of the
-    devices that the first of its groups joins. runs: a step. where: the operation's
-    name in the program.
-    """
-
-    kind: str
-    size: float
-    group: tuple[int, ...]
-    runs: int
-    where: str
+    kind: str  # one of KINDS
+    size: float  # bytes of its result on a device, a run
+    group: tuple[int, ...]  # ids of the devices that the first of its groups joins
+    runs: float  # a step
+    where: str  # the operation's name in the program
 
     @property
     def sent(self) -> float:
@@ -68,21 +64,21 @@ def collectives(text: str) -> list[Collective]:
     """
     bodies, entry = _computations(text)
     runs = _runs(bodies, entry)
-    found = []
+    listed = []
     for name, lines in bodies.items():
         for line in lines:
-            made = _collective(line, lines, runs[name])
-            if made is not None and runs[name] and len(made.group) > 1:
-                if math.isnan(runs[name]):
-                    raise ValueError(f"{made.where} is in a loop of unknown length")
-                found.append(made)
-    return found
+            one = _collective(line, lines, runs[name])
+            if one is not None and one.runs and len(one.group) > 1:
+                if math.isnan(one.runs):
+                    raise ValueError(f"{one.where} is in a loop of unknown length")
+                listed.append(one)
+    return listed
 
 
-def by_kind(found: list[Collective]) -> dict[str, float]:
+def by_kind(listed: list[Collective]) -> dict[str, float]:
     """Bytes that a device sends in a step, by kind."""
     sent: dict[str, float] = collections.defaultdict(float)
-    for one in found:
+    for one in listed:
         sent[one.kind] += one.sent
     return dict(sent)
 
@@ -110,27 +106,21 @@ def _runs(bodies: Mapping[str, list[str]], entry: str) -> dict[str, float]:
     calls: dict[str, list[tuple[str, float]]] = {name: [] for name in bodies}
     for name, lines in bodies.items():
         for line in lines:
-            for callee, turns in _callees(line, bodies):
-                if callee in bodies:
-                    calls[name].append((callee, turns))
-    runs = dict.fromkeys(bodies, 0.0)
-    runs[entry] = 1.0
-    for name in _callers_first(calls, entry):
+            turns = 1.0
+            if " while(" in line:
+                condition = re.search(r"condition=%?([\w.\-]+)", line)
+                turns = _turns(bodies.get(condition[1], [])) if condition else math.nan
+            calls[name] += [(callee, turns) for callee in _CALL.findall(line)]
+            for branches in _BRANCHES.findall(line):
+                names = re.findall(r"[\w.\-]+", branches)
+                calls[name] += [(callee, 1.0) for callee in names]
+    called = {name: {n for n, _ in calls[name] if n in bodies} for name in bodies}
+    runs = dict.fromkeys(bodies, 0.0) | {entry: 1.0}
+    for name in reversed([*graphlib.TopologicalSorter(called).static_order()]):
         for callee, turns in calls[name]:
-            runs[callee] += runs[name] * turns
+            if callee in bodies and runs[name]:
+                runs[callee] += runs[name] * turns
     return runs
-
-
-def _callees(line: str, bodies: Mapping[str, list[str]]) -> Iterator[tuple[str, float]]:
-    turns = 1.0
-    if " while(" in line:
-        condition = re.search(r"condition=%?([\w.\-]+)", line)
-        turns = _turns(bodies.get(condition[1], [])) if condition else math.nan
-    for callee in _CALL.findall(line):
-        yield callee, turns
-    for listed in _BRANCHES.findall(line):
-        for callee in listed.split(","):
-            yield callee.strip().lstrip("%"), 1.0
 
 
 def _turns(condition: list[str]) -> float:
@@ -146,22 +136,6 @@ def _turns(condition: list[str]) -> float:
     return limits[0] if len(limits) == 1 else math.nan
 
 
-def _callers_first(calls: Mapping[str, list], entry: str) -> list[str]:
-    """Computations reached from the entry, each after all that call it."""
-    order: list[str] = []
-    seen: set[str] = set()
-    stack = [(entry, False)]
-    while stack:
-        name, done = stack.pop()
-        if done:
-            order.append(name)
-        elif name not in seen:
-            seen.add(name)
-            stack.append((name, True))
-            stack += [(callee, False) for callee, _ in calls[name]]
-    return order[::-1]
-
-
 def _collective(line: str, lines: list[str], runs: float) -> Collective | None:
     hit = re.search(rf" ({'|'.join(KINDS)})(-start)?\(", line)
     if hit is None or " = " not in line:
@@ -170,7 +144,11 @@ def _collective(line: str, lines: list[str], runs: float) -> Collective | None:
     shapes = _SHAPE.findall(result)
     if hit[2] and kind in ("all-gather", "collective-permute"):
         shapes = shapes[len(shapes) // 2 :]  # a start gives its operand too
-    size = sum(_bytes(dtype, dims) for dtype, dims in shapes)
+    size = 0.0
+    for dtype, dims in shapes:
+        digits = re.search(r"\d+", dtype)
+        bits = _BITS.get(dtype) or int(digits[0] if digits else 8)
+        size += math.prod(int(n) for n in dims.split(",") if n) * bits / 8
     name, group = re.search(r'op_name="([^"]*)"', line), _group(line)
     if kind == "all-reduce" and _sliced(line, lines):
         kind, size = "reduce-scatter", size / len(group)
@@ -189,25 +167,15 @@ def _sliced(line: str, lines: list[str]) -> bool:
     return bool(users) and all(" dynamic-slice(" in other for other in users)
 
 
-def _bytes(dtype: str, dims: str) -> float:
-    digits = re.search(r"\d+", dtype)
-    bits = _BITS.get(dtype) or int(digits[0] if digits else 8)
-    return math.prod(int(n) for n in dims.split(",") if n) * bits / 8
-
-
 def _group(line: str) -> tuple[int, ...]:
     """Ids of the first group of devices that a collective joins."""
-    pairs = re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", line)
-    if pairs:
-        return int(pairs[1]), int(pairs[2])
-    listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
-    if listed:
+    if pair := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", line):
+        return int(pair[1]), int(pair[2])
+    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
         return tuple(int(n) for n in listed[1].split(","))
-    mesh = _MESH.search(line)
-    if mesh:
+    if mesh := _MESH.search(line):
         return _of_mesh(*mesh.groups())
-    iota = re.search(rf"replica_groups={_IOTA.pattern}", line)
-    if iota:
+    if iota := re.search(rf"replica_groups={_IOTA.pattern}", line):
         groups, each = (int(n) for n in iota[1].split(","))
         return tuple(_iota(iota[2], iota[3]).reshape(groups, each)[0].tolist())
     raise ValueError(f"device groups of another form: {line.strip()[:200]}")
@@ -233,10 +201,9 @@ def _of_mesh(axes: str, ids: str | None, chosen: str) -> tuple[int, ...]:
         name: (int(before or 1), int(part or sizes[name]))
         for name, before, part in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", chosen)
     }
-    shape, index = [], []
+    shape = []
     for name, size in sizes.items():  # an axis, or a part: (before, part, after)
         before, part = joined.get(name, (1, 1))
         shape += [before, part, size // (before * part)]
-        index += [0, slice(None), 0]
-    grid, index = flat.reshape(shape), tuple(index)
-    return tuple(np.asarray(grid[index]).ravel().tolist())
+    grid = flat.reshape(shape)[(0, slice(None), 0) * len(sizes)]
+    return tuple(grid.ravel().tolist())

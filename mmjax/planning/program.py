@@ -33,24 +33,17 @@ _PASS = "spmd-partitioning"
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What is known of a step.
+    """What is known of a step."""
 
-    mesh: sizes of its axes. batch_size: rows a step. rows: of the parameter table.
-    sizes: bytes on a device of params, frozen, optimizer and other state; batch; temp,
-      what the compiler needs besides; out, results that are not written over the state.
-    params, frozen: numbers in all. flops: see mmjax.train.flops. collectives: of the
-      compiled program. remat: the config's.
-    """
-
-    mesh: Mapping[str, int]
-    batch_size: int
-    rows: list[tree.Row]
-    sizes: Mapping[str, int]
-    params: int
-    frozen: int
+    mesh: Mapping[str, int]  # sizes of its axes
+    batch_size: int  # rows a step
+    rows: list[tree.Row]  # of the parameter table
+    sizes: Mapping[str, int]  # bytes on a device, see `_sizes`
+    params: int  # numbers in all
+    frozen: int  # the same
     flops: flops_lib.Flops
-    collectives: list[hlo.Collective]
-    remat: str
+    collectives: list[hlo.Collective]  # of the compiled program
+    remat: str  # the config's
 
     @property
     def devices(self) -> int:
@@ -81,13 +74,13 @@ def build(config: ConfigDict) -> Program:
       UserError: the config is wrong in itself, does not fit its mesh, or asks for pmap.
     """
     cfg = schema.from_mapping(config_lib.RunConfig, config, "config")
-    layout = parallel.Layout(cfg.parallel)
-    if layout.pmap:
+    if cfg.parallel.mode == "pmap":
         raise UserError(
             "config.parallel.mode is 'pmap', whose programs cannot be compiled without "
-            "their devices: plan it as jit, which computes the same, with "
-            f"--mesh data={len(layout.devices)}"
+            "their devices: plan it with --config.parallel.mode=jit, which computes "
+            "the same"
         )
+    layout = parallel.Layout(cfg.parallel)
     task = base.build(cfg.task)
     fields = fields_lib.build(cfg.data.fields)
     example = batch_of(fields, task, 2)
@@ -100,17 +93,20 @@ def build(config: ConfigDict) -> Program:
     }
     lowered = layout.compile_step(update.step, state).lower(state, batch)
     compiled, partitioned = compile_seen(lowered)
-    remat = cfg.task["remat"] if "remat" in cfg.task else ""
+    params, frozen = (
+        sum(x.size for x in jax.tree.leaves(arrays))
+        for arrays in (state.vars.params, state.vars.frozen)
+    )
     return Program(
         mesh=layout.shape,
         batch_size=cfg.batch_size,
         rows=tree.rows(state.vars.params, stats=False),
         sizes=_sizes(state, batch, compiled.memory_analysis()),
-        params=_count(state.vars.params),
-        frozen=_count(state.vars.frozen),
+        params=params,
+        frozen=frozen,
         flops=flops_lib.count(update.step, state, batch),
         collectives=hlo.collectives(partitioned),
-        remat=remat,
+        remat=cfg.task["remat"] if "remat" in cfg.task else "",
     )
 
 
@@ -118,10 +114,10 @@ def compile_seen(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, str]
     """A program compiled, and its text as the partitioner left it."""
     with tempfile.TemporaryDirectory(prefix="mmjax-plan-") as folder, _uncached():
         options = {"xla_dump_to": folder, "xla_dump_hlo_pass_re": _PASS}
-        done = lowered.compile(compiler_options=options)
-        found = sorted(pathlib.Path(folder).glob(f"*after_{_PASS}*.txt"))
+        compiled = lowered.compile(compiler_options=options)
+        texts = sorted(pathlib.Path(folder).glob(f"*after_{_PASS}*.txt"))
         # one device: there is nothing to partition
-        return done, found[-1].read_text() if found else done.as_text()
+        return compiled, texts[-1].read_text() if texts else compiled.as_text()
 
 
 @contextlib.contextmanager
@@ -137,23 +133,22 @@ def _uncached() -> Iterator[None]:
         compilation_cache.reset_cache()
 
 
-def _count(arrays: PyTree) -> int:
-    return sum(x.size for x in jax.tree.leaves(arrays))
-
-
 def _sizes(state: TrainState, batch: PyTree, memory: Any) -> dict[str, int]:
-    """Bytes on one device, by what they are for."""
-    sizes = {
-        "params": shard_bytes(state.vars.params),
-        "frozen": shard_bytes(state.vars.frozen),
-        "optimizer": shard_bytes(state.opt_state),
-        "average": shard_bytes(state.ema),
-        "batch": shard_bytes(batch),
+    """Bytes on one device, by what they are for.
+
+    `activations` is what the compiler needs besides the arguments; `results` are not
+    written over the state.
+    """
+    kinds = {
+        "params": state.vars.params,
+        "frozen": state.vars.frozen,
+        "optimizer": state.opt_state,
+        "average": state.ema,
+        "batch": batch,
     }
-    known = sum(sizes.values())
-    everything = shard_bytes((state, batch))
+    sizes = {kind: shard_bytes(arrays) for kind, arrays in kinds.items()}
     return sizes | {
-        "other": everything - known,
+        "other": shard_bytes((state, batch)) - sum(sizes.values()),
         "activations": memory.temp_size_in_bytes,
         "results": memory.output_size_in_bytes - memory.alias_size_in_bytes,
     }
@@ -163,9 +158,9 @@ def shard_bytes(arrays: PyTree) -> int:
     """Bytes that one device holds of a tree of shapes with shardings."""
     total = 0
     for x in jax.tree.leaves(arrays):
+        shape = x.sharding.shard_shape(x.shape)
         if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
             x = jax.eval_shape(jax.random.key_data, x)
-            total += x.size * x.dtype.itemsize
-            continue
-        total += math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+            shape = x.shape
+        total += math.prod(shape) * x.dtype.itemsize
     return total

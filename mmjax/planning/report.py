@@ -8,6 +8,7 @@ from mmjax.planning.estimate import USABLE, Estimate, advice
 from mmjax.planning.hardware import Hardware
 from mmjax.planning.program import Program
 
+_PARTS = ("compute", "memory", "link", "network")
 _LABELS = {
     "params": "parameters",
     "frozen": "frozen weights",
@@ -20,7 +21,7 @@ _LABELS = {
 }
 
 
-def flat(program: Program, made: Estimate, hardware: Hardware) -> dict[str, Any]:
+def flat(program: Program, plan: Estimate, hardware: Hardware) -> dict[str, Any]:
     """The plan's numbers: bytes, seconds, operations; shares are of one."""
     sent = hlo.by_kind(program.collectives)
     return {
@@ -36,95 +37,83 @@ def flat(program: Program, made: Estimate, hardware: Hardware) -> dict[str, Any]
         "collective_bytes": sum(sent.values()),
         **{f"collective_bytes_{kind}": size for kind, size in sorted(sent.items())},
         "hardware": hardware.name,
-        "step_seconds": made.step,
-        "step_seconds_unhidden": made.step_unhidden,
-        "compute_seconds": made.compute,
-        "memory_seconds": made.memory,
-        "link_seconds": made.link,
-        "network_seconds": made.network,
-        "mfu": made.mfu,
-        "fits": made.fits,
+        "step_seconds": plan.step,
+        "step_seconds_unhidden": plan.step_unhidden,
+        **{f"{kind}_seconds": getattr(plan, kind) for kind in _PARTS},
+        "mfu": plan.mfu,
+        "fits": plan.fits,
     }
 
 
 def text(
-    program: Program, made: Estimate, hardware: Hardware, *, full: bool = False
+    program: Program, plan: Estimate, hardware: Hardware, *, full: bool = False
 ) -> str:
     """The plan for people. full: every parameter has a line."""
-    rows = program.rows if full else _gathered(program.rows)
     mesh = ", ".join(f"{axis}={size}" for axis, size in program.mesh.items())
-    lines = [
-        f"{program.devices} devices ({mesh}), batch {program.batch_size:,}",
-        "",
-        tree.table(rows),
-        "",
-        f"parameters       {program.params:,}"
-        + (f" and {program.frozen:,} frozen" if program.frozen else ""),
-        f"FLOPs a step     {program.flops.model:.4g}, and {program.flops.again:.4g} "
-        "recomputed",
-        "",
-        "bytes on a device",
-    ]
-    for name, size in program.sizes.items():
-        if size:
-            lines.append(f"  {_LABELS[name]:<48} {_bytes(size):>10}")
-    lines += [f"  {'in all':<48} {_bytes(program.bytes_per_device):>10}", ""]
-    lines.append("a device sends in a step")
-    for kind, size in sorted(hlo.by_kind(program.collectives).items()):
-        lines.append(f"  {kind:<48} {_bytes(size):>10}")
-    return "\n".join([*lines, "", *_roofline(program, made, hardware)])
+    frozen = f" and {program.frozen:,} frozen" if program.frozen else ""
+    sizes = {_LABELS[name]: size for name, size in program.sizes.items() if size}
+    sizes["in all"] = program.bytes_per_device
+    sent = dict(sorted(hlo.by_kind(program.collectives).items()))
+    return "\n".join(
+        [
+            f"{program.devices} devices ({mesh}), batch {program.batch_size:,}",
+            "",
+            tree.table(program.rows if full else _gathered(program.rows)),
+            "",
+            f"parameters       {program.params:,}{frozen}",
+            f"FLOPs a step     {program.flops.model:.4g}, and "
+            f"{program.flops.again:.4g} recomputed",
+            "",
+            "bytes on a device",
+            *(f"  {name:<48} {_bytes(size):>10}" for name, size in sizes.items()),
+            "",
+            "a device sends in a step",
+            *(f"  {kind:<48} {_bytes(size):>10}" for kind, size in sent.items()),
+            "",
+            *_roofline(program, plan, hardware),
+        ]
+    )
 
 
-def _roofline(program: Program, made: Estimate, hardware: Hardware) -> list[str]:
+def _roofline(program: Program, plan: Estimate, hardware: Hardware) -> list[str]:
     node = f"nodes of {hardware.node}" if hardware.node else "one slice"
-    lines = [
+    needed, usable = _bytes(plan.needed), _bytes(plan.usable)
+    of_memory = f"({100 * USABLE:.0f} % of the memory)"
+    share = f"{100 * plan.needed / plan.usable:.0f} %"
+    return [
         f"on {hardware.name}: {hardware.tflops:.0f} TFLOP/s of 16-bit and "
         f"{hardware.tflops_32:.0f} of 32-bit operands, {_bytes(hardware.memory)} at "
         f"{_bytes(hardware.bandwidth)}/s, {_bytes(hardware.link)}/s one way within "
         f"{node}, {_bytes(hardware.network)}/s beyond",
         f"  ({hardware.source})",
-        f"  products   {_seconds(made.compute)}",
-        f"  memory     {_seconds(made.memory)}",
-        f"  messages   {_seconds(made.link)} within a node, "
-        f"{_seconds(made.network)} beyond",
-        f"  a step     {_seconds(made.step)} at best ({made.bound} alone), "
-        f"{_seconds(made.step_unhidden)} where no message hides; "
-        f"MFU {100 * made.mfu:.0f} %",
+        f"  products   {_seconds(plan.compute)}",
+        f"  memory     {_seconds(plan.memory)}",
+        f"  messages   {_seconds(plan.link)} within a node, "
+        f"{_seconds(plan.network)} beyond",
+        f"  a step     {_seconds(plan.step)} at best ({plan.bound} alone), "
+        f"{_seconds(plan.step_unhidden)} where no message hides; "
+        f"MFU {100 * plan.mfu:.0f} %",
         "",
+        f"fits: {needed} of {usable} {of_memory}, {share}"
+        if plan.fits
+        else f"DOES NOT FIT: {needed} where {usable} are {of_memory}",
+        *(f"  - {line}" for line in advice(program, plan)),
     ]
-    share = made.needed / made.usable
-    if made.fits:
-        lines.append(
-            f"fits: {_bytes(made.needed)} of {_bytes(made.usable)} "
-            f"({100 * USABLE:.0f} % of the memory), {100 * share:.0f} %"
-        )
-    else:
-        lines.append(
-            f"DOES NOT FIT: {_bytes(made.needed)} where {_bytes(made.usable)} are "
-            f"({100 * USABLE:.0f} % of the memory)"
-        )
-        lines += [f"  - {line}" for line in advice(program, made)]
-    return lines
 
 
 def _gathered(rows: list[tree.Row]) -> list[tree.Row]:
     """Rows by the first two parts of their paths."""
-    found: dict[tuple[str, str], list[tree.Row]] = {}
+    groups: dict[tuple[str, str], list[tree.Row]] = {}
     for row in rows:
         place = "/".join(row.path.split("/")[:2])
-        found.setdefault((place, row.dtype), []).append(row)
-    return [
-        many[0]
-        if len(many) == 1
-        else tree.Row(
-            f"{place}/* ({len(many)})",
-            (),
-            dtype,
-            sum(r.size for r in many),
-            sum(r.bytes for r in many),
-        )
-        for (place, dtype), many in found.items()
-    ]
+        groups.setdefault((place, row.dtype), []).append(row)
+    gathered = []
+    for (place, dtype), many in groups.items():
+        size, total = sum(r.size for r in many), sum(r.bytes for r in many)
+        name = f"{place}/* ({len(many)})"
+        one = many[0] if len(many) == 1 else tree.Row(name, (), dtype, size, total)
+        gathered.append(one)
+    return gathered
 
 
 def _bytes(n: float) -> str:

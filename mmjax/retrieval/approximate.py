@@ -32,63 +32,54 @@ def _faiss() -> Any:
     return faiss
 
 
-def build(made: store.Store, *, lists: int, seed: int = 0) -> None:
+def build(index: store.Store, *, lists: int, seed: int = 0) -> None:
     """Writes the inverted file into the index's folder, in place of an older one.
 
     Raises:
       UserError: FAISS is not installed, or there are more lists than rows.
     """
-    faiss = _faiss()
-    if not 1 <= lists <= made.count:
+    faiss, count = _faiss(), index.count
+    from faiss.contrib import ondisk
+
+    if not 1 <= lists <= count:
         raise UserError(
-            f"{lists} lists for {made.count} rows: use 1 to {made.count}, about "
-            f"{max(1, round(4 * made.count**0.5))}"
+            f"{lists} lists for {count} rows: use 1 to {count}, about "
+            f"{max(1, round(4 * count**0.5))}"
         )
-    width, folder = made.facts.d, made.folder
+    width, folder = index.facts.d, index.folder
     rng = np.random.default_rng(seed)
-    many = min(made.count, lists * _PER_LIST)
-    sample_nd = made.rows(np.sort(rng.choice(made.count, many, replace=False)))
-    trained = faiss.IndexIVFFlat(
-        faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT
-    )
+    many = min(count, lists * _PER_LIST)
+    sample_nd = index.rows(np.sort(rng.choice(count, many, replace=False)))
+    quantizer, metric = faiss.IndexFlatIP(width), faiss.METRIC_INNER_PRODUCT
+    trained = faiss.IndexIVFFlat(quantizer, width, lists, metric)
     trained.cp.seed = seed + 1  # FAISS takes 0 for a seed of its own
     trained.cp.min_points_per_centroid = 1
     trained.train(sample_nd)
     (folder / FACTS).unlink(missing_ok=True)  # until all is whole, there is none
     parts = []
     try:
-        for first, rows_nd in store.blocks(made.shards, _BLOCK):
+        for first, rows_nd in store.blocks(index.shards, _BLOCK):
             block = faiss.clone_index(trained)
             ids_n = np.arange(first, first + len(rows_nd), dtype=np.int64)
             block.add_with_ids(np.asarray(rows_nd, np.float32), ids_n)
             parts.append(folder / f"faiss.part{len(parts)}")
             faiss.write_index(block, str(parts[-1]))
-        _merge(faiss, trained, parts, folder)
+        file, inverted = folder / f"{FILE}.part", folder / f"{LISTS}.part"
+        inverted.unlink(missing_ok=True)
+        ondisk.merge_ondisk(trained, [str(part) for part in parts], str(inverted))
+        # The index names its lists' file: they are moved first, then found beside it.
+        target = faiss.downcast_InvertedLists(trained.invlists)
+        target.filename = str((folder / LISTS).resolve())
+        faiss.write_index(trained, str(file))
+        os.replace(inverted, folder / LISTS)
+        os.replace(file, folder / FILE)
     finally:
         for part in parts:
             part.unlink(missing_ok=True)
-    facts = {"of": made.id, "lists": lists, "seed": seed, "recall": []}
+    facts = {"of": index.id, "lists": lists, "seed": seed, "recall": []}
     facts["place"] = str(folder.resolve())
     facts["bytes"] = [(folder / name).stat().st_size for name in (FILE, LISTS)]
     _note(folder, facts)
-
-
-def _merge(
-    faiss: Any, trained: Any, parts: list[pathlib.Path], folder: pathlib.Path
-) -> None:
-    from faiss.contrib.ondisk import merge_ondisk
-
-    lists = folder / f"{LISTS}.part"
-    lists.unlink(missing_ok=True)
-    merge_ondisk(trained, [str(part) for part in parts], str(lists))
-    index = folder / f"{FILE}.part"
-    # The index names its lists' file: they are moved first, and found by their folder.
-    faiss.downcast_InvertedLists(trained.invlists).filename = str(
-        (folder / LISTS).resolve()
-    )
-    faiss.write_index(trained, str(index))
-    os.replace(lists, folder / LISTS)
-    os.replace(index, folder / FILE)
 
 
 def _note(folder: pathlib.Path, facts: dict) -> None:
@@ -101,9 +92,8 @@ def _note(folder: pathlib.Path, facts: dict) -> None:
 class Approximate:
     """An opened inverted file; `search` as of exact.Exact."""
 
-    index: Any
-    count: int
-    width: int
+    index: Any  # FAISS's
+    store: store.Store
     lists: int
 
     def search(
@@ -114,63 +104,61 @@ class Approximate:
         Raises:
           UserError: as of Exact.search, or more probes than lists.
         """
-        queries_qd = exact.checked(queries_qd, self.width, k)
+        queries_qd = exact.checked(queries_qd, self.store.facts.d, k)
         if not 1 <= probes <= self.lists:
             raise UserError(f"{probes} probes of {self.lists} lists: use 1 or more")
         self.index.nprobe = probes
-        return self.index.search(queries_qd, min(k, self.count))
+        return self.index.search(queries_qd, min(k, self.store.count))
 
 
-def open_index(made: store.Store) -> Approximate:
+def open_index(index: store.Store) -> Approximate:
     """The inverted file of an index.
 
     Raises:
       UserError: FAISS is not installed; there is none, or it is of another index.
     """
-    faiss = _faiss()
-    again = f"run `mmjax index faiss {made.folder}`"
-    if not (made.folder / FACTS).exists():
-        raise UserError(f"{made.folder} has no inverted file: {again}")
-    facts = json.loads((made.folder / FACTS).read_bytes())
-    if facts["of"] != made.id:
+    faiss, folder = _faiss(), index.folder
+    again = f"run `mmjax index faiss {folder}`"
+    if not (folder / FACTS).exists():
+        raise UserError(f"{folder} has no inverted file: {again}")
+    facts = json.loads((folder / FACTS).read_bytes())
+    if facts["of"] != index.id:
         raise UserError(
-            f"the inverted file in {made.folder} is of index {facts['of']}, and the "
-            f"index is {made.id}: {again} again"
+            f"the inverted file in {folder} is of index {facts['of']}, and the index "
+            f"is {index.id}: {again} again"
         )
-    for name, wanted in zip((FILE, LISTS), facts["bytes"], strict=True):
-        path = made.folder / name  # a mapped file that is too short kills the process
+    for name, written in zip((FILE, LISTS), facts["bytes"], strict=True):
+        path = folder / name  # a mapped file that is too short kills the process
         size = path.stat().st_size if path.is_file() else 0
-        if size != wanted:
-            raise UserError(f"{path} has {size} bytes of {wanted}: {again} again")
+        if size != written:
+            raise UserError(f"{path} has {size} bytes of {written}: {again} again")
     # Lists on disk are mapped as they are; IO_FLAG_MMAP on top of that crashes FAISS
     # 1.15. Looking for them beside the index, it prints where: only when moved.
-    moved = str(made.folder.resolve()) != facts["place"]
+    moved = str(folder.resolve()) != facts["place"]
     flags = faiss.IO_FLAG_ONDISK_SAME_DIR if moved else 0
     try:
-        index = faiss.read_index(str(made.folder / FILE), flags)
+        opened = faiss.read_index(str(folder / FILE), flags)
     except RuntimeError as error:
         line = str(error).strip().splitlines()[-1]
-        raise UserError(f"cannot read {made.folder / FILE}: {line}; {again}") from error
-    return Approximate(index, made.count, made.facts.d, facts["lists"])
+        raise UserError(f"cannot read {folder / FILE}: {line}; {again}") from error
+    return Approximate(opened, index, facts["lists"])
 
 
 def measure(
-    made: store.Store,
+    index: store.Store,
     exactly: exact.Exact,
     queries_qd: np.ndarray,
     *,
     probes: int,
     k: int = 10,
 ) -> float:
-    """recall@k, written beside the index: see `recall`."""
-    found = open_index(made).search(queries_qd, k, probes=probes)[1]
-    share = recall(found, exactly.search(queries_qd, k)[1])
-    facts = json.loads((made.folder / FACTS).read_bytes())
-    row = {"k": k, "probes": probes, "queries": len(queries_qd), "recall": share}
-    facts["recall"] = [
-        old for old in facts["recall"] if (old["k"], old["probes"]) != (k, probes)
-    ] + [row]
-    _note(made.folder, facts)
+    """recall@k, the share of the k nearest that are found; written beside the index."""
+    _, near_qk = open_index(index).search(queries_qd, k, probes=probes)
+    share = recall(near_qk, exactly.search(queries_qd, k)[1])
+    facts = json.loads((index.folder / FACTS).read_bytes())
+    rows = [r for r in facts["recall"] if (r["k"], r["probes"]) != (k, probes)]
+    rows += [{"k": k, "probes": probes, "queries": len(queries_qd), "recall": share}]
+    _note(index.folder, facts | {"recall": rows})
     return share
 
 

@@ -53,8 +53,7 @@ class Exact:
         for first, rows_nd in store.blocks(self._shards, self._chunk):
             real = len(rows_nd)
             if real < self._chunk:
-                room = self._chunk - real
-                rows_nd = np.pad(np.asarray(rows_nd), ((0, room), (0, 0)))
+                rows_nd = np.pad(rows_nd, ((0, self._chunk - real), (0, 0)))
             yield first, real, jax.device_put(rows_nd, self._placed)
 
     def search(self, queries_qd: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -79,10 +78,14 @@ class Exact:
             span = np.asarray([first, real], np.int32)
             for i, part in enumerate(groups):
                 best[i] = _look(self._placed, rows_nd, part, span, *best[i])
-        parts = [_merged(*map(np.asarray, pair), k) for pair in best]
-        scores_qk = np.concatenate([scores for scores, _ in parts])[:total]
-        rows_qk = np.concatenate([rows for _, rows in parts])[:total]
-        return scores_qk, rows_qk.astype(np.int64)
+        # The devices' lists as one: (g, v, q, k) to (g * q, v * k).
+        scores, rows = (
+            np.stack(parts).transpose(0, 2, 1, 3).reshape(len(padded), -1)[:total]
+            for parts in zip(*best, strict=True)
+        )
+        order_qk = np.lexsort((rows, -scores), axis=1)[:, :k]
+        scores_qk = np.take_along_axis(scores, order_qk, 1)
+        return scores_qk, np.take_along_axis(rows, order_qk, 1).astype(np.int64)
 
 
 def checked(queries_qd: np.ndarray, width: int, k: int) -> np.ndarray:
@@ -157,16 +160,3 @@ def top(scores_qn: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     best_qk, at_qk = jax.lax.top_k(found_qkm.reshape(len(scores_qn), -1), k)
     chosen_qk = jnp.take_along_axis(group_qk, at_qk // GROUP, axis=1)
     return best_qk, chosen_qk * GROUP + at_qk % GROUP
-
-
-def _merged(
-    best_vqk: np.ndarray, at_vqk: np.ndarray, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The devices' lists as one; (q, k) scores and positions."""
-    devices, count, _ = best_vqk.shape
-    scores = best_vqk.transpose(1, 0, 2).reshape(count, -1)
-    places = at_vqk.transpose(1, 0, 2).reshape(count, -1)
-    order = np.lexsort((places, -scores), axis=1)[:, :k] if devices > 1 else None
-    if order is None:
-        return scores, places
-    return np.take_along_axis(scores, order, 1), np.take_along_axis(places, order, 1)

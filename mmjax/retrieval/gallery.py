@@ -1,4 +1,4 @@
-"""An index with the model that made it and the pictures it is of.
+"""An index with the model that made it and the images it is of.
 
 gallery = open_gallery("index/photos")
 hits = gallery.search(gallery.run.embed_texts(["a dog in the snow"]), 10)
@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 
 from mmjax import parallel
-from mmjax.data import image, pipeline
-from mmjax.data.sources import open_source
+from mmjax.data import image as image_lib
+from mmjax.data import pipeline, records
+from mmjax.data.records import Record, Source
+from mmjax.data.sources import open_source, views
 from mmjax.errors import UserError
 from mmjax.evaluators.common import result_card
 from mmjax.inference import load
-from mmjax.retrieval import approximate, build
+from mmjax.retrieval import approximate
 from mmjax.retrieval import exact as exact_lib
 from mmjax.retrieval import store as store_lib
 
-SIDE = 96  # pixels of a picture shown, at most
+SIDE = 96  # pixels of an image shown, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Gallery:
 
     @functools.cached_property
     def source(self) -> Any:
-        """The pictures; UserError where they are not what was indexed."""
+        """The images; UserError where they are not what was indexed."""
         facts = self.store.facts.source
         source = open_source(facts["spec"])
         if source.fingerprint() != facts["fingerprint"]:
@@ -81,22 +83,21 @@ class Gallery:
         ]
 
     def hit(self, row: int, score: float) -> Hit:
-        item = self.items[int(row)]
-        return Hit(
-            int(row), float(score), item["record"], item["key"], tuple(item["text"])
-        )
+        item, row = self.items[int(row)], int(row)
+        text = tuple(item["text"])
+        return Hit(row, float(score), item["record"], item["key"], text)
 
     def row_of(self, record: int) -> int:
         """The row of a record; UserError where the index has none."""
-        for row, item in enumerate(self.items):
-            if item["record"] == record:
-                return row
+        rows = [i for i, item in enumerate(self.items) if item["record"] == record]
+        if rows:
+            return rows[0]
         raise UserError(
             f"{self.store.folder} holds no record {record} of "
             f"{self.store.facts.source['name']}: it was broken, or is out of range"
         )
 
-    def picture(self, hit: Hit) -> np.ndarray:
+    def image(self, hit: Hit) -> np.ndarray:
         """uint8 (H, W, 3), as it is in the source."""
         return self.source[hit.record]["image"]
 
@@ -132,14 +133,21 @@ def build_gallery(
     shard_rows: int = store_lib.SHARD_ROWS,
     say: Callable[[int, int], object] = lambda done, total: None,
 ) -> Gallery:
-    """Embeds the pictures of a source into an index, or goes on with an unfinished one.
+    """Embeds the images of a source into an index, or goes on with an unfinished one.
+
+    Broken records are left out. `say` is called with the records done and their
+    number, after every batch.
 
     Raises:
-      UserError: see mmjax.retrieval.build; or the task embeds no images.
+      UserError: see store.Writer; no image of the source can be read; or the task
+        embeds no images.
     """
-    source = open_source(spec)
-    size, variables = run.parts.cfg.batch_size, run.state.eval_vars()
-    width = run.embed_images([np.zeros((8, 8, 3), np.uint8)]).shape[1]
+    source, folder = open_source(spec), pathlib.Path(folder)
+    if records.stage1(source):
+        raise UserError(
+            f"{source.name} holds image tokens and no images: index the source that it "
+            "was made of"
+        )
     facts = store_lib.Facts(
         model={
             "fingerprint": run.fingerprint,
@@ -154,24 +162,49 @@ def build_gallery(
             "records": len(source),
         },
         preprocessing=result_card.preprocessing(run.parts.image_cfg),
-        d=width,
+        d=run.embed_images([np.zeros((8, 8, 3), np.uint8)]).shape[1],
         dtype=dtype,
         shard_rows=shard_rows,
     )
-    made = build.build(
-        pathlib.Path(folder),
-        source,
-        lambda batch: run.parts.predict["embed_image"](variables, batch),
-        facts,
-        lambda seen: pipeline.eval_batches(
-            seen, {"image": run.parts.image_cfg}, batch_size=size
-        ),
-        say=say,
-    )
-    return Gallery(made, run)
+    size, variables = run.parts.cfg.batch_size, run.state.eval_vars()
+    embed, field = run.parts.predict["embed_image"], run.parts.image_cfg
+    writer, total = store_lib.Writer(folder, facts), len(source)
+    first = writer.next_record
+    if first < total:
+        rest = _Passing(views.apply(source, skip=first) if first else source)
+        for batch in pipeline.eval_batches(rest, {"image": field}, batch_size=size):
+            good_b = np.asarray(batch["_mask"]) > 0
+            index_b = np.asarray(batch["_index"])
+            rows_bd = np.asarray(embed(variables, {"image": batch["image"]}))
+            kept = [(int(i), *rest.kept.pop(int(i))) for i in index_b[good_b]]
+            items = [
+                {"record": first + i, "key": key, "text": text} for i, key, text in kept
+            ]
+            if items:
+                writer.add(rows_bd[good_b], items)
+            say(first + int(index_b.max()) + 1, total)
+    writer.close()
+    return Gallery(store_lib.open_store(folder), run)
 
 
-def tiles(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Pictures of any sizes as squares of one, for a sheet."""
-    side = min(SIDE, max(min(picture.shape[:2]) for picture in pictures))
-    return [image.resize(picture, side, "bilinear") for picture in pictures]
+class _Passing:
+    """A source that keeps the key and captions of what was read."""
+
+    def __init__(self, source: Source):
+        self.source, self.kept = source, {}
+        self.name, self.class_names = source.name, source.class_names
+        self.texts, self.fingerprint = source.texts, source.fingerprint
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> Record:
+        record = self.source[i]
+        self.kept[int(i)] = str(record["key"]), list(record["text"])
+        return record
+
+
+def tiles(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Images of any sizes as squares of one, for a sheet."""
+    side = min(SIDE, max(min(one.shape[:2]) for one in images))
+    return [image_lib.resize(one, side, "bilinear") for one in images]

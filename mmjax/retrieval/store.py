@@ -10,10 +10,11 @@ Legend: n rows, d embedding width.
 
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -35,21 +36,15 @@ _STORED = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What an index is of; two builds with equal facts make the same files.
+    """What an index is of; two builds with equal facts make the same files."""
 
-    model: `fingerprint` of the weights, `task`, `step`, `workdir` (a hint where it is).
-    source: `spec`, `name`, `fingerprint`, `records`. preprocessing: the image config.
-    d: width. dtype: of DTYPES. normalised: rows have length one. shard_rows: rows of
-    every shard but the last.
-    """
-
-    model: Mapping[str, Any]
-    source: Mapping[str, Any]
-    preprocessing: Mapping[str, Any]
-    d: int
-    dtype: str = "float32"
-    normalised: bool = True
-    shard_rows: int = SHARD_ROWS
+    model: Mapping[str, Any]  # fingerprint, task, step, workdir (a hint where it is)
+    source: Mapping[str, Any]  # spec, name, fingerprint, records
+    preprocessing: Mapping[str, Any]  # the image config
+    d: int  # width
+    dtype: str = "float32"  # one of DTYPES
+    normalised: bool = True  # rows have length one
+    shard_rows: int = SHARD_ROWS  # of every shard but the last
 
     def __post_init__(self):
         if self.dtype not in DTYPES:
@@ -90,20 +85,18 @@ class Writer:
         folder.mkdir(parents=True, exist_ok=True)
 
     def _resume(self) -> None:
-        found = _read_json(self.folder / UNFINISHED)
-        mine = _plain(self.facts)
-        for name, value in mine.items():
+        saved = _read_json(self.folder / UNFINISHED)
+        for name, value in _plain(self.facts).items():
+            before, now = saved[name], value
             if name == "model":  # the same weights may have moved
-                same = found[name]["fingerprint"] == value["fingerprint"]
-            else:
-                same = found[name] == value
-            if not same:
+                before, now = before["fingerprint"], now["fingerprint"]
+            if before != now:
                 raise UserError(
-                    f"{self.folder} is an unfinished index with {name} {found[name]}, "
+                    f"{self.folder} is an unfinished index with {name} {saved[name]}, "
                     f"and this build has {value}: delete it, or give another folder"
                 )
-        self._shards = found["shards"]
-        _check_shards(self.folder, found)
+        self._shards = saved["shards"]
+        _check_shards(self.folder, saved)
         if self._shards:
             self.next_record = self._shards[-1]["last_record"] + 1
 
@@ -125,9 +118,8 @@ class Writer:
                 "earlier checkpoint"
             )
         if self.facts.normalised:
-            rows_nd = (
-                rows_nd / np.maximum(np.linalg.norm(rows_nd, axis=1), 1e-12)[:, None]
-            )
+            norm_n1 = np.linalg.norm(rows_nd, axis=1, keepdims=True)
+            rows_nd = rows_nd / np.maximum(norm_n1, 1e-12)
         self._rows.append(rows_nd.astype(DTYPES[self.facts.dtype]))
         self._items += items
         while len(self._items) >= self.facts.shard_rows:
@@ -135,36 +127,26 @@ class Writer:
 
     def _flush(self, count: int) -> None:
         rows_nd = np.concatenate(self._rows)
-        take_nd, items = rows_nd[:count], self._items[:count]
-        self._rows, self._items = [rows_nd[count:]], self._items[count:]
-        names = _names(len(self._shards))
-        stored = take_nd.view(_STORED[self.facts.dtype])
+        items, self._items = self._items[:count], self._items[count:]
+        self._rows = [rows_nd[count:]]
+        array = io.BytesIO()
+        np.save(array, rows_nd[:count].view(_STORED[self.facts.dtype]))
         lines = "".join(json.dumps(i, ensure_ascii=False) + "\n" for i in items)
-        sums = [
-            _write(self.folder / names[0], lambda file: np.save(file, stored)),
-            _write(self.folder / names[1], lambda file: file.write(lines.encode())),
-        ]
+        parts = array.getvalue(), lines.encode()
+        for name, data in zip(_names(len(self._shards)), parts, strict=True):
+            _write(self.folder / name, data)
         self._shards.append(
             {
                 "rows": count,
                 "last_record": int(items[-1]["record"]),
-                "bytes": [(self.folder / name).stat().st_size for name in names],
-                "sha256": sums,
+                "bytes": [len(data) for data in parts],
+                "sha256": [hashlib.sha256(data).hexdigest() for data in parts],
             }
         )
-        self._note()
-
-    def _note(self) -> None:
-        text = json.dumps(
-            {
-                "version": VERSION,
-                **_plain(self.facts),
-                "count": sum(shard["rows"] for shard in self._shards),
-                "shards": self._shards,
-            },
-            indent=1,
-        )
-        _write(self.folder / UNFINISHED, lambda file: file.write(text.encode()))
+        rows = sum(shard["rows"] for shard in self._shards)
+        saved = {"version": VERSION, **_plain(self.facts), "count": rows}
+        text = json.dumps(saved | {"shards": self._shards}, indent=1)
+        _write(self.folder / UNFINISHED, text.encode())
 
     def close(self) -> None:
         """Writes what is left and makes the index a finished one.
@@ -191,11 +173,8 @@ class Store:
 
     def items(self) -> list[dict[str, Any]]:
         """What each row is of: `record`, `key`, `text` (captions)."""
-        found: list[dict[str, Any]] = []
-        for number in range(len(self.shards)):
-            text = (self.folder / _names(number)[1]).read_text("utf-8")
-            found += map(json.loads, text.splitlines())
-        return found
+        paths = [self.folder / _names(i)[1] for i in range(len(self.shards))]
+        return [json.loads(x) for p in paths for x in p.read_text("utf-8").splitlines()]
 
     def rows(self, positions: Sequence[int]) -> np.ndarray:
         """float32 (len(positions), d), read from the shards."""
@@ -216,16 +195,15 @@ class Store:
 
     def verify(self) -> None:
         """Reads every file; UserError at one whose SHA-256 is not what was written."""
-        shards = _read_json(self.folder / DONE)["shards"]
-        for number, shard in enumerate(shards):
-            for name, wanted in zip(_names(number), shard["sha256"], strict=True):
-                with (self.folder / name).open("rb") as file:
-                    got = hashlib.file_digest(file, "sha256").hexdigest()
-                if got != wanted:
-                    raise UserError(
-                        f"{self.folder / name} has SHA-256 {got}, and {wanted} was "
-                        "written: copy it again, or build the index again"
-                    )
+        saved = _read_json(self.folder / DONE)
+        for path, written in _files(self.folder, saved, "sha256"):
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest != written:
+                raise UserError(
+                    f"{path} has SHA-256 {digest}, and {written} was written: copy it "
+                    "again, or build the index again"
+                )
 
 
 def open_store(folder: str | pathlib.Path) -> Store:
@@ -243,23 +221,21 @@ def open_store(folder: str | pathlib.Path) -> Store:
                 "again to finish it"
             )
         raise UserError(f"{folder} is no index: it has no {DONE}")
-    found = _read_json(folder / DONE)
-    _check_shards(folder, found)
-    facts = Facts(**{name: found[name] for name in _FIELDS})
-    shards = tuple(
-        np.load(folder / _names(i)[0], mmap_mode="r", allow_pickle=False).view(
-            DTYPES[facts.dtype]
-        )
-        for i in range(len(found["shards"]))
-    )
-    for number, (shard, noted) in enumerate(zip(shards, found["shards"], strict=True)):
-        if shard.shape != (noted["rows"], facts.d):
+    saved = _read_json(folder / DONE)
+    _check_shards(folder, saved)
+    facts = Facts(**{name: saved[name] for name in _FIELDS})
+    shards = []
+    for number, noted in enumerate(saved["shards"]):
+        path, shape = folder / _names(number)[0], (noted["rows"], facts.d)
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+        shards.append(stored.view(DTYPES[facts.dtype]))
+        if stored.shape != shape:
             raise UserError(
-                f"{folder / _names(number)[0]} is {shard.shape}, and {DONE} says "
-                f"{(noted['rows'], facts.d)}: build the index again"
+                f"{path} is {stored.shape}, and {DONE} says {shape}: build the index "
+                "again"
             )
     digest = hashlib.sha256((folder / DONE).read_bytes()).hexdigest()[:16]
-    return Store(folder, facts, found["count"], shards, digest)
+    return Store(folder, facts, saved["count"], tuple(shards), digest)
 
 
 def _names(number: int) -> tuple[str, str]:
@@ -272,55 +248,49 @@ def _plain(facts: Facts) -> dict[str, Any]:
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        saved = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    if not isinstance(found, dict) or "version" not in found:
+    if not isinstance(saved, dict) or "version" not in saved:
         raise UserError(f"{path} is no index's: it has no version")
-    missing = [n for n in (*_FIELDS, "shards", "count") if n not in found]
-    if missing or found["version"] != VERSION:
+    missing = [n for n in (*_FIELDS, "shards", "count") if n not in saved]
+    if missing or saved["version"] != VERSION:
         lacks = f" and lacks {', '.join(missing)}" if missing else ""
         raise UserError(
-            f"{path} is of version {found['version']}{lacks}; this program reads "
+            f"{path} is of version {saved['version']}{lacks}; this program reads "
             f"version {VERSION}: build the index again"
         )
-    return found
+    return saved
 
 
-def _check_shards(folder: pathlib.Path, found: Mapping[str, Any]) -> None:
-    for number, shard in enumerate(found["shards"]):
-        for name, wanted in zip(_names(number), shard["bytes"], strict=True):
-            path = folder / name
-            size = path.stat().st_size if path.is_file() else None
-            if size != wanted:
-                state = "is missing" if size is None else f"has {size} bytes"
-                raise UserError(
-                    f"{path} {state}, and {wanted} bytes were written: copy it again, "
-                    "or delete the folder and build the index again"
-                )
+def _files(
+    folder: pathlib.Path, saved: Mapping[str, Any], key: str
+) -> Iterator[tuple[pathlib.Path, Any]]:
+    """Every file of an index's shards, and what `key` says of it."""
+    for number, shard in enumerate(saved["shards"]):
+        for name, value in zip(_names(number), shard[key], strict=True):
+            yield folder / name, value
 
 
-class _Summed:
-    """A file open for writing, and the digest of what went into it."""
+def _check_shards(folder: pathlib.Path, saved: Mapping[str, Any]) -> None:
+    for path, written in _files(folder, saved, "bytes"):
+        size = path.stat().st_size if path.is_file() else None
+        if size != written:
+            state = "is missing" if size is None else f"has {size} bytes"
+            raise UserError(
+                f"{path} {state}, and {written} bytes were written: copy it again, or "
+                "delete the folder and build the index again"
+            )
 
-    def __init__(self, file: Any):
-        self._file, self.digest = file, hashlib.sha256()
 
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        return self._file.write(data)
-
-
-def _write(path: pathlib.Path, fill: Callable[[Any], object]) -> str:
-    """A file that is there whole or not at all; its SHA-256."""
+def _write(path: pathlib.Path, data: bytes) -> None:
+    """A file that is there whole or not at all."""
     part = path.with_name(f"{path.name}.part")
     with part.open("wb") as file:
-        summed = _Summed(file)
-        fill(summed)
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)
-    return summed.digest.hexdigest()
 
 
 def blocks(shards: Sequence[np.ndarray], size: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -15,7 +15,7 @@ import logging
 import pathlib
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import jax
@@ -44,15 +44,14 @@ class CheckpointConfig:
     folder: str = ""  # where checkpoints go, such as gs://bucket/run; "": the workdir
 
 
-def no_room(error: BaseException) -> bool:
+def no_room(error: BaseException | None) -> bool:
     """Whether a full disk is at the root; Orbax wraps it, so causes are searched."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in _NO_ROOM:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
             return True
-        if re.search(r"ENOSPC|EFBIG|No space left|File too large", str(seen)):
+        if re.search(r"ENOSPC|EFBIG|No space left|File too large", str(error)):
             return True
-        seen = seen.__cause__ or seen.__context__
+        error = error.__cause__ or error.__context__
     return False
 
 
@@ -66,16 +65,21 @@ def failure(
 
     home: where the checkpoints are, unless they are there too.
     """
-    # The newest step that is whole on disk: only those have a plain number.
-    names = [p.name for p in (epath.Path(home or place) / FOLDER).glob("[0-9]*")]
-    kept = max((int(name) for name in names if name.isdigit()), default=None)
-    full, what = no_room(error), f"{type(error).__name__}: {error}"
-    last = "no checkpoint was saved yet" if kept is None else f"step {kept} is intact"
+    steps = saved_steps(home or place)
+    cause, fix = f"{type(error).__name__}: {error}", "put that right"
+    if no_room(error):
+        cause, fix = "the disk is full", "make room"
+    last = f"step {steps[-1]} is intact" if steps else "no checkpoint was saved yet"
     return UserError(
-        f"writing to {place} failed: {'the disk is full' if full else what}. {last}; "
-        f"{'make room' if full else 'put that right'} and run the same command to go "
-        "on from there"
+        f"writing to {place} failed: {cause}. {last}; {fix} and run the same command "
+        "to go on from there"
     )
+
+
+def saved_steps(home: epath.PathLike) -> list[int]:
+    """Steps that are whole on disk, rising: only those have a plain number."""
+    names = [path.name for path in (epath.Path(home) / FOLDER).glob("[0-9]*")]
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 # What differs, by the beginning of an array's path, and the keys that decide it.
@@ -88,8 +92,8 @@ _KINDS = {
 }
 
 
-def _split(state: TrainState) -> tuple[TrainState, PyTree]:
-    return state.replace(vars=state.vars._replace(frozen={})), state.vars.frozen
+def _slim(state: TrainState) -> TrainState:
+    return state.replace(vars=state.vars._replace(frozen={}))
 
 
 class Checkpointer:
@@ -108,13 +112,13 @@ class Checkpointer:
     ):
         self.workdir, self.read_only = workdir.absolute(), read_only
         # Orbax' own paths: a bucket, or a folder that all processes see.
-        self.home = epath.Path(config.folder or self.workdir)
-        if "://" not in config.folder:
-            self.home = self.home.absolute()
-        keep = ocp.checkpoint_managers
+        home = epath.Path(config.folder or self.workdir)
+        self.home = home if "://" in config.folder else home.absolute()
+
         processes.wait_for_all("checkpoints")
+        newest = ocp.checkpoint_managers.LatestN(max(config.keep, 1))
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=keep.LatestN(max(config.keep, 1)),
+            preservation_policy=newest,
             cleanup_tmp_directories=not read_only,
             create=not read_only,
         )
@@ -136,28 +140,22 @@ class Checkpointer:
         step = int(state.step)
         if step == self.latest():
             return
-        slim, frozen = _split(state)
+        frozen = state.vars.frozen
         try:
             # Those of a run that was killed before its first save may be others.
             if jax.tree.leaves(frozen) and (self.latest() is None or not self._frozen):
                 with ocp.StandardCheckpointer() as once:
                     once.save(self.home / "frozen", frozen, force=True)
                 self._frozen = True
-            notes = [data, _sums(state, data)]
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(slim), data=ocp.args.JsonSave(notes)
-                ),
-            )
+            arrays = ocp.args.StandardSave(_slim(state))
+            notes = ocp.args.JsonSave([data, _sums(state, data)])
+            args = ocp.args.Composite(state=arrays, data=notes)
+            self._manager.save(step, args=args)
         except Exception as e:
             raise failure(e, self.home) from e
 
     def wait(self) -> None:
-        """Returns when the last save is on disk, by all processes.
-
-        Raises UserError if it failed.
-        """
+        """Returns when the last save is on disk, by all; UserError if it failed."""
         try:
             self._manager.wait_until_finished()
             processes.wait_for_all("saved")  # who exits first may take the others along
@@ -184,13 +182,13 @@ class Checkpointer:
         failed: dict[int, Exception] = {}
         for number in reversed(steps) if step is None else [step]:
             try:
-                found = self._read(number, abstract)
+                restored = self._read(number, abstract)
             except Exception as e:  # a damaged file can raise anything
                 failed[number] = e
-                continue
-            if failed:
-                self._pass_over(failed, number)
-            return found
+            else:
+                if failed:
+                    self._pass_over(failed, number)
+                return restored
         self._give_up(failed, steps)
 
     def _read(self, step: int, abstract: TrainState) -> tuple:
@@ -221,45 +219,42 @@ class Checkpointer:
         By the handlers themselves: the manager waits, after reading, for processes
         that a failure has sent elsewhere.
         """
-        slim, frozen = _split(abstract)
+        slim, frozen = _slim(abstract), abstract.vars.frozen
         self._check_shapes(step, slim)
-        where = self.home / FOLDER / str(step)
-        arrays, notes = self._handlers["state"], self._handlers["data"]
+        folder = self.home / FOLDER / str(step)
+        arrays, wanted = self._handlers["state"], ocp.args.StandardRestore
         if abstract.opt_state is None:
-            state = _weights(where / "state", slim)
+            state = _weights(folder / "state", slim)
         else:
-            state = arrays.restore(where / "state", args=ocp.args.StandardRestore(slim))
-        data = notes.restore(where / "data", args=ocp.args.JsonRestore())
+            state = arrays.restore(folder / "state", args=wanted(slim))
+        notes = self._handlers["data"]
+        data = notes.restore(folder / "data", args=ocp.args.JsonRestore())
         if jax.tree.leaves(frozen):
-            wanted = ocp.args.StandardRestore(frozen)
-            frozen = arrays.restore(self.home / "frozen", args=wanted)
+            frozen = arrays.restore(self.home / "frozen", args=wanted(frozen))
         return state.replace(vars=state.vars._replace(frozen=frozen)), data
 
     def _pass_over(self, failed: Mapping[int, Exception], step: int) -> None:
-        """Says which checkpoints were damaged, and gets them out of the way."""
-        where = ""
+        """Says which checkpoints were damaged, and gets them out of the way.
+
+        They are moved, not deleted: the disk, and not the file, may be what failed.
+        """
+        aside = self.home / DAMAGED
         if not self.read_only:
-            self._set_aside(failed)
-            where = f" (moved to {self.home / DAMAGED})"
+            if processes.writer():
+                aside.mkdir(exist_ok=True)
+                for number in failed:
+                    target, copies = aside / str(number), itertools.count(1)
+                    while target.exists():
+                        target = aside / f"{number}.{next(copies)}"
+                    (self.home / FOLDER / str(number)).rename(target)
+            processes.wait_for_all("damaged checkpoints moved")
+            self._manager.reload()
+        moved = "" if self.read_only else f" (moved to {aside})"
         for number, error in failed.items():
             _log.warning(
                 "checkpoint of step %d in %s is damaged%s: %s; going on from step %d",
-                *(number, self.home, where, _first_line(error), step),
+                *(number, self.home, moved, _first_line(error), step),
             )
-
-    def _set_aside(self, steps: Iterable[int]) -> None:
-        """Moved, not deleted: the disk, and not the file, may be what failed."""
-        if processes.writer():
-            (self.home / DAMAGED).mkdir(exist_ok=True)
-            for step in steps:
-                target = self.home / DAMAGED / str(step)
-                for n in itertools.count(1):
-                    if not target.exists():
-                        break
-                    target = self.home / DAMAGED / f"{step}.{n}"
-                (self.home / FOLDER / str(step)).rename(target)
-        processes.wait_for_all("damaged checkpoints moved")
-        self._manager.reload()
 
     def _give_up(self, failed: Mapping[int, Exception], steps: list[int]) -> NoReturn:
         """Raises the UserError that fits what was tried and failed."""
@@ -267,13 +262,13 @@ class Checkpointer:
         if isinstance(error, UserError):  # another model, and nothing damaged
             raise error
         others = [str(n) for n in steps if n not in failed]
-        what = "; ".join(f"step {n}: {_first_line(e)}" for n, e in failed.items())
+        causes = "; ".join(f"step {n}: {_first_line(e)}" for n, e in failed.items())
         fix = f"put back a copy of {self.home / FOLDER}, or use another workdir"
         if others:
             fix = f"use one of step {', '.join(others)}"
         raise UserError(
             f"no checkpoint of {self.workdir} that was tried can be read, they are "
-            f"damaged ({what}): {fix}"
+            f"damaged ({causes}): {fix}"
         ) from error
 
     def _check_shapes(self, step: int, wanted: TrainState) -> None:
@@ -282,18 +277,20 @@ class Checkpointer:
         meta = getattr(meta, "tree", meta)
         if meta is None:
             raise ValueError("its metadata are missing")
-        have = {p: tuple(x.shape) for p, x in tree.flatten(meta).items()}
+        have, want = (
+            {path: tuple(x.shape) for path, x in tree.flatten(shapes).items()}
+            for shapes in (meta, wanted)
+        )
         have = _asked(have, wanted)
-        want = {p: tuple(x.shape) for p, x in tree.flatten(wanted).items()}
         # Parameters first: where they differ, optimizer slots do too. Keys are stored
         # as the words they are made of.
         paths = (have.keys() | want.keys()) - {"rng"}
         for path in sorted(paths, key=lambda p: (not p.startswith("vars/params"), p)):
             if have.get(path) == want.get(path):
                 continue
-            what, key = next(v for k, v in _KINDS.items() if path.startswith(k))
+            kind, key = next(v for k, v in _KINDS.items() if path.startswith(k))
             raise UserError(
-                f"checkpoint {self.workdir} (step {step}) is of another {what}: "
+                f"checkpoint {self.workdir} (step {step}) is of another {kind}: "
                 f"{path.removeprefix('vars/params/')} is "
                 f"{have.get(path, 'absent')} there and {want.get(path, 'absent')} in "
                 f"this config; use the {key} it was trained with, or another workdir"

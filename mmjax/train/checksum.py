@@ -44,29 +44,21 @@ def _sum(x: jax.Array) -> jax.Array:
     return jnp.sum(_mixed(x.astype(jnp.uint32) ^ _mixed(place + 1)), dtype=jnp.uint32)
 
 
-def _sums(leaves: list[jax.Array]) -> jax.Array:
-    return jnp.stack([_sum(x) for x in leaves])
-
-
 def sums(arrays: PyTree) -> dict[str, int]:
     """'/'-joined path -> 32-bit sum of each array of a tree (jax arrays, keys too)."""
-    found = tree.flatten(arrays)
-    if not found:
+    leaves = tree.flatten(arrays)
+    if not leaves:
         return {}
-    leaves = list(found.values())
-    where = leaves[0].sharding
-    if isinstance(where, NamedSharding):  # every process gets to see the sums
-        where = NamedSharding(where.mesh, PartitionSpec())
-        values = jax.jit(_sums, out_shardings=where)(leaves)
+    placed = next(iter(leaves.values())).sharding
+    if isinstance(placed, NamedSharding):  # every process gets to see the sums
+        placed = NamedSharding(placed.mesh, PartitionSpec())
     else:
-        values = jax.jit(_sums)(leaves)
-    return dict(zip(found, np.asarray(values).tolist(), strict=True))
+        placed = None
+    stacked = jax.jit(lambda xs: jnp.stack([_sum(x) for x in xs]), out_shardings=placed)
+    values = stacked(list(leaves.values()))
+    return dict(zip(leaves, np.asarray(values).tolist(), strict=True))
 
 
 def changed(before: dict[str, int], after: dict[str, int]) -> list[str]:
     """The paths whose sums differ, or that only one of the two has."""
-    return sorted(
-        path
-        for path in before.keys() | after.keys()
-        if before.get(path) != after.get(path)
-    )
+    return sorted({path for path, _ in before.items() ^ after.items()})

@@ -18,6 +18,7 @@ import importlib.util
 import json
 import pathlib
 import sys
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -110,11 +111,8 @@ def _call(spec: str) -> ConfigDict:
     path = _find(name)
     try:
         with _importable(path.parent):
-            module_spec = importlib.util.spec_from_file_location(
-                f"mmjax_config_{path.stem}", path
-            )
-            module = importlib.util.module_from_spec(module_spec)
-            module_spec.loader.exec_module(module)
+            module = _module(f"mmjax_config_{path.stem}", path)
+            module.__spec__.loader.exec_module(module)
             config = module.get_config(arg)
     except (ValueError, KeyError) as e:
         message = e.args[0] if e.args else type(e).__name__
@@ -129,15 +127,19 @@ def _call(spec: str) -> ConfigDict:
     return config
 
 
+def _module(name: str, path: pathlib.Path, **options: Any) -> types.ModuleType:
+    """The module of a file, not yet run."""
+    spec = importlib.util.spec_from_file_location(name, path, **options)
+    return importlib.util.module_from_spec(spec)
+
+
 @contextmanager
 def _importable(folder: pathlib.Path) -> Iterator[None]:
     """Has `folder` and mmjax_configs importable, and forgets folder's modules after."""
     if "mmjax_configs" not in sys.modules:  # a checkout may not be installed
         init = _shipped() / "__init__.py"
-        spec = importlib.util.spec_from_file_location(
-            "mmjax_configs", init, submodule_search_locations=[str(init.parent)]
-        )
-        sys.modules["mmjax_configs"] = importlib.util.module_from_spec(spec)
+        inside = {"submodule_search_locations": [str(init.parent)]}
+        sys.modules["mmjax_configs"] = _module("mmjax_configs", init, **inside)
     before = set(sys.modules)
     sys.path.insert(0, str(folder))
     try:
@@ -191,7 +193,8 @@ def _set(config: ConfigDict, text: str) -> None:
     key = "/".join([*above, key])
     old, kind = node[key] if key in node else None, hints.get(key, other)
     if kind is None and key not in node:
-        raise _unknown(where, key, {*node, *hints})
+        hint = schema.suggest(key, {*node, *hints})
+        raise UserError(f"{where}: unknown key {key!r}{hint}")
     if kind in (None, Any):  # the annotations do not say, so the old value does
         kind = node.get_type(key) if key in node else Any
         kind = Any if kind in (type(None), object) else kind
@@ -214,11 +217,8 @@ def _section(
         named = schema.plugin(other)
         legal = part in hints or (other is not None and named is None)
         if not legal and (named is None or inside != named.key):
-            raise _unknown(where, part, {*node, *hints})
+            unknown = f"unknown key {part!r}{schema.suggest(part, {*node, *hints})}"
+            raise UserError(f"{where}: {unknown}")
         if schema.keys(hints.get(part, other), {}) != ({}, None):
             node[part] = ConfigDict()
     return node[part]
-
-
-def _unknown(where: str, key: str, legal: set[str]) -> UserError:
-    return UserError(f"{where}: unknown key {key!r}{schema.suggest(key, legal)}")

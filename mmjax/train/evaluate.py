@@ -9,7 +9,6 @@ from typing import Any
 from mmjax import evaluators, schema
 from mmjax.data import fields as fields_lib
 from mmjax.data import pipeline
-from mmjax.data.fields import Fields
 from mmjax.data.records import Source
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
@@ -39,6 +38,13 @@ def open_network(workdir: str) -> evaluators.Network:
 
 def env(parts: Parts) -> evaluators.Env:
     """The run's side of an evaluation."""
+
+    def eval_batches(
+        source: Source, names: Sequence[str], *, batch_size: int
+    ) -> Iterator[pipeline.Batch]:
+        chosen = fields_lib.choose(parts.fields, source, names)
+        return pipeline.eval_batches(source, chosen, batch_size=batch_size)
+
     return evaluators.Env(
         predict=parts.predict,
         raw=parts.raw,
@@ -47,7 +53,7 @@ def env(parts: Parts) -> evaluators.Env:
         reads=parts.task.reads,
         batch_size=parts.cfg.batch_size,
         open_source=open_source,
-        eval_batches=functools.partial(_eval_batches, parts.fields),
+        eval_batches=eval_batches,
         open_run=open_network,
         devices=parts.layout.rows,
         sampling=base.sampling_options(parts.task),
@@ -79,10 +85,3 @@ def evaluate(
         for name, (_, evaluator) in made.items()
         if names is None or name in names
     }
-
-
-def _eval_batches(
-    fields: Fields, source: Source, names: Sequence[str], *, batch_size: int
-) -> Iterator[pipeline.Batch]:
-    chosen = fields_lib.choose(fields, source, names)
-    return pipeline.eval_batches(source, chosen, batch_size=batch_size)

@@ -9,6 +9,7 @@ Only matrix products and convolutions are counted, two operations a multiplicati
 is the custom in utilisation figures: elementwise work, norms and softmax are not.
 """
 
+import collections
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -48,26 +49,19 @@ def count(fn: Callable, *args: PyTree) -> Flops:
       fn: any traceable function, such as a whole training step, compiled or not.
       args: its arguments, arrays or `jax.ShapeDtypeStruct`s, of global shape.
     """
-    return total(jax.make_jaxpr(fn)(*args))
+    listed = list(products(jax.make_jaxpr(fn)(*args).jaxpr))
+    by_dtype: dict[str, float] = collections.defaultdict(float)
+    for product in listed:
+        by_dtype[product.dtype] += product.flops
+    model = sum((p.flops for p in listed if not p.again), 0.0)
+    again = sum((p.flops for p in listed if p.again), 0.0)
+    moved = sum((p.moved for p in listed), 0.0)
+    return Flops(model, again, dict(by_dtype), moved)
 
 
 def step_flops(fn: Callable, *args: PyTree) -> float:
     """Model operations of one call, recomputation left out: what MFU is a share of."""
     return count(fn, *args).model
-
-
-def total(jaxpr: core.ClosedJaxpr) -> Flops:
-    """As `count`, of what `jax.make_jaxpr` gave."""
-    model = again = moved = 0.0
-    by_dtype: dict[str, float] = {}
-    for product in products(jaxpr.jaxpr):
-        if product.again:
-            again += product.flops
-        else:
-            model += product.flops
-        by_dtype[product.dtype] = by_dtype.get(product.dtype, 0.0) + product.flops
-        moved += product.moved
-    return Flops(model, again, by_dtype, moved)
 
 
 def products(
@@ -76,42 +70,30 @@ def products(
     """Every product of a jaxpr and of those inside it.
 
     Args:
-      runs: how often the jaxpr runs. path: the scope it stands in. again: whether it
-        is a recomputation.
+      runs: how often the jaxpr runs.
+      path: the scope it stands in.
+      again: whether it is a recomputation.
     """
     for eqn in jaxpr.eqns:
         own = str(eqn.source_info.name_stack)
-        where = "/".join(part for part in (path, own) if part)
+        scope = "/".join(part for part in (path, own) if part)
         second = again or _AGAIN in own
         if eqn.primitive.name in _COUNTED:
             flops = runs * _COUNTED[eqn.primitive.name](eqn)
-            moved = runs * sum(_bytes(v.aval) for v in (*eqn.invars, *eqn.outvars))
-            yield Product(where, str(eqn.invars[0].aval.dtype), flops, second, moved)
+            avals = [v.aval for v in (*eqn.invars, *eqn.outvars)]
+            moved = runs * sum(float(a.size * a.dtype.itemsize) for a in avals)
+            yield Product(scope, str(avals[0].dtype), flops, second, moved)
             continue
         inside = [
-            list(products(sub, runs=runs * _runs(eqn), path=where, again=second))
-            for sub in _inner(eqn)
+            list(products(sub, runs=runs * _runs(eqn), path=scope, again=second))
+            for value in eqn.params.values()  # of a while loop, condition and body
+            for sub in (value if isinstance(value, tuple | list) else (value,))
+            if isinstance(sub, core.ClosedJaxpr | core.Jaxpr)
         ]
         if eqn.primitive.name == "cond":  # one branch runs: the dearest
-            inside = [max(inside, key=lambda found: sum(p.flops for p in found))]
-        for found in inside:
-            yield from found
-
-
-def _bytes(aval: Any) -> float:
-    return float(aval.size * aval.dtype.itemsize)
-
-
-def _inner(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
-    """The jaxprs that an equation holds; of a while loop, condition and body."""
-    found = []
-    for value in eqn.params.values():
-        for one in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(one, core.ClosedJaxpr):
-                found.append(one.jaxpr)
-            elif isinstance(one, core.Jaxpr):
-                found.append(one)
-    return found
+            inside = [max(inside, key=lambda branch: sum(p.flops for p in branch))]
+        for listed in inside:
+            yield from listed
 
 
 def _runs(eqn: core.JaxprEqn) -> float:
@@ -137,32 +119,20 @@ def _conv(eqn: core.JaxprEqn) -> float:
     So the two gradients of a convolution cost exactly what the convolution does.
     """
     lhs, rhs = (v.aval.shape for v in eqn.invars)
-    out = eqn.outvars[0].aval.shape
-    numbers = eqn.params["dimension_numbers"]
+    out, params = eqn.outvars[0].aval.shape, eqn.params
+    numbers = params["dimension_numbers"]
     channels = rhs[numbers.rhs_spec[1]]  # of one group
     rows, features = (out[i] for i in numbers.out_spec[:2])
-    taps = 1
-    for i, padding in enumerate(eqn.params["padding"]):
-        taps *= _taps(
-            size=lhs[numbers.lhs_spec[2 + i]],
-            kernel=rhs[numbers.rhs_spec[2 + i]],
-            out=out[numbers.out_spec[2 + i]],
-            start=padding[0],
-            stride=eqn.params["window_strides"][i],
-            gaps=eqn.params["lhs_dilation"][i],
-            spread=eqn.params["rhs_dilation"][i],
-        )
+    taps = 1  # (output, kernel) pairs that meet an input value
+    for i, (start, _) in enumerate(params["padding"]):
+        gap, spread = params["lhs_dilation"][i], params["rhs_dilation"][i]
+        outputs = np.arange(out[numbers.out_spec[2 + i]])[:, None]
+        kernel = np.arange(rhs[numbers.rhs_spec[2 + i]])
+        place = outputs * params["window_strides"][i] - start + kernel * spread
+        last = (lhs[numbers.lhs_spec[2 + i]] - 1) * gap
+        taps *= int(((place >= 0) & (place <= last) & (place % gap == 0)).sum())
     # A batch group takes its own share of the rows, and `out` has been cut already.
     return 2.0 * rows * features * channels * taps
-
-
-def _taps(
-    *, size: int, kernel: int, out: int, start: int, stride: int, gaps: int, spread: int
-) -> int:
-    """(output, kernel) pairs of one dimension that meet an input value."""
-    place = np.arange(out)[:, None] * stride - start + np.arange(kernel) * spread
-    real = (place >= 0) & (place <= (size - 1) * gaps) & (place % gaps == 0)
-    return int(real.sum())
 
 
 _COUNTED = {"dot_general": _dot, "conv_general_dilated": _conv}

@@ -70,15 +70,18 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
         part = part and _path(source, part, f"{where}={run}#{part}")
         old, new = _at(whole, path), _at(source, part)
         _check_shapes(old, new, where, run)
-        model = getattr(parts.task, name if frozen else "model")
-        pairs = [
-            *_fields(theirs.task.model, part, model, inside if frozen else path),
-            *([] if frozen else _inputs(theirs, parts, part, new)),
-        ]
-        for fact, their_value, our_value in pairs:
-            if their_value != our_value:
+        own = getattr(parts.task, name if frozen else "model")
+        before = _fields(theirs.task.model, part)
+        now = _fields(own, inside if frozen else path)
+        if not frozen:
+            leaves = [f"{part}/{leaf}" for leaf in tree.flatten(new)]
+            before |= _inputs(theirs, leaves)
+            now |= _inputs(parts, leaves)
+        for fact in before | now:
+            values = before.get(fact), now.get(fact)
+            if values[0] != values[1]:
                 raise UserError(
-                    f"{where}: {fact} is {their_value!r} in {run} and {our_value!r} in "
+                    f"{where}: {fact} is {values[0]!r} in {run} and {values[1]!r} in "
                     "this run: give the config the value that run was trained with, or "
                     "name another run"
                 )
@@ -133,21 +136,34 @@ def _check_shapes(old: PyTree, new: PyTree, where: str, run: str) -> None:
             )
 
 
-def _fields(
-    theirs: Any, their_path: str, ours: Any, our_path: str
-) -> Iterator[tuple[str, Any, Any]]:
-    """(field, their value, our value) of the modules that hold two paths."""
-    values = []
-    for module, path in ((theirs, their_path), (ours, our_path)):
-        deep = True
-        for key in path.split("/")[1:]:
-            deep = isinstance(getattr(module, key, None), nn.Module)
-            if not deep:  # an array or an unnamed layer: only the module's own numbers
-                break
-            module = getattr(module, key)
-        values.append(dict(_flat(module, deep=deep)))
-    for field in sorted(values[0].keys() | values[1].keys()):
-        yield field, values[0].get(field), values[1].get(field)
+def _fields(module: Any, path: str) -> dict[str, Any]:
+    """The fields of the module that holds a path, by name."""
+    deep = True
+    for key in path.split("/")[1:]:
+        deep = isinstance(getattr(module, key, None), nn.Module)
+        if not deep:  # an array or an unnamed layer: only the module's own numbers
+            break
+        module = getattr(module, key)
+    return dict(sorted(_flat(module, deep=deep)))
+
+
+def _inputs(run: Parts, leaves: list[str]) -> dict[str, Any]:
+    """What the weights of a run at these paths read."""
+    facts = {}
+    if any(re.search("/(token|text)_embedding/?$", path) for path in leaves):
+        words, facts["the tokenizer"] = run.tokenizer, "none"
+        if words is not None:
+            digest = zlib.crc32(words.to_json().encode())
+            facts["the tokenizer"] = (
+                f"{words.vocab_size} ids, context {words.context}, "
+                f"fingerprint {digest:08x}"
+            )
+    if not leaves[0].startswith("params/text"):
+        for key in ("mean", "std"):
+            facts[f"task.{key}"] = getattr(run.task, key, None)
+        for key in ("size", "method", "mode"):
+            facts[f"the image's {key}"] = getattr(run.image_cfg, key, None)
+    return facts
 
 
 def _flat(module: Any, *, deep: bool) -> Iterator[tuple[str, Any]]:
@@ -165,26 +181,3 @@ def _flat(module: Any, *, deep: bool) -> Iterator[tuple[str, Any]]:
         elif deep or not isinstance(value, nn.Module):
             for name, inner in _flat(value, deep=deep):
                 yield f"{field.name}.{name}", inner
-
-
-def _inputs(
-    theirs: Parts, ours: Parts, part: str, weights: PyTree
-) -> Iterator[tuple[str, Any, Any]]:
-    """(fact, their value, our value) of what the weights read."""
-    pair = (theirs, ours)
-    paths = [f"{part}/{path}" for path in tree.flatten(weights)]
-    if any(re.search("/(token|text)_embedding/?$", path) for path in paths):
-        yield "the tokenizer", *(_about_tokenizer(run.tokenizer) for run in pair)
-    if not part.startswith("params/text"):
-        for key in ("mean", "std"):
-            yield f"task.{key}", *(getattr(run.task, key, None) for run in pair)
-        for key in ("size", "method", "mode"):
-            yield f"the image's {key}", *(getattr(r.image_cfg, key, None) for r in pair)
-
-
-def _about_tokenizer(tokenizer: Any) -> str:
-    if tokenizer is None:
-        return "none"
-    digest = zlib.crc32(tokenizer.to_json().encode())
-    size, context = tokenizer.vocab_size, tokenizer.context
-    return f"{size} ids, context {context}, fingerprint {digest:08x}"

@@ -72,20 +72,18 @@ class _Window:
             bad = np.flatnonzero(~np.isfinite(grads))
             if np.isfinite(row["loss"]) and not bad.size:
                 continue
-            what = f"the loss was {row['loss']}"
-            if bad.size:
-                what += (
-                    f"; first bad tensor: the gradient of {self._names[bad[0]]} "
-                    f"({bad.size} of {len(self._names)} were not finite)"
-                )
+            first = bad.size and (
+                f"; first bad tensor: the gradient of {self._names[bad[0]]} "
+                f"({bad.size} of {len(self._names)} were not finite)"
+            )
             raise Diverged(
                 f"training diverged at step {step} (steps {steps[0]} to {steps[-1]} "
-                f"looked at): {what}. The last good checkpoint is kept; lower "
-                "config.optim.lr or set config.optim.clip_norm"
+                f"looked at): the loss was {row['loss']}{first or ''}. The last good "
+                "checkpoint is kept; lower config.optim.lr or set "
+                "config.optim.clip_norm"
             )
-        return (
-            {k: float(np.mean([r[k] for r in rows])) for k in rows[0]} if rows else {}
-        )
+        names = rows[0] if rows else ()
+        return {k: float(np.mean([r[k] for r in rows])) for k in names}
 
 
 def _finite_k(params: PyTree) -> jax.Array:
@@ -264,7 +262,9 @@ def run(
     with guard, processes.stop_signals() as asked:
         parts = setup.reopen(config, workdir)
         try:
-            return _train(parts, workdir, asked, label=label, profile=profile)
+            this = _Run(parts, workdir, label, profile)
+            with contextlib.closing(this.saved):
+                return this.loop(asked)
         except UserError:
             raise
         except Exception as e:
@@ -274,13 +274,3 @@ def run(
                 raise
             home = parts.cfg.checkpoint.folder or workdir
             raise checkpoint.failure(e, workdir, home=home) from e
-
-
-def _train(
-    parts: Parts, workdir: pathlib.Path, asked: Callable[[], int], **options: Any
-) -> dict[str, float]:
-    this = _Run(parts, workdir, **options)
-    try:
-        return this.loop(asked)
-    finally:
-        this.saved.close()

@@ -205,18 +205,12 @@ def _lbfgs(cfg: OptimConfig, params: PyTree) -> optax.GradientTransformation:
 def _scale_by_path(rules: tuple) -> optax.GradientTransformation:
     """Multiplies updates by the factor of the first rule that matches their path."""
 
-    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple:
-        del params
+    def scaled(path: str, update: jax.Array) -> jax.Array:
+        factors = (factor for pattern, factor in rules if re.search(pattern, path))
+        factor = next(factors, None)
+        return update if factor is None else update * factor
 
-        def scaled(path: str, u: jax.Array) -> jax.Array:
-            for pattern, factor in rules:
-                if re.search(pattern, path):
-                    return u * factor
-            return u
-
-        return tree.map_with_path(scaled, updates), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    return optax.stateless(lambda updates, _: tree.map_with_path(scaled, updates))
 
 
 def _apart(
@@ -238,25 +232,25 @@ def _apart(
     return optax.GradientTransformationExtraArgs(tx.init, update)
 
 
-def _require_match(paths: list[str], patterns: list[str], place: str) -> None:
-    for pattern in patterns:
-        if not any(re.search(pattern, path) for path in paths):
-            raise UserError(
-                f"{place}: {pattern!r} matches none of {len(paths)} "
-                f"parameters; they begin with {', '.join(paths[:3])}"
-            )
-
-
-def _require_rules(
+def _require_match(
     cfg: Rule, paths: list[str], where: str, *, written: Iterable[str]
 ) -> None:
     """Raises UserError where a regex of the keys `written` at `where` has no match."""
-    if "freeze" in written:
-        _require_match(paths, list(cfg.freeze), f"{where}.freeze")
-    if "lr_mult" in written:
-        _require_match(paths, [rule for rule, _ in cfg.lr_mult], f"{where}.lr_mult")
+    patterns = {
+        "match": (getattr(cfg, "match", ""),),
+        "freeze": cfg.freeze,
+        "lr_mult": tuple(rule for rule, _ in cfg.lr_mult),
+        "muon_mask": (cfg.muon_mask,),
+    }
     if cfg.name == "muon":
-        _require_match(paths, [cfg.muon_mask], f"{where}.muon_mask")
+        written = (*written, "muon_mask")
+    for key in filter(patterns.get, written):
+        for pattern in patterns[key]:
+            if not any(re.search(pattern, path) for path in paths):
+                raise UserError(
+                    f"{where}.{key}: {pattern!r} matches none of {len(paths)} "
+                    f"parameters; they begin with {', '.join(paths[:3])}"
+                )
 
 
 def _chain(
@@ -293,7 +287,7 @@ def _groups(
     for name, given in cfg.groups.items():
         where = f"config.optim.groups.{name}"
         group = schema.from_mapping(GroupConfig, {**inherited, **given}, where)
-        _require_match(paths, [group.match], f"{where}.match")
+        _require_match(group, paths, where, written=("match",))
         own = [path for path in paths if re.search(group.match, path)]
         for path in own:
             if path in owners:
@@ -304,7 +298,7 @@ def _groups(
                     "narrow one of the two, a parameter is in one group"
                 )
             owners[path] = name
-        _require_rules(group, own, where, written=given)
+        _require_match(group, own, where, written=given)
         groups[name] = group
     return groups, owners
 
@@ -333,7 +327,7 @@ def make(
         return _apart(_lbfgs(cfg, params)), {"lr": schedule(cfg, steps)}, cfg
     paths = list(tree.flatten(params))
     groups, owners = _groups(cfg, paths)
-    _require_rules(cfg, paths, "config.optim", written=("freeze", "lr_mult"))
+    _require_match(cfg, paths, "config.optim", written=("freeze", "lr_mult"))
     rates = {"lr": schedule(cfg, steps)}
     rest = _chain(cfg, rates["lr"], params, "config.optim")
     if not groups:

@@ -33,9 +33,8 @@ def check_resume(parts: Parts, old: Mapping) -> None:
     for path in sorted(before.keys() | after.keys()):
         # How a task samples has no part in how it is trained, nor a field that it does
         # not read.
-        if path in free or path.startswith("task/sampling"):
-            continue
-        if path.startswith("data/fields/") and path.split("/")[2] not in read:
+        unread = path.startswith("data/fields/") and path.split("/")[2] not in read
+        if path in free or path.startswith("task/sampling") or unread:
             continue
         if before.get(path) != after.get(path):
             raise UserError(
@@ -70,17 +69,17 @@ def restore(
 
 def check_cache(parts: Parts, state: TrainState) -> None:
     """Raises UserError where the data are tokens that other weights than these made."""
-    made = getattr(parts.source, "stage1", None)
-    if made is None:
+    stage1 = getattr(parts.source, "stage1", None)
+    if stage1 is None:
         return
-    found = {
+    held = {
         name: token_cache.fingerprint(parts.layout.fetch(weights))
         for name, weights in state.vars.frozen.items()
     }
-    if made["fingerprint"] not in found.values():
+    if stage1["fingerprint"] not in held.values():
         raise UserError(
             f"{parts.source.name} was written by an image tokenizer with fingerprint "
-            f"{made['fingerprint']}, and this model holds {found or 'none'}: set "
+            f"{stage1['fingerprint']}, and this model holds {held or 'none'}: set "
             "config.graft to the run that wrote it, or run `mmjax data tokenize` again"
         )
 

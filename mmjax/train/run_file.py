@@ -13,7 +13,6 @@ FORMAT = 2  # 1 had config.data.image and config.data.tokenizer in place of fiel
 
 
 def exists(workdir: epath.PathLike) -> bool:
-    """Whether the folder is a run."""
     return (epath.Path(workdir) / NAME).exists()
 
 
@@ -32,7 +31,7 @@ def read(workdir: epath.PathLike) -> dict[str, Any]:
       UserError: the folder is not a run, or its run.json is damaged or of a later one.
     """
     path = epath.Path(workdir) / NAME
-    if not path.exists():
+    if not exists(workdir):
         raise UserError(f"{workdir} is not a run of mmjax: it has no {NAME}")
     try:
         run = json.loads(path.read_text())
@@ -51,8 +50,8 @@ def read(workdir: epath.PathLike) -> dict[str, Any]:
 
 def _from_1(run: dict[str, Any]) -> dict[str, Any]:
     """A run of mmjax 0.1: one image and one tokenizer, known to all."""
-    data, fields, saved = dict(run["config"]["data"]), {}, {}
-    fields["image"] = {"kind": "image", **data.pop("image", {})}
+    data, saved = dict(run["config"]["data"]), {}
+    fields = {"image": {"kind": "image", **data.pop("image", {})}}
     fields["label"] = {"kind": "label"}
     words = dict(data.pop("tokenizer", {"kind": "bytes"}))
     kind = words.pop("kind", "clip")
@@ -63,9 +62,8 @@ def _from_1(run: dict[str, Any]) -> dict[str, Any]:
     task = run["config"]["task"]
     if task["name"] == "autoencoder_kl":
         task = {"autoencoder" if key == "model" else key: task[key] for key in task}
-    checkpoint = dict(run["config"].get("checkpoint", {}))
-    for gone in ("best", "best_mode"):
-        checkpoint.pop(gone, None)
-    config = {**run["config"], "task": task, "checkpoint": checkpoint}
+    saving = run["config"].get("checkpoint", {})
+    saving = {k: v for k, v in saving.items() if k not in ("best", "best_mode")}
+    config = {**run["config"], "task": task, "checkpoint": saving}
     config["data"] = {**data, "fields": fields}
     return {**run, "format": FORMAT, "config": config, "fields": saved}

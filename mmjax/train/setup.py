@@ -74,8 +74,9 @@ class Parts:
     def raw(self) -> dict[str, Any]:
         """name -> f(variables, batch), uncompiled, with an evaluation Ctx bound."""
 
+        ctx = Ctx(rng=jax.random.key(self.cfg.seed), step=jnp.zeros((), jnp.int32))
+
         def bind(fn: base.Predict) -> Any:
-            ctx = Ctx(rng=jax.random.key(self.cfg.seed), step=jnp.zeros((), jnp.int32))
             return lambda variables, batch: fn(variables, batch, ctx)
 
         return {name: bind(fn) for name, fn in self.task.predict().items()}
@@ -83,13 +84,8 @@ class Parts:
     @functools.cached_property
     def update(self) -> update_lib.Update:
         """The optimizer, the state at step 0 and the training step."""
-        return update_lib.build(
-            self.task,
-            self.cfg.optim,
-            self.layout,
-            steps=self.cfg.steps,
-            batch=self.example(),
-        )
+        parts = self.task, self.cfg.optim, self.layout
+        return update_lib.build(*parts, steps=self.cfg.steps, batch=self.example())
 
     def sample(self) -> dict[str, np.ndarray]:
         """The batch that `Task.init` sees: the first `init_rows` rows of the training
@@ -97,9 +93,8 @@ class Parts:
         count = getattr(self.task, "init_rows", 0)
         if not count:
             return self.example()
-        chosen = self.batch_fields
-        loader = pipeline.Loader(self.source, chosen, rows=count, seed=self.cfg.seed)
-        batch, _ = loader.batch(0)
+        chosen, seed = self.batch_fields, self.cfg.seed
+        batch, _ = pipeline.Loader(self.source, chosen, rows=count, seed=seed).batch(0)
         return {key: batch[key] for key in fields_lib.shapes(chosen)}
 
     def example(self) -> dict[str, np.ndarray]:

@@ -44,8 +44,7 @@ class Clock:
     """
 
     def __init__(self):
-        self._spent = dict.fromkeys(KINDS, 0.0)
-        self._begin = time.perf_counter()
+        self._spent, self._begin = dict.fromkeys(KINDS, 0.0), time.perf_counter()
 
     @contextlib.contextmanager
     def of(self, kind: str) -> Iterator[None]:
@@ -58,12 +57,10 @@ class Clock:
 
     def lap(self) -> dict[str, float]:
         """`time/<kind>` for all KINDS, and `time/total` of the wall clock."""
-        now = time.perf_counter()
-        found = {f"time/{kind}": spent for kind, spent in self._spent.items()}
-        found["time/total"] = now - self._begin
-        self._spent = dict.fromkeys(KINDS, 0.0)
-        self._begin = now
-        return found
+        spent = {f"time/{kind}": seconds for kind, seconds in self._spent.items()}
+        spent["time/total"] = time.perf_counter() - self._begin
+        self._spent, self._begin = dict.fromkeys(KINDS, 0.0), time.perf_counter()
+        return spent
 
 
 class Trace:
@@ -85,20 +82,20 @@ class Trace:
     ):
         self.first, self.last = steps or (0, 0)
         self.folder, self.running = workdir / FOLDER, False
-        if steps is None:
-            return
         asked = f"--profile {self.first}:{self.last}"
-        if not 1 <= self.first <= self.last <= total:
+        if steps and not 1 <= self.first <= self.last <= total:
             raise UserError(
                 f"{asked}: give the first and the last step to trace, from 1 to "
                 f"{total} (config.steps)"
             )
-        if self.first <= start:
+        if steps and start == total:
+            raise UserError(
+                f"{asked}: this run has done all its {total} steps; trace another"
+            )
+        if steps and self.first <= start:
             raise UserError(
                 f"{asked}: this run goes on at step {start + 1}; trace from there on, "
                 f"such as {start + 1}:{min(start + 3, total)}"
-                if start < total
-                else f"{asked}: this run has done all its {total} steps; trace another"
             )
 
     @contextlib.contextmanager

@@ -58,6 +58,7 @@ def test_a_candidate_does_not_depend_on_k_batch_or_company(run):
 )
 def test_the_evaluator_judges_what_the_command_draws(prior, run, config, devices):
     """The same images, by prompt, seed and candidate, of k and calls of other sizes."""
+    config = parallel.ParallelConfig(**config)
     layout = parallel.Layout(config, jax.devices()[:devices])
     parts = dataclasses.replace(run.parts, layout=layout)
     state = run.state.replace(rng=None)
@@ -78,7 +79,7 @@ def test_the_evaluator_judges_what_the_command_draws(prior, run, config, devices
 
 
 def test_the_evaluator_sweeps_sampling_options(run):
-    config = run.parts.cfg.evals["drawn"].to_dict()
+    config = dict(run.parts.cfg.evals["drawn"])
     config["sampling"] = {"temperature": (0.5, 1.0), "top_k": 9}
     evaluator = evaluators.build("drawn", config, evaluate.env(run.parts))
     evaluator.check(run.state.eval_vars())
