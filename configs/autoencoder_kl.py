@@ -6,7 +6,7 @@
 | tiny | shapes | 8 x 8 x 4 at 16 px | seconds | nothing: it is for tests |
 
 `kl_f8` has the layers of Stable Diffusion's autoencoder. It is trained with neither a
-discriminator nor a perceptual loss, so its pictures are softer than the released ones;
+discriminator nor a perceptual loss, so its images are softer than the released ones;
 those weights come in by `mmjax convert`.
 """
 

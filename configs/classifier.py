@@ -1,4 +1,4 @@
-"""A classifier of our own: the network that judges generated pictures of its domain.
+"""A classifier of our own: the network that judges generated images of its domain.
 
 | preset | data | cost on 2 CPU cores | expect |
 |---|---|---|---|

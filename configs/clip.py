@@ -56,7 +56,7 @@ def shapes() -> ConfigDict:
         )
     )
     # Names are learned from single objects; the whole captions of two are what the
-    # model has to tell apart when it ranks pictures drawn for such a caption.
+    # model has to tell apart when it ranks images drawn for such a caption.
     scenes = "shapes:train?size=32&keep=true"
     config.data.train = (
         (f"{scenes}&count=12000&objects=1", 3.0),

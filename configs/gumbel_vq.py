@@ -6,7 +6,7 @@
 | tiny | shapes | 8 x 8 of 16 at 16 px | seconds | nothing: it is for tests |
 
 `f8` has the layers of the released model. It is trained on squared errors alone, so
-its pictures are softer; the released weights come in by `mmjax convert`.
+its images are softer; the released weights come in by `mmjax convert`.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +15,7 @@ from mmjax_configs import common
 
 
 def f8() -> ConfigDict:
-    """32 x 32 codes of a 256 px picture (Esser et al. 2021), without its GAN."""
+    """32 x 32 codes of a 256 px image (Esser et al. 2021), without its GAN."""
     config = common.run(steps=500_000, batch_size=96)
     net = dict(kind="vqgan", mult=(1, 1, 2, 4), attention=(3,))
     spec = dict(kind="gumbel_vq", image_size=256, vocab_size=8192, net=net)

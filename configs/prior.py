@@ -100,7 +100,7 @@ def emoji() -> ConfigDict:
     )
     config.optim.name = "muon"
     config.optim.lr = 4e-3
-    # 1,200 pictures are soon known by heart; crops of them keep that off for longer.
+    # 1,200 images are soon known by heart; crops of them keep that off for longer.
     config.data.fields.image.train_scale = (0.7, 1.0)
     config.evals.held_out = dict(
         type="mean_loss",

@@ -1,4 +1,4 @@
-"""VQ-VAE: pictures as a grid of codes, stage 1 of a two-stage model.
+"""VQ-VAE: images as a grid of codes, stage 1 of a two-stage model.
 
 | preset | data | codes | cost on 2 CPU cores | expect |
 |---|---|---|---|---|
@@ -10,7 +10,7 @@
 
 `vqgan_f16` has the layers of taming-transformers' f16 model and its codebook; it is
 trained on squared errors alone, with neither a discriminator nor a perceptual loss, so
-its pictures are blurred where VQGAN's are sharp.
+its images are blurred where VQGAN's are sharp.
 """
 
 from ml_collections import ConfigDict
@@ -83,7 +83,7 @@ def tiny_gradient() -> ConfigDict:
 
 
 def _photos(*, size: int, steps: int) -> ConfigDict:
-    """Real pictures at a size that suits CPUs."""
+    """Real images at a size that suits CPUs."""
     net = dict(kind="conv", widths=(32, 64), stem=2, depth=1, decoder_depth=2)
     config = _run(steps=steps, batch_size=32, size=size, codes=512, net=net)
     config.data.fields.image = dict(
@@ -113,7 +113,7 @@ def emoji() -> ConfigDict:
 
 
 def vqgan_f16() -> ConfigDict:
-    """16 x 16 codes of a 256 px picture (Esser et al. 2021), without its GAN."""
+    """16 x 16 codes of a 256 px image (Esser et al. 2021), without its GAN."""
     net = dict(
         kind="conv",
         widths=(128, 128, 256, 256, 512),

@@ -23,7 +23,7 @@ class Classifier(nn.Module):
     """Logits are cosines of an image tower's features with the classes, scaled.
 
     The normalised softmax of Wang et al. 2017 (NormFace): pooled features differ little
-    from one picture to another beside what they share, and a plain linear head learns
+    from one image to another beside what they share, and a plain linear head learns
     that difference slowly. The scale is learned as in CLIP, at most 100.
 
     Parameters: `tower/...`, `head/kernel` and `logit_scale`; a ResNet tower adds

@@ -1,6 +1,6 @@
 """Encoders and decoders of image tokenizers, in pairs, by name.
 
-A pair maps pictures (b, h, w, 3) in [-1, 1] to vectors (b, g, g, d) and back; both
+A pair maps images (b, h, w, 3) in [-1, 1] to vectors (b, g, g, d) and back; both
 return float32. `build({"kind": "conv", ...})` gives its numbers, which make the two.
 
 Legend: b images, h w pixels, g side of the token grid, d width of a code, c channels.

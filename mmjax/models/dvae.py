@@ -1,11 +1,11 @@
 """The discrete VAE of DALL-E (Ramesh et al. 2021, appendix A; openai/DALL-E).
 
 Bottleneck blocks without normalisation, max-pooling on the way down, nearest-neighbour
-upsampling on the way up. A picture's code is a grid of categorical variables, and the
+upsampling on the way up. An image's code is a grid of categorical variables, and the
 decoder takes them one-hot or as mixtures: its first map is a table of the codes.
 
 Legend: b images, h w pixels, c channels, g side of the token grid, n = g*g tokens,
-v codes. Pictures are float32 in [0, 1].
+v codes. Images are float32 in [0, 1].
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import schema
-from mmjax.models import pictures
+from mmjax.models import images
 from mmjax.nn import convnet, logit_laplace
 
 
@@ -189,13 +189,13 @@ class DVae(nn.Module):
         self.temperature = self.variable("relaxation", "temperature", jnp.ones, ())
 
     def logits(self, x_bhw3: jax.Array) -> jax.Array:
-        """Unnormalised log q(code | picture), float32 (b, n, v)."""
-        pictures.require(x_bhw3, self.image_size)
+        """Unnormalised log q(code | image), float32 (b, n, v)."""
+        images.require(x_bhw3, self.image_size)
         logits_bggv = self.encoder(logit_laplace.map_pixels(x_bhw3))
         return logits_bggv.reshape(len(x_bhw3), self.grid**2, self.vocab_size)
 
     def decode(self, codes: jax.Array) -> Pixels:
-        """p(picture | codes), of mapped pixels.
+        """p(image | codes), of mapped pixels.
 
         Args:
           codes: mixtures of codes, float32 (b, n, v), or code numbers, int (b, n).
@@ -204,11 +204,11 @@ class DVae(nn.Module):
         return Pixels(*jnp.split(self.decoder(codes.reshape(shape)), 2, axis=-1))
 
     def encode_tokens(self, x_bhw3: jax.Array) -> jax.Array:
-        """The likeliest codes of pictures in [0, 1], int32 (b, n), row-major."""
+        """The likeliest codes of images in [0, 1], int32 (b, n), row-major."""
         return jnp.argmax(self.logits(x_bhw3), axis=-1).astype(jnp.int32)
 
     def decode_tokens(self, ids_bn: jax.Array) -> jax.Array:
-        """The pictures of codes, float32 (b, h, w, 3) in [0, 1]."""
+        """The images of codes, float32 (b, h, w, 3) in [0, 1]."""
         return logit_laplace.pixels(self.decode(ids_bn).mean)
 
     def nll(self, x_bhw3: jax.Array, ids_bn: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@
     x_bhw3 = module.apply(variables, ids_bn, method="decode_tokens")
 
 A tokenizer has `image_size` (pixels a side), `grid` (tokens a side) and `vocab_size`;
-pictures are float32 in [0, 1], tokens int32 (b, grid * grid), row-major. A kind is a
+images are float32 in [0, 1], tokens int32 (b, grid * grid), row-major. A kind is a
 module of this package with `build(fields, where)`.
 """
 

@@ -23,11 +23,11 @@ class Conv(nn.Module):
     1x1 convolutions are `point`.
 
     Fields:
-      upsample: convolve the picture of twice the side that repeats every pixel in
+      upsample: convolve the image of twice the side that repeats every pixel in
         2 x 2 places. Same parameters, same result, 4/9 of the multiplications: see
         `conv_upsampled`. For kernel 3.
       gain: factor of the result, put on the parameters: that spares a pass over the
-        picture each way.
+        image each way.
     """
 
     features: int

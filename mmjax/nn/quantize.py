@@ -89,7 +89,7 @@ def kmeans(
     """k centres of the rows of x, (k, d): k-means++ seeding, then Lloyd's iterations.
 
     Seeds are rows drawn by their squared distance to the seeds before (Arthur and
-    Vassilvitskii 2007): in pictures most rows are alike, and rows drawn evenly would
+    Vassilvitskii 2007): in images most rows are alike, and rows drawn evenly would
     all be background. A centre that loses all rows stays. Rows beyond `limit * k` are
     left out, drawn by lot.
     """

@@ -1,6 +1,6 @@
 """Choosing among candidates by a contrastive model: best of K, as DALL-E does.
 
-Ramesh et al. 2021, section 2.6: of K pictures drawn for a caption, those that CLIP
+Ramesh et al. 2021, section 2.6: of K images drawn for a caption, those that CLIP
 scores highest are shown. The pools of different K are nested: K = 8 means the first 8
 of the same candidates that K = 64 looks at.
 

@@ -1,4 +1,4 @@
-"""Classes of pictures: a network of our own, to judge generated pictures with.
+"""Classes of images: a network of our own, to judge generated images with.
 
 Legend: b rows, h w pixels, f features, c classes.
 """

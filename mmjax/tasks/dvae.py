@@ -1,7 +1,7 @@
 """Stage 1 of DALL-E: a discrete VAE by the Gumbel-softmax relaxation.
 
 Ramesh et al. 2021, section 2.1 and appendix A. Legend: b rows, h w pixels, n tokens of
-a picture, v codes, d = h*w*3 numbers of a picture.
+an image, v codes, d = h*w*3 numbers of an image.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ from mmjax.tasks.stage1 import Batch, Forward, Metrics
 
 
 class _Terms(NamedTuple):
-    """What a batch of pictures gives under relaxed codes."""
+    """What a batch of images gives under relaxed codes."""
 
-    nll_b: jax.Array  # -ln p of mapped pixels, nats per picture
-    kl_b: jax.Array  # KL(q || uniform), nats per picture
+    nll_b: jax.Array  # -ln p of mapped pixels, nats per image
+    kl_b: jax.Array  # KL(q || uniform), nats per image
     logits_bnv: jax.Array
     noise_bnv: jax.Array  # Gumbel
     shown_bhw3: jax.Array  # the reconstruction, in [0, 1]
@@ -75,7 +75,7 @@ class Task(stage1.Tokenizer):
         )
 
     def forward(self, variables: Vars, batch: Batch, ctx: Ctx) -> Forward:
-        """`(nll + kl_weight * KL) / d`, both summed over a picture (appendix A.2).
+        """`(nll + kl_weight * KL) / d`, both summed over an image (appendix A.2).
 
         Metrics: `reconstruction` nll / d of mapped pixels, as in the loss; `kl` nats
         per token, 0 to ln v; `elbo` nats / d, unweighted, of pixels in [0, 1]; `psnr`

@@ -1,7 +1,7 @@
 """VQGAN's tokenizer with a Gumbel-softmax bottleneck, trained on squared errors.
 
 taming-transformers' GumbelVQ without its discriminator and its perceptual loss.
-Legend: b rows, h w pixels, n tokens of a picture, d width of a code, v codes.
+Legend: b rows, h w pixels, n tokens of an image, d width of a code, v codes.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from mmjax import schema
 from mmjax.losses import categorical, quantize
-from mmjax.models import pictures
+from mmjax.models import images
 from mmjax.models.gumbel_vq import GumbelVq
 from mmjax.state import Ctx, Vars
 from mmjax.tasks import stage1
@@ -65,7 +65,7 @@ class Task(stage1.Tokenizer):
         kl = categorical.kl_to_uniform(logits_bnv).mean()
         ids_m = ctx.gather(jnp.argmax(logits_bnv, axis=-1)).reshape(-1)
         count_v = jax.ops.segment_sum(jnp.ones_like(ids_m, jnp.float32), ids_m, v)
-        square = stage1.square_error(pictures.shown(y_bhw3), x_bhw3, ctx)
+        square = stage1.square_error(images.shown(y_bhw3), x_bhw3, ctx)
         metrics = {
             "reconstruction": reconstruction,
             "kl": kl,

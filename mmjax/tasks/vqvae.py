@@ -1,6 +1,6 @@
 """Stage 1 by vector quantisation: VQ-VAE (van den Oord et al. 2017).
 
-Legend: b rows, h w pixels, n tokens of a picture, d width of a code, k codes.
+Legend: b rows, h w pixels, n tokens of an image, d width of a code, k codes.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.losses import quantize as losses
-from mmjax.models import pictures
+from mmjax.models import images
 from mmjax.models.vqvae import VqVae
 from mmjax.nn import quantize
 from mmjax.nn.quantize import Codebook
@@ -89,7 +89,7 @@ class Task(stage1.Tokenizer):
         y_bhw3 = self._apply(variables, "decode", through_bnd)
         loss, metrics = self._terms(y_bhw3 - (2.0 * x_bhw3 - 1.0), z_bnd, e_bnd)
 
-        square = stage1.square_error(pictures.shown(y_bhw3), x_bhw3, ctx)
+        square = stage1.square_error(images.shown(y_bhw3), x_bhw3, ctx)
         count_k, sum_kd = ctx.mean(quantize.usage(seen_bnd, ids_bn, k))
         used = losses.used(count_k)
         possible = min(ctx.gather(ids_bn).size, k) / k
