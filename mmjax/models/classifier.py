@@ -18,6 +18,8 @@ from mmjax.nn.clamp import clamp
 from mmjax.nn.dense import Dense
 from mmjax.nn.init import normal
 
+INIT_SCALE = math.log(1 / 0.07)
+
 
 class Classifier(nn.Module):
     """Logits are cosines of an image tower's features with the classes, scaled.
@@ -32,14 +34,13 @@ class Classifier(nn.Module):
 
     tower: nn.Module
     classes: int
-    init_scale: float = math.log(1 / 0.07)
     dtype: str = "float32"
 
     def setup(self) -> None:
         init = normal(self.tower.features**-0.5)
         self.head = Dense(self.classes, use_bias=False, kernel_init=init)
         self.logit_scale = self.param(
-            "logit_scale", nn.initializers.constant(self.init_scale), (), jnp.float32
+            "logit_scale", nn.initializers.constant(INIT_SCALE), (), jnp.float32
         )
 
     def features(

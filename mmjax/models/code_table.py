@@ -85,10 +85,7 @@ class Spec:
 
 
 def build(
-    module: type[T],
-    kind: type[Spec],
-    fields: Mapping[str, Any],
-    where: str,
+    module: type[T], kind: type[Spec], fields: Mapping[str, Any], where: str
 ) -> T:
     """The module of a spec; errors name keys below `where`.
 
@@ -99,10 +96,10 @@ def build(
     """
     spec = schema.from_mapping(kind, fields, where)
     net = codec.build(spec.net, f"{where}.net")
-    own = {f.name for f in dataclasses.fields(spec)} - {"net", "dtype"}
+    own = vars(spec) | {"grid": images.grid(spec.image_size, net.factor, where)}
+    del own["net"], own["dtype"]
     return module(
         encoder=net.encoder(spec.code_dim, spec.dtype),
         decoder=net.decoder(spec.code_dim, spec.dtype),
-        grid=images.grid(spec.image_size, net.factor, where),
-        **{name: getattr(spec, name) for name in own},
+        **own,
     )

@@ -90,8 +90,7 @@ class ConvNet:
     head: int = 0
 
     def __post_init__(self) -> None:
-        if self.head < 0:
-            raise ValueError(f"head is {self.head}: use a number of units, or 0")
+        schema.at_least(0, self, "head")
         if self.norm not in ("none", "group"):
             raise ValueError(f"norm is {self.norm!r}: use none or group")
         if not self.widths or min(*self.widths, self.stem) < 1:
@@ -203,15 +202,8 @@ class OpenAiNet:
         return dvae.Encoder(code_dim, self.hidden, self.groups, self.blocks, dtype)
 
     def decoder(self, code_dim: int, dtype: str) -> nn.Module:
-        return dvae.Decoder(
-            code_dim,
-            self.init_width,
-            3,
-            self.hidden,
-            self.groups,
-            self.blocks,
-            dtype,
-        )
+        sizes = self.hidden, self.groups, self.blocks
+        return dvae.Decoder(code_dim, self.init_width, 3, *sizes, dtype)
 
 
 NETS = {"conv": ConvNet, "openai": OpenAiNet, "vqgan": VqganNet}

@@ -32,8 +32,7 @@ class EncoderBlock(nn.Module):
     def __call__(self, x_bhwc: jax.Array) -> jax.Array:
         y = x_bhwc
         for i in (1, 2, 3):
-            conv = convnet.Conv(self.features // 4, dtype=self.dtype, name=f"conv_{i}")
-            y = conv(nn.relu(y))
+            y = _conv(nn.relu(y), self.features // 4, self.dtype, f"conv_{i}")
         y = _point(nn.relu(y), self.features, self.dtype, "conv_4", gain=self.gain)
         return _skip(x_bhwc, self.features, self.dtype) + y
 
@@ -55,21 +54,20 @@ class DecoderBlock(nn.Module):
     def __call__(self, x_bhwc: jax.Array) -> jax.Array:
         hidden, dtype = self.features // 4, self.dtype
         y = _point(nn.relu(x_bhwc), hidden, dtype, "conv_1")
-        y = convnet.Conv(hidden, upsample=self.up, dtype=dtype, name="conv_2")(
-            nn.relu(y)
-        )
-        y = convnet.Conv(hidden, dtype=dtype, name="conv_3")(nn.relu(y))
-        last = convnet.Conv(self.features, gain=self.gain, dtype=dtype, name="conv_4")
+        y = _conv(nn.relu(y), hidden, dtype, "conv_2", upsample=self.up)
+        y = _conv(nn.relu(y), hidden, dtype, "conv_3")
+        y = _conv(nn.relu(y), self.features, dtype, "conv_4", gain=self.gain)
         x_bhwc = _skip(x_bhwc, self.features, dtype)
-        return (convnet.upsample(x_bhwc) if self.up else x_bhwc) + last(nn.relu(y))
+        return (convnet.upsample(x_bhwc) if self.up else x_bhwc) + y
 
 
-def _point(
-    x_bhwc: jax.Array, features: int, dtype: str, name: str, *, gain: float = 1.0
-) -> jax.Array:
-    width = x_bhwc.shape[-1]
-    made = convnet.point(features, width=width, gain=gain, dtype=dtype, name=name)
-    return made(x_bhwc)
+def _conv(x: jax.Array, features: int, dtype: str, name: str, **more) -> jax.Array:
+    return convnet.Conv(features, dtype=dtype, name=name, **more)(x)
+
+
+def _point(x: jax.Array, features: int, dtype: str, name: str, **more) -> jax.Array:
+    width = x.shape[-1]
+    return convnet.point(features, width=width, dtype=dtype, name=name, **more)(x)
 
 
 def _skip(x_bhwc: jax.Array, features: int, dtype: str) -> jax.Array:
@@ -96,9 +94,7 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x_bhwc: jax.Array) -> jax.Array:
         gain = 1.0 / (self.groups * self.blocks_per_group) ** 2
-        x = convnet.Conv(self.hidden, kernel=7, dtype=self.dtype, name="conv_in")(
-            x_bhwc
-        )
+        x = _conv(x_bhwc, self.hidden, self.dtype, "conv_in", kernel=7)
         for group in range(1, self.groups + 1):
             if group > 1:
                 x = convnet.max_pool(x)
@@ -178,14 +174,9 @@ class DVae(nn.Module):
         return self.image_size // 2 ** (self.groups - 1)
 
     def setup(self) -> None:
-        sizes = {
-            "hidden": self.hidden,
-            "groups": self.groups,
-            "blocks_per_group": self.blocks_per_group,
-            "dtype": self.dtype,
-        }
-        self.encoder = Encoder(self.vocab_size, **sizes)
-        self.decoder = Decoder(self.vocab_size, self.init_width, **sizes)
+        sizes = self.hidden, self.groups, self.blocks_per_group, self.dtype
+        self.encoder = Encoder(self.vocab_size, *sizes)
+        self.decoder = Decoder(self.vocab_size, self.init_width, 6, *sizes)
         self.temperature = self.variable("relaxation", "temperature", jnp.ones, ())
 
     def logits(self, x_bhw3: jax.Array) -> jax.Array:

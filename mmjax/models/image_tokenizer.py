@@ -41,7 +41,7 @@ def build(spec: Mapping[str, Any], where: str = "config.task.tokenizer") -> nn.M
 
 def kinds() -> list[str]:
     """The kinds there are."""
-    names = [found.name for found in pkgutil.iter_modules(models.__path__)]
+    names = [module.name for module in pkgutil.iter_modules(models.__path__)]
     return [name for name in names if _find(name) is not None]
 
 
@@ -53,6 +53,6 @@ def _find(kind: str) -> Any:
         if error.name != place:
             raise
         return None
-    mine = [v for v in vars(module).values() if getattr(v, "__module__", "") == place]
-    made = any(all(hasattr(v, name) for name in METHODS) for v in mine)
-    return module if made and hasattr(module, "build") else None
+    own = [v for v in vars(module).values() if getattr(v, "__module__", "") == place]
+    tokenizes = any(all(hasattr(v, name) for name in METHODS) for v in own)
+    return module if tokenizes and hasattr(module, "build") else None

@@ -32,12 +32,12 @@ class VqVae(CodeTable):
     def setup(self) -> None:
         k, d = self.vocab_size, self.code_dim
         if self.ema:
-            made = {}
+            fresh = {}
             if self.is_initializing():
                 key = self.make_rng("params")
-                made = quantize.fresh(key, k, d, self.grid**2)._asdict()
+                fresh = quantize.fresh(key, k, d, self.grid**2)._asdict()
             self._book = {
-                name: self.variable("codebook", name, lambda name=name: made[name])
+                name: self.variable("codebook", name, lambda name=name: fresh[name])
                 for name in quantize.Codebook._fields
             }
         else:

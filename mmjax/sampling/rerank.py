@@ -74,17 +74,6 @@ def chosen(values_pk: np.ndarray, index_pn: np.ndarray) -> np.ndarray:
     return values_pk[np.arange(len(index_pn))[:, None], index_pn]
 
 
-def histogram(scores: np.ndarray, edges_e: np.ndarray) -> np.ndarray:
-    """How many scores lie between two edges: (e - 1,) counts.
-
-    Those beyond the edges count in the first and the last bin, so that the counts add
-    up to the number of scores.
-    """
-    edges_e = np.asarray(edges_e)
-    bin_n = np.searchsorted(edges_e, np.ravel(scores), side="right") - 1
-    return np.bincount(bin_n.clip(0, len(edges_e) - 2), minlength=len(edges_e) - 1)
-
-
 def _matrix(scores_pk: np.ndarray) -> np.ndarray:
     scores_pk = np.asarray(scores_pk)
     if scores_pk.ndim != 2 or not scores_pk.size:

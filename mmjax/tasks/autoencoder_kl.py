@@ -16,7 +16,7 @@ from mmjax.losses import quantize
 from mmjax.models import autoencoder_kl, images
 from mmjax.state import Ctx, Vars
 from mmjax.tasks.base import pixels
-from mmjax.tasks.stage1 import Batch, Forward, Stage1, square_error
+from mmjax.tasks.stage1 import Batch, Forward, Stage1, pixel_error, square_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +34,7 @@ class Task(Stage1):
     kl_weight: float = 1e-6
 
     def __post_init__(self) -> None:
-        if self.loss_name not in ("l1", "l2"):
-            raise ValueError(f"loss_name is {self.loss_name!r}: use l1 or l2")
+        pixel_error(self.loss_name)
         schema.at_least(0, self, "kl_weight")
         _ = self.model  # its numbers are checked here
 
@@ -56,7 +55,7 @@ class Task(Stage1):
         noise = jax.vmap(lambda k: jax.random.normal(k, mean.shape[1:]))(keys_b)
         z_bggd = mean + jnp.exp(0.5 * log_variance) * noise
         y_bhw3 = self._apply(variables, "decode", z_bggd)
-        error = jnp.abs if self.loss_name == "l1" else jnp.square
+        error = pixel_error(self.loss_name)
         reconstruction = error(y_bhw3 - (2.0 * x_bhw3 - 1.0)).mean()
         kl_b = autoencoder_kl.kl(mean, log_variance)
         loss = reconstruction + self.kl_weight * kl_b.mean() / x_bhw3[0].size
