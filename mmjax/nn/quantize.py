@@ -60,12 +60,7 @@ def usage(x_bnd: jax.Array, ids_bn: jax.Array, k: int) -> tuple[jax.Array, jax.A
 
 
 def follow(
-    book: Codebook,
-    count_k: jax.Array,
-    sum_kd: jax.Array,
-    *,
-    decay: float,
-    eps: float,
+    book: Codebook, count_k: jax.Array, sum_kd: jax.Array, *, decay: float, eps: float
 ) -> Codebook:
     """The codebook one batch on: N <- g N + (1-g) n, m <- g m + (1-g) s, e = m / N.
 
