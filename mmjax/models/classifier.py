@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.errors import UserError
+from mmjax.models import images as images_lib
 from mmjax.models import presets
 from mmjax.models.dual_encoder import LOG_SCALE_MAX
 from mmjax.nn.clamp import clamp
@@ -47,12 +47,7 @@ class Classifier(nn.Module):
         self, images: jax.Array, *, train: bool = False, axis: str | None = None
     ) -> jax.Array:
         """What the head sees: (b, f) float32 of float32 images (b, h, w, 3)."""
-        size = self.tower.image_size
-        if images.ndim != 4 or images.shape[1:] != (size, size, 3):
-            raise UserError(
-                f"images are {images.shape}, the model takes (b, {size}, {size}, 3): "
-                "resize them, or build the model with another image_size"
-            )
+        images_lib.require(images, self.tower.image_size)
         return self.tower(images, train=train, axis=axis).astype(jnp.float32)
 
     def __call__(

@@ -39,7 +39,7 @@ class CodeTable(nn.Module):
 
     def encode(self, x_bhw3: jax.Array) -> jax.Array:
         """What the codes are chosen by, float32 (b, n, d)."""
-        images.require(x_bhw3, self.image_size)
+        images.require(x_bhw3, self.image_size, "tokenizer")
         z_bggd = self.encoder(2.0 * x_bhw3 - 1.0)
         return z_bggd.reshape(len(x_bhw3), self.grid**2, self.code_dim)
 

@@ -181,7 +181,7 @@ class DVae(nn.Module):
 
     def logits(self, x_bhw3: jax.Array) -> jax.Array:
         """Unnormalised log q(code | image), float32 (b, n, v)."""
-        images.require(x_bhw3, self.image_size)
+        images.require(x_bhw3, self.image_size, "tokenizer")
         logits_bggv = self.encoder(logit_laplace.map_pixels(x_bhw3))
         return logits_bggv.reshape(len(x_bhw3), self.grid**2, self.vocab_size)
 

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from mmjax.errors import UserError
 
 
-def require(x_bhw3: jax.Array, size: int, what: str = "tokenizer") -> None:
+def require(x_bhw3: jax.Array, size: int, what: str = "model") -> None:
     """UserError unless images are of size x size x 3; `what` takes them."""
-    if x_bhw3.shape[1:] != (size, size, 3):
+    if x_bhw3.ndim != 4 or x_bhw3.shape[1:] != (size, size, 3):
         raise UserError(
-            f"the {what} takes images of {size} x {size} x 3, got "
-            f"{' x '.join(map(str, x_bhw3.shape[1:]))}: set its image_size"
+            f"the {what} takes (b, {size}, {size}, 3), got images of "
+            f"{x_bhw3.shape}: resize them, or set its image_size"
         )
 
 

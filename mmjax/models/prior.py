@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.errors import UserError
-from mmjax.nn import cached_attention, grid_masks, neighbours
+from mmjax.nn import cached_attention, divide, grid_masks, neighbours
 from mmjax.nn.cached_attention import Affine, CachedBlock, DecodeBlock, Memory
 from mmjax.nn.dense import Dense
 from mmjax.nn.init import normal
@@ -347,11 +347,7 @@ def _check(model: Prior) -> None:
     ):
         if (value := getattr(model, name)) not in legal:
             raise UserError(f"{name} is {value!r}: use {' or '.join(legal)}")
-    if model.width % model.heads:
-        raise UserError(
-            f"width {model.width} must split over {model.heads} heads: "
-            f"use {model.width - model.width % model.heads or model.heads}"
-        )
+    divide.check("width", model.width, model.heads, "heads")
     if model.context < 2:
         raise UserError(
             f"context {model.context} has no room for text after the start token: "

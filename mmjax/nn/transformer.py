@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from mmjax import schema
 from mmjax.errors import UserError
+from mmjax.nn import divide
 from mmjax.nn.activation import activation
 from mmjax.nn.attention import SelfAttention, attend_one, pick
 from mmjax.nn.dense import Dense
@@ -118,11 +119,7 @@ class Transformer(nn.Module):
         self, x_btw: jax.Array, token: int | jax.Array | None = None
     ) -> jax.Array:
         t, width = x_btw.shape[1:]
-        if width % self.heads:
-            raise UserError(
-                f"width {width} must split over {self.heads} heads: "
-                f"use {width - width % self.heads}"
-            )
+        divide.check("width", width, self.heads, "heads")
         fields = (self.heads, self.mlp_ratio, self.act, self.causal, self.init_depth)
         fields += (self.dtype, self.eps)
         inner = remat(Block, self.remat, prevent_cse=not self.scan, static_argnums=(2,))

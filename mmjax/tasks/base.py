@@ -158,6 +158,14 @@ class Normalised:
             {"params": variables.params, **variables.extra}, *args, **how
         )
 
+    def _call(self, method: str, read: Callable, finish: Callable = lambda x: x) -> Any:
+        """The predict function that gives `finish` of a method of what `read` reads."""
+
+        def call(variables: Vars, batch: Batch, ctx: Ctx) -> PyTree:
+            return finish(self._apply(variables, *read(batch), method=method))
+
+        return call
+
     def _train(self, variables: Vars, ctx: Ctx, *args: jax.Array) -> tuple[Any, PyTree]:
         """The module's output and the new `extra`."""
         mutable = list(variables.extra) if ctx.train else []
@@ -178,6 +186,16 @@ def positive(task: Any, *names: str) -> None:
     for name in names:
         if getattr(task, name) <= 0:
             raise ValueError(f"{name} is {getattr(task, name)}: use more than 0")
+
+
+def evaluated(task: Any) -> Predict:
+    """The predict function "loss" that gives the training loss beside its metrics."""
+
+    def loss(variables: Vars, batch: Batch, ctx: Ctx) -> Metrics:
+        value, (_, metrics) = task.loss(variables, batch, ctx)
+        return {"loss": value, **metrics}
+
+    return loss
 
 
 def cosine(step: jax.Array, start: float, end: float, steps: int) -> jax.Array:

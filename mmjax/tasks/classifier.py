@@ -92,17 +92,17 @@ class Task(base.Normalised):
         loss_b, hit_b = self._terms(logits_bc, batch["label"])
         return loss_b.mean(), (extra, {"accuracy": hit_b.mean()})
 
-    def predict(self) -> Mapping[str, Any]:
+    def predict(self) -> Mapping[str, base.Predict]:
         """logits (b, c), features (b, f), and per row loss (b,) and accuracy (b,)."""
 
-        def logits(variables: Vars, batch: base.Batch, ctx: Ctx) -> jax.Array:
-            return self._apply(variables, self._pixels(batch))
+        def image(batch: base.Batch) -> tuple[jax.Array]:
+            return (self._pixels(batch),)
 
-        def features(variables: Vars, batch: base.Batch, ctx: Ctx) -> jax.Array:
-            return self._apply(variables, self._pixels(batch), method="features")
+        logits = self._call("__call__", image)
 
         def loss(variables: Vars, batch: base.Batch, ctx: Ctx) -> base.Metrics:
             loss_b, hit_b = self._terms(logits(variables, batch, ctx), batch["label"])
             return {"loss": loss_b, "accuracy": hit_b}
 
+        features = self._call("features", image)
         return {"logits": logits, "features": features, "loss": loss}

@@ -144,33 +144,21 @@ class Task(base.Normalised):
         loss, metrics = self.loss_of(variables, embedded, batch, ctx)
         return loss, (extra, metrics)
 
-    def predict(self) -> Mapping[str, Any]:
-        def embed_image(variables: Vars, batch: base.Batch, ctx: Ctx) -> jax.Array:
-            return contrastive.l2_normalize(projected(variables, batch, ctx))
+    def predict(self) -> Mapping[str, base.Predict]:
+        """Rows (b, d) of unit length: embed_image, embed_text; others as the model's."""
+        unit = contrastive.l2_normalize
 
-        def embed_text(variables: Vars, batch: base.Batch, ctx: Ctx) -> jax.Array:
-            text = batch["tokens"], batch["tokens_mask"]
-            out_bd = self._apply(variables, *text, method="encode_text")
-            return contrastive.l2_normalize(out_bd)
+        def image(batch: base.Batch) -> tuple[jax.Array]:
+            return (self._pixels(batch),)
 
-        def features(variables: Vars, batch: base.Batch, ctx: Ctx) -> jax.Array:
-            return self._apply(variables, self._pixels(batch), method="image_features")
-
-        def projected(variables: Vars, batch: base.Batch, ctx: Ctx) -> jax.Array:
-            return self._apply(variables, self._pixels(batch), method="encode_image")
-
-        def scale(variables: Vars, batch: base.Batch, ctx: Ctx) -> tuple:
-            return self._apply(variables, method="temperature")
-
-        def loss(variables: Vars, batch: base.Batch, ctx: Ctx) -> base.Metrics:
-            value, (_, metrics) = self.loss(variables, batch, ctx)
-            return {"loss": value, **metrics}
+        def text(batch: base.Batch) -> tuple[jax.Array, jax.Array]:
+            return batch["tokens"], batch["tokens_mask"]
 
         return {
-            "embed_image": embed_image,
-            "embed_text": embed_text,
-            "features": features,
-            "projected": projected,
-            "scale": scale,
-            "loss": loss,
+            "embed_image": self._call("encode_image", image, unit),
+            "embed_text": self._call("encode_text", text, unit),
+            "features": self._call("image_features", image),
+            "projected": self._call("encode_image", image),
+            "scale": self._call("temperature", lambda batch: ()),
+            "loss": base.evaluated(self),
         }
