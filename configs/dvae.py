@@ -32,9 +32,7 @@ def _run(
             alarm=0.1,
         )
     )
-    config.data.fields.image = dict(
-        kind="image", size=size, mode="squash", train_scale=(1.0, 1.0)
-    )
+    config.data.fields.image = common.images(size)
     config.optim.b2, config.optim.eps = 0.999, 1e-8
     config.optim.weight_decay = 1e-4
     return config

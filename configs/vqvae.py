@@ -32,9 +32,7 @@ def _run(
     config = common.run(steps=steps, batch_size=batch_size)
     spec = dict(kind="vqvae", image_size=size, vocab_size=codes, net=net, **tokenizer)
     config.task = ConfigDict(dict(name="vqvae", tokenizer=spec))
-    config.data.fields.image = dict(
-        kind="image", size=size, mode="squash", train_scale=(1.0, 1.0)
-    )
+    config.data.fields.image = common.images(size)
     config.optim.b2, config.optim.eps = 0.99, 1e-8
     config.optim.weight_decay = 0.0
     return config
@@ -86,8 +84,8 @@ def _photos(*, size: int, steps: int) -> ConfigDict:
     """Real images at a size that suits CPUs."""
     net = dict(kind="conv", widths=(32, 64), stem=2, depth=1, decoder_depth=2)
     config = _run(steps=steps, batch_size=32, size=size, codes=512, net=net)
-    config.data.fields.image = dict(
-        kind="image", size=size, mode="crop", train_scale=(0.7, 1.0), flip=True
+    config.data.fields.image = common.images(
+        size, mode="crop", train_scale=(0.7, 1.0), flip=True
     )
     config.optim.lr = 3e-3
     return config
@@ -129,8 +127,8 @@ def vqgan_f16() -> ConfigDict:
     )
     config.task.loss_name = "l1"
     config.data.train = "webdataset:SHARDS-*.tar"
-    config.data.fields.image = dict(
-        kind="image", size=256, mode="crop", train_scale=(0.8, 1.0), flip=True
+    config.data.fields.image = common.images(
+        256, mode="crop", train_scale=(0.8, 1.0), flip=True
     )
     config.data.workers = 16
     config.optim.b1, config.optim.b2 = 0.5, 0.9

@@ -287,9 +287,6 @@ def info_nce(
       placed: where the rows lie: the mapped axis' name under pmap; under jit a sharding
         whose first dimension names the mesh axes; None is one device, or the compiler's
         choice.
-
-    Raises:
-      UserError: `block` is under 1, or rows do not split over the devices.
     """
     return _start(InfoNCE, (image_bd, text_bd), (scale, 0.0), **tiling)
 

@@ -80,11 +80,7 @@ class Spec:
 def build(
     fields: Mapping[str, Any], where: str = "config.task.autoencoder"
 ) -> AutoencoderKl:
-    """The module of a spec; errors name keys below `where`.
-
-    Raises:
-      UserError: an unknown key (names the nearest), a missing one or a wrong value.
-    """
+    """The module of a spec; errors name keys below `where`."""
     spec = schema.from_mapping(Spec, fields, where)
     net = schema.from_mapping(VqganNet, spec.net, f"{where}.net")
     return AutoencoderKl(

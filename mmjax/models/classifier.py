@@ -79,9 +79,6 @@ def build(
     image: `kind` "conv", "resnet" or "vit", and fields of `ConvTower`, `ResNet` or
       `ViT`; `act` and `dtype` go to the tower where it has such a field and does not
       set its own.
-
-    Raises:
-      UserError: no kind, an unknown one or an unknown key (naming the nearest).
     """
     tower = presets.image_tower(image, act=act, dtype=dtype, image_size=image_size)
     return Classifier(tower=tower, classes=classes, dtype=dtype)

@@ -90,9 +90,6 @@ def build(
     """The module of a spec; errors name keys below `where`.
 
     What `kind` has beyond Spec are fields of the module.
-
-    Raises:
-      UserError: an unknown key (names the nearest), a missing one or a wrong value.
     """
     spec = schema.from_mapping(kind, fields, where)
     net = codec.build(spec.net, f"{where}.net")

@@ -210,11 +210,7 @@ NETS = {"conv": ConvNet, "openai": OpenAiNet, "vqgan": VqganNet}
 
 
 def build(spec: Mapping[str, Any], where: str) -> ConvNet | OpenAiNet | VqganNet:
-    """The numbers of a pair, with `factor`, `encoder(...)` and `decoder(...)`.
-
-    Raises:
-      UserError: an unknown kind or key (names the nearest) or a wrong value.
-    """
+    """The numbers of a pair, with `factor`, `encoder(...)` and `decoder(...)`."""
     kind = spec["kind"] if "kind" in spec else "conv"
     if kind not in NETS:
         raise UserError(f"{where}.kind is {kind!r}{schema.suggest(kind, NETS)}")

@@ -56,9 +56,11 @@ class DecoderBlock(nn.Module):
         y = _point(nn.relu(x_bhwc), hidden, dtype, "conv_1")
         y = _conv(nn.relu(y), hidden, dtype, "conv_2", upsample=self.up)
         y = _conv(nn.relu(y), hidden, dtype, "conv_3")
-        y = _conv(nn.relu(y), self.features, dtype, "conv_4", gain=self.gain)
         x_bhwc = _skip(x_bhwc, self.features, dtype)
-        return (convnet.upsample(x_bhwc) if self.up else x_bhwc) + y
+        x_bhwc = convnet.upsample(x_bhwc) if self.up else x_bhwc
+        return x_bhwc + _conv(
+            nn.relu(y), self.features, dtype, "conv_4", gain=self.gain
+        )
 
 
 def _conv(x: jax.Array, features: int, dtype: str, name: str, **more) -> jax.Array:
@@ -255,10 +257,6 @@ class Spec:
 
 
 def build(fields: Mapping[str, Any], where: str = "config.task.tokenizer") -> DVae:
-    """The module of a spec; errors name keys below `where`.
-
-    Raises:
-      UserError: an unknown key (names the nearest), a missing one or a wrong value.
-    """
+    """The module of a spec; errors name keys below `where`."""
     spec = schema.from_mapping(Spec, fields, where)
     return DVae(**dataclasses.asdict(spec))

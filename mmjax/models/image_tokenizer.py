@@ -24,12 +24,7 @@ METHODS = ("encode_tokens", "decode_tokens")
 
 
 def build(spec: Mapping[str, Any], where: str = "config.task.tokenizer") -> nn.Module:
-    """The tokenizer of a spec: `kind`, and the keys that this kind knows.
-
-    Raises:
-      UserError: no or another `kind`, or whatever is wrong with its keys; messages
-        start with `where`.
-    """
+    """The tokenizer of a spec: `kind`, and the keys that this kind knows."""
     fields = {key: spec[key] for key in spec if key != "kind"}
     kind = spec["kind"] if "kind" in spec else ""
     module = _find(kind) if isinstance(kind, str) and kind.isidentifier() else None

@@ -208,9 +208,6 @@ class Prior(nn.Module):
         Args:
           tokens_bl: int32 text ids. mask_bl: bool, False where there is no text.
           image_bn: int32 image ids, row-major.
-
-        Raises:
-          UserError: shapes other than (b, context), (b, context), (b, grid^2).
         """
         self._check_shapes(tokens_bl, mask_bl, image_bn, self.tokens)
         b, context = tokens_bl.shape

@@ -33,9 +33,6 @@ def layer_kinds(masks: str | tuple[str, ...], depth: int) -> tuple[str, ...]:
         order, layers counted from 1: the last is `conv`, others are `column` where
         (i - 2) % 4 == 0 and `row` elsewhere.
       depth: number of layers.
-
-    Raises:
-      UserError: an unknown kind, or another number of them than of layers.
     """
     if masks == "paper":
         order = ["column" if (i - 2) % 4 == 0 else "row" for i in range(1, depth)]
@@ -60,9 +57,6 @@ def image_mask(kind: str, grid: int, kernel: int = CONV_KERNEL) -> np.ndarray:
     - column: those above it in its column.
     - conv: the causal half of a kernel x kernel window around it. As in `row`, the
       window is taken in raster order, so at the edges it wraps into the next rows.
-
-    Raises:
-      UserError: an unknown kind, or a kernel that has no middle.
     """
     _check_kind(kind)
     token_n = np.arange(grid * grid)

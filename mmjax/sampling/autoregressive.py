@@ -91,9 +91,6 @@ def restrict(logits_bv: jax.Array, options: Sampling) -> jax.Array:
     """Log-probabilities (b, v), float32, of the distribution that `options` ask for.
 
     Ids that it excludes get -inf.
-
-    Raises:
-      UserError: top_k is above the number of ids.
     """
     v = logits_bv.shape[-1]
     if options.top_k > v:

@@ -19,9 +19,6 @@ def clip_scores(image_pkd: np.ndarray, text_pd: np.ndarray) -> np.ndarray:
 
     Embeddings need not be of unit length. One that is not finite, or is zero, scores
     -inf, so that it is picked last.
-
-    Raises:
-      UserError: the numbers of prompts or the widths differ.
     """
     image_pkd = np.asarray(image_pkd, np.float32)
     text_pd = np.asarray(text_pd, np.float32)
@@ -45,9 +42,6 @@ def top(scores_pk: np.ndarray, n: int, *, pool: int | None = None) -> np.ndarray
 
     Equal scores keep the candidates' order, so that a pick does not depend on how many
     more were drawn than looked at.
-
-    Raises:
-      UserError: there are fewer candidates than asked for.
     """
     scores_pk = _matrix(scores_pk)
     size = scores_pk.shape[1] if pool is None else pool
@@ -60,11 +54,7 @@ def top(scores_pk: np.ndarray, n: int, *, pool: int | None = None) -> np.ndarray
 
 
 def best_of(scores_pk: np.ndarray, pools: Sequence[int]) -> np.ndarray:
-    """The best of the first K candidates, for every K of `pools`: (p, s).
-
-    Raises:
-      UserError: a pool is larger than the number of candidates.
-    """
+    """The best of the first K candidates, for every K of `pools`: (p, s)."""
     picked = [top(scores_pk, 1, pool=pool)[:, 0] for pool in pools]
     return np.stack(picked, axis=1)
 

@@ -229,11 +229,7 @@ def sampling_options(task: Task) -> dict[str, Any]:
 
 
 def with_sampling(task: Task, options: Mapping[str, Any]) -> Task:
-    """The task with some of its `sampling` options changed.
-
-    Raises:
-      UserError: the task has no such option (names the nearest), or no options at all.
-    """
+    """The task with some of its `sampling` options changed."""
     if not options:
         return task
     own = sampling_options(task)

@@ -145,7 +145,7 @@ class Task(base.Normalised):
         return loss, (extra, metrics)
 
     def predict(self) -> Mapping[str, base.Predict]:
-        """Rows (b, d) of unit length: embed_image, embed_text; others as the model's."""
+        """Unit rows (b, d): embed_image, embed_text; others as the model's."""
         unit = contrastive.l2_normalize
 
         def image(batch: base.Batch) -> tuple[jax.Array]:

@@ -165,11 +165,7 @@ class Task:
         return means.pop("loss"), (variables.extra, means)
 
     def completion(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The rows of "complete" with the given rows of pixels alone, on the host.
-
-        Raises:
-          UserError: what is known is not the same whole top rows of tokens everywhere.
-        """
+        """The rows of "complete" with the given rows of pixels alone, on the host."""
         known_pss, side = rows["known"], self.tokenizer.image_size
         patch = side // self.tokenizer.grid
         height = int(known_pss[0].any(axis=1).sum())
