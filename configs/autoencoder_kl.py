@@ -6,7 +6,7 @@
 | tiny | shapes | 8 x 8 x 4 at 16 px | seconds | nothing: it is for tests |
 
 `kl_f8` has the layers of Stable Diffusion's autoencoder. It is trained with neither a
-discriminator nor a perceptual loss, so its pictures are softer than the released ones;
+discriminator nor a perceptual loss, so its images are softer than the released ones;
 those weights come in by `mmjax convert`.
 """
 
@@ -22,8 +22,8 @@ def kl_f8() -> ConfigDict:
     autoencoder = dict(image_size=256, code_dim=4, net=net, scale=0.18215)
     config.task = ConfigDict(dict(name="autoencoder_kl", autoencoder=autoencoder))
     config.data.train = "webdataset:SHARDS-*.tar"
-    config.data.fields.image = dict(
-        kind="image", size=256, mode="crop", train_scale=(0.8, 1.0), flip=True
+    config.data.fields.image = common.images(
+        256, mode="crop", train_scale=(0.8, 1.0), flip=True
     )
     config.data.workers = 16
     config.optim.b1, config.optim.b2, config.optim.eps = 0.5, 0.9, 1e-8
@@ -42,9 +42,7 @@ def tiny() -> ConfigDict:
     )
     config.task.autoencoder.update(image_size=16, scale=1.0)
     config.data.train = "shapes:train?size=16&count=256"
-    config.data.fields.image = dict(
-        kind="image", size=16, mode="squash", train_scale=(1.0, 1.0)
-    )
+    config.data.fields.image = common.images(16)
     config.data.workers = 0
     config.optim.lr, config.optim.warmup = 2e-3, 1
     config.checkpoint.every = 2

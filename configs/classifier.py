@@ -1,4 +1,4 @@
-"""A classifier of our own: the network that judges generated pictures of its domain.
+"""A classifier of our own: the network that judges generated images of its domain.
 
 | preset | data | cost on 2 CPU cores | expect |
 |---|---|---|---|
@@ -27,9 +27,7 @@ def _run(
             smoothing=0.0,
         )
     )
-    config.data.fields.image = dict(
-        kind="image", size=size, mode="squash", train_scale=(1.0, 1.0)
-    )
+    config.data.fields.image = common.images(size)
     config.optim.lr = 2e-3
     config.optim.lr_mult = (("logit_scale", 3.0),)  # it has a long way to go
     config.optim.weight_decay = 0.05

@@ -56,19 +56,15 @@ def shapes() -> ConfigDict:
         )
     )
     # Names are learned from single objects; the whole captions of two are what the
-    # model has to tell apart when it ranks pictures drawn for such a caption.
+    # model has to tell apart when it ranks images drawn for such a caption.
     scenes = "shapes:train?size=32&keep=true"
     config.data.train = (
         (f"{scenes}&count=12000&objects=1", 3.0),
         (f"{scenes}&count=12000&objects=2&seed=1", 1.0),
         (f"{scenes}&count=40000&objects=2&seed=3&words=full", 5.0),
     )
-    config.data.fields.tokens = dict(
-        kind="text", tokenizer="bpe", vocab_size=640, context=24
-    )
-    config.data.fields.image = dict(
-        kind="image", size=32, mode="squash", train_scale=(1.0, 1.0)
-    )
+    config.data.fields.tokens = common.text(640, 24)
+    config.data.fields.image = common.images(32)
     config.optim.lr = 4e-3
     config.optim.lr_mult = (("logit_scale", 3.0),)  # it has a long way to go
     config.optim.weight_decay = 0.05
@@ -106,12 +102,8 @@ def tiny() -> ConfigDict:
         )
     )
     config.data.train = "shapes:train?size=16&count=256"
-    config.data.fields.tokens = dict(
-        kind="text", tokenizer="bpe", vocab_size=520, context=16
-    )
-    config.data.fields.image = dict(
-        kind="image", size=16, mode="squash", train_scale=(1.0, 1.0)
-    )
+    config.data.fields.tokens = common.text(520, 16)
+    config.data.fields.image = common.images(16)
     config.optim.ema = 0.9
     config.checkpoint.every = 2
     config.evals = _shapes_evals(every=4, size=16)
@@ -135,12 +127,8 @@ def _captioned(*, size: int, steps: int, batch_size: int) -> ConfigDict:
             image_size=size,
         )
     )
-    config.data.fields.tokens = dict(
-        kind="text", tokenizer="bpe", vocab_size=4096, context=32
-    )
-    config.data.fields.image = dict(
-        kind="image", size=size, mode="squash", train_scale=(0.5, 1.0), flip=True
-    )
+    config.data.fields.tokens = common.text(4096, 32)
+    config.data.fields.image = common.images(size, train_scale=(0.5, 1.0), flip=True)
     config.optim.lr = 1e-3
     config.optim.clip_norm = 1.0
     return config

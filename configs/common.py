@@ -50,6 +50,17 @@ def run(*, steps: int, batch_size: int) -> ConfigDict:
     return config
 
 
+def images(size: int, **more: object) -> dict:
+    """The field of square images of `size` pixels a side, whole and not mirrored."""
+    squashed = dict(kind="image", size=size, mode="squash", train_scale=(1.0, 1.0))
+    return squashed | more
+
+
+def text(vocab_size: int, context: int) -> dict:
+    """The field of texts in byte pairs learned from the training captions."""
+    return dict(kind="text", tokenizer="bpe", vocab_size=vocab_size, context=context)
+
+
 def chooser(presets: Mapping[str, Callable]) -> Callable[[str], ConfigDict]:
     """The `get_config` of a file: `--config file.py:arg` names one of its presets.
 

@@ -1,4 +1,4 @@
-"""The discrete VAE: pictures as a grid of codes, stage 1 of DALL-E.
+"""The discrete VAE: images as a grid of codes, stage 1 of DALL-E.
 
 | preset | data | cost | expect |
 |---|---|---|---|
@@ -32,9 +32,7 @@ def _run(
             alarm=0.1,
         )
     )
-    config.data.fields.image = dict(
-        kind="image", size=size, mode="squash", train_scale=(1.0, 1.0)
-    )
+    config.data.fields.image = common.images(size)
     config.optim.b2, config.optim.eps = 0.999, 1e-8
     config.optim.weight_decay = 1e-4
     return config
@@ -106,8 +104,8 @@ def paper() -> ConfigDict:
 
     The learning rate falls over the whole run; the paper's reaches its end after
     1,200,000 of 3,000,000 updates. Crops: the paper cuts 256 px from a square of the
-    picture's shorter side, shrunk to 288 to 384 px: 0.44 to 0.79 of the square's area,
-    here of the picture's.
+    image's shorter side, shrunk to 288 to 384 px: 0.44 to 0.79 of the square's area,
+    here of the image's.
     """
     config = _run(steps=3_000_000, batch_size=512, size=256, codes=8192)
     config.task.kl_steps, config.task.temperature_steps = 5000, 150_000

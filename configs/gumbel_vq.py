@@ -6,7 +6,7 @@
 | tiny | shapes | 8 x 8 of 16 at 16 px | seconds | nothing: it is for tests |
 
 `f8` has the layers of the released model. It is trained on squared errors alone, so
-its pictures are softer; the released weights come in by `mmjax convert`.
+its images are softer; the released weights come in by `mmjax convert`.
 """
 
 from ml_collections import ConfigDict
@@ -15,14 +15,14 @@ from mmjax_configs import common
 
 
 def f8() -> ConfigDict:
-    """32 x 32 codes of a 256 px picture (Esser et al. 2021), without its GAN."""
+    """32 x 32 codes of a 256 px image (Esser et al. 2021), without its GAN."""
     config = common.run(steps=500_000, batch_size=96)
     net = dict(kind="vqgan", mult=(1, 1, 2, 4), attention=(3,))
     spec = dict(kind="gumbel_vq", image_size=256, vocab_size=8192, net=net)
     config.task = ConfigDict(dict(name="gumbel_vq", tokenizer=spec))
     config.data.train = "webdataset:SHARDS-*.tar"
-    config.data.fields.image = dict(
-        kind="image", size=256, mode="crop", train_scale=(0.8, 1.0), flip=True
+    config.data.fields.image = common.images(
+        256, mode="crop", train_scale=(0.8, 1.0), flip=True
     )
     config.data.workers = 16
     config.optim.b1, config.optim.b2, config.optim.eps = 0.5, 0.9, 1e-8
@@ -45,9 +45,7 @@ def tiny() -> ConfigDict:
         net=dict(net, hidden=8, groups=8),
     )
     config.data.train = "shapes:train?size=16&count=256"
-    config.data.fields.image = dict(
-        kind="image", size=16, mode="squash", train_scale=(1.0, 1.0)
-    )
+    config.data.fields.image = common.images(16)
     config.data.workers = 0
     config.optim.lr, config.optim.warmup = 2e-3, 1
     config.checkpoint.every = 2

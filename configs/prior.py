@@ -27,12 +27,8 @@ def _run(
         dict(name="prior", stage1=stage1, vocab_size=vocab, context=context, **model)
     )
     size = stage1["image_size"]
-    config.data.fields.tokens = dict(
-        kind="text", tokenizer="bpe", vocab_size=vocab, context=context
-    )
-    config.data.fields.image = dict(
-        kind="image", size=size, mode="squash", train_scale=(1.0, 1.0)
-    )
+    config.data.fields.tokens = common.text(vocab, context)
+    config.data.fields.image = common.images(size)
     config.data.fields.image_tokens = dict(kind="tokens")  # of `mmjax data tokenize`
     config.optim.b2, config.optim.eps = 0.96, 1e-8
     config.optim.weight_decay = 0.045
@@ -100,7 +96,7 @@ def emoji() -> ConfigDict:
     )
     config.optim.name = "muon"
     config.optim.lr = 4e-3
-    # 1,200 pictures are soon known by heart; crops of them keep that off for longer.
+    # 1,200 images are soon known by heart; crops of them keep that off for longer.
     config.data.fields.image.train_scale = (0.7, 1.0)
     config.evals.held_out = dict(
         type="mean_loss",
@@ -158,8 +154,8 @@ def dalle_12b() -> ConfigDict:
     config.task.dtype = "bfloat16"
     config.data.train = "webdataset:SHARDS-*.tar"
     config.data.fields.tokens.dropout = 0.1
-    config.data.fields.image = dict(
-        kind="image", size=256, mode="crop", method="area", train_scale=(0.79, 1.0)
+    config.data.fields.image = common.images(
+        256, mode="crop", method="area", train_scale=(0.79, 1.0)
     )
     config.data.workers = 16
     config.optim.lr, config.optim.final_lr = 4.5e-4, 4.5e-4 / 32
@@ -196,8 +192,8 @@ def mindalle_1_3b() -> ConfigDict:
     config.task.dtype = "bfloat16"
     config.task.sampling = dict(top_k=256, temperature=1.0, dtype="bfloat16")
     config.data.train = "webdataset:SHARDS-*.tar"
-    config.data.fields.image = dict(
-        kind="image", size=256, mode="crop", method="bicubic", train_scale=(0.75, 1.0)
+    config.data.fields.image = common.images(
+        256, mode="crop", method="bicubic", train_scale=(0.75, 1.0)
     )
     config.data.workers = 16
     config.optim.lr = 1e-4

@@ -1,4 +1,4 @@
-"""VQ-VAE: pictures as a grid of codes, stage 1 of a two-stage model.
+"""VQ-VAE: images as a grid of codes, stage 1 of a two-stage model.
 
 | preset | data | codes | cost on 2 CPU cores | expect |
 |---|---|---|---|---|
@@ -10,7 +10,7 @@
 
 `vqgan_f16` has the layers of taming-transformers' f16 model and its codebook; it is
 trained on squared errors alone, with neither a discriminator nor a perceptual loss, so
-its pictures are blurred where VQGAN's are sharp.
+its images are blurred where VQGAN's are sharp.
 """
 
 from ml_collections import ConfigDict
@@ -32,9 +32,7 @@ def _run(
     config = common.run(steps=steps, batch_size=batch_size)
     spec = dict(kind="vqvae", image_size=size, vocab_size=codes, net=net, **tokenizer)
     config.task = ConfigDict(dict(name="vqvae", tokenizer=spec))
-    config.data.fields.image = dict(
-        kind="image", size=size, mode="squash", train_scale=(1.0, 1.0)
-    )
+    config.data.fields.image = common.images(size)
     config.optim.b2, config.optim.eps = 0.99, 1e-8
     config.optim.weight_decay = 0.0
     return config
@@ -83,11 +81,11 @@ def tiny_gradient() -> ConfigDict:
 
 
 def _photos(*, size: int, steps: int) -> ConfigDict:
-    """Real pictures at a size that suits CPUs."""
+    """Real images at a size that suits CPUs."""
     net = dict(kind="conv", widths=(32, 64), stem=2, depth=1, decoder_depth=2)
     config = _run(steps=steps, batch_size=32, size=size, codes=512, net=net)
-    config.data.fields.image = dict(
-        kind="image", size=size, mode="crop", train_scale=(0.7, 1.0), flip=True
+    config.data.fields.image = common.images(
+        size, mode="crop", train_scale=(0.7, 1.0), flip=True
     )
     config.optim.lr = 3e-3
     return config
@@ -113,7 +111,7 @@ def emoji() -> ConfigDict:
 
 
 def vqgan_f16() -> ConfigDict:
-    """16 x 16 codes of a 256 px picture (Esser et al. 2021), without its GAN."""
+    """16 x 16 codes of a 256 px image (Esser et al. 2021), without its GAN."""
     net = dict(
         kind="conv",
         widths=(128, 128, 256, 256, 512),
@@ -129,8 +127,8 @@ def vqgan_f16() -> ConfigDict:
     )
     config.task.loss_name = "l1"
     config.data.train = "webdataset:SHARDS-*.tar"
-    config.data.fields.image = dict(
-        kind="image", size=256, mode="crop", train_scale=(0.8, 1.0), flip=True
+    config.data.fields.image = common.images(
+        256, mode="crop", train_scale=(0.8, 1.0), flip=True
     )
     config.data.workers = 16
     config.optim.b1, config.optim.b2 = 0.5, 0.9

@@ -8,6 +8,7 @@ Legend: b all pairs, m rows of this device, k columns of a tile, d width.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -28,31 +29,27 @@ class Devices:
     def me(self) -> jax.Array | int:
         return 0 if self.axis is None else jax.lax.axis_index(self.axis)
 
+    def _over(self, collective: Callable, x: PyTree, *args: Any, **options: Any) -> Any:
+        return x if self.count() == 1 else collective(x, self.axis, *args, **options)
+
     def gather(self, x: PyTree) -> PyTree:
         """Rows of all devices, in order."""
-        if self.axis is None:
-            return x
-        return jax.tree.map(lambda a: jax.lax.all_gather(a, self.axis, tiled=True), x)
+        return self._over(jax.lax.all_gather, x, tiled=True)
 
     def sum(self, x: PyTree) -> PyTree:
-        return x if self.axis is None else jax.lax.psum(x, self.axis)
+        return self._over(jax.lax.psum, x)
 
     def max(self, x: jax.Array) -> jax.Array:
-        return x if self.axis is None else jax.lax.pmax(x, self.axis)
+        return self._over(jax.lax.pmax, x)
 
     def sum_to_owner(self, x_bd: jax.Array) -> jax.Array:
         """(b, d) partial sums to (m, d) sums of one's own rows."""
-        if self.axis is None:
-            return x_bd
-        return jax.lax.psum_scatter(x_bd, self.axis, tiled=True)
+        return self._over(jax.lax.psum_scatter, x_bd, tiled=True)
 
     def pass_on(self, x: PyTree) -> PyTree:
         """To the next device of the ring."""
         n = self.count()
-        if n == 1:
-            return x
-        ring = [(i, (i + 1) % n) for i in range(n)]
-        return jax.tree.map(lambda a: jax.lax.ppermute(a, self.axis, ring), x)
+        return self._over(jax.lax.ppermute, x, [(i, (i + 1) % n) for i in range(n)])
 
 
 class Sums(NamedTuple):
@@ -114,8 +111,7 @@ class InfoNCE:
     ) -> jax.Array:
         """d(sum of losses)/dz: (softmax of the row + softmax of the column)/2 - target.
 
-        The target, 1 / count, is the same from both sides: what equals a row equals
-        all that equal it.
+        The target is 1 / count on either side: all members of a class are equal.
         """
         row_mk = jnp.exp(z_mk - rows.top[:, None]) / rows.total[:, None]
         column_mk = jnp.exp(z_mk - columns.top) / columns.total
@@ -125,9 +121,8 @@ class InfoNCE:
 class Sigmoid:
     """Rows alone have statistics: the sum of their pairs' losses."""
 
-    @staticmethod
-    def none(m: int) -> jax.Array:
-        return jnp.zeros(m)
+    none = staticmethod(jnp.zeros)
+    merge = staticmethod(jnp.add)
 
     @staticmethod
     def sums(z_mk: jax.Array, match_mk: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -135,26 +130,14 @@ class Sigmoid:
         return wrong_mk.sum(1), jnp.zeros(z_mk.shape[1])
 
     @staticmethod
-    def merge(a: jax.Array, b: jax.Array) -> jax.Array:
-        return a + b
-
-    @staticmethod
     def join(sums: jax.Array, devices: Devices) -> jax.Array:
         del devices
         return sums
 
     @staticmethod
-    def value(rows: jax.Array, columns: jax.Array, count_m: jax.Array) -> jax.Array:
-        del columns, count_m
+    def value(rows: jax.Array, *_: jax.Array) -> jax.Array:
         return rows.sum()
 
     @staticmethod
-    def slope(
-        z_mk: jax.Array,
-        match_mk: jax.Array,
-        rows: jax.Array,
-        columns: jax.Array,
-        count_m: jax.Array,
-    ) -> jax.Array:
-        del rows, columns, count_m
+    def slope(z_mk: jax.Array, match_mk: jax.Array, *_: jax.Array) -> jax.Array:
         return jnp.where(match_mk, -jax.nn.sigmoid(-z_mk), jax.nn.sigmoid(z_mk))

@@ -46,9 +46,8 @@ class _Plan:
 
     @property
     def devices(self) -> Devices:
-        if isinstance(self.placed, NamedSharding):
-            return Devices(self.placed.spec[0])
-        return Devices(self.placed)
+        named = isinstance(self.placed, NamedSharding)
+        return Devices(self.placed.spec[0] if named else self.placed)
 
     def call(self, fn: Callable, rows_in: tuple[bool, ...], rows_out: PyTree) -> Any:
         """fn on the rows of each device. Flags: split by rows, or the same for all.
@@ -247,16 +246,15 @@ _loss.defvjp(_loss_forward, _loss_backward)
 
 def _start(
     maths: Maths,
-    image_bd: jax.Array,
-    text_bd: jax.Array,
+    arrays: tuple[jax.Array, jax.Array],
     numbers: tuple,
     *,
-    keys: jax.Array | None,
+    keys: jax.Array | None = None,
     block: int,
-    ring: bool,
-    placed: str | NamedSharding | None,
+    ring: bool = False,
+    placed: str | NamedSharding | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    rows = len(image_bd)
+    rows = len(arrays[0])
     if block < 1:
         raise UserError(f"block is {block}: give the columns of a tile, 1 or more")
     if isinstance(placed, NamedSharding):
@@ -267,21 +265,12 @@ def _start(
             raise UserError(
                 f"{rows} pairs must split over {devices} devices: use a multiple"
             )
-    plan = _Plan(maths, block, ring, placed)
-    image_bd, text_bd = image_bd.astype(jnp.float32), text_bd.astype(jnp.float32)
-    numbers = [jnp.asarray(x, jnp.float32) for x in numbers]
-    return _loss(plan, image_bd, text_bd, *numbers, keys)
+    values = [jnp.asarray(x, jnp.float32) for x in (*arrays, *numbers)]
+    return _loss(_Plan(maths, block, ring, placed), *values, keys)
 
 
 def info_nce(
-    image_bd: jax.Array,
-    text_bd: jax.Array,
-    scale: jax.Array | float,
-    *,
-    keys: jax.Array | None = None,
-    block: int,
-    ring: bool = False,
-    placed: str | NamedSharding | None = None,
+    image_bd: jax.Array, text_bd: jax.Array, scale: jax.Array | float, **tiling: Any
 ) -> tuple[jax.Array, jax.Array]:
     """`contrastive.info_nce` in tiles: (loss, hit).
 
@@ -298,20 +287,8 @@ def info_nce(
       placed: where the rows lie: the mapped axis' name under pmap; under jit a sharding
         whose first dimension names the mesh axes; None is one device, or the compiler's
         choice.
-
-    Raises:
-      UserError: `block` is under 1, or rows do not split over the devices.
     """
-    return _start(
-        InfoNCE,
-        image_bd,
-        text_bd,
-        (scale, 0.0),
-        keys=keys,
-        block=block,
-        ring=ring,
-        placed=placed,
-    )
+    return _start(InfoNCE, (image_bd, text_bd), (scale, 0.0), **tiling)
 
 
 def sigmoid(
@@ -319,20 +296,7 @@ def sigmoid(
     text_bd: jax.Array,
     scale: jax.Array | float,
     bias: jax.Array | float,
-    *,
-    keys: jax.Array | None = None,
-    block: int,
-    ring: bool = False,
-    placed: str | NamedSharding | None = None,
+    **tiling: Any,
 ) -> tuple[jax.Array, jax.Array]:
     """`contrastive.sigmoid` in tiles: (loss, hit); see `info_nce`."""
-    return _start(
-        Sigmoid,
-        image_bd,
-        text_bd,
-        (scale, bias),
-        keys=keys,
-        block=block,
-        ring=ring,
-        placed=placed,
-    )
+    return _start(Sigmoid, (image_bd, text_bd), (scale, bias), **tiling)

@@ -2,7 +2,7 @@
 
 Stage 1 of latent diffusion, as in CompVis' `AutoencoderKL` and diffusers' class of that
 name. Legend: b images, h w pixels, g side of the latent grid, d channels of a latent.
-Pictures are float32 in [0, 1]; the networks see and give [-1, 1].
+Images are float32 in [0, 1]; the networks see and give [-1, 1].
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import schema
-from mmjax.models import pictures
+from mmjax.models import images
 from mmjax.models.vqgan import VqganNet
 
 LOG_VARIANCE = (-30.0, 20.0)  # clipped there, in all of the originals
@@ -39,19 +39,19 @@ class AutoencoderKl(nn.Module):
     shift: float = 0.0
 
     def moments(self, x_bhw3: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Mean and log variance of q(z | picture), float32 (b, g, g, d) each."""
-        pictures.require(x_bhw3, self.image_size, "autoencoder")
+        """Mean and log variance of q(z | image), float32 (b, g, g, d) each."""
+        images.require(x_bhw3, self.image_size, "autoencoder")
         mean, log_variance = jnp.split(self.encoder(2.0 * x_bhw3 - 1.0), 2, axis=-1)
         return mean, jnp.clip(log_variance, *LOG_VARIANCE)
 
     def decode(self, z_bggd: jax.Array) -> jax.Array:
-        """Pictures of latents, float32 (b, h, w, 3) in [-1, 1], not clipped."""
+        """Images of latents, float32 (b, h, w, 3) in [-1, 1], not clipped."""
         return self.decoder(z_bggd)
 
     def __call__(self, x_bhw3: jax.Array) -> jax.Array:
-        """Pictures of the means of their own latents, in [0, 1]."""
+        """Images of the means of their own latents, in [0, 1]."""
         mean, _ = self.moments(x_bhw3)
-        return pictures.shown(self.decode(mean))
+        return images.shown(self.decode(mean))
 
 
 def kl(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
@@ -80,18 +80,14 @@ class Spec:
 def build(
     fields: Mapping[str, Any], where: str = "config.task.autoencoder"
 ) -> AutoencoderKl:
-    """The module of a spec; errors name keys below `where`.
-
-    Raises:
-      UserError: an unknown key (names the nearest), a missing one or a wrong value.
-    """
+    """The module of a spec; errors name keys below `where`."""
     spec = schema.from_mapping(Spec, fields, where)
     net = schema.from_mapping(VqganNet, spec.net, f"{where}.net")
     return AutoencoderKl(
         encoder=net.encoder(spec.code_dim, spec.dtype, double=True),
         decoder=net.decoder(spec.code_dim, spec.dtype),
         image_size=spec.image_size,
-        grid=pictures.grid(spec.image_size, net.factor, where, "latent"),
+        grid=images.grid(spec.image_size, net.factor, where, "latent"),
         code_dim=spec.code_dim,
         scale=spec.scale,
         shift=spec.shift,

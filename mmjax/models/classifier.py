@@ -11,19 +11,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.errors import UserError
+from mmjax.models import images as images_lib
 from mmjax.models import presets
 from mmjax.models.dual_encoder import LOG_SCALE_MAX
 from mmjax.nn.clamp import clamp
 from mmjax.nn.dense import Dense
 from mmjax.nn.init import normal
 
+INIT_SCALE = math.log(1 / 0.07)
+
 
 class Classifier(nn.Module):
     """Logits are cosines of an image tower's features with the classes, scaled.
 
     The normalised softmax of Wang et al. 2017 (NormFace): pooled features differ little
-    from one picture to another beside what they share, and a plain linear head learns
+    from one image to another beside what they share, and a plain linear head learns
     that difference slowly. The scale is learned as in CLIP, at most 100.
 
     Parameters: `tower/...`, `head/kernel` and `logit_scale`; a ResNet tower adds
@@ -32,26 +34,20 @@ class Classifier(nn.Module):
 
     tower: nn.Module
     classes: int
-    init_scale: float = math.log(1 / 0.07)
     dtype: str = "float32"
 
     def setup(self) -> None:
         init = normal(self.tower.features**-0.5)
         self.head = Dense(self.classes, use_bias=False, kernel_init=init)
         self.logit_scale = self.param(
-            "logit_scale", nn.initializers.constant(self.init_scale), (), jnp.float32
+            "logit_scale", nn.initializers.constant(INIT_SCALE), (), jnp.float32
         )
 
     def features(
         self, images: jax.Array, *, train: bool = False, axis: str | None = None
     ) -> jax.Array:
         """What the head sees: (b, f) float32 of float32 images (b, h, w, 3)."""
-        size = self.tower.image_size
-        if images.ndim != 4 or images.shape[1:] != (size, size, 3):
-            raise UserError(
-                f"images are {images.shape}, the model takes (b, {size}, {size}, 3): "
-                "resize them, or build the model with another image_size"
-            )
+        images_lib.require(images, self.tower.image_size)
         return self.tower(images, train=train, axis=axis).astype(jnp.float32)
 
     def __call__(
@@ -83,9 +79,6 @@ def build(
     image: `kind` "conv", "resnet" or "vit", and fields of `ConvTower`, `ResNet` or
       `ViT`; `act` and `dtype` go to the tower where it has such a field and does not
       set its own.
-
-    Raises:
-      UserError: no kind, an unknown one or an unknown key (naming the nearest).
     """
     tower = presets.image_tower(image, act=act, dtype=dtype, image_size=image_size)
     return Classifier(tower=tower, classes=classes, dtype=dtype)

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 
 from mmjax import schema
-from mmjax.models import codec, pictures
+from mmjax.models import codec, images
 
 T = TypeVar("T", bound="CodeTable")
 
@@ -39,7 +39,7 @@ class CodeTable(nn.Module):
 
     def encode(self, x_bhw3: jax.Array) -> jax.Array:
         """What the codes are chosen by, float32 (b, n, d)."""
-        pictures.require(x_bhw3, self.image_size)
+        images.require(x_bhw3, self.image_size, "tokenizer")
         z_bggd = self.encoder(2.0 * x_bhw3 - 1.0)
         return z_bggd.reshape(len(x_bhw3), self.grid**2, self.code_dim)
 
@@ -50,7 +50,7 @@ class CodeTable(nn.Module):
 
     def decode_tokens(self, ids_bn: jax.Array) -> jax.Array:
         """The images of codes, float32 (b, h, w, 3) in [0, 1]."""
-        return pictures.shown(self.decode(self.codes()[ids_bn]))
+        return images.shown(self.decode(self.codes()[ids_bn]))
 
     def nll(self, x_bhw3: jax.Array, ids_bn: jax.Array) -> jax.Array:
         """-ln p(x|z) in nats, (b,): a density over pixels in [0, 1].
@@ -58,7 +58,7 @@ class CodeTable(nn.Module):
         Gaussian about the image of the codes, with the one variance of the model.
         """
         y_bhw3 = self.decode_tokens(ids_bn)
-        return pictures.gaussian_nll(x_bhw3, y_bhw3, self.variance.value)
+        return images.gaussian_nll(x_bhw3, y_bhw3, self.variance.value)
 
     def __call__(self, x_bhw3: jax.Array) -> jax.Array:
         """`decode_tokens(encode_tokens(x))`."""
@@ -85,24 +85,18 @@ class Spec:
 
 
 def build(
-    module: type[T],
-    kind: type[Spec],
-    fields: Mapping[str, Any],
-    where: str,
+    module: type[T], kind: type[Spec], fields: Mapping[str, Any], where: str
 ) -> T:
     """The module of a spec; errors name keys below `where`.
 
     What `kind` has beyond Spec are fields of the module.
-
-    Raises:
-      UserError: an unknown key (names the nearest), a missing one or a wrong value.
     """
     spec = schema.from_mapping(kind, fields, where)
     net = codec.build(spec.net, f"{where}.net")
-    own = {f.name for f in dataclasses.fields(spec)} - {"net", "dtype"}
+    own = vars(spec) | {"grid": images.grid(spec.image_size, net.factor, where)}
+    del own["net"], own["dtype"]
     return module(
         encoder=net.encoder(spec.code_dim, spec.dtype),
         decoder=net.decoder(spec.code_dim, spec.dtype),
-        grid=pictures.grid(spec.image_size, net.factor, where),
-        **{name: getattr(spec, name) for name in own},
+        **own,
     )

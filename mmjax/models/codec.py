@@ -1,6 +1,6 @@
 """Encoders and decoders of image tokenizers, in pairs, by name.
 
-A pair maps pictures (b, h, w, 3) in [-1, 1] to vectors (b, g, g, d) and back; both
+A pair maps images (b, h, w, 3) in [-1, 1] to vectors (b, g, g, d) and back; both
 return float32. `build({"kind": "conv", ...})` gives its numbers, which make the two.
 
 Legend: b images, h w pixels, g side of the token grid, d width of a code, c channels.
@@ -90,8 +90,7 @@ class ConvNet:
     head: int = 0
 
     def __post_init__(self) -> None:
-        if self.head < 0:
-            raise ValueError(f"head is {self.head}: use a number of units, or 0")
+        schema.at_least(0, self, "head")
         if self.norm not in ("none", "group"):
             raise ValueError(f"norm is {self.norm!r}: use none or group")
         if not self.widths or min(*self.widths, self.stem) < 1:
@@ -203,26 +202,15 @@ class OpenAiNet:
         return dvae.Encoder(code_dim, self.hidden, self.groups, self.blocks, dtype)
 
     def decoder(self, code_dim: int, dtype: str) -> nn.Module:
-        return dvae.Decoder(
-            code_dim,
-            self.init_width,
-            3,
-            self.hidden,
-            self.groups,
-            self.blocks,
-            dtype,
-        )
+        sizes = self.hidden, self.groups, self.blocks
+        return dvae.Decoder(code_dim, self.init_width, 3, *sizes, dtype)
 
 
 NETS = {"conv": ConvNet, "openai": OpenAiNet, "vqgan": VqganNet}
 
 
 def build(spec: Mapping[str, Any], where: str) -> ConvNet | OpenAiNet | VqganNet:
-    """The numbers of a pair, with `factor`, `encoder(...)` and `decoder(...)`.
-
-    Raises:
-      UserError: an unknown kind or key (names the nearest) or a wrong value.
-    """
+    """The numbers of a pair, with `factor`, `encoder(...)` and `decoder(...)`."""
     kind = spec["kind"] if "kind" in spec else "conv"
     if kind not in NETS:
         raise UserError(f"{where}.kind is {kind!r}{schema.suggest(kind, NETS)}")

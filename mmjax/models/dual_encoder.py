@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.errors import UserError
+from mmjax.models import images as images_lib
 from mmjax.nn.clamp import clamp
 from mmjax.nn.dense import Dense
 from mmjax.nn.init import normal
@@ -86,12 +87,7 @@ class DualEncoder(nn.Module):
           train: batch statistics from this batch, running averages updated.
           axis: mapped axis under pmap, None under jit.
         """
-        size = self.image.image_size
-        if images.ndim != 4 or images.shape[1:] != (size, size, 3):
-            raise UserError(
-                f"images are {images.shape}, the model takes (b, {size}, {size}, 3): "
-                "resize them, or build the model with another image_size"
-            )
+        images_lib.require(images, self.image.image_size)
         return self.image(images, train=train, axis=axis).astype(jnp.float32)
 
     def encode_image(

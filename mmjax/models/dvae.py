@@ -1,11 +1,11 @@
 """The discrete VAE of DALL-E (Ramesh et al. 2021, appendix A; openai/DALL-E).
 
 Bottleneck blocks without normalisation, max-pooling on the way down, nearest-neighbour
-upsampling on the way up. A picture's code is a grid of categorical variables, and the
+upsampling on the way up. An image's code is a grid of categorical variables, and the
 decoder takes them one-hot or as mixtures: its first map is a table of the codes.
 
 Legend: b images, h w pixels, c channels, g side of the token grid, n = g*g tokens,
-v codes. Pictures are float32 in [0, 1].
+v codes. Images are float32 in [0, 1].
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import schema
-from mmjax.models import pictures
+from mmjax.models import images
 from mmjax.nn import convnet, logit_laplace
 
 
@@ -32,8 +32,7 @@ class EncoderBlock(nn.Module):
     def __call__(self, x_bhwc: jax.Array) -> jax.Array:
         y = x_bhwc
         for i in (1, 2, 3):
-            conv = convnet.Conv(self.features // 4, dtype=self.dtype, name=f"conv_{i}")
-            y = conv(nn.relu(y))
+            y = _conv(nn.relu(y), self.features // 4, self.dtype, f"conv_{i}")
         y = _point(nn.relu(y), self.features, self.dtype, "conv_4", gain=self.gain)
         return _skip(x_bhwc, self.features, self.dtype) + y
 
@@ -55,21 +54,22 @@ class DecoderBlock(nn.Module):
     def __call__(self, x_bhwc: jax.Array) -> jax.Array:
         hidden, dtype = self.features // 4, self.dtype
         y = _point(nn.relu(x_bhwc), hidden, dtype, "conv_1")
-        y = convnet.Conv(hidden, upsample=self.up, dtype=dtype, name="conv_2")(
-            nn.relu(y)
-        )
-        y = convnet.Conv(hidden, dtype=dtype, name="conv_3")(nn.relu(y))
-        last = convnet.Conv(self.features, gain=self.gain, dtype=dtype, name="conv_4")
+        y = _conv(nn.relu(y), hidden, dtype, "conv_2", upsample=self.up)
+        y = _conv(nn.relu(y), hidden, dtype, "conv_3")
         x_bhwc = _skip(x_bhwc, self.features, dtype)
-        return (convnet.upsample(x_bhwc) if self.up else x_bhwc) + last(nn.relu(y))
+        x_bhwc = convnet.upsample(x_bhwc) if self.up else x_bhwc
+        return x_bhwc + _conv(
+            nn.relu(y), self.features, dtype, "conv_4", gain=self.gain
+        )
 
 
-def _point(
-    x_bhwc: jax.Array, features: int, dtype: str, name: str, *, gain: float = 1.0
-) -> jax.Array:
-    width = x_bhwc.shape[-1]
-    made = convnet.point(features, width=width, gain=gain, dtype=dtype, name=name)
-    return made(x_bhwc)
+def _conv(x: jax.Array, features: int, dtype: str, name: str, **more) -> jax.Array:
+    return convnet.Conv(features, dtype=dtype, name=name, **more)(x)
+
+
+def _point(x: jax.Array, features: int, dtype: str, name: str, **more) -> jax.Array:
+    width = x.shape[-1]
+    return convnet.point(features, width=width, dtype=dtype, name=name, **more)(x)
 
 
 def _skip(x_bhwc: jax.Array, features: int, dtype: str) -> jax.Array:
@@ -96,9 +96,7 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x_bhwc: jax.Array) -> jax.Array:
         gain = 1.0 / (self.groups * self.blocks_per_group) ** 2
-        x = convnet.Conv(self.hidden, kernel=7, dtype=self.dtype, name="conv_in")(
-            x_bhwc
-        )
+        x = _conv(x_bhwc, self.hidden, self.dtype, "conv_in", kernel=7)
         for group in range(1, self.groups + 1):
             if group > 1:
                 x = convnet.max_pool(x)
@@ -178,24 +176,19 @@ class DVae(nn.Module):
         return self.image_size // 2 ** (self.groups - 1)
 
     def setup(self) -> None:
-        sizes = {
-            "hidden": self.hidden,
-            "groups": self.groups,
-            "blocks_per_group": self.blocks_per_group,
-            "dtype": self.dtype,
-        }
-        self.encoder = Encoder(self.vocab_size, **sizes)
-        self.decoder = Decoder(self.vocab_size, self.init_width, **sizes)
+        sizes = self.hidden, self.groups, self.blocks_per_group, self.dtype
+        self.encoder = Encoder(self.vocab_size, *sizes)
+        self.decoder = Decoder(self.vocab_size, self.init_width, 6, *sizes)
         self.temperature = self.variable("relaxation", "temperature", jnp.ones, ())
 
     def logits(self, x_bhw3: jax.Array) -> jax.Array:
-        """Unnormalised log q(code | picture), float32 (b, n, v)."""
-        pictures.require(x_bhw3, self.image_size)
+        """Unnormalised log q(code | image), float32 (b, n, v)."""
+        images.require(x_bhw3, self.image_size, "tokenizer")
         logits_bggv = self.encoder(logit_laplace.map_pixels(x_bhw3))
         return logits_bggv.reshape(len(x_bhw3), self.grid**2, self.vocab_size)
 
     def decode(self, codes: jax.Array) -> Pixels:
-        """p(picture | codes), of mapped pixels.
+        """p(image | codes), of mapped pixels.
 
         Args:
           codes: mixtures of codes, float32 (b, n, v), or code numbers, int (b, n).
@@ -204,11 +197,11 @@ class DVae(nn.Module):
         return Pixels(*jnp.split(self.decoder(codes.reshape(shape)), 2, axis=-1))
 
     def encode_tokens(self, x_bhw3: jax.Array) -> jax.Array:
-        """The likeliest codes of pictures in [0, 1], int32 (b, n), row-major."""
+        """The likeliest codes of images in [0, 1], int32 (b, n), row-major."""
         return jnp.argmax(self.logits(x_bhw3), axis=-1).astype(jnp.int32)
 
     def decode_tokens(self, ids_bn: jax.Array) -> jax.Array:
-        """The pictures of codes, float32 (b, h, w, 3) in [0, 1]."""
+        """The images of codes, float32 (b, h, w, 3) in [0, 1]."""
         return logit_laplace.pixels(self.decode(ids_bn).mean)
 
     def nll(self, x_bhw3: jax.Array, ids_bn: jax.Array) -> jax.Array:
@@ -264,10 +257,6 @@ class Spec:
 
 
 def build(fields: Mapping[str, Any], where: str = "config.task.tokenizer") -> DVae:
-    """The module of a spec; errors name keys below `where`.
-
-    Raises:
-      UserError: an unknown key (names the nearest), a missing one or a wrong value.
-    """
+    """The module of a spec; errors name keys below `where`."""
     spec = schema.from_mapping(Spec, fields, where)
     return DVae(**dataclasses.asdict(spec))

@@ -1,10 +1,10 @@
 """VQGAN with a Gumbel-softmax bottleneck, as taming-transformers has it (f = 8).
 
-The codes of a picture are the largest of the logits that a 1x1 map makes of the
+The codes of an image are the largest of the logits that a 1x1 map makes of the
 encoder's output, as in the dVAE of Ramesh et al. 2021; they stand for rows of a table.
 
 Legend: b images, h w pixels, g side of the token grid, n = g*g tokens, d width of a
-code, v codes. Pictures are float32 in [0, 1].
+code, v codes. Images are float32 in [0, 1].
 """
 
 from collections.abc import Mapping
@@ -36,11 +36,11 @@ class GumbelVq(CodeTable):
         return self._codes
 
     def logits(self, x_bhw3: jax.Array) -> jax.Array:
-        """Unnormalised log q(code | picture), float32 (b, n, v)."""
+        """Unnormalised log q(code | image), float32 (b, n, v)."""
         return self.logits_of(self.encode(x_bhw3))
 
     def encode_tokens(self, x_bhw3: jax.Array) -> jax.Array:
-        """The likeliest codes of pictures in [0, 1], int32 (b, n), row-major."""
+        """The likeliest codes of images in [0, 1], int32 (b, n), row-major."""
         return jnp.argmax(self.logits(x_bhw3), axis=-1).astype(jnp.int32)
 
 

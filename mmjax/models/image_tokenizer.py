@@ -6,7 +6,7 @@
     x_bhw3 = module.apply(variables, ids_bn, method="decode_tokens")
 
 A tokenizer has `image_size` (pixels a side), `grid` (tokens a side) and `vocab_size`;
-pictures are float32 in [0, 1], tokens int32 (b, grid * grid), row-major. A kind is a
+images are float32 in [0, 1], tokens int32 (b, grid * grid), row-major. A kind is a
 module of this package with `build(fields, where)`.
 """
 
@@ -24,12 +24,7 @@ METHODS = ("encode_tokens", "decode_tokens")
 
 
 def build(spec: Mapping[str, Any], where: str = "config.task.tokenizer") -> nn.Module:
-    """The tokenizer of a spec: `kind`, and the keys that this kind knows.
-
-    Raises:
-      UserError: no or another `kind`, or whatever is wrong with its keys; messages
-        start with `where`.
-    """
+    """The tokenizer of a spec: `kind`, and the keys that this kind knows."""
     fields = {key: spec[key] for key in spec if key != "kind"}
     kind = spec["kind"] if "kind" in spec else ""
     module = _find(kind) if isinstance(kind, str) and kind.isidentifier() else None
@@ -41,7 +36,7 @@ def build(spec: Mapping[str, Any], where: str = "config.task.tokenizer") -> nn.M
 
 def kinds() -> list[str]:
     """The kinds there are."""
-    names = [found.name for found in pkgutil.iter_modules(models.__path__)]
+    names = [module.name for module in pkgutil.iter_modules(models.__path__)]
     return [name for name in names if _find(name) is not None]
 
 
@@ -53,6 +48,6 @@ def _find(kind: str) -> Any:
         if error.name != place:
             raise
         return None
-    mine = [v for v in vars(module).values() if getattr(v, "__module__", "") == place]
-    made = any(all(hasattr(v, name) for name in METHODS) for v in mine)
-    return module if made and hasattr(module, "build") else None
+    own = [v for v in vars(module).values() if getattr(v, "__module__", "") == place]
+    tokenizes = any(all(hasattr(v, name) for name in METHODS) for v in own)
+    return module if tokenizes and hasattr(module, "build") else None

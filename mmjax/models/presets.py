@@ -27,6 +27,7 @@ from mmjax.models.resnet import ConvTower, ResNet
 from mmjax.models.text import CBOW, TextTransformer
 from mmjax.models.vit import ViT
 
+_LINEN = ("parent", "name")  # fields of every module
 IMAGE_KINDS = {"conv": ConvTower, "resnet": ResNet, "vit": ViT}
 TEXT_KINDS = {"cbow": CBOW, "transformer": TextTransformer}
 Tower = str | Mapping[str, Any]
@@ -56,6 +57,10 @@ def _resnet(depths: tuple[int, ...], width: int) -> dict[str, Any]:
     return {"kind": "resnet", "depths": depths, "width": width}
 
 
+def _conv(depths: tuple[int, ...], width: int) -> dict[str, Any]:
+    return {"kind": "conv", "depths": depths, "width": width}
+
+
 def _vit(width: int, depth: int, patch: int) -> dict[str, Any]:
     return {"kind": "vit", "width": width, "depth": depth, "patch": patch}
 
@@ -64,6 +69,7 @@ def _text(width: int, depth: int) -> dict[str, Any]:
     return {"kind": "transformer", "width": width, "depth": depth}
 
 
+_CBOW = {"kind": "cbow", "width": 256}
 PRESETS: dict[str, Preset] = {
     "RN50": Preset(1024, 224, _resnet((3, 4, 6, 3), 64), _text(512, 12)),
     "RN101": Preset(512, 224, _resnet((3, 4, 23, 3), 64), _text(512, 12)),
@@ -78,41 +84,21 @@ PRESETS: dict[str, Preset] = {
     "ViT-Mu/4@32": Preset(128, 32, _vit(128, 4, 4), _text(128, 2), 4096, 32),
     "ViT-Ti/8@64": Preset(256, 64, _vit(192, 6, 8), _text(192, 4), 8192, 32),
     "ViT-S/16@128": Preset(384, 128, _vit(384, 12, 16), _text(256, 6), 8192, 48),
-    "Conv-S@32": Preset(
-        256,
-        32,
-        {"kind": "conv", "width": 32, "depths": (1, 1, 1)},
-        {"kind": "cbow", "width": 256},
-        4096,
-        32,
-    ),
-    "Conv-B@64": Preset(
-        256,
-        64,
-        {"kind": "conv", "width": 48, "depths": (1, 1, 2, 2)},
-        _text(256, 4),
-        8192,
-        48,
-    ),
+    "Conv-S@32": Preset(256, 32, _conv((1, 1, 1), 32), _CBOW, 4096, 32),
+    "Conv-B@64": Preset(256, 64, _conv((1, 1, 2, 2), 48), _text(256, 4), 8192, 48),
 }
 
 
 def check_known(what: str, key: str, known: list[str]) -> None:
     """UnknownKeyError, naming the nearest of `known`, unless `key` is among them."""
-    if key in known:
-        return
-    raise UnknownKeyError(f"{what} has no {key!r}{schema.suggest(key, known)}")
+    if key not in known:
+        raise UnknownKeyError(f"{what} has no {key!r}{schema.suggest(key, known)}")
 
 
 def preset(name: str) -> Preset:
     """The preset called `name`."""
     check_known("presets", name, list(PRESETS))
     return PRESETS[name]
-
-
-def _fields(module: type[nn.Module]) -> list[str]:
-    names = [field.name for field in dataclasses.fields(module)]
-    return [name for name in names if name not in ("parent", "name")]
 
 
 def _tower(side: str, spec: Tower, shared: Mapping[str, Any]) -> nn.Module:
@@ -125,7 +111,7 @@ def _tower(side: str, spec: Tower, shared: Mapping[str, Any]) -> nn.Module:
         )
     kind = numbers.pop("kind")
     check_known(f"kinds of {side} tower", kind, list(kinds))
-    known = _fields(kinds[kind])
+    known = [f.name for f in dataclasses.fields(kinds[kind]) if f.name not in _LINEN]
     for key in numbers:
         check_known(f"{side} tower {kind!r}", key, known)
     if "depths" in numbers:

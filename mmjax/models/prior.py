@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.errors import UserError
-from mmjax.nn import cached_attention, grid_masks, neighbours
+from mmjax.nn import cached_attention, divide, grid_masks, neighbours
 from mmjax.nn.cached_attention import Affine, CachedBlock, DecodeBlock, Memory
 from mmjax.nn.dense import Dense
 from mmjax.nn.init import normal
@@ -126,10 +126,8 @@ class Prior(nn.Module):
         else:
             # The activations of the last are needed first: nothing to be saved.
             kinds = [inner] * (self.depth - 1) + [CachedBlock]
-            self.block = [
-                kind(tiles=mine, **fields)
-                for kind, mine in zip(kinds, tiles, strict=True)
-            ]
+            pairs = zip(kinds, tiles, strict=True)
+            self.block = [kind(tiles=own, **fields) for kind, own in pairs]
         self.norm_post = LayerNorm(dtype=self.dtype)
         pads = self.context if self.text_pads == "predicted" else 0
         logits = {"dtype": self.dtype, "out_dtype": "float32"}
@@ -210,9 +208,6 @@ class Prior(nn.Module):
         Args:
           tokens_bl: int32 text ids. mask_bl: bool, False where there is no text.
           image_bn: int32 image ids, row-major.
-
-        Raises:
-          UserError: shapes other than (b, context), (b, context), (b, grid^2).
         """
         self._check_shapes(tokens_bl, mask_bl, image_bn, self.tokens)
         b, context = tokens_bl.shape
@@ -222,10 +217,8 @@ class Prior(nn.Module):
         text_nw = self.norm_post(x_btw[:, : context - 1].reshape(-1, self.width))
         image_nw = self.norm_post(x_btw[:, context - 1 : -1].reshape(-1, self.width))
         text_nv, image_nv = self.text_head(text_nw), self.image_head(image_nw)
-        return (
-            text_nv.reshape(b, context - 1, -1),
-            image_nv.reshape(b, self.tokens, -1),
-        )
+        text_bmv = text_nv.reshape(b, context - 1, -1)
+        return text_bmv, image_nv.reshape(b, self.tokens, -1)
 
     def prefill(
         self,
@@ -248,12 +241,11 @@ class Prior(nn.Module):
         x_zw = self._embed(tokens_pl, mask_pl, image_pm)
         x_zw, memories = self._blocks(x_zw, t)
         plans = self.layer_tables(grid_masks.cache_plan)
-        text, image = [], []
-        for memory, plan in zip(memories, plans, strict=True):
-            text.append(cached_attention.text_memory(memory, context))
-            image.append(
-                cached_attention.image_memory(memory, context, plan, candidates)
-            )
+        text = [cached_attention.text_memory(memory, context) for memory in memories]
+        image = [
+            cached_attention.image_memory(memory, context, plan, candidates)
+            for memory, plan in zip(memories, plans, strict=True)
+        ]
         last_pw = self.norm_post(x_zw.reshape(p, t, -1)[:, -1])
         logits_pv = self.image_head(last_pw)
         ids_pn = jnp.pad(image_pm, ((0, 0), (0, self.tokens - m)))
@@ -287,13 +279,11 @@ class Decoder(NamedTuple):
 
 def decoder(model: Prior, params: Mapping[str, Any]) -> Decoder:
     """Weights for `step`, in the model's dtype: a copy, made once for many steps."""
+    layers = range(model.depth)
     if model.scan:
-        each = [
-            jax.tree.map(lambda x, i=i: x[i], params["blocks"])
-            for i in range(model.depth)
-        ]
+        each = [jax.tree.map(lambda x, i=i: x[i], params["blocks"]) for i in layers]
     else:
-        each = [params[f"block_{i}"] for i in range(model.depth)]
+        each = [params[f"block_{i}"] for i in layers]
     if model.places == "free":
         place_nw = params["place_embedding"]
     else:
@@ -303,15 +293,13 @@ def decoder(model: Prior, params: Mapping[str, Any]) -> Decoder:
         shape = (-1, model.width, model.width)
         kernel_oww = params["neighbour_kernel"].reshape(shape)
         around = jnp.einsum("vw,owx->ovx", params["image_embedding"], kernel_oww)
+    heads, dtype = model.heads, model.dtype
     return Decoder(
-        tuple(
-            cached_attention.decode_block(block, model.heads, model.dtype)
-            for block in each
-        ),
+        tuple(cached_attention.decode_block(block, heads, dtype) for block in each),
         params["image_embedding"],
         place_nw,
         around,
-        cached_attention.affine(params["image_head"], model.dtype, params["norm_post"]),
+        cached_attention.affine(params["image_head"], dtype, params["norm_post"]),
     )
 
 
@@ -354,15 +342,9 @@ def _check(model: Prior) -> None:
         ("places", ("grid", "free")),
         ("text_pads", ("ignored", "predicted")),
     ):
-        if getattr(model, name) not in legal:
-            raise UserError(
-                f"{name} is {getattr(model, name)!r}: use {' or '.join(legal)}"
-            )
-    if model.width % model.heads:
-        raise UserError(
-            f"width {model.width} must split over {model.heads} heads: "
-            f"use {model.width - model.width % model.heads or model.heads}"
-        )
+        if (value := getattr(model, name)) not in legal:
+            raise UserError(f"{name} is {value!r}: use {' or '.join(legal)}")
+    divide.check("width", model.width, model.heads, "heads")
     if model.context < 2:
         raise UserError(
             f"context {model.context} has no room for text after the start token: "

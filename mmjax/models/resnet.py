@@ -8,7 +8,7 @@ axis under pmap, see `nn.norm.BatchNorm`) whether or not it needs them.
 import flax.linen as nn
 import jax
 
-from mmjax.errors import UserError
+from mmjax.nn import divide
 from mmjax.nn.activation import activation
 from mmjax.nn.attention import AttentionPool
 from mmjax.nn.conv import Conv, avg_pool, space_to_depth
@@ -69,11 +69,7 @@ class ResNet(nn.Module):
     def __call__(
         self, x_bhwc: jax.Array, *, train: bool = False, axis: str | None = None
     ) -> jax.Array:
-        if self.image_size % 32:
-            raise UserError(
-                f"image_size {self.image_size} must be a multiple of 32 for a ResNet: "
-                f"use {max(32, self.image_size // 32 * 32)}"
-            )
+        divide.check("a ResNet's image_size", self.image_size, 32)
         x = x_bhwc.astype(self.dtype)
         stem = [(self.width // 2, 2), (self.width // 2, 1), (self.width, 1)]
         for i, (features, stride) in enumerate(stem, 1):
@@ -140,17 +136,8 @@ class ConvTower(nn.Module):
     ) -> jax.Array:
         del train, axis  # no batch statistics
         factor = self.stem * 2 ** (len(self.depths) - 1)
-        if self.image_size % factor:
-            raise UserError(
-                f"image_size {self.image_size} must be a multiple of {factor} for "
-                f"{len(self.depths)} conv stages: use "
-                f"{max(factor, self.image_size // factor * factor)}"
-            )
-        if self.width % self.groups:
-            raise UserError(
-                f"conv width {self.width} must split over {self.groups} groups: use "
-                f"{max(self.groups, self.width // self.groups * self.groups)}"
-            )
+        divide.check("a conv tower's image_size", self.image_size, factor)
+        divide.check("conv width", self.width, self.groups, "groups")
         x = x_bhwc.astype(self.dtype)
         block = remat(ResidualConv, self.remat)
         for stage, depth in enumerate(self.depths):

@@ -77,10 +77,8 @@ class TextTransformer(nn.Module):
         self.norm_post = LayerNorm(self.eps, self.dtype)
 
     def _embed(self, tokens_bl: jax.Array) -> jax.Array:
-        x_blw = (
-            embed(self.token_embedding, tokens_bl)
-            + self.position_embedding[: tokens_bl.shape[1]]
-        )
+        position_lw = self.position_embedding[: tokens_bl.shape[1]]
+        x_blw = embed(self.token_embedding, tokens_bl) + position_lw
         return x_blw.astype(self.dtype)
 
     def __call__(

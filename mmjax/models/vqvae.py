@@ -1,4 +1,4 @@
-"""VQ-VAE: pictures to a grid of codes and back (van den Oord et al. 2017).
+"""VQ-VAE: images to a grid of codes and back (van den Oord et al. 2017).
 
 Legend: b images, h w pixels, g side of the token grid, n = g*g tokens, d width of a
 code, k codes. Images are float32 in [0, 1]; the networks see and give [-1, 1].
@@ -32,12 +32,12 @@ class VqVae(CodeTable):
     def setup(self) -> None:
         k, d = self.vocab_size, self.code_dim
         if self.ema:
-            made = {}
+            fresh = {}
             if self.is_initializing():
                 key = self.make_rng("params")
-                made = quantize.fresh(key, k, d, self.grid**2)._asdict()
+                fresh = quantize.fresh(key, k, d, self.grid**2)._asdict()
             self._book = {
-                name: self.variable("codebook", name, lambda name=name: made[name])
+                name: self.variable("codebook", name, lambda name=name: fresh[name])
                 for name in quantize.Codebook._fields
             }
         else:
@@ -50,7 +50,7 @@ class VqVae(CodeTable):
         return self._book["codes"].value if self.ema else self._codes
 
     def encode_tokens(self, x_bhw3: jax.Array) -> jax.Array:
-        """The nearest codes of pictures in [0, 1], int32 (b, n), row-major."""
+        """The nearest codes of images in [0, 1], int32 (b, n), row-major."""
         z_bnd = self.encode(x_bhw3)
         ids_m = quantize.nearest(z_bnd.reshape(-1, self.code_dim), self.codes())
         return ids_m.reshape(z_bnd.shape[:2])

@@ -87,14 +87,8 @@ class CachedBlock(nn.Module):
         attn = CachedAttention(
             self.heads, self.tiles, self.std, self.out_std, self.dtype, name="attn"
         )
-        fc = Dense(
-            int(self.mlp_ratio * width),
-            True,
-            normal(self.std),
-            zeros,
-            self.dtype,
-            name="fc",
-        )
+        hidden = int(self.mlp_ratio * width)
+        fc = Dense(hidden, True, normal(self.std), zeros, self.dtype, name="fc")
         proj = Dense(width, True, normal(self.out_std), zeros, self.dtype, name="proj")
         y_zw, memory = attn(LayerNorm(dtype=self.dtype, name="norm_1")(x_zw), t, masks)
         x_zw = x_zw + y_zw
@@ -127,12 +121,12 @@ def affine(
     return Affine(kernel.T.astype(dtype), bias[:, None])
 
 
-def normalize(x_wb: jax.Array, eps: float = LayerNorm.eps) -> jax.Array:
+def normalize(x_wb: jax.Array) -> jax.Array:
     """Columns of mean 0 and variance 1: `LayerNorm` less its parameters."""
     x32 = x_wb.astype(jnp.float32)
     centred = x32 - x32.mean(0, keepdims=True)
     var = jnp.square(centred).mean(0, keepdims=True)
-    return (centred * jax.lax.rsqrt(var + eps)).astype(x_wb.dtype)
+    return (centred * jax.lax.rsqrt(var + LayerNorm.eps)).astype(x_wb.dtype)
 
 
 class DecodeBlock(NamedTuple):

@@ -23,11 +23,11 @@ class Conv(nn.Module):
     1x1 convolutions are `point`.
 
     Fields:
-      upsample: convolve the picture of twice the side that repeats every pixel in
+      upsample: convolve the image of twice the side that repeats every pixel in
         2 x 2 places. Same parameters, same result, 4/9 of the multiplications: see
         `conv_upsampled`. For kernel 3.
       gain: factor of the result, put on the parameters: that spares a pass over the
-        picture each way.
+        image each way.
     """
 
     features: int
@@ -118,10 +118,6 @@ def conv(x_bhwc: jax.Array, kernel: jax.Array) -> jax.Array:
     )
 
 
-def _conv_forward(x_bhwc: jax.Array, kernel: jax.Array) -> tuple:
-    return conv(x_bhwc, kernel), (x_bhwc, kernel)
-
-
 def _conv_backward(held: tuple, dy_bhwf: jax.Array) -> tuple[jax.Array, jax.Array]:
     x_bhwc, kernel = held
     size, _, c, f = kernel.shape
@@ -141,20 +137,14 @@ def _conv_backward(held: tuple, dy_bhwf: jax.Array) -> tuple[jax.Array, jax.Arra
 
 def _correlate(x_bhwc: jax.Array, y_bhwf: jax.Array, *, pad: int) -> jax.Array:
     """Sums over images and places of x y', y shifted by up to `pad`: (k, k, c, f)."""
-    return jnp.moveaxis(
-        jax.lax.conv_general_dilated(
-            x_bhwc,
-            y_bhwf,
-            (1, 1),
-            [(pad, pad)] * 2,
-            dimension_numbers=("CHWN", "IHWO", "NHWC"),
-        ),
-        0,
-        2,
+    numbers, padding = ("CHWN", "IHWO", "NHWC"), [(pad, pad)] * 2
+    sums_khwf = jax.lax.conv_general_dilated(
+        x_bhwc, y_bhwf, (1, 1), padding, dimension_numbers=numbers
     )
+    return jnp.moveaxis(sums_khwf, 0, 2)
 
 
-conv.defvjp(_conv_forward, _conv_backward)
+conv.defvjp(lambda x_bhwc, k: (conv(x_bhwc, k), (x_bhwc, k)), _conv_backward)
 
 
 def conv_upsampled(x_bhwc: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -21,8 +21,8 @@ CONV_KERNEL = 11  # the paper's
 
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
-        legal = (*KINDS, "paper")  # that is the order of DALL-E
-        raise UserError(f"mask {kind!r} is unknown{schema.suggest(kind, legal)}")
+        hint = schema.suggest(kind, (*KINDS, "paper"))
+        raise UserError(f"mask {kind!r} is unknown{hint}")
 
 
 def layer_kinds(masks: str | tuple[str, ...], depth: int) -> tuple[str, ...]:
@@ -33,24 +33,19 @@ def layer_kinds(masks: str | tuple[str, ...], depth: int) -> tuple[str, ...]:
         order, layers counted from 1: the last is `conv`, others are `column` where
         (i - 2) % 4 == 0 and `row` elsewhere.
       depth: number of layers.
-
-    Raises:
-      UserError: an unknown kind, or another number of them than of layers.
     """
     if masks == "paper":
         order = ["column" if (i - 2) % 4 == 0 else "row" for i in range(1, depth)]
         return (*order, "conv")
-    if isinstance(masks, str):
-        _check_kind(masks)
-        return (masks,) * depth
-    for kind in masks:
+    kinds = (masks,) * depth if isinstance(masks, str) else tuple(masks)
+    for kind in kinds:
         _check_kind(kind)
-    if len(masks) != depth:
+    if len(kinds) != depth:
         raise UserError(
-            f"masks names {len(masks)} layers and the model has {depth}: give "
+            f"masks names {len(kinds)} layers and the model has {depth}: give "
             f"{depth} names, one for all, or 'paper'"
         )
-    return tuple(masks)
+    return kinds
 
 
 def image_mask(kind: str, grid: int, kernel: int = CONV_KERNEL) -> np.ndarray:
@@ -62,9 +57,6 @@ def image_mask(kind: str, grid: int, kernel: int = CONV_KERNEL) -> np.ndarray:
     - column: those above it in its column.
     - conv: the causal half of a kernel x kernel window around it. As in `row`, the
       window is taken in raster order, so at the edges it wraps into the next rows.
-
-    Raises:
-      UserError: an unknown kind, or a kernel that has no middle.
     """
     _check_kind(kind)
     token_n = np.arange(grid * grid)
@@ -139,9 +131,8 @@ def cut(mask_tt: np.ndarray, tile: Tile) -> np.ndarray:
 class CachePlan(NamedTuple):
     """Where a layer keeps the keys and values of image tokens while decoding.
 
-    The cache has `slots` slots. Token i is written to `slot_n[i]`, over whatever was
-    there, and then reads `window` slots from `start_n[i]` on, those where
-    `visible_ns[i]` is True.
+    Token i is written to slot `slot_n[i]` of `slots`, over whatever was there, and then
+    reads `window` slots from `start_n[i]` on, those where `visible_ns[i]` is True.
     """
 
     slots: int
@@ -180,6 +171,5 @@ def cache_plan(kind: str, grid: int, kernel: int = CONV_KERNEL) -> CachePlan:
 def held_after(plan: CachePlan, count: int) -> np.ndarray:
     """int32 (slots,): the token in every slot after `count` tokens, -1 for none."""
     held_s = np.full(plan.slots, -1, np.int32)
-    for i in range(count):
-        held_s[plan.slot_n[i]] = i
+    held_s[plan.slot_n[:count]] = np.arange(count)  # of equal slots the last one stays
     return held_s

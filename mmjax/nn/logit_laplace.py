@@ -41,7 +41,7 @@ def nll(x: jax.Array, mean: jax.Array, log_scale: jax.Array) -> jax.Array:
 
 
 def pixels(mean: jax.Array) -> jax.Array:
-    """The picture of mu, in [0, 1]: the median of x."""
+    """The image of mu, in [0, 1]: the median of x."""
     return unmap_pixels(jax.nn.sigmoid(mean.astype(jnp.float32)))
 
 

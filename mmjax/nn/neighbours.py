@@ -17,12 +17,11 @@ def table(grid: int) -> np.ndarray:
     """int32 (n, o): around place j + 1, which token j predicts; n where none is."""
     n = grid * grid
     out = np.full((n, len(OFFSETS)), n, np.int32)
-    for place in range(1, n):
-        row, column = divmod(place, grid)
-        for o, (down, right) in enumerate(OFFSETS):
-            r, c = row + down, column + right
-            if 0 <= r < grid and 0 <= c < grid:
-                out[place - 1, o] = r * grid + c
+    row_n, column_n = np.divmod(np.arange(1, n), grid)
+    for o, (down, right) in enumerate(OFFSETS):
+        r, c = row_n + down, column_n + right
+        inside = (r >= 0) & (r < grid) & (c >= 0) & (c < grid)
+        out[:-1, o] = np.where(inside, r * grid + c, n)
     return out
 
 

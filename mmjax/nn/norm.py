@@ -60,17 +60,18 @@ class LayerNorm(nn.Module):
         return layer_norm(x, scale, bias, self.eps).astype(self.dtype)
 
 
+MOMENTUM = 0.9  # of the running averages: torch's 0.1 is of the new
+
+
 class BatchNorm(nn.Module):
     """BatchNorm over all axes but the last.
 
     The statistics are means over rows of x and x^2, so their mean over equal shards is
     that of the whole batch: under pmap pass the mapped axis as `axis`; under jit, where
     arrays are global, pass None. Running averages live in `batch_stats` and move by
-    1 - momentum a training call (torch's momentum 0.1); the variance stored is the
-    biased one.
+    0.1 a training call; the variance stored is the biased one.
     """
 
-    momentum: float = 0.9
     eps: float = 1e-5
     scale_init: float = 1.0
     dtype: str = "float32"
@@ -92,7 +93,7 @@ class BatchNorm(nn.Module):
                 mean, square = jax.lax.pmean((mean, square), axis)
             var = jnp.maximum(square - jnp.square(mean), 0.0)
             if not self.is_initializing():
-                keep = self.momentum
+                keep = MOMENTUM
                 mean_of.value = keep * mean_of.value + (1 - keep) * mean
                 var_of.value = keep * var_of.value + (1 - keep) * var
         else:

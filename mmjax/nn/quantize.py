@@ -33,16 +33,13 @@ def fresh(key: jax.Array, k: int, d: int, n: int) -> Codebook:
     return Codebook(codes_kd, count_k, codes_kd * count_k[:, None], jnp.zeros(()))
 
 
-def _less_square(x_md: jax.Array, codes_kd: jax.Array) -> jax.Array:
-    """|x - c|^2 - |x|^2, (m, k): what the codes differ in."""
-    product_mk = jnp.matmul(x_md, codes_kd.T, precision=HIGHEST)
-    return jnp.square(codes_kd).sum(-1) - 2.0 * product_mk
-
-
 def nearest(x_md: jax.Array, codes_kd: jax.Array) -> jax.Array:
     """The number of the nearest code, int32 (m,); the lower of two equally near."""
     x_md, codes_kd = x_md.astype(jnp.float32), codes_kd.astype(jnp.float32)
-    return jnp.argmin(_less_square(x_md, codes_kd), axis=-1).astype(jnp.int32)
+    # |x - c|^2 - |x|^2: what the codes differ in
+    product_mk = jnp.matmul(x_md, codes_kd.T, precision=HIGHEST)
+    less_mk = jnp.square(codes_kd).sum(-1) - 2.0 * product_mk
+    return jnp.argmin(less_mk, axis=-1).astype(jnp.int32)
 
 
 def straight_through(x: jax.Array, quantized: jax.Array) -> jax.Array:
@@ -63,12 +60,7 @@ def usage(x_bnd: jax.Array, ids_bn: jax.Array, k: int) -> tuple[jax.Array, jax.A
 
 
 def follow(
-    book: Codebook,
-    count_k: jax.Array,
-    sum_kd: jax.Array,
-    *,
-    decay: float,
-    eps: float,
+    book: Codebook, count_k: jax.Array, sum_kd: jax.Array, *, decay: float, eps: float
 ) -> Codebook:
     """The codebook one batch on: N <- g N + (1-g) n, m <- g m + (1-g) s, e = m / N.
 
@@ -89,15 +81,14 @@ def kmeans(
     """k centres of the rows of x, (k, d): k-means++ seeding, then Lloyd's iterations.
 
     Seeds are rows drawn by their squared distance to the seeds before (Arthur and
-    Vassilvitskii 2007): in pictures most rows are alike, and rows drawn evenly would
+    Vassilvitskii 2007): in images most rows are alike, and rows drawn evenly would
     all be background. A centre that loses all rows stays. Rows beyond `limit * k` are
     left out, drawn by lot.
     """
     pick_key, seed_key = jax.random.split(key)
     x_md = jnp.asarray(x_md, jnp.float32)
-    m = len(x_md)
-    if m > limit * k:
-        m = limit * k
+    m = min(len(x_md), limit * k)
+    if m < len(x_md):
         x_md = x_md[jax.random.permutation(pick_key, len(x_md))[:m]]
     codes_kd = _seeds(seed_key, x_md, k)
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from mmjax import schema
 from mmjax.errors import UserError
+from mmjax.nn import divide
 from mmjax.nn.activation import activation
 from mmjax.nn.attention import SelfAttention, attend_one, pick
 from mmjax.nn.dense import Dense
@@ -98,8 +99,8 @@ class Transformer(nn.Module):
     """`depth` blocks: all tokens (b, t, w), or with `token` that one alone, (b, w).
 
     Parameters are `block_0` ... unrolled; scanned, `blocks` stacks all but the last,
-    which keeps its own name. The last block is never
-    rematerialised: its activations are the first that the backward pass needs.
+    which keeps its own name and is never rematerialised: its activations are the first
+    that the backward pass needs.
     """
 
     depth: int
@@ -118,20 +119,9 @@ class Transformer(nn.Module):
         self, x_btw: jax.Array, token: int | jax.Array | None = None
     ) -> jax.Array:
         t, width = x_btw.shape[1:]
-        if width % self.heads:
-            raise UserError(
-                f"width {width} must split over {self.heads} heads: "
-                f"use {width - width % self.heads}"
-            )
-        fields = (
-            self.heads,
-            self.mlp_ratio,
-            self.act,
-            self.causal,
-            self.init_depth,
-            self.dtype,
-            self.eps,
-        )
+        divide.check("width", width, self.heads, "heads")
+        fields = (self.heads, self.mlp_ratio, self.act, self.causal, self.init_depth)
+        fields += (self.dtype, self.eps)
         inner = remat(Block, self.remat, prevent_cse=not self.scan, static_argnums=(2,))
         x_nw = x_btw.reshape(-1, width)
         if self.scan and self.depth > 1:

@@ -91,9 +91,6 @@ def restrict(logits_bv: jax.Array, options: Sampling) -> jax.Array:
     """Log-probabilities (b, v), float32, of the distribution that `options` ask for.
 
     Ids that it excludes get -inf.
-
-    Raises:
-      UserError: top_k is above the number of ids.
     """
     v = logits_bv.shape[-1]
     if options.top_k > v:
@@ -115,12 +112,8 @@ def row_keys(seed_p: jax.Array, candidate_pk: jax.Array) -> jax.Array:
     other rows are.
     """
 
-    def of_prompt(seed: jax.Array, candidate_k: jax.Array) -> jax.Array:
-        return jax.vmap(jax.random.fold_in, (None, 0))(
-            jax.random.key(seed), candidate_k
-        )
-
-    return jax.vmap(of_prompt)(seed_p, candidate_pk).reshape(-1)
+    fold = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)))
+    return fold(jax.vmap(jax.random.key)(seed_p), candidate_pk).reshape(-1)
 
 
 def draw(

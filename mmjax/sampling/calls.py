@@ -84,8 +84,8 @@ def draw(
         for name, array_uc in call(batch).items():
             parts.setdefault(name, []).append(np.asarray(array_uc)[:real])
         tick(int((batch["candidate"][:real] < k).sum()))
-    joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     p = len(rows["seed"])
+    joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     return {
         name: array_uc.reshape(p, -1, *array_uc.shape[2:])[:, :k]
         for name, array_uc in joined.items()

@@ -1,6 +1,6 @@
 """Choosing among candidates by a contrastive model: best of K, as DALL-E does.
 
-Ramesh et al. 2021, section 2.6: of K pictures drawn for a caption, those that CLIP
+Ramesh et al. 2021, section 2.6: of K images drawn for a caption, those that CLIP
 scores highest are shown. The pools of different K are nested: K = 8 means the first 8
 of the same candidates that K = 64 looks at.
 
@@ -19,9 +19,6 @@ def clip_scores(image_pkd: np.ndarray, text_pd: np.ndarray) -> np.ndarray:
 
     Embeddings need not be of unit length. One that is not finite, or is zero, scores
     -inf, so that it is picked last.
-
-    Raises:
-      UserError: the numbers of prompts or the widths differ.
     """
     image_pkd = np.asarray(image_pkd, np.float32)
     text_pd = np.asarray(text_pd, np.float32)
@@ -45,9 +42,6 @@ def top(scores_pk: np.ndarray, n: int, *, pool: int | None = None) -> np.ndarray
 
     Equal scores keep the candidates' order, so that a pick does not depend on how many
     more were drawn than looked at.
-
-    Raises:
-      UserError: there are fewer candidates than asked for.
     """
     scores_pk = _matrix(scores_pk)
     size = scores_pk.shape[1] if pool is None else pool
@@ -60,11 +54,7 @@ def top(scores_pk: np.ndarray, n: int, *, pool: int | None = None) -> np.ndarray
 
 
 def best_of(scores_pk: np.ndarray, pools: Sequence[int]) -> np.ndarray:
-    """The best of the first K candidates, for every K of `pools`: (p, s).
-
-    Raises:
-      UserError: a pool is larger than the number of candidates.
-    """
+    """The best of the first K candidates, for every K of `pools`: (p, s)."""
     picked = [top(scores_pk, 1, pool=pool)[:, 0] for pool in pools]
     return np.stack(picked, axis=1)
 
@@ -72,17 +62,6 @@ def best_of(scores_pk: np.ndarray, pools: Sequence[int]) -> np.ndarray:
 def chosen(values_pk: np.ndarray, index_pn: np.ndarray) -> np.ndarray:
     """What was picked: values (p, k, ...) at candidates (p, n) -> (p, n, ...)."""
     return values_pk[np.arange(len(index_pn))[:, None], index_pn]
-
-
-def histogram(scores: np.ndarray, edges_e: np.ndarray) -> np.ndarray:
-    """How many scores lie between two edges: (e - 1,) counts.
-
-    Those beyond the edges count in the first and the last bin, so that the counts add
-    up to the number of scores.
-    """
-    edges_e = np.asarray(edges_e)
-    bin_n = np.searchsorted(edges_e, np.ravel(scores), side="right") - 1
-    return np.bincount(bin_n.clip(0, len(edges_e) - 2), minlength=len(edges_e) - 1)
 
 
 def _matrix(scores_pk: np.ndarray) -> np.ndarray:

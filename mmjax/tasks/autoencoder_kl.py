@@ -1,7 +1,7 @@
 """Stage 1 of latent diffusion: an autoencoder with a small KL term.
 
 Rombach et al. 2022, section 3.1 and appendix G, without their discriminator and their
-perceptual loss: its pictures are softer than those of the released weights.
+perceptual loss: its images are softer than those of the released weights.
 Legend: b rows, h w pixels.
 """
 
@@ -13,10 +13,10 @@ import jax.numpy as jnp
 
 from mmjax import schema
 from mmjax.losses import quantize
-from mmjax.models import autoencoder_kl, pictures
+from mmjax.models import autoencoder_kl, images
 from mmjax.state import Ctx, Vars
 from mmjax.tasks.base import pixels
-from mmjax.tasks.stage1 import Batch, Forward, Stage1, square_error
+from mmjax.tasks.stage1 import Batch, Forward, Stage1, pixel_error, square_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Task(Stage1):
     """Fields are `config.task`.
 
     autoencoder: what `mmjax.models.autoencoder_kl.build` takes.
-    loss_name: "l1" (the paper) or "l2", of pixels in [-1, 1], summed over a picture.
-    kl_weight: of the KL to N(0, 1), summed over a picture; 1e-6 in the paper.
+    loss_name: "l1" (the paper) or "l2", of pixels in [-1, 1], summed over an image.
+    kl_weight: of the KL to N(0, 1), summed over an image; 1e-6 in the paper.
     """
 
     SPEC = "autoencoder"
@@ -34,8 +34,7 @@ class Task(Stage1):
     kl_weight: float = 1e-6
 
     def __post_init__(self) -> None:
-        if self.loss_name not in ("l1", "l2"):
-            raise ValueError(f"loss_name is {self.loss_name!r}: use l1 or l2")
+        pixel_error(self.loss_name)
         schema.at_least(0, self, "kl_weight")
         _ = self.model  # its numbers are checked here
 
@@ -45,10 +44,10 @@ class Task(Stage1):
         return autoencoder_kl.build(self.autoencoder)
 
     def forward(self, variables: Vars, batch: Batch, ctx: Ctx) -> Forward:
-        """(reconstruction + kl_weight KL) / numbers of a picture.
+        """(reconstruction + kl_weight KL) / numbers of an image.
 
-        Metrics: `reconstruction`, per number of a picture; `kl`, nats a picture; `psnr`
-        of the sampled latents' pictures, dB.
+        Metrics: `reconstruction`, per number of an image; `kl`, nats an image; `psnr`
+        of the sampled latents' images, dB.
         """
         x_bhw3 = pixels(batch)
         mean, log_variance = self._apply(variables, "moments", x_bhw3)
@@ -56,11 +55,11 @@ class Task(Stage1):
         noise = jax.vmap(lambda k: jax.random.normal(k, mean.shape[1:]))(keys_b)
         z_bggd = mean + jnp.exp(0.5 * log_variance) * noise
         y_bhw3 = self._apply(variables, "decode", z_bggd)
-        error = jnp.abs if self.loss_name == "l1" else jnp.square
+        error = pixel_error(self.loss_name)
         reconstruction = error(y_bhw3 - (2.0 * x_bhw3 - 1.0)).mean()
         kl_b = autoencoder_kl.kl(mean, log_variance)
         loss = reconstruction + self.kl_weight * kl_b.mean() / x_bhw3[0].size
-        square = square_error(pictures.shown(y_bhw3), x_bhw3, ctx)
+        square = square_error(images.shown(y_bhw3), x_bhw3, ctx)
         metrics = {
             "reconstruction": reconstruction,
             "kl": kl_b.mean(),
@@ -77,4 +76,4 @@ class Task(Stage1):
         """{latent} to {image}."""
         z_bggd = batch["latent"] / self.model.scale + self.model.shift
         y_bhw3 = self._apply(variables, "decode", z_bggd)
-        return {"image": pictures.shown(y_bhw3)}
+        return {"image": images.shown(y_bhw3)}

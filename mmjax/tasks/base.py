@@ -143,6 +143,61 @@ def pixels(batch: Batch) -> jax.Array:
     return batch["image"].astype(jnp.float32) / 255.0
 
 
+class Normalised:
+    """What tasks share that train one Linen module on normalised images.
+
+    Subclasses have the fields `mean` and `std`, of pixels in [0, 1], and `model`.
+    """
+
+    def _pixels(self, batch: Batch) -> jax.Array:
+        """uint8 (b, h, w, 3) to float32, normalised."""
+        return (pixels(batch) - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+
+    def _apply(self, variables: Vars, *args: jax.Array, **how: str) -> Any:
+        return self.model.apply(
+            {"params": variables.params, **variables.extra}, *args, **how
+        )
+
+    def _call(self, method: str, read: Callable, finish: Callable = lambda x: x) -> Any:
+        """The predict function that gives `finish` of a method of what `read` reads."""
+
+        def call(variables: Vars, batch: Batch, ctx: Ctx) -> PyTree:
+            return finish(self._apply(variables, *read(batch), method=method))
+
+        return call
+
+    def _train(self, variables: Vars, ctx: Ctx, *args: jax.Array) -> tuple[Any, PyTree]:
+        """The module's output and the new `extra`."""
+        mutable = list(variables.extra) if ctx.train else []
+        out, extra = self._apply(
+            variables, *args, train=ctx.train, axis=ctx.axis, mutable=mutable
+        )
+        return out, extra if ctx.train else variables.extra
+
+
+def split(variables: Mapping[str, PyTree]) -> Vars:
+    """The variables of a Linen module: parameters, and all else."""
+    extra = dict(variables)
+    return Vars(params=extra.pop("params"), extra=extra)
+
+
+def positive(task: Any, *names: str) -> None:
+    """ValueError for an attribute that is not above 0; for `__post_init__`."""
+    for name in names:
+        if getattr(task, name) <= 0:
+            raise ValueError(f"{name} is {getattr(task, name)}: use more than 0")
+
+
+def evaluated(task: Any) -> Predict:
+    """The predict function "loss" that gives the training loss beside its metrics."""
+
+    def loss(variables: Vars, batch: Batch, ctx: Ctx) -> Metrics:
+        value, (_, metrics) = task.loss(variables, batch, ctx)
+        return {"loss": value, **metrics}
+
+    return loss
+
+
 def cosine(step: jax.Array, start: float, end: float, steps: int) -> jax.Array:
     """From `start` at step 0 to `end` at `steps` along half a cosine, then constant."""
     if steps == 0:
@@ -174,11 +229,7 @@ def sampling_options(task: Task) -> dict[str, Any]:
 
 
 def with_sampling(task: Task, options: Mapping[str, Any]) -> Task:
-    """The task with some of its `sampling` options changed.
-
-    Raises:
-      UserError: the task has no such option (names the nearest), or no options at all.
-    """
+    """The task with some of its `sampling` options changed."""
     if not options:
         return task
     own = sampling_options(task)

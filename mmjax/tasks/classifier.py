@@ -1,4 +1,4 @@
-"""Classes of pictures: a network of our own, to judge generated pictures with.
+"""Classes of images: a network of our own, to judge generated images with.
 
 Legend: b rows, h w pixels, f features, c classes.
 """
@@ -20,7 +20,7 @@ PyTree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class Task(base.Normalised):
     """Fields are `config.task`; the data need labels and no text.
 
     image: the tower, `kind` "conv", "resnet" or "vit" and its fields.
@@ -67,18 +67,9 @@ class Task:
                 f"set config.task.classes to {len(names)}"
             )
 
-    def _pixels(self, batch: Mapping[str, jax.Array]) -> jax.Array:
-        """uint8 (b, h, w, 3) to float32, normalised."""
-        x_bhw3 = batch["image"].astype(jnp.float32) / 255.0
-        return (x_bhw3 - jnp.asarray(self.mean)) / jnp.asarray(self.std)
-
-    def init(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Vars:
+    def init(self, key: jax.Array, batch: base.Batch) -> Vars:
         """See mmjax.tasks.base.Task."""
-        variables = self.model.init(key, self._pixels(batch))
-        return Vars(
-            params=variables["params"],
-            extra={k: v for k, v in variables.items() if k != "params"},
-        )
+        return base.split(self.model.init(key, self._pixels(batch)))
 
     def _terms(
         self, logits_bc: jax.Array, label_b: jax.Array
@@ -97,41 +88,21 @@ class Task:
         self, variables: Vars, batch: Mapping[str, jax.Array], ctx: Ctx
     ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
         """Mean over all rows; one without a class counts as a row of loss 0."""
-        logits_bc, extra = self.model.apply(
-            {"params": variables.params, **variables.extra},
-            self._pixels(batch),
-            train=ctx.train,
-            axis=ctx.axis,
-            mutable=list(variables.extra) if ctx.train else [],
-        )
-        loss_b, hit_b = self._terms(logits_bc, self._labels(batch))
-        metrics = {"accuracy": hit_b.mean()}
-        return loss_b.mean(), (extra if ctx.train else variables.extra, metrics)
+        logits_bc, extra = self._train(variables, ctx, self._pixels(batch))
+        loss_b, hit_b = self._terms(logits_bc, batch["label"])
+        return loss_b.mean(), (extra, {"accuracy": hit_b.mean()})
 
-    def _labels(self, batch: Mapping[str, jax.Array]) -> jax.Array:
-        if "label" not in batch:
-            raise UserError(
-                "the data have no labels, which a classifier learns: choose a source "
-                "with class names"
-            )
-        return batch["label"]
-
-    def predict(self) -> Mapping[str, Any]:
+    def predict(self) -> Mapping[str, base.Predict]:
         """logits (b, c), features (b, f), and per row loss (b,) and accuracy (b,)."""
 
-        def apply(variables: Vars, batch: Mapping, **how: str) -> jax.Array:
-            weights = {"params": variables.params, **variables.extra}
-            return self.model.apply(weights, self._pixels(batch), **how)
+        def image(batch: base.Batch) -> tuple[jax.Array]:
+            return (self._pixels(batch),)
 
-        def logits(variables: Vars, batch: Mapping, ctx: Ctx) -> jax.Array:
-            return apply(variables, batch)
+        logits = self._call("__call__", image)
 
-        def features(variables: Vars, batch: Mapping, ctx: Ctx) -> jax.Array:
-            return apply(variables, batch, method="features")
-
-        def loss(variables: Vars, batch: Mapping, ctx: Ctx) -> dict[str, jax.Array]:
-            logits_bc = apply(variables, batch)
-            loss_b, hit_b = self._terms(logits_bc, self._labels(batch))
+        def loss(variables: Vars, batch: base.Batch, ctx: Ctx) -> base.Metrics:
+            loss_b, hit_b = self._terms(logits(variables, batch, ctx), batch["label"])
             return {"loss": loss_b, "accuracy": hit_b}
 
+        features = self._call("features", image)
         return {"logits": logits, "features": features, "loss": loss}

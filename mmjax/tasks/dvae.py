@@ -1,7 +1,7 @@
 """Stage 1 of DALL-E: a discrete VAE by the Gumbel-softmax relaxation.
 
 Ramesh et al. 2021, section 2.1 and appendix A. Legend: b rows, h w pixels, n tokens of
-a picture, v codes, d = h*w*3 numbers of a picture.
+an image, v codes, d = h*w*3 numbers of an image.
 """
 
 import dataclasses
@@ -21,40 +21,33 @@ from mmjax.tasks.stage1 import Batch, Forward, Metrics
 
 
 class _Terms(NamedTuple):
-    """What a batch of pictures gives under relaxed codes."""
+    """What a batch of images gives under relaxed codes."""
 
-    nll_b: jax.Array  # -ln p of mapped pixels, nats per picture
-    kl_b: jax.Array  # KL(q || uniform), nats per picture
+    nll_b: jax.Array  # -ln p of mapped pixels, nats per image
+    kl_b: jax.Array  # KL(q || uniform), nats per image
     logits_bnv: jax.Array
     noise_bnv: jax.Array  # Gumbel
     shown_bhw3: jax.Array  # the reconstruction, in [0, 1]
 
 
 @dataclasses.dataclass(frozen=True)
-class Task(stage1.Tokenizer):
+class Task(stage1.Relaxed):
     """Fields are `config.task`. Defaults are the paper's.
 
     tokenizer: what `mmjax.models.image_tokenizer.build` takes, of kind "dvae".
     kl_weight, kl_steps: the weight of the KL term rises from 0 along a cosine, and is
       `kl_weight` from that step on.
-    temperature_start, temperature, temperature_steps: of the relaxation, likewise.
     alarm: a batch of m tokens can use min(m, v) codes; the metric `collapsed` is 1
       where it uses less than this share of them.
     """
 
-    tokenizer: dict
     kl_weight: float = 6.6
     kl_steps: int = 5000
-    temperature_start: float = 1.0
-    temperature: float = 1 / 16
-    temperature_steps: int = 150_000
     alarm: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("temperature_start", "temperature"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: use more than 0")
-        schema.at_least(0, self, "kl_weight", "kl_steps", "temperature_steps")
+        super().__post_init__()
+        schema.at_least(0, self, "kl_steps")
         self._require(DVae, "dvae")
 
     def _relaxed(
@@ -75,7 +68,7 @@ class Task(stage1.Tokenizer):
         )
 
     def forward(self, variables: Vars, batch: Batch, ctx: Ctx) -> Forward:
-        """`(nll + kl_weight * KL) / d`, both summed over a picture (appendix A.2).
+        """`(nll + kl_weight * KL) / d`, both summed over an image (appendix A.2).
 
         Metrics: `reconstruction` nll / d of mapped pixels, as in the loss; `kl` nats
         per token, 0 to ln v; `elbo` nats / d, unweighted, of pixels in [0, 1]; `psnr`
@@ -84,9 +77,7 @@ class Task(stage1.Tokenizer):
         """
         x_bhw3 = pixels(batch)
         beta = cosine(ctx.step, 0.0, self.kl_weight, self.kl_steps)
-        temperature = cosine(
-            ctx.step, self.temperature_start, self.temperature, self.temperature_steps
-        )
+        temperature = self._temperature(ctx.step)
         terms = self._relaxed(variables, x_bhw3, temperature, ctx)
         d = x_bhw3[0].size
         loss = (terms.nll_b + beta * terms.kl_b).mean() / d
@@ -99,7 +90,7 @@ class Task(stage1.Tokenizer):
             "psnr": quantize.psnr(square),
             "kl_weight": beta,
             "temperature": temperature,
-            **self._usage(ctx.gather(jnp.argmax(terms.logits_bnv, axis=-1))),
+            **self._used(ctx.gather(jnp.argmax(terms.logits_bnv, axis=-1))),
         }
         extra = variables.extra
         if ctx.train:
@@ -111,17 +102,12 @@ class Task(stage1.Tokenizer):
         """(ln p(x|z) - KL) / d, (b,), from the nll of mapped pixels."""
         return -(logit_laplace.from_unit(nll_b, d) + kl_b) / d
 
-    def _usage(self, ids_bn: jax.Array) -> Metrics:
-        """How these tokens, of all devices, use the codes."""
-        v, ids_m = self.model.vocab_size, ids_bn.reshape(-1)
-        count_v = jax.ops.segment_sum(jnp.ones_like(ids_m, jnp.float32), ids_m, v)
-        used = quantize.used(count_v)
-        possible = min(len(ids_m), v) / v
-        return {
-            "used": used,
-            "perplexity": quantize.perplexity(count_v),
+    def _used(self, ids_bn: jax.Array) -> Metrics:
+        count_v, metrics = self._usage(ids_bn)
+        sizes = ids_bn.size, self.model.vocab_size
+        return metrics | {
             "dead": (count_v == 0).sum().astype(jnp.float32),
-            "collapsed": (used < self.alarm * possible).astype(jnp.float32),
+            "collapsed": stage1.collapsed(metrics["used"], *sizes, alarm=self.alarm),
         }
 
     def evaluate(self, variables: Vars, batch: Batch, ctx: Ctx) -> Metrics:
@@ -156,7 +142,7 @@ class Task(stage1.Tokenizer):
             "gap": elbo_b - elbo_hard_b,
             "psnr": psnr(terms.shown_bhw3),
             "psnr_hard": psnr(logit_laplace.pixels(out.mean)),
-            **self._usage(jnp.argmax(terms.logits_bnv, axis=-1)),
+            **self._used(jnp.argmax(terms.logits_bnv, axis=-1)),
         }
 
     def predict(self) -> dict[str, Predict]:

@@ -75,13 +75,11 @@ class Task:
         for key in ("text_weight", "caption_dropout"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ValueError(f"{key} is {getattr(self, key)}: use 0 to 1")
-        have = {"image_vocab": self.tokenizer.vocab_size, "grid": self.tokenizer.grid}
-        for key, size in have.items():
+        for key, size in self._codes().items():
             if getattr(self, key) not in (0, size):
                 raise ValueError(
-                    f"{key} is {getattr(self, key)}, and stage1 makes images of "
-                    f"{have['grid']} x {have['grid']} tokens of {have['image_vocab']} "
-                    f"ids: set {key} to {size}, or to 0 for whatever stage1 has"
+                    f"{key} is {getattr(self, key)}, and stage1 has {size}: set {key} "
+                    "to that, or to 0 for whatever stage1 has"
                 )
 
     @functools.cached_property
@@ -92,11 +90,12 @@ class Task:
     @functools.cached_property
     def model(self) -> Prior:
         """The prior's Linen module, a pure function of the fields."""
-        same = {field.name for field in dataclasses.fields(Prior)} - {"parent", "name"}
-        numbers = {key: getattr(self, key) for key in same}
-        numbers["image_vocab"] = self.tokenizer.vocab_size
-        numbers["grid"] = self.tokenizer.grid
-        return Prior(**numbers)
+        names = {field.name for field in dataclasses.fields(Prior)} - {"parent", "name"}
+        numbers = {key: getattr(self, key) for key in names}
+        return Prior(**numbers | self._codes())
+
+    def _codes(self) -> dict[str, int]:
+        return {"image_vocab": self.tokenizer.vocab_size, "grid": self.tokenizer.grid}
 
     def check(self, spec: base.Spec) -> None:
         """See mmjax.tasks.base.Task."""
@@ -162,18 +161,11 @@ class Task:
             dropped_b = jax.vmap(jax.random.bernoulli, (0, None))(
                 keys_b, self.caption_dropout
             )
-        means = {
-            name: value_b.mean()
-            for name, value_b in self._per_row(variables, batch, dropped_b).items()
-        }
+        means = jax.tree.map(jnp.mean, self._per_row(variables, batch, dropped_b))
         return means.pop("loss"), (variables.extra, means)
 
     def completion(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The rows of "complete" with the given rows of pixels alone, on the host.
-
-        Raises:
-          UserError: what is known is not the same whole top rows of tokens everywhere.
-        """
+        """The rows of "complete" with the given rows of pixels alone, on the host."""
         known_pss, side = rows["known"], self.tokenizer.image_size
         patch = side // self.tokenizer.grid
         height = int(known_pss[0].any(axis=1).sum())

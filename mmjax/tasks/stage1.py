@@ -3,17 +3,20 @@
 A task gives `forward`; the loss, and all that may be predicted, follow from it.
 """
 
+import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax import schema
+from mmjax.losses import quantize
 from mmjax.models import image_tokenizer
 from mmjax.state import Ctx, Vars
-from mmjax.tasks.base import Predict, Spec, check_image, pixels
+from mmjax.tasks.base import Predict, Spec, check_image, cosine, pixels, positive, split
 
 PyTree = Any
 Batch = Mapping[str, jax.Array]
@@ -46,8 +49,7 @@ class Stage1:
 
     def init(self, key: jax.Array, batch: Batch) -> Vars:
         """See Task."""
-        variables = dict(self.model.init(key, pixels(batch)))
-        return Vars(params=variables.pop("params"), extra=variables)
+        return split(self.model.init(key, pixels(batch)))
 
     def forward(self, variables: Vars, batch: Batch, ctx: Ctx) -> Forward:
         """The loss with all that it is made of, of uint8 images (b, h, w, 3)."""
@@ -135,6 +137,51 @@ class Tokenizer(Stage1):
         tokens = self.encode(variables, batch, ctx)
         codes = jnp.asarray(self.model.vocab_size, jnp.int32)
         return self.decode(variables, tokens, ctx) | tokens | {"vocab_size": codes}
+
+
+@dataclasses.dataclass(frozen=True)
+class Relaxed(Tokenizer):
+    """A tokenizer whose codes are relaxed by Gumbel noise while it learns.
+
+    temperature_start, temperature, temperature_steps: of the relaxation, which falls
+      along a cosine, and is `temperature` from that step on.
+    """
+
+    tokenizer: dict
+    temperature_start: float = 1.0
+    temperature: float = 1 / 16
+    temperature_steps: int = 150_000
+
+    def __post_init__(self) -> None:
+        positive(self, "temperature_start", "temperature")
+        schema.at_least(0, self, "kl_weight", "temperature_steps")
+
+    def _temperature(self, step: jax.Array) -> jax.Array:
+        return cosine(
+            step, self.temperature_start, self.temperature, self.temperature_steps
+        )
+
+    def _usage(self, ids_bn: jax.Array) -> tuple[jax.Array, Metrics]:
+        """How often every code is used by these tokens, of all devices."""
+        v, ids_m = self.model.vocab_size, ids_bn.reshape(-1)
+        count_v = jax.ops.segment_sum(jnp.ones_like(ids_m, jnp.float32), ids_m, v)
+        return count_v, {
+            "used": quantize.used(count_v),
+            "perplexity": quantize.perplexity(count_v),
+        }
+
+
+def pixel_error(loss_name: str) -> Callable[[jax.Array], jax.Array]:
+    """The function of a difference that "l1" or "l2" names; ValueError for others."""
+    errors = {"l1": jnp.abs, "l2": jnp.square}
+    if loss_name not in errors:
+        raise ValueError(f"loss_name is {loss_name!r}: use l1 or l2")
+    return errors[loss_name]
+
+
+def collapsed(used: jax.Array, tokens: int, codes: int, *, alarm: float) -> jax.Array:
+    """1.0 where tokens use less than the share `alarm` of the codes they could."""
+    return (used < alarm * (min(tokens, codes) / codes)).astype(jnp.float32)
 
 
 def square_error(shown_bhw3: jax.Array, x_bhw3: jax.Array, ctx: Ctx) -> jax.Array:

@@ -1,6 +1,6 @@
 """Stage 1 by vector quantisation: VQ-VAE (van den Oord et al. 2017).
 
-Legend: b rows, h w pixels, n tokens of a picture, d width of a code, k codes.
+Legend: b rows, h w pixels, n tokens of an image, d width of a code, k codes.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.losses import quantize as losses
-from mmjax.models import pictures
+from mmjax.models import images
 from mmjax.models.vqvae import VqVae
 from mmjax.nn import quantize
 from mmjax.nn.quantize import Codebook
@@ -52,8 +52,7 @@ class Task(stage1.Tokenizer):
     alarm: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.loss_name not in ("l1", "l2"):
-            raise ValueError(f"loss_name is {self.loss_name!r}: use l2 or l1")
+        stage1.pixel_error(self.loss_name)
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay is {self.decay}: use at least 0 and less than 1")
         if self.start and not self.kmeans:
@@ -89,15 +88,16 @@ class Task(stage1.Tokenizer):
         y_bhw3 = self._apply(variables, "decode", through_bnd)
         loss, metrics = self._terms(y_bhw3 - (2.0 * x_bhw3 - 1.0), z_bnd, e_bnd)
 
-        square = stage1.square_error(pictures.shown(y_bhw3), x_bhw3, ctx)
+        square = stage1.square_error(images.shown(y_bhw3), x_bhw3, ctx)
         count_k, sum_kd = ctx.mean(quantize.usage(seen_bnd, ids_bn, k))
         used = losses.used(count_k)
-        possible = min(ctx.gather(ids_bn).size, k) / k
         metrics |= {
             "psnr": losses.psnr(square),
             "used": used,
             "perplexity": losses.perplexity(count_k),
-            "collapsed": (used < self.alarm * possible).astype(jnp.float32),
+            "collapsed": stage1.collapsed(
+                used, ctx.gather(ids_bn).size, k, alarm=self.alarm
+            ),
         }
         if not ctx.train:
             return Forward(loss, 0.5 * y_bhw3 + 0.5, variables.extra, metrics)
@@ -113,8 +113,7 @@ class Task(stage1.Tokenizer):
         self, off_bhw3: jax.Array, z_bnd: jax.Array, e_bnd: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """The loss, and its reconstruction and commitment before weighting."""
-        error = jnp.abs if self.loss_name == "l1" else jnp.square
-        reconstruction = error(off_bhw3).mean()
+        reconstruction = stage1.pixel_error(self.loss_name)(off_bhw3).mean()
         commitment = losses.commitment(z_bnd, e_bnd)
         loss = reconstruction + self.commitment * commitment
         if self.edges:

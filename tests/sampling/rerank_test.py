@@ -67,19 +67,6 @@ def test_random_scores_grow_with_the_pool_as_order_statistics_do():
     np.testing.assert_allclose(means, [k / (k + 1) for k in (1, 3, 9, 64)], atol=0.015)
 
 
-def test_histogram_counts_everything(scores_pk):
-    edges = np.linspace(-2, 2, 9)
-    counts = rerank.histogram(scores_pk, edges)
-    inside, _ = np.histogram(scores_pk[np.abs(scores_pk) < 2], edges)
-    assert counts.sum() == scores_pk.size
-    np.testing.assert_array_equal(counts[1:-1], inside[1:-1])
-    assert counts[0] == inside[0] + (scores_pk <= -2).sum()
-    assert rerank.histogram([-9.0, 0.0, 1.0, 9.0], np.array([0, 1, 2])).tolist() == [
-        2,
-        2,
-    ]
-
-
 @pytest.mark.parametrize(
     ("n", "pool"), [(0, None), (513, None), (3, 2), (1, 513), (1, 0)]
 )

@@ -199,7 +199,7 @@ def test_predictions():
 @pytest.mark.parametrize(
     "more, words",
     [
-        ({"loss_name": "l3"}, "loss_name is 'l3': use l2 or l1"),
+        ({"loss_name": "l3"}, "loss_name is 'l3': use l1 or l2"),
         ({"decay": 1.0}, "decay is 1.0"),
         ({"comitment": 1.0}, "unknown key 'comitment'; did you mean 'commitment'"),
         ({"tokenizer": TOKENIZER | {"ema": False}}, "kmeans is 10 and revive_below"),

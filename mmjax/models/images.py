@@ -1,4 +1,4 @@
-"""What image tokenizers and autoencoders share about pictures."""
+"""What image tokenizers and autoencoders share about images."""
 
 import math
 
@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from mmjax.errors import UserError
 
 
-def require(x_bhw3: jax.Array, size: int, what: str = "tokenizer") -> None:
-    """UserError unless pictures are of size x size x 3; `what` takes them."""
-    if x_bhw3.shape[1:] != (size, size, 3):
+def require(x_bhw3: jax.Array, size: int, what: str = "model") -> None:
+    """UserError unless images are of size x size x 3; `what` takes them."""
+    if x_bhw3.ndim != 4 or x_bhw3.shape[1:] != (size, size, 3):
         raise UserError(
-            f"the {what} takes pictures of {size} x {size} x 3, got "
-            f"{' x '.join(map(str, x_bhw3.shape[1:]))}: set its image_size"
+            f"the {what} takes (b, {size}, {size}, 3), got images of "
+            f"{x_bhw3.shape}: resize them, or set its image_size"
         )
 
 
@@ -28,14 +28,14 @@ def grid(image_size: int, factor: int, where: str, code: str = "code") -> int:
 
 
 def shown(y_bhw3: jax.Array) -> jax.Array:
-    """A network's pictures in [-1, 1], clipped and brought to [0, 1]."""
+    """A network's images in [-1, 1], clipped and brought to [0, 1]."""
     return jnp.clip(0.5 * y_bhw3 + 0.5, 0.0, 1.0)
 
 
 def gaussian_nll(
     x_bhw3: jax.Array, mean_bhw3: jax.Array, variance: jax.Array
 ) -> jax.Array:
-    """-ln N(x; mean, variance) in nats, (b,), summed over a picture."""
+    """-ln N(x; mean, variance) in nats, (b,), summed over an image."""
     error_bhw3 = jnp.square(x_bhw3 - mean_bhw3)
     nll_bhw3 = 0.5 * (error_bhw3 / variance + jnp.log(2 * math.pi * variance))
     return nll_bhw3.sum((1, 2, 3))
