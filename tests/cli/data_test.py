@@ -45,7 +45,7 @@ def test_bpe(tmp_path, capsys):
     made = tokenizers.load(out)
     assert made.kind == "bpe" and made.context == 12 and made.vocab_size <= 600
     said = capsys.readouterr().out
-    assert str(made.vocab_size) in said and f"tokenizer.path={out}" in said
+    assert str(made.vocab_size) in said and f"tokens.path={out}" in said
 
 
 def test_build(tmp_path, capsys):
