@@ -108,4 +108,4 @@ def test_refuses(stage1, spec, tmp_path, capsys, argv, part):
 
 def test_a_run_that_encodes_nothing(tiny_run, spec, tmp_path, capsys):
     assert call(tiny_run, spec, "--out", tmp_path / "t") == 2
-    assert "task clip, which encodes no pictures" in capsys.readouterr().err
+    assert "task clip, which encodes no images" in capsys.readouterr().err
