@@ -137,7 +137,7 @@ def test_value_gradient_and_hits(devices: int, mode: str):
 
 def test_value_gradient_and_hits_on_eight_devices():
     code = (
-        "from mmjax import runtime; runtime.configure(devices=8); import jax\n"
+        "from mmjax.parallel import runtime; runtime.configure(devices=8); import jax\n"
         "import contrastive_tiles_test as t\n"
         "t.check(8, 'jit'); t.check(8, 'pmap'); print(jax.device_count())"
     )
