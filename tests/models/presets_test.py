@@ -110,7 +110,7 @@ def test_bad_keys_name_the_nearest(change, error, message):
     [
         ({"image_size": 18, "image": {"kind": "vit", "patch": 4}}, "use 16"),
         ({"image_size": 40, "image": {"kind": "resnet"}}, "multiple of 32.*use 32"),
-        ({"image_size": 18}, "multiple of 4 .*use 16"),
+        ({"image_size": 18}, "multiple of 4: use 16"),
         ({"image": {"kind": "conv", "width": 12}}, "12 must split over 8.*use 8"),
         ({"act": "quickgelu"}, "did you mean 'quick_gelu'"),
         ({"remat": "some"}, r"legal: dots, dots_no_batch, full, none\)"),
