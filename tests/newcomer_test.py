@@ -35,7 +35,7 @@ SGD = ["--config.optim.name=sgd", "--config.optim.momentum=0.0"]
 def newcomers():
     """What a folder on Python's path does, for this process."""
     with contextlib.ExitStack() as stack:
-        for package in ("tasks", "losses", "data.sources"):
+        for package in ("tasks", "losses", "evaluators", "data.sources"):
             path = importlib.import_module(f"mmjax.{package}").__path__
             path.append(str(HOME / "mmjax" / package.replace(".", "/")))
             stack.callback(path.pop)

@@ -260,11 +260,10 @@ class Evaluator:
                 raise self.error(f"{name!r} must give ({self.size}, d), gives {shape}")
             widths[name] = shape[1]
         if len(set(widths.values())) > 1:
-            image_d, text_d = widths["embed_image"], widths["embed_text"]
-            raise self.error(
-                f"images embed in {image_d} dimensions and texts in {text_d}: give "
-                "both towers the same embed_dim"
+            told = " and ".join(
+                f"{name!r} gives rows of {widths[name]}" for name in widths
             )
+            raise self.error(f"{told}: give both the same embed_dim")
 
     @property
     def draw(self) -> dict[str, int]:

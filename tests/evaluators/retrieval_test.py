@@ -182,7 +182,7 @@ def test_refusals(make_env, make_source):
     with pytest.raises(UserError, match="record 0 of 'fake' has no caption"):
         retrieval.Evaluator({"source": silent}, make_env()).check(shapes)
     wide = {**variables, "text": np.zeros((64, 7), np.float32)}
-    with pytest.raises(UserError, match="6 dimensions and texts in 7"):
+    with pytest.raises(UserError, match="rows of 6 and 'embed_text' gives rows of 7"):
         retrieval.Evaluator({"source": source}, make_env()).check(
             jax.eval_shape(lambda: wide)
         )

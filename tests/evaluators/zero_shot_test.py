@@ -193,7 +193,7 @@ def test_check_computes_nothing_and_finds_mismatches(make_env, make_source):
     env = make_env()
     evaluator = zero_shot.Evaluator({"source": source}, env)
     bad = {**variables, "text": np.zeros((40, 6), np.float32)}
-    with pytest.raises(UserError, match="images embed in 5 dimensions and texts in 6"):
+    with pytest.raises(UserError, match="rows of 5 and 'embed_text' gives rows of 6"):
         evaluator.check(jax.eval_shape(lambda: bad))
     bad = {**variables, "image": np.zeros((27, 5), np.float32)}
     with pytest.raises(UserError, match=r"'embed_image' cannot take .*\(4, 2, 2, 3\)"):

@@ -21,7 +21,10 @@ VIEW_A, VIEW_B = dict(kind="vector", width=6), dict(kind="vector", width=5)
 
 def two_views() -> ConfigDict:
     """Two vectors of one record."""
-    return _run(dict(name="two_views"), view_a=VIEW_A, view_b=VIEW_B)
+    config = _run(dict(name="two_views"), view_a=VIEW_A, view_b=VIEW_B)
+    source = "waves:val?count=20&whole=true"
+    config.evals.val = dict(type="closeness", every=6, source=source)
+    return config
 
 
 def sequences() -> ConfigDict:
