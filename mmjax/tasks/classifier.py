@@ -89,8 +89,16 @@ class Task(base.Normalised):
     ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
         """Mean over all rows; one without a class counts as a row of loss 0."""
         logits_bc, extra = self._train(variables, ctx, self._pixels(batch))
-        loss_b, hit_b = self._terms(logits_bc, batch["label"])
+        loss_b, hit_b = self._terms(logits_bc, self._labels(batch))
         return loss_b.mean(), (extra, {"accuracy": hit_b.mean()})
+
+    def _labels(self, batch: base.Batch) -> jax.Array:
+        if "label" not in batch:
+            raise UserError(
+                "the data have no labels, which a classifier learns: choose a source "
+                "with class names"
+            )
+        return batch["label"]
 
     def predict(self) -> Mapping[str, base.Predict]:
         """logits (b, c), features (b, f), and per row loss (b,) and accuracy (b,)."""
@@ -101,7 +109,9 @@ class Task(base.Normalised):
         logits = self._call("__call__", image)
 
         def loss(variables: Vars, batch: base.Batch, ctx: Ctx) -> base.Metrics:
-            loss_b, hit_b = self._terms(logits(variables, batch, ctx), batch["label"])
+            loss_b, hit_b = self._terms(
+                logits(variables, batch, ctx), self._labels(batch)
+            )
             return {"loss": loss_b, "accuracy": hit_b}
 
         features = self._call("features", image)
