@@ -30,7 +30,7 @@ def test_whatever_the_judges_say_is_described():
     scored = judges.clip_score(cosine, first, **draw)
     found |= {f"val_{k}": v for k, v in scored.items()}
     found |= {f"unseen_oracle_{name}_k64": 0.5 for name in judges.ORDER}
-    shown = numbers.figures(found, words.meaning)
+    shown = numbers.figures(found)
     assert len(found) > 2 * len(shown)  # intervals are not rows of their own
     assert [f.name for f in shown if f.meaning.group == numbers.OTHER] == []
 
@@ -56,14 +56,11 @@ def test_no_text_has_unfilled_braces():
 def test_intervals_join_their_number():
     a, b, c = numbers.figures(
         {"x": 0.5, "x_lo": 0.4, "x_hi": 0.6, "y_lo": 1.0, "z": 2.0, "z_hi": 3.0},
-        words.meaning,
     )[:3]
     assert (a.name, a.value, a.low, a.high) == ("x", 0.5, 0.4, 0.6)
     assert (b.name, b.low) == ("y_lo", None)  # there is no y
     assert (c.name, c.high) == ("z", None)  # half an interval is none
-    assert [
-        f.name for f in numbers.figures({"z": 2.0, "z_hi": 3.0}, words.meaning)
-    ] == ["z", "z_hi"]
+    assert [f.name for f in numbers.figures({"z": 2.0, "z_hi": 3.0})] == ["z", "z_hi"]
 
 
 @pytest.mark.parametrize(
