@@ -150,5 +150,5 @@ def test_half_precision_keeps_parameters_and_outputs_float32():
 def test_images_of_another_size_are_refused():
     model = presets.build(image=CONV, text=CBOW, **SIZES)
     _, tokens, mask = batch()
-    with pytest.raises(UserError, match=r"\(2, 16, 16, 3\).*\(b, 32, 32, 3\)"):
+    with pytest.raises(UserError, match=r"\(b, 32, 32, 3\).*\(2, 16, 16, 3\)"):
         model.init(jax.random.key(0), np.zeros((2, 16, 16, 3)), tokens, mask)
