@@ -190,5 +190,7 @@ def test_refuses(change, message):
 
 def test_refuses_pictures_of_another_size(made):
     module, variables = made
-    with pytest.raises(UserError, match=r"\(b, 16, 16, 3\), got images of \(2, 32, 32, 3\)"):
+    with pytest.raises(
+        UserError, match=r"\(b, 16, 16, 3\), got images of \(2, 32, 32, 3\)"
+    ):
         module.apply(variables, pictures(size=32), method="encode_tokens")
