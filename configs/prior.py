@@ -1,7 +1,8 @@
 """The DALL-E prior: text and then image tokens, over a trained image tokenizer.
 
     mmjax train --config configs/vqvae.py:shapes --workdir runs/vqvae
-    mmjax train --config configs/prior.py:shapes --config.graft.tokenizer=runs/vqvae
+    mmjax train --config configs/prior.py:shapes --workdir runs/prior \\
+      --config.graft.tokenizer=runs/vqvae
 
 | preset | stage 1 | cost | expect |
 |---|---|---|---|
