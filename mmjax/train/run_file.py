@@ -59,6 +59,7 @@ def _from_1(run: dict[str, Any]) -> dict[str, Any]:
         fields["tokens"] = {"kind": "text", "tokenizer": kind, **words}
         saved["tokens"] = run["tokenizer"]
         fields["image_tokens"] = {"kind": "tokens"}
+        saved["image_tokens"] = 0
     task = run["config"]["task"]
     if task["name"] == "autoencoder_kl":
         task = {"autoencoder" if key == "model" else key: task[key] for key in task}
