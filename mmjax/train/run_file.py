@@ -50,7 +50,8 @@ def read(workdir: epath.PathLike) -> dict[str, Any]:
 
 def _from_1(run: dict[str, Any]) -> dict[str, Any]:
     """A run of mmjax 0.1: one image and one tokenizer, known to all."""
-    data, saved = dict(run["config"]["data"]), {}
+    data = dict(run["config"]["data"])
+    saved: dict[str, Any] = {"label": []}  # so that its data need not be here
     fields = {"image": {"kind": "image", **data.pop("image", {})}}
     fields["label"] = {"kind": "label"}
     words = dict(data.pop("tokenizer", {"kind": "bytes"}))
