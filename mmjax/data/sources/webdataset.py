@@ -204,10 +204,11 @@ def load_index(path: pathlib.Path) -> Index:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         log.warning("remaking the index of %s: %s", path, error)
     index = build_index(path)
-    part = cached.with_name(f"{cached.name}.part{os.getpid()}.npz")
+    part = cached.with_name(f"{cached.name}.part{os.getpid()}")  # no *.npz as yet
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(part, **dataclasses.asdict(index))
+        with part.open("wb") as file:
+            np.savez(file, **dataclasses.asdict(index))
         part.replace(cached)
     except OSError as error:
         log.warning("cannot keep the index of %s: %s", path, error)
