@@ -54,7 +54,7 @@ def from_mapping(cls: type[T], mapping: Any, where: str = "config") -> T:
 
     Raises:
       UserError: unknown key (names the nearest legal one), missing key, wrong type,
-        or a ValueError from the dataclass's own `__post_init__`.
+        or what the dataclass's own `__post_init__` raises.
     """
     if isinstance(mapping, cls):
         return mapping
@@ -74,8 +74,9 @@ def from_mapping(cls: type[T], mapping: Any, where: str = "config") -> T:
             raise UserError(f"{where}: {name!r} is missing; give it as {kind}")
     try:
         return cls(**values)
-    except ValueError as error:
-        raise UserError(f"{where}: {error}") from error
+    except (ValueError, UserError) as error:
+        said = str(error).startswith(where)  # by a part of the dataclass
+        raise UserError(str(error) if said else f"{where}: {error}") from error
 
 
 def suggest(key: object, legal: Iterable[str]) -> str:

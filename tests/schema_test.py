@@ -164,3 +164,18 @@ def test_at_least_names_the_number():
     schema.at_least(0, values, "depth", "width")
     with pytest.raises(ValueError, match="width is 0: use 1 or more"):
         schema.at_least(1, values, "depth", "width")
+
+
+@pytest.mark.parametrize("kind", [ValueError, UserError])
+@pytest.mark.parametrize("message", ["depth is 3: use 2", "top.depth is 3: use 2"])
+def test_what_a_dataclass_refuses_names_its_place_once(kind, message):
+    @dataclasses.dataclass
+    class Refuses:
+        depth: int
+
+        def __post_init__(self):
+            raise kind(message)
+
+    with pytest.raises(UserError) as error:
+        schema.from_mapping(Refuses, {"depth": 3}, "top")
+    assert str(error.value).count("top") == 1

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class Field(base.Field):
     VALUE: ClassVar[str] = "text"
     encoder: ClassVar[tokenizers.Tokenizer | None] = None
 
-    tokenizer: str = "bytes"
+    tokenizer: Literal["clip", "bpe", "bytes", "pieces"] = "bytes"
     path: str | None = None
     vocab_size: int | None = None
     context: int | None = None
@@ -43,14 +43,11 @@ class Field(base.Field):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.config  # says what is wrong with it
-
-    @property
-    def config(self) -> tokenizers.TokenizerConfig:
-        """What the tokenizer is built from."""
-        keys = "path", "vocab_size", "context", "lower", "dropout"
-        values = {key: getattr(self, key) for key in keys}
-        return tokenizers.TokenizerConfig(kind=self.tokenizer, **values)
+        if not 0 <= self.dropout <= 1:
+            raise UserError(f"dropout {self.dropout}: use 0 to 1")
+        if self.dropout and self.tokenizer not in ("bpe", "clip"):
+            values = {"dropout": self.dropout, "kind": self.tokenizer}
+            raise UserError(tokenizers.base.NO_MERGES.format(**values))
 
     def shapes(self, name: str) -> base.Shapes:
         length = self.encoder.context if self.encoder else self.context
@@ -97,10 +94,12 @@ class Field(base.Field):
             record = source[i]
             return self.texts(name, record) if self.value(name, record) else []
 
+        keys = "path", "vocab_size", "context", "lower"
+        spec = {"kind": self.tokenizer, **{key: getattr(self, key) for key in keys}}
         own = self.reads(name) == "text"
         texts = source.texts() if own else records.texts(listed, len(source))
         try:
-            return self.bound(encoder=tokenizers.build(self.config, texts=texts))
+            return self.bound(encoder=tokenizers.build(spec, texts=texts))
         except UserError as error:
             raise UserError(f"{base.place(name)}: {error}") from error
 

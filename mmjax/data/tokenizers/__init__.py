@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from mmjax import schema
 from mmjax.data.tokenizers import merges as merges_lib
-from mmjax.data.tokenizers.base import CONTEXT, NO_MERGES, Tokenizer
+from mmjax.data.tokenizers.base import CONTEXT, Tokenizer
 from mmjax.data.tokenizers.bpe import BpeTokenizer, train_bpe
 from mmjax.data.tokenizers.bytes import ByteTokenizer
 from mmjax.errors import UserError
@@ -22,47 +22,23 @@ from mmjax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
-    """What `build` accepts. None: the file's value where there is one, else as noted.
+    """What `build` accepts; `mmjax.data.fields.text.Field` says what the keys mean."""
 
-    kind: `clip` (its vocabulary file at `path`), `bpe` (the JSON file at `path`, or
-      without `path` trained on the run's captions), `bytes`, `pieces` (the tokenizer of
-      imported weights, at `path`), or `none`: no text.
-    vocab_size: for a BPE the most ids it may have, 8192; elsewhere fixed by the kind.
-    context: tokens in a row, marks included, 77.
-    lower: whether captions are lower-cased, True.
-    dropout: chance that a merge is left out, 0 to 1, of training captions alone
-      (Provilkov et al. 2020; 0.1 in DALL-E). No part of the tokenizer: the training
-      iterator takes it.
-    """
-
-    kind: Literal["clip", "bpe", "bytes", "pieces", "none"] = "clip"
+    kind: Literal["clip", "bpe", "bytes", "pieces"] = "clip"
     path: str | None = None
     vocab_size: int | None = None
     context: int | None = None
     lower: bool | None = None
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.dropout <= 1:
-            raise UserError(f"tokenizer: dropout {self.dropout}: use 0 to 1")
-        if self.dropout and self.kind not in ("bpe", "clip"):
-            raise UserError(NO_MERGES.format(dropout=self.dropout, kind=self.kind))
 
 
-def build(
-    spec: Mapping[str, Any] | TokenizerConfig, texts: Iterable[str] | None = None
-) -> Tokenizer | None:
+def build(spec: Mapping[str, Any], texts: Iterable[str] | None = None) -> Tokenizer:
     """The tokenizer that `spec` describes; `texts` trains a `bpe` without a path.
-
-    None for kind `none`: batches then carry no text.
 
     Raises:
       UserError: an unknown key, a missing or foreign file, a value that the file
         contradicts, nothing to train on.
     """
     config = schema.from_mapping(TokenizerConfig, spec, "tokenizer")
-    if config.kind == "none":
-        return None
     context = CONTEXT if config.context is None else config.context
     lower = True if config.lower is None else config.lower
     if config.kind == "bpe":
@@ -76,7 +52,7 @@ def build(
         built = ByteTokenizer(context=context, lower=lower)
     elif not config.path:
         raise UserError(
-            "tokenizer: kind 'clip' needs tokenizer.path, the file "
+            "tokenizer: kind 'clip' needs a path, the file "
             f"{merges_lib.CLIP_FILE} of github.com/openai/CLIP; without it use kind "
             "'bpe'"
         )
@@ -91,18 +67,13 @@ def build(
     return built
 
 
-def dropout(spec: Mapping[str, Any] | TokenizerConfig) -> float:
-    """The `dropout` of a spec that `build` takes: what the training iterator wants."""
-    return schema.from_mapping(TokenizerConfig, spec, "tokenizer").dropout
-
-
 def _build_bpe(
     config: TokenizerConfig, context: int, lower: bool, texts: Iterable[str] | None
 ) -> Tokenizer:
     if not config.path:
         if texts is None:
             raise UserError(
-                "tokenizer: kind 'bpe' needs tokenizer.path (made by `mmjax data bpe`) "
+                "tokenizer: kind 'bpe' needs a path (made by `mmjax data bpe`) "
                 "or captions to train on"
             )
         size = 8192 if config.vocab_size is None else config.vocab_size

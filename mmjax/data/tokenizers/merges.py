@@ -240,7 +240,7 @@ def read_clip(path: str | Path) -> Merges:
     except OSError as error:
         raise UserError(
             f"tokenizer: cannot read CLIP's vocabulary at {str(path)!r} "
-            f"({error.strerror}): tokenizer.path must name {source}"
+            f"({error.strerror}): path must name {source}"
         ) from error
     digest = hashlib.sha256(packed).hexdigest()
     if digest != CLIP_SHA256:

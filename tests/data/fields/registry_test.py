@@ -108,6 +108,15 @@ def test_build_refuses():
         fields.build({"a": {}})
     with pytest.raises(UserError, match="'siez'; did you mean 'size'?"):
         fields.build({"a": {"kind": "image", "siez": 3}})
+    for kind, key, value in (
+        ("text", "tokenizer", "bep"),
+        ("image", "method", "bicubik"),
+        ("image", "mode", "corp"),
+        ("vector", "normalize", "whitn"),
+        ("audio", "front_end", "mel"),
+    ):
+        with pytest.raises(UserError, match=rf"fields\.a.*{value}"):
+            fields.build({"a": {"kind": kind, key: value}})
     with pytest.raises(UserError, match="'count' is missing"):
         fields.build({"a": {"kind": "boxes"}})
     with pytest.raises(UserError, match="letters, digits and _"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmjax.data import pipeline, tokenizers
-from mmjax.data.fields import image
+from mmjax.data.fields import image, text
 from mmjax.data.sources import open_source
 from mmjax.data.tokenizers import base, bpe
 from mmjax.data.tokenizers import merges as merges_lib
@@ -126,19 +126,13 @@ def test_a_word_without_end_takes_no_time(tokenizer):
 def test_rates_and_kinds_are_checked():
     for rate in (-0.1, 1.5):
         with pytest.raises(UserError, match="use 0 to 1"):
-            tokenizers.build({"kind": "bpe", "dropout": rate}, CAPTIONS)
-    for kind in ("bytes", "none"):
+            text.Field(tokenizer="bpe", dropout=rate)
+    for kind in ("bytes", "pieces"):
         with pytest.raises(UserError, match=f"kind '{kind}' has none"):
-            tokenizers.build({"kind": kind, "dropout": 0.1})
+            text.Field(tokenizer=kind, dropout=0.1)
     byte = tokenizers.build({"kind": "bytes"})
     with pytest.raises(UserError, match="kind 'bytes' has none"):
         byte.encode(["a"], dropout=0.1, rng=rng_of(0))
-    spec = {"kind": "bpe", "vocab_size": 560, "dropout": 0.1}
-    assert (
-        tokenizers.dropout(spec) == 0.1 and tokenizers.dropout({"kind": "bytes"}) == 0
-    )
-    same = tokenizers.build(spec, CAPTIONS).fingerprint()
-    assert same == tokenizers.build({**spec, "dropout": 0.0}, CAPTIONS).fingerprint()
 
 
 def rows(tokenizer, count=3, dropout=0.0, **options):
