@@ -45,7 +45,7 @@ def loss(title: str, meaning: str, rows: Rows) -> str:
 
 def throughput(title: str, rows: Rows) -> str:
     """A run's images per second over its steps."""
-    step, rate = _column(rows, "images_per_second")
+    step, rate = _column(rows, "rows_per_second")
     if not step:
         return ""
     middle = sorted(rate)[len(rate) // 2]

@@ -97,3 +97,10 @@ def test_bytes_text():
     assert tree.bytes_text(1023) == "1023 B"
     assert tree.bytes_text(1536) == "1.5 KiB"
     assert tree.bytes_text(5 * 2**40) == "5 TiB"
+
+
+def test_a_mask_has_the_paths_that_a_pattern_is_found_in():
+    params = {"a": {"kernel": 1, "bias": 2}, "kernel_scale": 3}
+    hit = {"a": {"kernel": True, "bias": False}, "kernel_scale": False}
+    assert tree.mask(params, "kernel$") == hit
+    assert tree.mask(params, ("^a/", "scale")) == jax.tree.map(lambda _: True, params)

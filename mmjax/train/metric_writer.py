@@ -99,7 +99,7 @@ def evaluations(workdir: pathlib.Path, *, until: float = math.inf) -> dict[str, 
 def shown(logged: Mapping[str, float]) -> dict[str, float]:
     """The few of a step's numbers that a person watches, and a wait that is long."""
     share = logged["time/input_wait"] / max(logged["time/total"], 1e-9)
-    watched = {k: logged[k] for k in ("loss", "lr", "images_per_second")}
+    watched = {k: logged[k] for k in ("loss", "lr", "rows_per_second")}
     return watched | ({"input_wait_share": share} if share > _SLOW else {})
 
 
@@ -127,7 +127,7 @@ class Progress:
         (begin, first), self._lap = self._lap, (time.perf_counter(), step)
         seconds, steps = self._lap[0] - begin, max(step - first, 1)
         return {
-            "images_per_second": steps * self._batch / max(seconds, 1e-9),
+            "rows_per_second": steps * self._batch / max(seconds, 1e-9),
             "step_seconds": seconds / steps,
         }
 

@@ -64,7 +64,7 @@ def full_workdir(workdir: pathlib.Path) -> pathlib.Path:
             fall = math.exp(-6 * step / steps)
             rate = 700 + 40 * math.sin(step) if rows else 90
             loss = last + (first - last) * fall
-            rows.append({"step": step, "loss": loss, "images_per_second": rate})
+            rows.append({"step": step, "loss": loss, "rows_per_second": rate})
         rows.append({"step": steps, "val/loss": 1.1 * last})
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         (workdir / run / "metrics.jsonl").write_text(lines)

@@ -122,8 +122,8 @@ def workdir(tmp_path) -> pathlib.Path:
     for run in report.RUNS:
         (tmp_path / run).mkdir()
         rows = [
-            {"step": 10, "loss": 4.125, "images_per_second": 321.0},
-            {"step": 20, "loss": 2.0625, "images_per_second": 654.0},
+            {"step": 10, "loss": 4.125, "rows_per_second": 321.0},
+            {"step": 20, "loss": 2.0625, "rows_per_second": 654.0},
             {"step": 20, "val/loss": 2.5},
         ]
         lines = "".join(json.dumps(row) + "\n" for row in rows)

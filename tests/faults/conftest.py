@@ -102,7 +102,7 @@ def leaves(workdir: pathlib.Path) -> dict[str, np.ndarray]:
 
 def rows_of(workdir: pathlib.Path) -> list[dict]:
     """Rows of metrics, less what the clock decides."""
-    timing = {"images_per_second", "step_seconds", "tflops", "time/total"}
+    timing = {"rows_per_second", "step_seconds", "tflops", "time/total"}
     timing |= {f"time/{kind}" for kind in timing_lib.KINDS}
     rows = metric_writer.read(workdir)
     return [{k: v for k, v in r.items() if k not in timing} for r in rows]

@@ -35,7 +35,7 @@ def sane(rows: list[dict]) -> None:
     for row in rows:
         if "time/total" in row:
             assert 0 < row["time/total"] < 3600
-            assert row["images_per_second"] > 0 and row["step_seconds"] < 3600
+            assert row["rows_per_second"] > 0 and row["step_seconds"] < 3600
 
 
 @pytest.mark.faults

@@ -78,7 +78,7 @@ def test_kill_and_resume_is_bit_equal(whole: pathlib.Path, tmp_path: pathlib.Pat
     assert any("ema" in path for path in want)
     for path, value in want.items():
         np.testing.assert_array_equal(got[path], value, err_msg=path)
-    timing = {"images_per_second", "step_seconds", "tflops", "time/total"}
+    timing = {"rows_per_second", "step_seconds", "tflops", "time/total"}
     timing |= {f"time/{kind}" for kind in timing_lib.KINDS}
     before = [r for r in metric_writer.read(whole)]
     after = [r for r in metric_writer.read(tmp_path)]

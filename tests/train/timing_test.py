@@ -140,12 +140,12 @@ def test_speed_is_the_share_of_one_devices_peak():
 
 
 def test_waiting_for_input_is_shown_when_it_is_long():
-    logged = {"loss": 1.0, "lr": 0.1, "images_per_second": 5.0, "grad_norm": 2.0}
+    logged = {"loss": 1.0, "lr": 0.1, "rows_per_second": 5.0, "grad_norm": 2.0}
     slow = {"time/input_wait": 3.0, "time/total": 4.0}
     quick = {"time/input_wait": 0.1, "time/total": 4.0}
     assert metric_writer.shown(logged | slow)["input_wait_share"] == 0.75
     assert list(metric_writer.shown(logged | quick)) == [
         "loss",
         "lr",
-        "images_per_second",
+        "rows_per_second",
     ]
