@@ -52,5 +52,5 @@ def used(count_k: jax.Array) -> jax.Array:
 
 
 def psnr(mean_square: jax.Array) -> jax.Array:
-    """Peak signal-to-noise ratio in dB, at most 100, of an error of pixels in [0, 1]."""
+    """Peak signal-to-noise ratio in dB, at most 100, of pixels in [0, 1]."""
     return -10.0 * jnp.log10(jnp.maximum(mean_square, 1e-10))
