@@ -9,7 +9,7 @@ from typing import Any
 
 from mmjax.report import charts, page
 from mmjax.report.charts import Series
-from mmjax_demo import numbers, pieces, words
+from mmjax_demo import elements, numbers, words
 
 Rows = Sequence[Mapping[str, Any]]  # of metrics.jsonl
 Curve = Mapping[str, list]  # k, and per attribute the shares right, with _lo and _hi
@@ -40,7 +40,7 @@ def loss(title: str, meaning: str, rows: Rows) -> str:
         y_label="loss",
     )
     key = charts.legend([s.label for s in series]) if held else ""
-    return pieces.panel(f"{title}: loss", chart + key, f"{meaning} Here {said}.")
+    return elements.panel(f"{title}: loss", chart + key, f"{meaning} Here {said}.")
 
 
 def throughput(title: str, rows: Rows) -> str:
@@ -58,7 +58,7 @@ def throughput(title: str, rows: Rows) -> str:
         from_zero=True,
     )
     said += " The first point includes compilation."
-    return pieces.panel(f"{title}: throughput", chart, said)
+    return elements.panel(f"{title}: throughput", chart, said)
 
 
 def usage(counts: Sequence[float]) -> str:
@@ -81,7 +81,7 @@ def usage(counts: Sequence[float]) -> str:
         y_label="times used (log scale)",
         log_y=True,
     )
-    return pieces.panel("How often each code is used", chart, said)
+    return elements.panel("How often each code is used", chart, said)
 
 
 def attributes(curves: Mapping[str, Curve]) -> list[str]:
@@ -112,7 +112,7 @@ def best_of(name: str, curves: Mapping[str, Curve]) -> str:
         x_ticks=pools,
         share=True,
     )
-    return pieces.panel(title, chart)
+    return elements.panel(title, chart)
 
 
 def curve_table(split: str, curve: Curve, names: Sequence[str]) -> str:
@@ -151,7 +151,7 @@ def histogram(scores: Mapping[str, Any], k: int) -> str:
         "choice is made. The oracle is the judge that had no part in it."
     )
     key = charts.legend([s.label for s in series]) if chart else ""
-    return pieces.panel("CLIP scores, before and after", chart + key, text)
+    return elements.panel("CLIP scores, before and after", chart + key, text)
 
 
 def _column(rows: Rows, name: str) -> tuple[list, list]:
@@ -167,8 +167,8 @@ def _title(name: str) -> str:
 def _cell(value: Any, low: Any, high: Any) -> str:
     if value is None:
         return "–"
-    text = pieces.data(value, "share")
+    text = elements.data(value, "share")
     if finite(low) and finite(high):
-        ends = (pieces.data(end, "share", unit=False) for end in (low, high))
+        ends = (elements.data(end, "share", unit=False) for end in (low, high))
         text += f"<small>{' to '.join(ends)}</small>"
     return text

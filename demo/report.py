@@ -13,7 +13,7 @@ from typing import Any
 
 from mmjax.report import charts, page
 from mmjax.train import metric_writer
-from mmjax_demo import numbers, panels, pieces, words
+from mmjax_demo import elements, numbers, panels, words
 
 FILE = "report.html"
 TITLE = "From captions to pictures, from nothing, on one machine"
@@ -108,7 +108,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _absent(stage: str, what: str) -> str:
-    return pieces.absent(f"the {stage} stage hasn't run, which makes {what}.")
+    return elements.absent(f"the {stage} stage hasn't run, which makes {what}.")
 
 
 def _head(found: _Found) -> str:
@@ -118,7 +118,7 @@ def _head(found: _Found) -> str:
         name, label = name.format(k=found.k), label.format(k=found.k)
         if name in known and name not in [figure.name for _, figure in shown]:
             shown.append((label, known[name]))
-    return page.paragraph(_STORY, "lead") + pieces.tiles(shown)
+    return page.paragraph(_STORY, "lead") + elements.tiles(shown)
 
 
 def _numbers(found: _Found) -> str:
@@ -130,7 +130,7 @@ def _numbers(found: _Found) -> str:
         "training, from another seed, would give is not covered.",
         "soft",
     )
-    return note + pieces.table(numbers.figures(found.summary))
+    return note + elements.table(numbers.figures(found.summary))
 
 
 def _curves(found: _Found) -> str:
@@ -139,7 +139,9 @@ def _curves(found: _Found) -> str:
         rows = metric_writer.read(found.workdir / name)
         parts.append(f"<h3>{title}</h3>")
         both = [panels.loss(title, meaning, rows), panels.throughput(title, rows)]
-        parts.append(pieces.grid(both) or _absent(name, f"{name}/{metric_writer.FILE}"))
+        parts.append(
+            elements.grid(both) or _absent(name, f"{name}/{metric_writer.FILE}")
+        )
     return "".join(parts)
 
 
@@ -189,7 +191,7 @@ def _samples(found: _Found) -> str:
         first, best = (
             numbers.spell(known[f"oracle_k{n}"].value, "share") for n in (1, k)
         )
-        note += pieces.finding(
+        note += elements.finding(
             f"All that the caption says is right in {first} of first pictures and in "
             f"{best} of CLIP's choices among {k}."
         )
@@ -215,7 +217,7 @@ def _samples(found: _Found) -> str:
         f"any of the three models. CLIP's choices among {k}, best first.",
     )
     title = "<h3>Pairs never seen in training</h3>"
-    return note + pieces.grid(sheets, "pair") + title + unseen
+    return note + elements.grid(sheets, "pair") + title + unseen
 
 
 def _best_of(found: _Found) -> str:
@@ -240,7 +242,7 @@ def _best_of(found: _Found) -> str:
         )
         for split, curve in curves.items()
     ]
-    return note + key + pieces.grid(each) + "".join(tables) + below
+    return note + key + elements.grid(each) + "".join(tables) + below
 
 
 def _completions(found: _Found) -> str:
@@ -271,10 +273,10 @@ def _judges(found: _Found) -> str:
     figures = numbers.figures(values)
     oracle = [f for f in figures if f.meaning.group == "Oracle"]
     rest = [f for f in figures if f.meaning.group != "Oracle"]
-    parts.append(pieces.table(rest))
+    parts.append(elements.table(rest))
     if oracle:
         title = f"Every number of the oracle ({len(oracle)})"
-        parts.append(page.details(title, pieces.table(oracle)))
+        parts.append(page.details(title, elements.table(oracle)))
     if not figures:
         parts.append(_absent("judge", "the judges' numbers"))
     parts.append("<h3>Cards: exactly what was measured</h3>")
@@ -282,7 +284,7 @@ def _judges(found: _Found) -> str:
         kind = card.get("evaluator", "") if isinstance(card, dict) else ""
         title = f"{name} ({kind})" if kind else name
         text = json.dumps(card, indent=2, ensure_ascii=False)
-        parts.append(page.details(title, pieces.preformatted(text)))
+        parts.append(page.details(title, elements.preformatted(text)))
     if not cards:
         parts.append(_absent("judge", "the cards"))
     return "".join(parts)
@@ -304,14 +306,14 @@ def _made(found: _Found) -> str:
     parts = []
     if minutes:
         parts.append(
-            "<h3>Minutes of each stage</h3>" + pieces.times([*minutes.items()])
+            "<h3>Minutes of each stage</h3>" + elements.times([*minutes.items()])
         )
     if about:
-        rows = [(name, [pieces.data(v, "text")]) for name, v in _flat(about)]
+        rows = [(name, [elements.data(v, "text")]) for name, v in _flat(about)]
         parts.append(page.matrix("Software, hardware, seeds", ["", ""], rows))
     else:
         parts.append(_absent("judge", "the list of versions, hardware and seeds"))
-    parts.append("<h3>Go on from here</h3>" + pieces.preformatted(_commands(found)))
+    parts.append("<h3>Go on from here</h3>" + elements.preformatted(_commands(found)))
     return "".join(parts)
 
 

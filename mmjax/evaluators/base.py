@@ -18,7 +18,7 @@ from mmjax.data.records import digest
 from mmjax.errors import UserError
 from mmjax.evaluators.common import forward, result_card
 from mmjax.evaluators.common.env import Batch, Env, Network, PyTree
-from mmjax.evaluators.common.subset import View
+from mmjax.evaluators.common.subset import Subset
 from mmjax.metrics import bootstrap, embeddings
 
 __all__ = ["Batch", "Env", "EvalConfig", "Evaluator", "Network", "PyTree", "Result"]
@@ -129,10 +129,10 @@ class Evaluator:
         """The message, with the place in the config that it is about."""
         return UserError(f"{self.where}: {message}")
 
-    def open(self, spec: Any, limit: int | None = None) -> View:
+    def open(self, spec: Any, limit: int | None = None) -> Subset:
         """A spec's source, or a Source as it is."""
         is_spec = isinstance(spec, str) or hasattr(spec, "keys")
-        return View(self.env.open_source(spec) if is_spec else spec, limit)
+        return Subset(self.env.open_source(spec) if is_spec else spec, limit)
 
     def encode(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Texts as `tokens` int32 (n, l) and `tokens_mask` bool (n, l)."""

@@ -72,8 +72,8 @@ class Source:
 def eval_batches(tokenizer, source, names, *, batch_size):
     """The pipeline's contract: in order, the last batch padded with zeros."""
     inner = source
-    while not hasattr(inner, "broken"):  # a view of a view
-        inner = inner._source if hasattr(inner, "_source") else inner.source
+    while not hasattr(inner, "broken"):  # a subset, or a view of one
+        inner = inner.source
     for start in range(0, len(source), batch_size):
         index = np.arange(start, min(start + batch_size, len(source)))
         records = [source[i] for i in index]

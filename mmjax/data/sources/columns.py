@@ -22,7 +22,7 @@ _ALIASES = {"images": "image", "labels": "label"}
 _HASHED = 1 << 26  # bytes of a column that its fingerprint reads; of larger, every k-th
 
 
-class Pieces:
+class Ragged:
     """An array that is cut at its offsets: piece i is the array of record i."""
 
     def __init__(self, array: np.ndarray, offsets: np.ndarray):
@@ -64,7 +64,7 @@ class Columns(encoded.Encoded):
             arrays["image"] = arrays.pop("blob")
             arrays["image_offsets"] = arrays.pop("offsets")
         for part in [k for k in arrays if f"{k}_offsets" in arrays]:
-            arrays[part] = Pieces(arrays[part], arrays.pop(f"{part}_offsets"))
+            arrays[part] = Ragged(arrays[part], arrays.pop(f"{part}_offsets"))
         wanted = encoded.pairs_of(columns)
         if wanted:
             extra = [*text.split(","), label, key]
@@ -82,7 +82,7 @@ class Columns(encoded.Encoded):
         self._read_text(",".join(renamed.get(t, t) for t in text.split(",")))
         self.key = renamed.get(key, key)
         pixels = self.arrays.get("image")
-        if pixels is not None and not isinstance(pixels, Pieces):
+        if pixels is not None and not isinstance(pixels, Ragged):
             self.arrays["image"] = as_rgb(pixels, name)
         self.hidden = ("text", *self.caption_fields.split(","))
         whole = {k: a for k, a in self.arrays.items() if isinstance(a, np.ndarray)}
@@ -156,11 +156,11 @@ class Columns(encoded.Encoded):
 
     def encoded(self, i: int) -> bytes:
         row = self._row("image", i)
-        packed = isinstance(self.arrays["image"], Pieces)
+        packed = isinstance(self.arrays["image"], Ragged)
         return row.tobytes() if packed else image.encode_png(row)
 
     def decode(self, i: int, place: str) -> dict[str, Any]:
-        if isinstance(self.arrays.get("image"), Pieces):
+        if isinstance(self.arrays.get("image"), Ragged):
             return super().decode(i, place)
         return {"image": self._row("image", i)} if "image" in self.arrays else {}
 
@@ -174,7 +174,7 @@ class Columns(encoded.Encoded):
     def _row(self, name: str, i: int) -> Any:
         """A row as a plain number or string, or as an array."""
         array = self.arrays[name]
-        if not isinstance(array, Pieces):
+        if not isinstance(array, Ragged):
             row = array[i]
             arrays = row.ndim and row.dtype.kind not in "US"
             return np.asarray(row) if arrays else row.tolist()
@@ -185,7 +185,7 @@ class Columns(encoded.Encoded):
         return array.array[start:end]
 
     def fingerprint(self) -> str:
-        cut = {k: a for k, a in self.arrays.items() if isinstance(a, Pieces)}
+        cut = {k: a for k, a in self.arrays.items() if isinstance(a, Ragged)}
         arrays = self.arrays | {k: pieces.array for k, pieces in cut.items()}
         parts = [(k, a.dtype.str, a.shape, _checksum(a)) for k, a in arrays.items()]
         bounds = [_checksum(pieces.offsets) for pieces in cut.values()]

@@ -1,4 +1,4 @@
-"""The pieces of the demo's page besides mmjax.report.page: panels, figures, tables.
+"""The elements of the demo's page besides mmjax.report.page: panels, figures, tables.
 
 Functions take plain text where a parameter is called text, title or label, and escape
 it; `body` parameters are HTML.
