@@ -38,7 +38,12 @@ FAMILIES = [  # those that have a tiny run
         importlib.import_module(f"mmjax_configs.{module.name}"), "PRESETS", {}
     ).get("tiny", dict)()
 ]
-TOPOLOGIES = {"2x4": (2, 4), "1x8": (1, 8), "1x1": (1, 1)}  # processes x devices
+TOPOLOGIES = {  # processes x devices, and how the step is compiled
+    "2x4": (2, 4, "jit"),
+    "1x8": (1, 8, "jit"),
+    "1x1": (1, 1, "jit"),
+    "2x4 pmap": (2, 4, "pmap"),
+}
 STEPS, SAVED = 20, 10
 ATOL = 1e-5
 
@@ -60,10 +65,13 @@ def _start(command: list[str]) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
-def _two(workdir: pathlib.Path, devices: int, steps: int) -> list[subprocess.Popen]:
+def _two(
+    workdir: pathlib.Path, devices: int, steps: int, mode: str = "jit"
+) -> list[subprocess.Popen]:
     """Both processes of one run of CLIP, `devices` each."""
     address = f"127.0.0.1:{free_port()}"
     shared = [*_overrides("clip", steps), "--devices", str(devices)]
+    shared += [f"--config.parallel.mode={mode}"]
     shared += ["--coordinator", address, "--processes", "2", "--process"]
     return [_start(_train(workdir, "clip", *shared, str(i))) for i in range(2)]
 
@@ -88,10 +96,11 @@ def _apart(a: pathlib.Path, b: pathlib.Path) -> float:
 
 
 @pytest.mark.timeout(900)
-def test_sigterm_to_one_process_stops_both_and_one_process_goes_on(tmp_path):
+@pytest.mark.parametrize("mode", [pytest.param("jit", marks=pytest.mark.hosts), "pmap"])
+def test_sigterm_to_one_process_stops_both_and_one_process_goes_on(mode, tmp_path):
     """Both save the same step; a process of four devices ends as one run of its own."""
     steps = 60
-    both = _two(tmp_path / "moved", devices=2, steps=steps)
+    both = _two(tmp_path / "moved", devices=2, steps=steps, mode=mode)
     _wait_for(tmp_path / "moved", 3, both)
     both[1].send_signal(signal.SIGTERM)
     errors = [process.communicate()[1] for process in both]
@@ -160,7 +169,6 @@ out = dict(
     alone=refused(
         lambda: processes.require_shared(epath.Path({tmp!r}) / "{i}", wait=0.1)
     ),
-    pmap=refused(lambda: parallel.Layout(parallel.ParallelConfig(mode="pmap"))),
     told=processes.of_writer({{"val/top1": 0.5}} if {i} == 0 else {{}}),
 )
 shares, sums = [], []
@@ -176,10 +184,28 @@ for mesh in (dict(), dict(fsdp=8), dict(tensor=2), dict(data=2, tensor=4),
     for count in (16, 3):  # split over the devices, and replicated
         got = double(dict(w=np.float32(2)), dict(x=rows[:count]))
         np.testing.assert_array_equal(got, 2 * rows[:count])
+pmap = parallel.Layout(parallel.ParallelConfig(mode="pmap"))
+state = pmap.init(lambda: dict(w=jax.numpy.ones(1), key=jax.random.key(0)))
+
+def step(state, batch):
+    noise = jax.random.normal(state["key"], state["w"].shape)
+    moved = jax.lax.pmean((batch["x"] * state["w"] + noise).mean(0), "data")
+    rows = jax.lax.all_gather(batch["x"], "data", tiled=True)
+    return dict(state, w=moved), dict(last=rows[-1, 0], sum=rows.sum())
+
+run, metrics = pmap.compile_step(step, state), []
+assert "psum" in str(jax.make_jaxpr(run)(state, pmap.load(dict(x=rows[:8]))))
+for _ in range(2):
+    before = state
+    state, one = run(state, pmap.load(dict(x=rows[{i} * 8 : {i} * 8 + 8])))
+    metrics.append([float(one["last"]), float(one["sum"]), float(state["w"][0])])
+assert before["w"].is_deleted() and state["w"].sharding.is_fully_replicated
+spread = pmap.replicate(lambda s: s["w"] * 2)(state)  # as saving and evaluating do
+assert float(spread[0]) == 2 * metrics[-1][-1]
 split = jax.device_put(np.arange(8.0), NamedSharding(layout.mesh, P("tensor")))
 np.testing.assert_array_equal(layout.fetch(split), np.arange(8.0))
 import json
-print("RESULT" + json.dumps(dict(out, shares=shares, sums=sums)))
+print("RESULT" + json.dumps(dict(out, shares=shares, sums=sums, pmap=metrics)))
 """
 
 
@@ -202,7 +228,12 @@ def test_two_processes_agree_or_say_why_not(tmp_path: pathlib.Path):
         assert seen["same"] is None and seen["shared"] is None
         assert "processes 0 and 1 differ in config" in seen["differ"]
         assert "process 1 of 2 does not see what process 0 wrote" in seen["alone"]
-        assert "mode=pmap runs in one process, and 2 run" in seen["pmap"]
+        # The mean of 0 to 15 times w, and noise that is the same on all devices.
+        noise = float(jax.random.normal(jax.random.key(0), (1,))[0])
+        want = [7.5 + noise, 7.5 * (7.5 + noise) + noise]
+        np.testing.assert_allclose(
+            seen["pmap"], [[15, 120, w] for w in want], rtol=1e-6
+        )
         assert seen["told"] == {"val/top1": 0.5}
         # The last mesh has one row group over both processes: both read every row.
         assert seen["shares"] == [[i, 2], [i, 2], [i, 2], [i, 2], [0, 1]]
@@ -255,8 +286,9 @@ def test_two_processes_evaluate_like_one(tmp_path: pathlib.Path):
 
 # -- the matrix ----------------------------------------------------------------
 def _run(workdir: pathlib.Path, family: str, topology: str) -> pathlib.Path:
-    processes, devices = TOPOLOGIES[topology]
+    processes, devices, mode = TOPOLOGIES[topology]
     command = _train(workdir, family, *_overrides(family))
+    command.append(f"--config.parallel.mode={mode}")
     if processes > 1:
         launch = ["launch", "--processes", str(processes), "--devices-per-process"]
         command[3:3] = [*launch, str(devices), "--"]

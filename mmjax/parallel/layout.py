@@ -112,11 +112,6 @@ class Layout:
                 f"config.parallel.mode=pmap is data-parallel only, but the mesh has "
                 f"fsdp={shape[1]}, tensor={shape[2]}: set both to 1 or use mode=jit"
             )
-        if self.pmap and self.processes > 1:
-            raise UserError(
-                f"config.parallel.mode=pmap runs in one process, and {self.processes} "
-                "run together here: use mode=jit, which computes the same"
-            )
         grid = np.asarray(self.devices).reshape(shape)
         self.mesh = jax.sharding.Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
         self.shape = dict(zip(AXES, shape, strict=True))
@@ -222,6 +217,16 @@ class Layout:
     def batch_sharding(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(ROWS))
 
+    def batch_shape(
+        self, shape: tuple[int, ...], devices: int | None = None
+    ) -> tuple[int, ...]:
+        """(B, ...) as the compiled step takes it: (devices, B / devices, ...) under pmap.
+
+        devices: those that hold these rows; all, by default.
+        """
+        n = devices or self.rows
+        return (n, shape[0] // n, *shape[1:]) if self.pmap else shape
+
     def row_share(self) -> tuple[int, int]:
         """(k, n): this process reads the k-th n-th of every batch's rows.
 
@@ -245,15 +250,29 @@ class Layout:
         """step(state, batch) -> (state, metrics), for batches from `load`.
 
         The state keeps the placement it came with: without saying so, the compiler
-        may choose another, and the second step would compile again.
+        may choose another, and the second step would compile again. It is donated: the
+        next one is written over it.
         """
-        step = self._rows_kept(step)
         if self.pmap:
             axes = {"in_axes": (None, 0), "out_axes": (None, None)}
-            return jax.pmap(step, axis_name="data", devices=self.devices, **axes)
+            where = {"axis_name": "data", "devices": tuple(self.devices)}
+            mapped = jax.pmap(step, donate_argnums=0, **where, **axes)
+            return self._in_step(mapped, traced=self._shards(step))
+        step = self._rows_kept(step)
         placed = jax.tree.map(lambda x: x.sharding, state)
         out = placed, self.replicated  # every process reads all metrics
         return self._in_step(jax.jit(step, donate_argnums=0, out_shardings=out))
+
+    def _shards(self, step: Callable) -> Callable:
+        """What pmap makes of a step, to be looked at: pmap itself cannot be traced over
+        the devices of several processes."""
+        return jax.shard_map(
+            lambda state, batch: step(state, jax.tree.map(lambda x: x[0], batch)),
+            mesh=self.mesh,
+            in_specs=(PartitionSpec(), PartitionSpec("data")),
+            out_specs=PartitionSpec(),
+            check_vma=False,
+        )
 
     def _rows_kept(self, fn: Callable) -> Callable:
         """fn, with what every module called in it puts out split by rows.
@@ -284,10 +303,19 @@ class Layout:
             with nn.intercept_methods(call):
                 return fn(*args)
 
-        return fn if self.pmap or self.rows == 1 else run
+        return fn if self.rows == 1 else run
 
-    def _in_step(self, compiled: Callable) -> Callable:
-        """With several processes: none runs a program before all have compiled it."""
+    def _in_step(
+        self, compiled: Callable, *, traced: Callable | None = None
+    ) -> Callable:
+        """With several processes: none runs a program before all have compiled it.
+
+        It is then called with global arrays, those of pmap as well: what `lower` gives
+        leaves out pmap's conversion of what each process holds.
+
+        Args:
+          traced: what to trace in place of `compiled`.
+        """
         if self.processes == 1:
             return compiled
         made: dict[Any, Callable] = {}
@@ -295,7 +323,7 @@ class Layout:
         def run(*args: PyTree) -> PyTree:
             leaves, structure = jax.tree.flatten(args)
             if any(isinstance(x, jax.core.Tracer) for x in leaves):
-                return compiled(*args)  # only looked at, by jax.make_jaxpr
+                return (traced or compiled)(*args)  # only looked at, by make_jaxpr
             key = structure, *(f"{x.dtype}{x.shape}" for x in leaves)
             if key not in made:
                 made[key] = compiled.lower(*args).compile()
@@ -321,13 +349,13 @@ class Layout:
     def load(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """This process' rows of a batch, as the compiled step takes them.
 
-        Under jit, global arrays; under pmap, (local devices, B / devices, ...).
+        Global arrays, of the shapes that `batch_shape` gives.
         """
-        n = jax.local_device_count()
+        devices = len(self.devices) // self.processes
         return {
-            k: v.reshape(n, len(v) // n, *v.shape[1:])
-            if self.pmap
-            else jax.make_array_from_process_local_data(self.batch_sharding, v)
+            k: jax.make_array_from_process_local_data(
+                self.batch_sharding, v.reshape(self.batch_shape(v.shape, devices))
+            )
             for k, v in _arrays(batch).items()
         }
 

@@ -71,15 +71,9 @@ def build(config: ConfigDict) -> Program:
     This process must show as many devices as `config.parallel.mesh` has.
 
     Raises:
-      UserError: the config is wrong in itself, does not fit its mesh, or asks for pmap.
+      UserError: the config is wrong in itself, or does not fit its mesh.
     """
     cfg = schema.from_mapping(config_lib.RunConfig, config, "config")
-    if cfg.parallel.mode == "pmap":
-        raise UserError(
-            "config.parallel.mode is 'pmap', whose programs cannot be compiled without "
-            "their devices: plan it with --config.parallel.mode=jit, which computes "
-            "the same"
-        )
     layout = parallel.Layout(cfg.parallel)
     task = base.build(cfg.task)
     fields = fields_lib.build(cfg.data.fields)
@@ -88,11 +82,13 @@ def build(config: ConfigDict) -> Program:
     layout.check_batch(cfg.batch_size, accum=update.cfg.accum)
     state = update.abstract(example)
     batch = {
-        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.batch_sharding)
+        name: jax.ShapeDtypeStruct(
+            layout.batch_shape(x.shape), x.dtype, sharding=layout.batch_sharding
+        )
         for name, x in batch_of(fields, task, cfg.batch_size).items()
     }
-    lowered = layout.compile_step(update.step, state).lower(state, batch)
-    compiled, partitioned = compile_seen(lowered)
+    step = layout.compile_step(update.step, state)
+    compiled, partitioned = compile_seen(step.lower(state, batch))
     params, frozen = (
         sum(x.size for x in jax.tree.leaves(arrays))
         for arrays in (state.vars.params, state.vars.frozen)
@@ -104,7 +100,7 @@ def build(config: ConfigDict) -> Program:
         sizes=_sizes(state, batch, compiled.memory_analysis()),
         params=params,
         frozen=frozen,
-        flops=flops_lib.count(update.step, state, batch),
+        flops=flops_lib.count(step, state, batch),
         collectives=hlo.collectives(partitioned),
         remat=cfg.task["remat"] if "remat" in cfg.task else "",
     )

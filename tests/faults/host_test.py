@@ -37,13 +37,15 @@ def children(parent: int) -> list[int]:
 @pytest.mark.faults
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 @pytest.mark.timeout(1800)
-def test_a_killed_host_ends_the_run_and_a_restart_goes_on(lab, tmp_path):
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_a_killed_host_ends_the_run_and_a_restart_goes_on(mode, lab, tmp_path):
     whole, workdir = tmp_path / "two", tmp_path / "lost"
-    attempt = lab.run(launched(lab, whole), "two")
+    compiled = f"--config.parallel.mode={mode}"
+    attempt = lab.run([*launched(lab, whole), compiled], "two")
     assert attempt.wait() == 0, attempt.text()
     for victim in (1, 0):  # the one that coordinates last
         newest = lab.saved(workdir)
-        attempt = lab.run(launched(lab, workdir), "lost")
+        attempt = lab.run([*launched(lab, workdir), compiled], "lost")
         attempt.until(lambda a=attempt: len(a.steps()) >= 5)
         os.kill(children(attempt.process.pid)[victim], signal.SIGKILL)
         begin = time.monotonic()
@@ -55,9 +57,9 @@ def test_a_killed_host_ends_the_run_and_a_restart_goes_on(lab, tmp_path):
         assert "Traceback" not in said, said
         assert seconds < SLOWEST
         lab.resumed_at(attempt, newest)
-        lab.survived("one of two processes killed")
+        lab.survived(f"one of two processes killed, {mode}")
     newest = lab.saved(workdir)
-    attempt = lab.run(launched(lab, workdir), "lost")
+    attempt = lab.run([*launched(lab, workdir), compiled], "lost")
     assert attempt.wait() == 0, attempt.text()
     lab.resumed_at(attempt, newest)
     want, got = lab.leaves(whole), lab.leaves(workdir)
