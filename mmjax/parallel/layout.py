@@ -220,7 +220,7 @@ class Layout:
     def batch_shape(
         self, shape: tuple[int, ...], devices: int | None = None
     ) -> tuple[int, ...]:
-        """(B, ...) as the compiled step takes it: (devices, B / devices, ...) under pmap.
+        """(B, ...) as a compiled step takes it; under pmap (devices, B / devices, ...).
 
         devices: those that hold these rows; all, by default.
         """

@@ -19,7 +19,6 @@ from ml_collections import ConfigDict
 from mmjax import parallel, schema, tree
 from mmjax.data import fields as fields_lib
 from mmjax.data.fields import Fields
-from mmjax.errors import UserError
 from mmjax.planning import hlo
 from mmjax.state import TrainState
 from mmjax.tasks import base
