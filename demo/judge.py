@@ -5,7 +5,7 @@ Legend: p prompts, k candidates, n picked of them, d embedding, c classes, m ima
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,11 +42,13 @@ def judge(plan: Plan, workdir: pathlib.Path, values: Mapping[str, Any]) -> None:
         made = samples.load(workdir, split)
         cosines_pk = _cosines(clip, made)
         best = judges.picks(plan.k, cosines_pk, plan.pools)
-        right = _oracle(plan, split, made, best)
+        right, all_pn = _oracle(plan, split, made, best)
         results["k_curve"][split] = _curve(right, plan.pools)
         tag = "" if split == "val" else f"{split}_"
         for pool in plan.pools:
             _copy(summary, f"oracle_{tag}k{pool}", right, f"oracle_all_k{pool}")
+        if split == "val":
+            summary |= _by_novelty(plan, made.prompts, all_pn)
         results["judges"] |= {f"{split}_{k}": v for k, v in right.items()}
         scored = judges.clip_score(cosines_pk, {**best}, **DRAW)
         results["judges"] |= {f"{split}_{k}": v for k, v in scored.items()}
@@ -108,8 +110,9 @@ def _cosines(clip: load.Run, made: generate.Candidates) -> np.ndarray:
 
 def _oracle(
     plan: Plan, split: str, made: generate.Candidates, best: judges.Picks
-) -> dict[str, float]:
-    """oracle_<attribute>_k<pool>: of the best of the first `pool` candidates.
+) -> tuple[dict[str, float], np.ndarray]:
+    """oracle_<attribute>_k<pool>: of the best of the first `pool` candidates; and 1
+    where all is right in it, by prompt and pool.
 
     The best of one is the first: nothing is chosen.
     """
@@ -117,7 +120,23 @@ def _oracle(
     order_pn = np.concatenate([best[f"_best{pool}"] for pool in plan.pools], axis=1)
     rows_p1 = np.arange(len(order_pn))[:, None]
     picks = {f"_k{pool}": np.array([[n]]) for n, pool in enumerate(plan.pools)}
-    found, _ = judges.oracle(made.images[rows_p1, order_pn], scenes, picks, **DRAW)
+    return judges.oracle(made.images[rows_p1, order_pn], scenes, picks, **DRAW)
+
+
+def _by_novelty(
+    plan: Plan, prompts: Sequence[str], all_pn: np.ndarray
+) -> dict[str, float]:
+    """oracle_new_k<pool>: of the prompts that are no caption of a training picture,
+    word for word; oracle_seen_k<pool>: of those that are. And how many are new."""
+    known = {text for spec in plan.train for text in open_source(spec).texts()}
+    new_p = np.array([prompt not in known for prompt in prompts])
+    found: dict[str, float] = {"prompts_new": int(new_p.sum())}
+    for tag, group_p in (("new", new_p), ("seen", ~new_p)):
+        columns = {
+            f"oracle_{tag}_k{pool}": all_pn[group_p][:, [n]]
+            for n, pool in enumerate(plan.pools)
+        }
+        found |= judges.means(columns, **DRAW) if group_p.any() else {}
     return found
 
 

@@ -46,8 +46,8 @@ _TILES = (
     ("zero_shot_val", "of new pictures named right by CLIP"),
     ("zero_shot_unseen", "named right where the pair of colour and shape is new"),
     ("psnr", "fidelity of pictures rebuilt from their tokens"),
-    ("oracle_k1", "of captions drawn right by the first picture"),
-    ("oracle_k{k}", "drawn right by the one of {k} that CLIP chooses"),
+    ("oracle_new_k1", "of captions new to the prior drawn right by its first picture"),
+    ("oracle_new_k{k}", "drawn right by the one of {k} that CLIP chooses"),
     ("oracle_unseen_k{k}", "the same where the pair of colour and shape is new"),
     ("completion_oracle", "of pictures right after their lower half was drawn anew"),
     ("minutes", "of wall clock for everything on this page"),
@@ -187,13 +187,13 @@ def _samples(found: _Found) -> str:
         f"are the ones that CLIP finds most like the caption, of {k} for each, best "
         "first."
     )
-    if {"oracle_k1", f"oracle_k{k}"} <= known.keys() and k > 1:
+    if {"oracle_new_k1", f"oracle_new_k{k}"} <= known.keys() and k > 1:
         first, best = (
-            numbers.spell(known[f"oracle_k{n}"].value, "share") for n in (1, k)
+            numbers.spell(known[f"oracle_new_k{n}"].value, "share") for n in (1, k)
         )
         note += elements.finding(
-            f"All that the caption says is right in {first} of first pictures and in "
-            f"{best} of CLIP's choices among {k}."
+            f"Of captions that the prior never met, all is right in {first} of first "
+            f"pictures and in {best} of CLIP's choices among {k}."
         )
     sheets = [
         found.picture(

@@ -29,7 +29,7 @@ _ZERO_SHOT = (
     "phrases such as “red star”, though it was never trained to classify. "
 )
 _RIGHT = "Share of captions whose {what} shows all that they say, as the oracle reads "
-_RIGHT += "it: number, shape, colour, size, place and background. "
+_RIGHT += "it: number, shape, colour, size, place, background, and nothing besides. "
 
 # (pattern of the name, group, label, meaning, kind); the first that fits all of the
 # name. Braces are filled with the pattern's groups.
@@ -88,6 +88,30 @@ _TABLE = (
         "the tokens before it. Less is better; the logarithm of the number of codes is "
         "knowing nothing.",
         "nats",
+    ),
+    (
+        "prompts_new",
+        "Samples and re-ranking",
+        "New captions",
+        "How many of the captions occur with no training picture, word for word. Their "
+        "scenes are all new.",
+        "number",
+    ),
+    (
+        r"oracle_new_k(?P<k>\d+)",
+        "Samples and re-ranking",
+        "New captions drawn right, best of {k}",
+        _RIGHT.format(what="picture") + "Captions that no training picture had; the "
+        "one of {k} pictures that CLIP finds most like them, of 1 the first.",
+        "share",
+    ),
+    (
+        r"oracle_seen_k(?P<k>\d+)",
+        "Samples and re-ranking",
+        "Captions met in training drawn right, best of {k}",
+        "The same of captions that training pictures had, word for word: what the "
+        "prior knows by heart is among it.",
+        "share",
     ),
     (
         "oracle_k1",

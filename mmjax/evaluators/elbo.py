@@ -34,9 +34,9 @@ _SETS = ({"kl"}, {"text_nll", "image_nll"})
 _SUMS = {
     "divergence": "the terms but the reconstruction, added; nats an image",
     "elbo": "-(reconstruction + {beta} divergence)",
-    "bits_per_dim": "-elbo / (dims ln 2) + 8: bits a value of 8 bits, its density "
-    "taken as even over 1/256",
-    "image_bits_per_dim": "bits_per_dim without text_nll: given the text",
+    "density_bits": "-elbo / (dims ln 2) + 8: the density at the pixels' values, "
+    "in bits a value as if even over 1/256; no code's length, and may be negative",
+    "image_density_bits": "density_bits without text_nll: given the text",
 }
 _E_Q = (
     "one z an image: drawn from q where q is spread (dVAE, stage 1 alone), the only "
@@ -82,9 +82,9 @@ class Evaluator(base.Evaluator):
         """Means over examples, with intervals.
 
         In nats an image: the terms, `divergence` (their sum without the
-        reconstruction) and `elbo`. `bits_per_dim` is -elbo in bits a channel of a
-        pixel of 8 bits; where there is text, `image_bits_per_dim` leaves -ln p(y) out:
-        the bound of the image given its text. `arrays` holds every example's terms.
+        reconstruction) and `elbo`. `density_bits` is -elbo in bits a channel of a
+        pixel of 8 bits; where there is text, `image_density_bits` leaves -ln p(y) out:
+        of the image given its text. `arrays` holds every example's terms.
         """
         dims, beta = 0, self.config.beta
 
@@ -106,11 +106,11 @@ class Evaluator(base.Evaluator):
         divergence_n = sum(terms[name] for name in terms if name != RECONSTRUCTION)
         minus_elbo_n = terms[RECONSTRUCTION] + beta * divergence_n
         rows = {**terms, "divergence": divergence_n, "elbo": -minus_elbo_n}
-        rows["bits_per_dim"] = bits(minus_elbo_n, dims)
+        rows["density_bits"] = bits(minus_elbo_n, dims)
         text = "text_nll" in terms
         if text:
             given_text_n = minus_elbo_n - beta * terms["text_nll"]
-            rows["image_bits_per_dim"] = bits(given_text_n, dims)
+            rows["image_density_bits"] = bits(given_text_n, dims)
         metrics = {name: f"{TERMS[name]}; nats an image" for name in terms}
         sums = [name for name in rows if name not in terms]
         metrics |= {name: _SUMS[name].format(beta=beta) for name in sums}

@@ -26,7 +26,7 @@ def judge(
 
     An attribute is right where it is right of every object of the scene at once, `all`
     where they all are (see `oracle.score`); with another number of objects than the
-    scene's, everything but the background is wrong.
+    scene's, everything but the background and `clean` is wrong.
 
     Args:
       images_nhwc: uint8 or float in [0, 1], square, of 16 pixels or more.
@@ -58,6 +58,6 @@ def judge(
 
 def _scores(part: tuple[np.ndarray, Sequence[Scene]]) -> np.ndarray:
     pairs = zip(*part, strict=True)
-    rights = [oracle.score(truth, oracle.read_scene(image)) for image, truth in pairs]
+    rights = [oracle.score(truth, oracle.read(image)) for image, truth in pairs]
     rows = [[right[name] for name in ATTRIBUTES] for right in rights]
     return np.asarray(rows, np.float32)

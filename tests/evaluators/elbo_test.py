@@ -52,8 +52,8 @@ def test_stage_1_by_hand(make_env, make_source):
     assert got.values["elbo"] == pytest.approx(want, rel=1e-6)
     assert got.values["divergence"] == got.values["kl"] == 3
     bits = -want / (DIMS * math.log(2)) + 8
-    assert got.values["bits_per_dim"] == pytest.approx(bits, rel=1e-6)
-    assert "image_bits_per_dim" not in got.values
+    assert got.values["density_bits"] == pytest.approx(bits, rel=1e-6)
+    assert "image_density_bits" not in got.values
     assert got.values["elbo_lo"] <= want <= got.values["elbo_hi"]
     np.testing.assert_allclose(got.arrays["reconstruction"], reconstruction)
     assert got.card["bound"] and got.card["tokenizer"] is None
@@ -68,7 +68,7 @@ def test_both_stages_by_hand(make_env, make_source):
     assert got.values["divergence"] == pytest.approx(divergence.mean())
     assert got.values["elbo"] == pytest.approx(-minus.mean(), rel=1e-6)
     image = (minus - 2 * words).mean() / (DIMS * math.log(2)) + 8
-    assert got.values["image_bits_per_dim"] == pytest.approx(image, rel=1e-6)
+    assert got.values["image_density_bits"] == pytest.approx(image, rel=1e-6)
     assert got.card["beta"] == 2 and got.card["tokenizer"]["kind"] == "words"
 
 

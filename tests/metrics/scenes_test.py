@@ -24,7 +24,7 @@ def test_scores_are_the_oracle_s(shown, processes):
     got = scenes.judge(images, truths, processes=processes)
     assert set(got) == set(oracle.ATTRIBUTES)
     for i in range(12):
-        wanted = oracle.score(truths[i], oracle.read_scene(images[i]))
+        wanted = oracle.score(truths[i], oracle.read(images[i]))
         assert {name: got[name][i] for name in got} == wanted
     assert got["all"][::2].mean() == 1 and got["all"][1::2].mean() < 0.5
 
