@@ -232,12 +232,8 @@ def _published(name: str, lr: float, *, resnet: bool) -> ConfigDict:
         path=f"{ROOT}/reference/openai_clip/bpe_simple_vocab_16e6.txt.gz",
         context=77,
     )
-    config.data.fields.image = dict(
-        kind="image",
-        size=size[name] if name in size else 224,
-        mode="crop",
-        method="bicubic",
-        train_scale=(0.9, 1.0),
+    config.data.fields.image = common.photos(
+        size[name] if name in size else 224, method="bicubic"
     )
     config.data.workers = 16
     config.optim.lr = lr

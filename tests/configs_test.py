@@ -4,6 +4,7 @@ import importlib
 import pathlib
 import pkgutil
 
+import numpy as np
 import pytest
 
 import mmjax_configs as configs
@@ -37,6 +38,20 @@ def test_config_names_a_task(family: str, preset: str):
     config.data.fields.image.size += 1
     with pytest.raises(UserError, match="image"):
         task.check(fields.spec(fields.build(config.data.fields)))
+
+
+@pytest.mark.parametrize(("family", "preset"), PRESETS)
+def test_paper_sizes_stretch_no_photo(family: str, preset: str):
+    config = config_lib.load(f"{family}:{preset}", [])
+    if "SHARDS" not in str(config.data.train):
+        pytest.skip("its images are ours, or small and square")
+    field = fields.only(fields.build(config.data.fields), "image")
+    photo, rng = np.zeros((480, 640, 3), np.uint8), np.random.default_rng(0)
+    for _ in range(20):
+        width, height = field.view(photo, rng)[1].scale
+        assert width == height
+    width, height = field.view(photo, None)[1].scale
+    assert width == pytest.approx(height, abs=0.005)  # the long side is whole pixels
 
 
 @pytest.mark.parametrize("family", FAMILIES)
