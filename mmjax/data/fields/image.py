@@ -24,9 +24,10 @@ class Field(base.Field):
     method: how images are resized, one of `mmjax.data.image.METHODS`.
     mode: for evaluation, `crop` (the short side to `size`, and the centre cut out, as
       CLIP does) or `squash` (both sides to `size`).
-    train_crop: for training, `square` (a random square of the short side), `near_centre`
-      (such a square near the centre; for both see `mmjax.data.image.square_crop`) or
-      `resized` (torchvision's random resized crop, which stretches what is not square).
+    train_crop: for training, `square` (a random square of the short side),
+      `near_centre` (such a square near the centre; for both see
+      `mmjax.data.image.square_crop`) or `resized` (torchvision's random resized crop,
+      which stretches what is not square).
     train_zoom: of the two squares, by how much they are resized to more than `size`
       before `size` pixels are cut out: a range of factors.
     train_scale, train_ratio: the random resized crop's range of area, as a share of the
