@@ -257,6 +257,8 @@ def _flat(module: Any, *, deep: bool) -> Iterator[tuple[str, Any]]:
         value = getattr(module, field.name)
         if field.name in _FREE:
             continue
+        if field.name == "heads" and not value:  # heads of 64, as 0 stands for
+            value = max(1, module.features // 64)
         if not dataclasses.is_dataclass(value):
             yield field.name, value
         elif deep or not isinstance(value, nn.Module):

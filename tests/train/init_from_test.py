@@ -14,6 +14,7 @@ from mmjax.data.fields import label
 from mmjax.errors import UserError
 from mmjax.inference import load
 from mmjax.state import TrainState
+from mmjax.tasks import base
 from mmjax.train import config as config_lib
 from mmjax.train import init_from as init_from_lib
 from mmjax.train import setup
@@ -206,6 +207,17 @@ def test_a_frozen_tokenizer_of_other_fields(codes):
     given = [f"graft.tokenizer={codes}", "task.stage1.net.groups=4"]
     with pytest.raises(UserError, match="decoder.net.groups is 8 in .* and 4 in"):
         started(given, PRIOR)
+
+
+def test_heads_of_64_are_those_that_0_stands_for():
+    def facts(heads: int) -> dict:
+        given = ["task.image.width=128", "task.text.width=128"]
+        given += [f"task.image.heads={heads}", f"task.text.heads={heads}"]
+        config = config_lib.load(CLIP, [f"--config.{text}" for text in given])
+        return init_from_lib._fields(base.build(config.task), "params")
+
+    assert facts(0) == facts(2) != facts(4)
+    assert facts(0)["image.heads"] == 2
 
 
 def test_class_names_go_with_a_head():
