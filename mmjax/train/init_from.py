@@ -65,7 +65,7 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
     """
     variables = state.vars
     whole = {"params": variables.params, **variables.extra, **variables.frozen}
-    load, layout, taken = functools.cache(restore), parts.layout, []
+    load, taken = functools.cache(restore), []
     for place in sorted(parts.cfg.graft):  # a part after the whole that holds it
         where = f"config.graft.{place.replace('/', '.')}"
         run, _, part = parts.cfg.graft[place].partition("#")
@@ -79,21 +79,17 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
         name, _, inside = path.partition("/")
         frozen = name in variables.frozen
         source = {"params": learned.params, **learned.extra}
-        if frozen and not part:  # what that run holds frozen too, or else all of it
-            part = path if name in learned.frozen else inside
-        elif not part:
-            part = path
+        if not part:  # the same, but all of a run that holds no such frozen variables
+            part = inside if frozen and name not in learned.frozen else path
         if part:
             source |= learned.frozen
             part = _path(source, part, f"{where}={run}#{part}")
         old, new = _at(whole, path), _at(source, part)
         new, resized = resize_positions(new, old, path)
         _check_shapes(old, new, where, run)
-        before, now = _fields(theirs.task, part), _fields(parts.task, path)
-        if not frozen:
-            leaves = [f"{part}/{leaf}" for leaf in tree.flatten(new)]
-            before |= _inputs(theirs, leaves)
-            now |= _inputs(parts, leaves)
+        leaves = [] if frozen else [f"{part}/{leaf}" for leaf in tree.flatten(new)]
+        before = _fields(theirs.task, part) | _inputs(theirs, leaves)
+        now = _fields(parts.task, path) | _inputs(parts, leaves)
         for fact in before | now:
             if not (resized and fact.endswith(("image_size", "image's size"))):
                 _agree(before.get(fact), now.get(fact), fact, where, run)
@@ -106,17 +102,14 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
         )
         whole = _put(whole, path, placed)
         taken.append((where, path, run, learned))
-    for where, path, run, trained in taken:  # once all that is frozen is in its place
-        if path.startswith("params") and not path.startswith("params/text"):
-            for name in variables.frozen.keys() & trained.frozen.keys():
-                weights = trained.frozen[name], whole[name]
-                prints = [token_cache.fingerprint(layout.fetch(w)) for w in weights]
-                _agree(*prints, f"the fingerprint of the frozen {name}", where, run)
     variables = variables._replace(
         params=whole["params"],
         extra={name: whole[name] for name in variables.extra},
         frozen={name: whole[name] for name in variables.frozen},
     )
+    for where, path, run, learned in taken:
+        if path.startswith("params") and not path.startswith("params/text"):
+            _check_frozen(learned.frozen, variables.frozen, where, run, parts.layout)
     ema = None if state.ema is None else jax.tree.map(jnp.copy, variables.params)
     return state.replace(vars=variables, ema=ema)
 
@@ -210,6 +203,16 @@ def _check_shapes(old: PyTree, new: PyTree, where: str, run: str) -> None:
             )
 
 
+def _check_frozen(
+    theirs: PyTree, ours: PyTree, where: str, run: str, layout: parallel_lib.Layout
+) -> None:
+    """UserError where both hold something frozen of one name that differs."""
+    for name in theirs.keys() & ours.keys():
+        weights = layout.fetch(theirs[name]), layout.fetch(ours[name])
+        prints = map(token_cache.fingerprint, weights)
+        _agree(*prints, f"the fingerprint of the frozen {name}", where, run)
+
+
 def _fields(task: Any, path: str) -> dict[str, Any]:
     """The fields of the module that holds a path, by name."""
     name, _, inside = path.partition("/")
@@ -226,6 +229,8 @@ def _fields(task: Any, path: str) -> dict[str, Any]:
 def _inputs(run: Parts, leaves: list[str]) -> dict[str, Any]:
     """What the weights of a run at these paths read."""
     facts = {}
+    if not leaves:
+        return facts
     if any(re.search("/(token|text)_embedding/?$", path) for path in leaves):
         words, facts["the tokenizer"] = run.tokenizer, "none"
         if words is not None:
