@@ -22,9 +22,7 @@ def kl_f8() -> ConfigDict:
     autoencoder = dict(image_size=256, code_dim=4, net=net, scale=0.18215)
     config.task = ConfigDict(dict(name="autoencoder_kl", autoencoder=autoencoder))
     config.data.train = "webdataset:SHARDS-*.tar"
-    config.data.fields.image = common.images(
-        256, mode="crop", train_scale=(0.8, 1.0), flip=True
-    )
+    config.data.fields.image = common.photos(256, flip=True)
     config.data.workers = 16
     config.optim.b1, config.optim.b2, config.optim.eps = 0.5, 0.9, 1e-8
     config.optim.lr, config.optim.warmup = 4.5e-6 * 96, 5000

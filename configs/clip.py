@@ -7,7 +7,8 @@
 | flickr8k, flickr8k_cbow | Flickr8k shards | | README, "Real photos" |
 | emoji | Noto emoji, names and keywords | | README, "Real photos" |
 | cifar10, gtsrb | class names in prompts as captions | | README, "Real photos" |
-| vit_b32, vit_b16, vit_l14, vit_l14_336 | your web shards | a pod | the paper |
+| vit_b32, vit_b16, vit_l14 | your web shards | a pod | the paper |
+| vit_l14_336 | the same, from vit_l14: `--config.graft.params=RUN` | a pod | |
 | rn50, rn101, rn50x4, rn50x16, rn50x64 | your web shards | a pod | the paper |
 | tiny | shapes | seconds | nothing: it is for tests |
 """
@@ -17,6 +18,7 @@ from ml_collections import ConfigDict
 from mmjax_configs import common
 from mmjax_configs.common import ROOT
 
+EPOCH = 12_207  # steps of 32,768 pairs that see 400M of them
 UNIT = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
@@ -218,6 +220,30 @@ def gtsrb() -> ConfigDict:
     return config
 
 
+def _paper_evals(every: int) -> ConfigDict:
+    """Off until their data are named: `--config.evals.imagenet.source=SPEC`.
+
+    The probe also takes `--config.evals.probe.train=SPEC` and runs by `mmjax eval`
+    alone. ImageNet's class names are `class_names=FILE`, where the source has none.
+    """
+    data = dict(source="", batch_size=2048)
+    return ConfigDict(
+        dict(
+            imagenet=dict(
+                data,
+                type="zero_shot",
+                every=every,
+                templates="clip80",
+                repeated_names=True,  # as two pairs of the paper's 1,000 names are
+            ),
+            retrieval=dict(
+                data, type="retrieval", every=every, template="a photo of {}"
+            ),
+            probe=dict(data, type="linear_probe", val=0.1),
+        )
+    )
+
+
 def _published(name: str, lr: float, *, resnet: bool) -> ConfigDict:
     """The paper's run (Radford et al. 2021, Tables 18 to 20)."""
     config = common.run(steps=390_625, batch_size=32_768)  # 32 epochs of 400M pairs
@@ -232,18 +258,27 @@ def _published(name: str, lr: float, *, resnet: bool) -> ConfigDict:
         path=f"{ROOT}/reference/openai_clip/bpe_simple_vocab_16e6.txt.gz",
         context=77,
     )
-    config.data.fields.image = dict(
-        kind="image",
-        size=size[name] if name in size else 224,
-        mode="crop",
-        method="bicubic",
-        train_scale=(0.9, 1.0),
+    config.data.fields.image = common.photos(
+        size[name] if name in size else 224, method="bicubic"
     )
     config.data.workers = 16
     config.optim.lr = lr
     config.optim.warmup = 2000
     config.optim.b2, config.optim.eps = (0.999, 1e-8) if resnet else (0.98, 1e-6)
     config.checkpoint.every = 2000
+    config.evals = _paper_evals(every=EPOCH)
+    return config
+
+
+def vit_l14_336() -> ConfigDict:
+    """One more epoch of a trained `vit_l14`, at 336 px: `--config.graft.params=RUN`.
+
+    Its positions are resized (bicubic). The rest of the run is `vit_l14`'s: the paper
+    gives the epoch and the learning rate alone.
+    """
+    config = _published("ViT-L/14@336", 2e-5, resnet=False)
+    config.steps = EPOCH
+    config.graft = ConfigDict(dict(params=""))
     return config
 
 
@@ -256,7 +291,6 @@ _SIZES = {
     "vit_b32": ("ViT-B/32", 5e-4),
     "vit_b16": ("ViT-B/16", 5e-4),
     "vit_l14": ("ViT-L/14", 4e-4),
-    "vit_l14_336": ("ViT-L/14@336", 2e-5),
 }
 PRESETS = {
     f.__name__: f
@@ -269,6 +303,7 @@ PRESETS = {
         emoji,
         cifar10,
         gtsrb,
+        vit_l14_336,
     )
 }
 for _key, (_name, _lr) in _SIZES.items():

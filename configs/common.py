@@ -56,6 +56,12 @@ def images(size: int, **more: object) -> dict:
     return squashed | more
 
 
+def photos(size: int, **more: object) -> dict:
+    """The field of square cuts of photos: of the short side, and never stretched."""
+    cut = dict(kind="image", size=size, mode="crop", train_crop="square")
+    return cut | more
+
+
 def text(vocab_size: int, context: int) -> dict:
     """The field of texts in byte pairs learned from the training captions."""
     return dict(kind="text", tokenizer="bpe", vocab_size=vocab_size, context=context)

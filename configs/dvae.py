@@ -103,20 +103,14 @@ def paper() -> ConfigDict:
     """Ramesh et al. 2021, appendix A: 8192 codes, 32 x 32 of them in 256 px.
 
     The learning rate falls over the whole run; the paper's reaches its end after
-    1,200,000 of 3,000,000 updates. Crops: the paper cuts 256 px from a square of the
-    image's shorter side, shrunk to 288 to 384 px: 0.44 to 0.79 of the square's area,
-    here of the image's.
+    1,200,000 of 3,000,000 updates.
     """
     config = _run(steps=3_000_000, batch_size=512, size=256, codes=8192)
     config.task.kl_steps, config.task.temperature_steps = 5000, 150_000
     config.task.tokenizer.dtype = "bfloat16"
     config.data.train = "webdataset:SHARDS-*.tar"
-    config.data.fields.image.update(
-        mode="crop",
-        method="area",
-        train_scale=(0.44, 0.79),
-        train_ratio=(1.0, 1.0),
-        flip=True,
+    config.data.fields.image = common.photos(  # Listing 1
+        256, method="area", train_zoom=(9 / 8, 12 / 8), flip=True
     )
     config.data.workers = 16
     config.optim.lr, config.optim.final_lr = 1e-4, 1.25e-6

@@ -155,8 +155,8 @@ def dalle_12b() -> ConfigDict:
     config.task.dtype = "bfloat16"
     config.data.train = "webdataset:SHARDS-*.tar"
     config.data.fields.tokens.dropout = 0.1
-    config.data.fields.image = common.images(
-        256, mode="crop", method="area", train_scale=(0.79, 1.0)
+    config.data.fields.image = common.photos(  # Listing 2
+        256, method="area", train_crop="near_centre", train_zoom=(1.0, 9 / 8)
     )
     config.data.workers = 16
     config.optim.lr, config.optim.final_lr = 4.5e-4, 4.5e-4 / 32
@@ -193,9 +193,7 @@ def mindalle_1_3b() -> ConfigDict:
     config.task.dtype = "bfloat16"
     config.task.sampling = dict(top_k=256, temperature=1.0, dtype="bfloat16")
     config.data.train = "webdataset:SHARDS-*.tar"
-    config.data.fields.image = common.images(
-        256, mode="crop", method="bicubic", train_scale=(0.75, 1.0)
-    )
+    config.data.fields.image = common.photos(256, method="bicubic")
     config.data.workers = 16
     config.optim.lr = 1e-4
     config.optim.b2 = 0.95

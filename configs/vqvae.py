@@ -127,9 +127,7 @@ def vqgan_f16() -> ConfigDict:
     )
     config.task.loss_name = "l1"
     config.data.train = "webdataset:SHARDS-*.tar"
-    config.data.fields.image = common.images(
-        256, mode="crop", train_scale=(0.8, 1.0), flip=True
-    )
+    config.data.fields.image = common.photos(256, flip=True)
     config.data.workers = 16
     config.optim.b1, config.optim.b2 = 0.5, 0.9
     config.optim.lr = 2e-4

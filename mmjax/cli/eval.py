@@ -97,7 +97,8 @@ def _suite(spec: str, args: argparse.Namespace) -> list[str]:
     from mmjax.train import config as config_lib
 
     name = spec.partition(":")[2] or pathlib.Path(spec).stem
-    cells = cells_lib.cells(config_lib.load(spec, args.overrides))
+    suite = config_lib.load(spec, args.overrides, kind=cells_lib.Suite)
+    cells = cells_lib.cells(suite)
     write = _writer(args)
     out = args.out or args.workdir / "evals" / name
     results = runner.run(cells, load.load_run(args.workdir, args.step), out)
@@ -163,6 +164,7 @@ def _evaluate(args: argparse.Namespace) -> list[str]:
 def _choose(saved: Any, args: argparse.Namespace) -> Any:
     """The run's config with the overrides, and only the evaluators asked for."""
     from mmjax.train import config as config_lib
+    from mmjax.train import evaluate
 
     for text in args.overrides:
         if not text.startswith(("--config.evals.", "--config.batch_size=")):
@@ -172,9 +174,12 @@ def _choose(saved: Any, args: argparse.Namespace) -> Any:
             )
     _refuse_foreign(saved, args)
     chosen = config_lib.override(saved, args.overrides)
-    names = args.evals.split(",") if args.evals else list(chosen.evals)
+    off = [name for name, e in chosen.evals.items() if evaluate.off(e)]
+    names = [name for name in chosen.evals if name not in off]
+    names = args.evals.split(",") if args.evals else names
     if not names:
-        raise UserError(f"the config of {args.workdir} has no evaluators")
+        data = f" with data: use --evals {off[0]} --source SPEC" if off else ""
+        raise UserError(f"the config of {args.workdir} has no evaluators{data}")
     for name in names:
         if name not in chosen.evals:
             hint = schema.suggest(name, chosen.evals)
@@ -184,6 +189,8 @@ def _choose(saved: Any, args: argparse.Namespace) -> Any:
         if args.source:
             for name in names:
                 chosen.evals[name].source = args.source
+        for name in names:
+            evaluate.require_data(name, chosen.evals[name])
     return chosen
 
 

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from mmjax import schema, tree
 from mmjax.errors import UserError
 from mmjax.state import TrainState, Vars
-from mmjax.train import checkpoint, restore, run_file, setup
+from mmjax.train import checkpoint, init_from, restore, run_file, setup
 from mmjax.train import config as config_lib
 
 NOTE = "convert.json"  # in the workdir: the format it came from, and what that carries
@@ -50,7 +50,8 @@ def bring_in(
       place: what `mmjax.convert.read.read` opens.
       family: a format's name, where it cannot be told from the files.
       config: a JSON model config for weights that come without one.
-      overrides: `--config.KEY=VALUE`, such as `--config.task.scan=true`.
+      overrides: `--config.KEY=VALUE`, such as `--config.task.scan=true`. Another
+        image_size resizes the positions of patches, and a line of the result says so.
 
     Raises:
       UserError: the place cannot be read or is of an unknown layout, an array has no
@@ -76,15 +77,22 @@ def bring_in(
     )
     scanned = getattr(parts.task, "scan", False)
     arrays = name_table.stacked(model.arrays) if scanned else dict(model.arrays)
-    want = {path: leaf.shape for path, leaf in _flat(parts.update.shapes).items()}
+    shapes, resized = _flat(parts.update.shapes), []
+    want = {path: leaf.shape for path, leaf in shapes.items()}
+    if getattr(parts.task, "image_size", None) != model.task.get("image_size"):
+        fitted, resized = init_from.resize_positions(arrays, shapes)
+        arrays = tree.flatten(fitted)
     name_table.fit(arrays, want, str(place))
     _save(parts, tree.unflatten(arrays), workdir)
-    (workdir / NOTE).write_text(json.dumps({"family": name, "kept": model.kept}))
+    kept = model.kept
+    if resized:  # what else the files carry is of the old resolution
+        kept = {key: kept[key] for key in kept if key == "dtypes"}
+    (workdir / NOTE).write_text(json.dumps({"family": name, "kept": kept}))
     if words:
         (workdir / "tokenizer.json").write_text(words, encoding="utf-8")
     count = sum(int(np.prod(shape)) for shape in want.values())
     line = f"{workdir}: {count:,} numbers in {len(want)} arrays from {place} ({name})"
-    return Done(workdir, name, None, (line,))
+    return Done(workdir, name, None, (line, *resized))
 
 
 def _empty(folder: str | pathlib.Path) -> pathlib.Path:

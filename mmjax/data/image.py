@@ -185,6 +185,43 @@ def random_crop(
     return round((height - h) / 2), round((width - w) / 2), h, w
 
 
+def square_crop(
+    shape: tuple[int, ...],
+    rng: np.random.Generator,
+    size: int,
+    *,
+    zoom: tuple[float, float] = (1.0, 1.0),
+    near_centre: bool = False,
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a random square, so that nothing is stretched.
+
+    A square of the short side, anywhere along the long side or, `near_centre`, between
+    3/8 and 5/8 of the slack. It stands for t pixels a side, t uniform in `zoom` times
+    `size` but no more than its own pixels, and `size` of these are cut out of it.
+
+    With zoom 1 it is CLIP's crop (Radford et al. 2021, section 2.4). DALL-E's (Ramesh
+    et al. 2021) are 9/8 to 12/8 for the dVAE (Listing 1), and near the centre with 1 to
+    9/8 for the prior (Listing 2). It is cut in the image's pixels and resized once.
+    """
+    short = min(shape[:2])
+
+    def offset(slack: int) -> int:
+        low, high = 0, slack + 1
+        if near_centre:
+            low = 3 * slack // 8
+            high = max(low + 1, 5 * slack // 8)
+        return int(rng.integers(low, high)) if high - low > 1 else low
+
+    top, left = (offset(side - short) for side in shape[:2])
+    low, high = (min(short, round(z * size)) for z in zoom)
+    t = int(rng.integers(low, high + 1)) if high > low else low
+    side = max(1, round(short * size / max(t, size)))
+    if side < short:
+        top += int(rng.integers(short - side + 1))
+        left += int(rng.integers(short - side + 1))
+    return top, left, side, side
+
+
 def cut(
     img: np.ndarray, box: tuple[int, int, int, int], size: int, method: str
 ) -> tuple:

@@ -37,7 +37,8 @@ class Result:
 class EvalConfig:
     """Keys that every evaluator's config has.
 
-    source: a data spec, or an opened Source (from a notebook).
+    source: a data spec, or an opened Source (from a notebook). While it is "", a run
+      passes the evaluator over.
     every: steps between two runs in training; 0 is none, only `mmjax eval` runs it.
     limit: look at this many examples, evenly spaced over the source; None is all.
     batch_size: rows a call; None is the run's own.

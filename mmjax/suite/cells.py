@@ -64,8 +64,8 @@ class Suite:
     limit: for every data set, at most. only: names of data sets; none is all.
     """
 
-    datasets: dict
-    protocols: dict
+    datasets: dict[str, Dataset]
+    protocols: dict[str, dict[str, Any]]
     limit: int | None = None
     only: tuple[str, ...] = ()
 
@@ -135,8 +135,7 @@ def cells(config: Any) -> list[Cell]:
     _check_names(suite.only, suite.datasets, "config.only", "data set")
     listed = []
     for name in suite.only or suite.datasets:
-        where = f"config.datasets.{name}"
-        dataset = schema.from_mapping(Dataset, suite.datasets[name], where)
+        where, dataset = f"config.datasets.{name}", suite.datasets[name]
         _check_names(dataset.protocols, known, f"{where}.protocols", "protocol")
         for title in dataset.protocols or known:
             protocol, own = known[title]

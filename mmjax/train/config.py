@@ -16,6 +16,7 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import logging
 import pathlib
 import sys
 import types
@@ -31,6 +32,7 @@ from mmjax.parallel.layout import ParallelConfig
 from mmjax.train.checkpoint import CheckpointConfig
 from mmjax.train.optim import OptimConfig
 
+log = logging.getLogger(__name__)
 # Where the package lies: site-packages, or the folder of a checkout.
 HOME = pathlib.Path(__file__).resolve().parents[2]
 _Task = Annotated[dict[str, Any], schema.Plugin("mmjax.tasks", "name", "Task")]
@@ -68,8 +70,12 @@ class RunConfig:
     graft: dict[str, str] = dataclasses.field(default_factory=dict)  # see `init_from`
 
 
-def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
+def load(
+    spec: str, overrides: Sequence[str] = (), *, kind: type = RunConfig
+) -> ConfigDict:
     """The config that `spec` names, with `--config.key=value` overrides applied.
+
+    `kind` is the dataclass that types it.
 
     | spec | is |
     |---|---|
@@ -84,18 +90,45 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
       UserError: no such file, or the file raises on ARG; an unknown key (names the
         nearest one); a value that does not parse as the key's type (names both).
     """
-    return override(_call(spec), overrides)
+    return override(_call(spec), overrides, kind=kind)
 
 
-def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
+def override(
+    config: ConfigDict, overrides: Sequence[str], *, kind: type = RunConfig
+) -> ConfigDict:
     """A locked copy of `config` with `--config.key=value` overrides applied.
 
-    Any key that RunConfig has, or the classes that its sections name, may be given.
+    Any key that `kind` has, or the classes that its sections name, may be given. Where
+    `steps` are fewer than a warm-up of the cosine that is not given with them, the
+    warm-up keeps its share of the run, and the log says so.
     """
-    config = copy.deepcopy(config).unlock()
+    given, config = config, copy.deepcopy(config).unlock()
     for text in overrides:
-        _set(config, text)
+        _set(config, text, kind)
+    named = {
+        text.lstrip("-").removeprefix("config.").partition("=")[0] for text in overrides
+    }
+    if "steps" in named and "optim" in config and "steps" in given and given.steps:
+        _shorten(config, given, named)
     return config.lock()
+
+
+def _shorten(config: ConfigDict, before: ConfigDict, named: set[str]) -> None:
+    """Scales warm-ups that are longer than the run, unless they are among `named`."""
+    rules = {"optim": config.optim}
+    if "groups" in config.optim:
+        rules |= {f"optim.groups.{k}": v for k, v in config.optim.groups.items()}
+    for place, rule in rules.items():
+        cosine = "schedule" not in rule or rule.schedule == "cosine"
+        every = rule.every if "every" in rule else 1
+        if not cosine or "warmup" not in rule or f"{place}.warmup" in named:
+            continue
+        if rule.warmup >= config.steps // every:
+            old, rule.warmup = rule.warmup, rule.warmup * config.steps // before.steps
+            log.warning(
+                f"config.{place}.warmup is {rule.warmup}, and not {old}, in a run of "
+                f"{config.steps} steps in place of {before.steps}"
+            )
 
 
 def from_json(saved: str | Mapping) -> ConfigDict:
@@ -170,7 +203,7 @@ def _find(name: str) -> pathlib.Path:
 
 
 # -- overrides -----------------------------------------------------------------
-def _set(config: ConfigDict, text: str) -> None:
+def _set(config: ConfigDict, text: str, root: type) -> None:
     """Applies one override to a config that is not locked."""
     given, equals, value = text.partition("=")
     if not equals:
@@ -178,7 +211,7 @@ def _set(config: ConfigDict, text: str) -> None:
     path = given.lstrip("-").removeprefix("config.")
     *above, key = path.split(".")
     node, where = config, "config"
-    hints, other = schema.keys(RunConfig, config)
+    hints, other = schema.keys(root, config)
     while above and other is not str:
         part = above.pop(0)
         node = _section(node, hints, other, part, [*above, key][0], where)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmjax import evaluators, schema
@@ -63,10 +63,25 @@ def env(parts: Parts) -> evaluators.Env:
     )
 
 
+def off(evaluator: Mapping[str, Any]) -> bool:
+    """Whether a section of `config.evals` is passed over: its data are not named."""
+    return "source" in evaluator and evaluator["source"] == ""
+
+
+def require_data(name: str, evaluator: Mapping[str, Any]) -> None:
+    """UserError where it is off."""
+    if off(evaluator):
+        raise UserError(
+            f"config.evals.{name} has no data: give --config.evals.{name}.source=SPEC"
+        )
+
+
 def make_evaluators(parts: Parts) -> dict[str, tuple[int, Any]]:
-    """name -> (every, evaluator) of `config.evals`."""
+    """name -> (every, evaluator) of `config.evals` whose data are named."""
     shared, made = env(parts), {}
     for name in sorted(parts.cfg.evals):
+        if off(parts.cfg.evals[name]):
+            continue
         evaluator = evaluators.build(name, parts.cfg.evals[name], shared)
         made[name] = (evaluator.config.every, evaluator)
     return made
@@ -78,6 +93,8 @@ def evaluate(
     """Runs the config's evaluators, or those named, and returns their Results."""
     made = make_evaluators(parts)
     for name in names or ():
+        if name in parts.cfg.evals:
+            require_data(name, parts.cfg.evals[name])
         if name not in made:
             raise UserError(f"no evaluator {name!r}{schema.suggest(name, made)}")
     return {

@@ -2,6 +2,9 @@
 
 import dataclasses
 import functools
+import json
+import logging
+import math
 import pathlib
 import re
 import zlib
@@ -15,11 +18,14 @@ import numpy as np
 
 from mmjax import parallel as parallel_lib
 from mmjax import schema, tree
+from mmjax.data import fields as fields_lib
+from mmjax.data import token_cache
 from mmjax.errors import UserError
 from mmjax.state import TrainState
 from mmjax.train.restore import restore
 from mmjax.train.setup import Parts
 
+log = logging.getLogger(__name__)
 PyTree = Any
 # Fields of modules that say how they compute or begin, not what their weights mean.
 _FREE = ("parent", "name", "dtype", "scan", "remat", "ema")
@@ -34,8 +40,9 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
     PLACE is a path in this model's variables: `params` or a part of it
       (`params/image`, or `image` for short), or the name of extra or frozen variables.
     PART is a path in what RUN learned: its parameters, averaged where it keeps an
-      average, and its extra variables. Without it, frozen variables take everything,
-      and any other place takes the same path of RUN.
+      average, and its extra variables; or in what it holds frozen. Without it, frozen
+      variables take what RUN holds frozen under their name, or else everything that it
+      learned, and any other place takes the same path of RUN.
 
     Names and shapes of both must agree. So must all that changes what the same weights
     compute, and that no shape shows:
@@ -44,7 +51,13 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
     - the tokenizer, context included, where the part holds a table of tokens;
     - `mean` and `std` of config.task, and size, method and mode of the images, unless
       the part belongs to the text or is put into frozen variables. A frozen image
-      tokenizer reads pixels as they are, so its own fields are all that matters.
+      tokenizer reads pixels as they are, so its own fields are all that matters;
+    - the class names, where the part holds a classifier's head;
+    - what both runs hold frozen, such as the image tokenizer whose codes a prior
+      learned, unless the part belongs to the text or is frozen itself.
+
+    Images may be of another size where the part has the positions of their patches:
+    these are resized, and the log says so.
 
     Raises:
       UserError: no run is named, a path does not exist, or one of these differs; the
@@ -52,7 +65,7 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
     """
     variables = state.vars
     whole = {"params": variables.params, **variables.extra, **variables.frozen}
-    load = functools.cache(restore)
+    load, taken = functools.cache(restore), []
     for place in sorted(parts.cfg.graft):  # a part after the whole that holds it
         where = f"config.graft.{place.replace('/', '.')}"
         run, _, part = parts.cfg.graft[place].partition("#")
@@ -66,38 +79,92 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
         name, _, inside = path.partition("/")
         frozen = name in variables.frozen
         source = {"params": learned.params, **learned.extra}
-        part = part or (inside if frozen else path)
-        part = part and _path(source, part, f"{where}={run}#{part}")
+        if not part:  # the same, but all of a run that holds no such frozen variables
+            part = inside if frozen and name not in learned.frozen else path
+        if part:
+            source |= learned.frozen
+            part = _path(source, part, f"{where}={run}#{part}")
         old, new = _at(whole, path), _at(source, part)
+        new, resized = resize_positions(new, old, path)
         _check_shapes(old, new, where, run)
-        own = getattr(parts.task, name if frozen else "model")
-        before = _fields(theirs.task.model, part)
-        now = _fields(own, inside if frozen else path)
-        if not frozen:
-            leaves = [f"{part}/{leaf}" for leaf in tree.flatten(new)]
-            before |= _inputs(theirs, leaves)
-            now |= _inputs(parts, leaves)
+        leaves = [] if frozen else [f"{part}/{leaf}" for leaf in tree.flatten(new)]
+        before = _fields(theirs.task, part) | _inputs(theirs, leaves)
+        now = _fields(parts.task, path) | _inputs(parts, leaves)
         for fact in before | now:
-            values = before.get(fact), now.get(fact)
-            if values[0] != values[1]:
-                raise UserError(
-                    f"{where}: {fact} is {values[0]!r} in {run} and {values[1]!r} in "
-                    "this run: give the config the value that run was trained with, or "
-                    "name another run"
-                )
+            if not (resized and fact.endswith(("image_size", "image's size"))):
+                _agree(before.get(fact), now.get(fact), fact, where, run)
+        for line in resized:
+            log.warning("%s: %s", where, line)
         placed = jax.tree.map(
             lambda o, n: parallel_lib.spread(np.asarray(n, o.dtype), o.sharding),
             old,
             new,
         )
         whole = _put(whole, path, placed)
+        taken.append((where, path, run, learned))
     variables = variables._replace(
         params=whole["params"],
         extra={name: whole[name] for name in variables.extra},
         frozen={name: whole[name] for name in variables.frozen},
     )
+    for where, path, run, learned in taken:
+        if path.startswith("params") and not path.startswith("params/text"):
+            _check_frozen(learned.frozen, variables.frozen, where, run, parts.layout)
     ema = None if state.ema is None else jax.tree.map(jnp.copy, variables.params)
     return state.replace(vars=variables, ema=ema)
+
+
+def resize_positions(
+    new: PyTree, old: PyTree, path: str = ""
+) -> tuple[PyTree, list[str]]:
+    """`new` with the positions of image patches resized to the shapes of `old`.
+
+    Bicubic over the square of patches, with antialiasing where it shrinks; the row of
+    a class token before them stays. So open_clip does it for models of another
+    resolution. All else comes back as it is.
+
+    Args:
+      new, old: arrays, or what has a shape, by the same names.
+      path: where they lie: the positions of texts are not touched.
+
+    Returns:
+      (the arrays, one line for each that was resized).
+    """
+    arrays, shapes, lines = tree.flatten(new), tree.flatten(old), []
+    for leaf in arrays.keys() & shapes.keys():
+        full = f"{path}/{leaf}".strip("/")
+        (have, *width), (want, *other) = (
+            (*t[leaf].shape, 0)[:2] for t in (arrays, shapes)
+        )
+        sides = math.isqrt(have), math.isqrt(want)
+        first = have - sides[0] ** 2
+        if (
+            not re.search("(^|/)position_embedding$", full)
+            or re.search("(^|/)text/", full)
+            or have == want
+            or width != other
+            or first not in (0, 1)
+            or first != want - sides[1] ** 2
+        ):
+            continue
+        table = np.asarray(arrays[leaf])
+        grid = table[first:].reshape(sides[0], sides[0], *width)
+        grid = jax.image.resize(grid, (sides[1], sides[1], *width), "bicubic")
+        grid = np.asarray(grid).reshape(-1, *width)
+        arrays[leaf] = np.concatenate([table[:first], grid])
+        lines.append(
+            f"{full} resized from {sides[0]} x {sides[0]} to {sides[1]} x {sides[1]} "
+            "patches (bicubic)"
+        )
+    return tree.unflatten(arrays) if lines else new, lines
+
+
+def _agree(theirs: Any, ours: Any, fact: str, where: str, run: str) -> None:
+    if theirs != ours:
+        raise UserError(
+            f"{where}: {fact} is {theirs!r} in {run} and {ours!r} in this run: give "
+            "the config the value that run was trained with, or name another run"
+        )
 
 
 def _path(variables: PyTree, path: str, where: str) -> str:
@@ -136,10 +203,22 @@ def _check_shapes(old: PyTree, new: PyTree, where: str, run: str) -> None:
             )
 
 
-def _fields(module: Any, path: str) -> dict[str, Any]:
+def _check_frozen(
+    theirs: PyTree, ours: PyTree, where: str, run: str, layout: parallel_lib.Layout
+) -> None:
+    """UserError where both hold something frozen of one name that differs."""
+    for name in theirs.keys() & ours.keys():
+        weights = layout.fetch(theirs[name]), layout.fetch(ours[name])
+        prints = map(token_cache.fingerprint, weights)
+        _agree(*prints, f"the fingerprint of the frozen {name}", where, run)
+
+
+def _fields(task: Any, path: str) -> dict[str, Any]:
     """The fields of the module that holds a path, by name."""
-    deep = True
-    for key in path.split("/")[1:]:
+    name, _, inside = path.partition("/")
+    frozen = name != "model" and isinstance(getattr(task, name, None), nn.Module)
+    module, deep = getattr(task, name if frozen else "model"), True
+    for key in (inside if frozen else path).split("/")[1:]:
         deep = isinstance(getattr(module, key, None), nn.Module)
         if not deep:  # an array or an unnamed layer: only the module's own numbers
             break
@@ -150,6 +229,8 @@ def _fields(module: Any, path: str) -> dict[str, Any]:
 def _inputs(run: Parts, leaves: list[str]) -> dict[str, Any]:
     """What the weights of a run at these paths read."""
     facts = {}
+    if not leaves:
+        return facts
     if any(re.search("/(token|text)_embedding/?$", path) for path in leaves):
         words, facts["the tokenizer"] = run.tokenizer, "none"
         if words is not None:
@@ -158,6 +239,11 @@ def _inputs(run: Parts, leaves: list[str]) -> dict[str, Any]:
                 f"{words.vocab_size} ids, context {words.context}, "
                 f"fingerprint {digest:08x}"
             )
+    labels = fields_lib.only(run.fields, "label")
+    if labels and any(path.startswith("params/head/") for path in leaves):
+        names = labels.class_names
+        digest = zlib.crc32(json.dumps(names).encode())
+        facts["the class names"] = f"{len(names)} names, fingerprint {digest:08x}"
     if not leaves[0].startswith("params/text"):
         for key in ("mean", "std"):
             facts[f"task.{key}"] = getattr(run.task, key, None)
@@ -176,6 +262,8 @@ def _flat(module: Any, *, deep: bool) -> Iterator[tuple[str, Any]]:
         value = getattr(module, field.name)
         if field.name in _FREE:
             continue
+        if field.name == "heads" and not value:  # heads of 64, as 0 stands for
+            value = max(1, module.features // 64)
         if not dataclasses.is_dataclass(value):
             yield field.name, value
         elif deep or not isinstance(value, nn.Module):

@@ -65,6 +65,24 @@ def test_scanned_blocks_hold_the_same_numbers(hf_clip, tmp_path):
     assert_equal(load(hf_clip), load(tmp_path / "out"))
 
 
+def test_another_resolution_resizes_positions(hf_clip, tmp_path):
+    """To 16 px, 4 x 4 patches in place of 2 x 2, and out again at that size."""
+    size = ["--config.task.image_size=16", "--config.data.fields.image.size=16"]
+    done = import_export.bring_in(str(hf_clip), tmp_path / "run", overrides=size)
+    assert "resized from 2 x 2 to 4 x 4 patches (bicubic)" in done.lines[1]
+    import_export.write_out(tmp_path / "run", tmp_path / "out")
+    old, new = load(hf_clip), load(tmp_path / "out")
+    name = "vision_model.embeddings.position_embedding.weight"
+    assert old[name].shape == (5, 16) and new[name].shape == (17, 16)
+    np.testing.assert_array_equal(old[name][0], new[name][0])
+    for key in new.keys() - {name}:
+        np.testing.assert_array_equal(old[key], new[key], key)
+    vision = json.loads((tmp_path / "out" / "config.json").read_text())["vision_config"]
+    assert vision["image_size"] == 16
+    with pytest.raises(UserError, match="size is 8, and the model takes images of 16"):
+        import_export.bring_in(str(hf_clip), tmp_path / "b", overrides=size[:1])
+
+
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 def test_half_precision_comes_back(kind, hf_clip, tmp_path):
     import ml_dtypes

@@ -183,6 +183,10 @@ def cropped(img, rng, **ranges):
         {"mode": "stretch"},
         {"train_scale": (0.0, 1.0)},
         {"train_ratio": (2.0, 1.0)},
+        {"train_zoom": (0.5, 1.0), "train_crop": "square"},
+        {"train_zoom": (1.0, 1.5)},
+        {"train_scale": (0.5, 1.0), "train_crop": "square"},
+        {"train_ratio": (1.0, 1.0), "train_crop": "near_centre"},
     ],
 )
 def test_config_refuses(wrong):
@@ -191,13 +195,21 @@ def test_config_refuses(wrong):
 
 
 @pytest.mark.parametrize("mode", ["crop", "squash"])
-def test_boxes_follow_the_view(mode):
+@pytest.mark.parametrize(
+    "crop",
+    [
+        {"train_scale": (0.4, 0.9)},
+        {"train_crop": "square", "train_zoom": (1.0, 1.5)},
+        {"train_crop": "near_centre"},
+    ],
+)
+def test_boxes_follow_the_view(mode, crop):
     """A bright rectangle lies where its box says, in every view."""
     rng = np.random.default_rng(0)
     img = np.zeros((60, 90, 3), np.uint8)
     img[12:40, 30:66] = 255
     box = np.float32([[30, 12, 36, 28]])
-    field = image_field.Field(size=32, mode=mode, train_scale=(0.4, 0.9), flip=True)
+    field = image_field.Field(size=32, mode=mode, flip=True, **crop)
     for train in [False] + 20 * [True]:
         view = View(train=train)
         pixels = field.row("image", {"image": img}, rng, view)["image"]
@@ -205,3 +217,69 @@ def test_boxes_follow_the_view(mode):
         rows, columns = np.nonzero(pixels[..., 0] > 127)
         ends = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
         np.testing.assert_allclose((x, y, x + w, y + h), ends, atol=1.01)
+
+
+def squares(shape, size, count=4000, **options):
+    """Boxes (count, 4) of random square crops."""
+    rng = np.random.default_rng(0)
+    drawn = (image.square_crop(shape, rng, size, **options) for _ in range(count))
+    return np.array(list(drawn))
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (400, 300)])
+def test_square_crop_is_the_short_side_anywhere(shape):
+    """CLIP's crop: 400 x 300 gives 101 squares of 300."""
+    box = squares(shape, 224)
+    assert (box[:, 2:] == 300).all()
+    along, across = (1, 0) if shape[1] == 400 else (0, 1)
+    assert set(box[:, along]) == set(range(101)) and set(box[:, across]) == {0}
+    assert abs(box[:, along].mean() - 50) < 2
+
+
+def test_near_centre_is_listing_2():
+    """Offsets from 3/8 up to, and without, 5/8 of the slack; then 256 of 256 to 288."""
+    whole = squares((512, 912), 256, near_centre=True)
+    assert set(whole[:, 1]) == set(range(150, 250)) and set(whole[:, 0]) == {0}
+    zoomed = squares((512, 912), 256, near_centre=True, zoom=(1.0, 9 / 8))
+    sides = {round(512 * 256 / t) for t in range(256, 289)}
+    assert set(zoomed[:, 2]) == sides and (zoomed[:, 2] == zoomed[:, 3]).all()
+    assert zoomed[:, 0].max() <= 512 - 455 and zoomed[:, 1].max() <= 249 + 512 - 455
+
+
+def test_zoom_is_listing_1():
+    """256 px of 288 to 384; of a smaller image at most its own pixels, or all of it."""
+    box = squares((768, 768), 256, zoom=(9 / 8, 12 / 8))
+    assert set(box[:, 2]) == {round(768 * 256 / t) for t in range(288, 385)}
+    assert ((box[:, :2] >= 0) & (box[:, :2] + box[:, 2:] <= 768)).all()
+    assert set(squares((300, 300), 256, zoom=(9 / 8, 12 / 8))[:, 2]) == {
+        round(300 * 256 / t) for t in range(288, 301)
+    }
+    assert set(squares((100, 140), 256, zoom=(9 / 8, 12 / 8))[:, 2]) == {100}
+    assert set(squares((1, 5), 256)[:, 2]) == {1}
+
+
+def test_a_square_of_the_size_is_kept_and_nothing_drawn():
+    field = image_field.Field(size=32, train_crop="square")
+    rng, img = np.random.default_rng(0), smooth(32, 32)
+    before = rng.bit_generator.state
+    assert (field.view(img, rng)[0] == img).all()
+    assert rng.bit_generator.state == before and not field.still
+    assert field.gather("image", img[None])["image"] is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "stretches"),
+    [
+        ({"train_crop": "square"}, None),
+        ({"train_scale": (0.5, 1.0), "train_ratio": (1.0, 1.0)}, None),
+        ({}, "64x48 by up to 1.33 in training and 1.00 in evaluation"),
+        ({"train_crop": "square", "mode": "squash"}, "1.00 in training and 1.33 in"),
+    ],
+)
+def test_stretched_images_are_said(options, stretches, caplog):
+    class Source(list):
+        name = "memory"
+
+    field = image_field.Field(size=32, **options)
+    field.check("image", {}, Source([{"image": smooth(48, 64)}]))
+    assert stretches in caplog.text if stretches else not caplog.records

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict, config_dict
 
 from mmjax import parallel, schema
 from mmjax.errors import UserError
+from mmjax.suite import cells
 from mmjax.train import config, optim
 
 FILE = """
@@ -148,11 +149,11 @@ class Grouped:
     places: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def test_dicts_of_dataclasses(monkeypatch):
-    monkeypatch.setattr(config, "RunConfig", Grouped)
+def test_dicts_of_dataclasses():
     given = ["groups.d.match=^d/", "groups.d.every=2", "groups.d.names=a", "places.x=1"]
     given += ["places.a.b=c", "groups.d.limit=3"]
-    made = config.override(ConfigDict(), [f"--config.{text}" for text in given])
+    given = [f"--config.{text}" for text in given]
+    made = config.override(ConfigDict(), given, kind=Grouped)
     typed = schema.from_mapping(Grouped, made)
     assert typed.groups == {"d": Group("^d/", 2, ("a",), 3)}
     assert typed.places == {"x": "1", "a/b": "c"}
@@ -167,7 +168,7 @@ def test_dicts_of_dataclasses(monkeypatch):
         ("groups.d.every.x=1", "config.groups.d.every is 2 and has no keys"),
     ):
         with pytest.raises(UserError, match=message):
-            config.override(made, [f"--config.{text}"])
+            config.override(made, [f"--config.{text}"], kind=Grouped)
 
 
 @pytest.mark.parametrize("spec", ["clip:tiny", "prior:tiny", "vqvae:tiny", "dvae:tiny"])
@@ -234,3 +235,41 @@ def test_the_given_config_stays_as_it_was():
     base = ConfigDict({"steps": 1}).lock()
     assert config.override(base, ["--config.steps=2"]).steps == 2
     assert base.steps == 1 and base.is_locked
+
+
+@pytest.mark.parametrize(
+    ("spec", "given", "warmup"),
+    [
+        ("clip:shapes", ["steps=500"], 55),  # it fits
+        ("clip:shapes", ["steps=56"], 55),
+        ("clip:shapes", ["steps=55"], 2),  # 55 of 1,100
+        ("clip:vit_b32", ["steps=1000"], 5),  # 2,000 of 390,625
+        ("clip:vit_b32", ["steps=1"], 0),
+        ("clip:vit_b32", ["steps=1000", "optim.warmup=1500"], 1500),
+        ("clip:vit_b32", ["steps=1000", "optim.schedule=rsqrt"], 2000),
+    ],
+)
+def test_a_warm_up_fits_a_shorter_run(spec, given, warmup, caplog):
+    made = config.load(spec, [f"--config.{text}" for text in given])
+    assert made.optim.warmup == warmup
+    said = f"config.optim.warmup is {warmup}, and not" in caplog.text
+    assert said == (warmup in (0, 2, 5))
+
+
+def test_a_warm_up_of_a_group_fits_its_updates():
+    base = ConfigDict({"steps": 100, "optim": {"warmup": 5}})
+    base.optim.groups = {"g": {"match": "x", "warmup": 8, "every": 10}}
+    made = config.override(base, ["--config.steps=50"])
+    assert (made.optim.warmup, made.optim.groups.g.warmup) == (5, 4)
+
+
+def test_empty_sections_of_a_suite_can_be_filled():
+    given = ["protocols.zero_shot.limit=10", "datasets.mine.source=folder:photos"]
+    given += ["datasets.mine.protocols=zero_shot", "only=mine"]
+    given = [f"--config.{text}" for text in given]
+    made = config.load("suites:tiny", given, kind=cells.Suite)
+    (cell,) = cells.cells(made)
+    assert cell.name == "mine.zero_shot"
+    assert cell.cfg["source"] == "folder:photos" and cell.cfg["limit"] == 10
+    with pytest.raises(UserError, match="unknown key 'sourc'; did you mean 'source'"):
+        config.override(made, ["--config.datasets.mine.sourc=x"], kind=cells.Suite)

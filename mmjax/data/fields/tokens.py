@@ -54,9 +54,10 @@ class Field(base.Field):
             if not getattr(field, "still", True):
                 raise UserError(
                     f"{source.name} holds image tokens, which are neither cropped nor "
-                    f"flipped, and {base.place(other)} has train_scale "
-                    f"{field.train_scale} and flip {field.flip}: set train_scale to "
-                    "(1.0, 1.0) and flip to False, or train on the images"
+                    f"flipped, and {base.place(other)} has train_crop "
+                    f"{field.train_crop}, train_scale {field.train_scale} and flip "
+                    f"{field.flip}: set them to resized, (1.0, 1.0) and False, or "
+                    "train on the images"
                 )
 
     def open(self, name: str, source: Source) -> Self:

@@ -49,7 +49,9 @@ def test_tokens_have_one_length_and_a_vocabulary():
     with pytest.raises(UserError, match="ids 1 to 4, of a vocabulary of 4"):
         fields.encode(chosen, "a", [[1, 2, 4]])
     both = chosen | fields.build({"image": {"kind": "image", "flip": True}})
-    with pytest.raises(UserError, match="image has train_scale .* and flip True"):
+    with pytest.raises(
+        UserError, match="image has train_crop resized, train_scale .* and flip True"
+    ):
         fields.check(chosen, both, source)
 
 
