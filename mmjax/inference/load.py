@@ -138,6 +138,7 @@ class Run:
         texts_ctd = texts_sd.reshape(len(labels), len(templates), -1)
         texts_cd = embeddings.unit(texts_ctd.mean(1))
         logits_nc = self.logits(self.embed_images(images), texts_cd)
+        _finite(logits_nc, "a score")
         odds_nc = np.exp(logits_nc - logits_nc.max(1, keepdims=True))
         return odds_nc / odds_nc.sum(1, keepdims=True)
 
@@ -160,7 +161,16 @@ class Run:
         for start in range(0, count, size):
             take = np.minimum(np.arange(start, start + size), count - 1)
             rows.append(predict({k: v[take] for k, v in batch.items()}))
-        return np.concatenate(rows)[:count]
+        return _finite(np.concatenate(rows)[:count], "an embedding")
+
+
+def _finite(values: np.ndarray, what: str) -> np.ndarray:
+    if not np.isfinite(values).all():
+        raise UserError(
+            f"{what} holds NaN or Inf: the weights are broken, go back to an earlier "
+            "checkpoint"
+        )
+    return values
 
 
 def load_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:
