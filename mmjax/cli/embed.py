@@ -1,7 +1,9 @@
 """Writes unit embeddings of images and texts, made by a trained model, to an npz file.
 
 The file holds image_embeddings (n, d) with image_paths, and text_embeddings (m, d)
-with texts, all float32 or strings: `numpy.load` reads it without pickle.
+with texts, all float32 or strings: `numpy.load` reads it without pickle. texts_cut
+bool (m,) says which texts were longer than the model reads. Images that cannot be read
+are left out. Exits with 3 where something was left out, or cut.
 """
 
 import argparse
@@ -10,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmjax.errors import UserError
+from mmjax.errors import LEFT_OUT, UserError
 from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
@@ -45,17 +47,22 @@ def run(args: argparse.Namespace) -> int:
 
     model = load.load_run(args.workdir, args.step)
     arrays: dict[str, np.ndarray] = {}
-    if paths:
-        arrays["image_embeddings"] = model.embed_images(paths)
-        arrays["image_paths"] = np.asarray([str(p) for p in paths])
+    read, views = load.read_images(paths, model.view)
+    if read:
+        arrays["image_embeddings"] = model.embed_images(views)
+        arrays["image_paths"] = np.asarray([str(p) for p in read])
     if texts:
         arrays["text_embeddings"] = model.embed_texts(texts)
         arrays["texts"] = np.asarray(texts)
+        arrays["texts_cut"] = model.cut(texts)
     with args.out.open("wb") as file:  # np.savez would add a suffix
         np.savez(file, **arrays)
     dim = next(iter(arrays.values())).shape[1]
-    print(f"{args.out}: {len(paths)} images and {len(texts)} texts, {dim} numbers each")
-    return 0
+    cut, left = int(arrays.get("texts_cut", np.zeros(0)).sum()), len(paths) - len(read)
+    print(f"{args.out}: {len(read)} images and {len(texts)} texts, {dim} numbers each")
+    if left or cut:
+        print(f"{left} images were left out, and {cut} texts cut")
+    return LEFT_OUT if left or cut else 0
 
 
 def image_files(given: Sequence[str]) -> list[pathlib.Path]:

@@ -5,6 +5,7 @@ Legend: n rows, m other rows, d embedding width, k singular values.
 
 import dataclasses
 import functools
+import logging
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,7 +22,10 @@ from mmjax.state import TrainState
 from mmjax.train import config as config_lib
 from mmjax.train import metric_writer, restore, run_file, setup
 
+log = logging.getLogger(__name__)
+
 _ROWS = 256  # at most, in a call
+_NAMED = 20  # texts that are cut, named in warnings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,21 +88,37 @@ class Run:
         Raises:
           UserError: a file is missing or no image, or the task embeds no images.
         """
-        pixels_nhwc = []
-        for image in images:
-            pixels = image if isinstance(image, np.ndarray) else read_image(image)
-            if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-                raise UserError(
-                    f"an array is {pixels.dtype} {pixels.shape}: give uint8 (H, W, 3), "
-                    "RGB"
-                )
-            pixels_nhwc.append(self.parts.image_cfg.evaluate(pixels))
-        return self._embed("embed_image", {"image": np.stack(pixels_nhwc)})
+        pixels_nhwc = np.stack([self.view(image) for image in images])
+        return self._embed("embed_image", {"image": pixels_nhwc})
+
+    def view(self, image: np.ndarray | str | pathlib.Path) -> np.ndarray:
+        """uint8 (s, s, 3), what the model sees of an image; errors of embed_images."""
+        pixels = image if isinstance(image, np.ndarray) else read_image(image)
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+            raise UserError(
+                f"an array is {pixels.dtype} {pixels.shape}: give uint8 (H, W, 3), RGB"
+            )
+        return self.parts.image_cfg.evaluate(pixels)
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit rows (n, d) of sentences."""
+        """Unit rows (n, d) of sentences; warnings name the first that are cut."""
         tokens_nl, mask_nl = self.tokenizer.encode(list(texts))
+        long = np.flatnonzero(self.cut(texts))
+        for i in long[:_NAMED]:
+            count = self.tokenizer.count(texts[i])
+            log.warning(
+                "the text %r has %d tokens with its marks, and the model reads %d: "
+                "the rest is cut off",
+                *(texts[i], count, self.tokenizer.context),
+            )
+        if len(long) > _NAMED:
+            log.warning("and %d more texts are cut off", len(long) - _NAMED)
         return self._embed("embed_text", {"tokens": tokens_nl, "tokens_mask": mask_nl})
+
+    def cut(self, texts: Sequence[str]) -> np.ndarray:
+        """bool (n,): whether a text is longer than the context, and loses its end."""
+        count, context = self.tokenizer.count, self.tokenizer.context
+        return np.array([count(text) > context for text in texts], bool)
 
     def combine(
         self,
@@ -192,3 +212,25 @@ def read_image(path: str | pathlib.Path) -> np.ndarray:
         raise UserError(f"cannot read image {path}: {e.strerror}") from e
     except BrokenRecord as e:
         raise UserError(f"cannot read image {e}") from e
+
+
+def read_images(
+    paths: Sequence[pathlib.Path], then: Callable[[np.ndarray], Any] = lambda x: x
+) -> tuple[list[pathlib.Path], list[Any]]:
+    """(the files that can be read, `then` of their pixels); a warning names the others.
+
+    UserError where none can be read.
+    """
+    read, pixels, broken = [], [], []
+    for path in paths:
+        try:
+            pixels.append(then(read_image(path)))
+            read.append(path)
+        except UserError as error:
+            broken.append(error)
+    if paths and not read:
+        rest = f", and none of {len(broken) - 1} others" if len(broken) > 1 else ""
+        raise UserError(f"{broken[0]}{rest}")
+    for error in broken:
+        log.warning("left out: %s", error)
+    return read, pixels

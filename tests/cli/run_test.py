@@ -89,9 +89,65 @@ def test_zeroshot(tiny_run, pictures, capsys, tmp_path):
     assert Image.open(png).size[0] > 100
 
 
+@pytest.fixture
+def one_broken(pictures, tmp_path):
+    """Three whole images and one that is cut short."""
+    folder = tmp_path / "set"
+    shutil.copytree(pictures, folder)
+    data = (folder / "1.png").read_bytes()
+    (folder / "1b.png").write_bytes(data[: len(data) // 2])
+    return folder
+
+
+def test_embed_leaves_out_what_is_broken(
+    tiny_run, pictures, one_broken, caplog, capsys, tmp_path
+):
+    out = [tmp_path / "whole.npz", tmp_path / "part.npz"]
+    call(capsys, "embed", tiny_run, "--images", pictures, "--out", out[0])
+    argv = ["embed", tiny_run, "--images", one_broken, "--out", out[1]]
+    assert cli.main([str(a) for a in argv]) == 3
+    said = capsys.readouterr().out
+    assert "3 images and 0 texts" in said and "1 images were left out" in said
+    assert caplog.text.count("left out:") == 1 and "set/1b.png" in caplog.text
+    whole, part = (np.load(path) for path in out)
+    assert [p[-5:] for p in part["image_paths"]] == ["0.png", "1.png", "2.png"]
+    np.testing.assert_array_equal(part["image_embeddings"], whole["image_embeddings"])
+
+
+def test_embed_says_what_it_cuts(tiny_run, capsys, caplog, tmp_path):
+    long, out = "a red star " * 40, tmp_path / "e.npz"
+    texts = ["a ring", long + "moon", long + "circle"]
+    argv = ["embed", tiny_run, "--texts", *texts, "--out", out]
+    assert cli.main([str(a) for a in argv]) == 3
+    assert "and 2 texts cut" in capsys.readouterr().out
+    said = [r.getMessage() for r in caplog.records if "is cut off" in r.getMessage()]
+    assert len(said) == 2 and "moon" in said[0] and "the model reads 16" in said[0]
+    assert np.load(out)["texts_cut"].tolist() == [False, True, True]
+
+
+def test_zeroshot_goes_on_past_what_is_broken(
+    tiny_run, pictures, one_broken, capsys, caplog
+):
+    options = ["--labels", "red circle,blue star", "--templates", "a {}"]
+    whole = call(capsys, "zeroshot", tiny_run, pictures, *options)
+    argv = ["zeroshot", tiny_run, one_broken, *options]
+    assert cli.main([str(a) for a in argv]) == 3
+    part = capsys.readouterr().out
+    assert part == whole.replace(str(pictures), str(one_broken))
+    assert "set/1b.png" in caplog.text
+    argv = ["zeroshot", tiny_run, pictures, "--labels", f"{'red ' * 99},blue"]
+    assert cli.main([str(a) for a in argv]) == 3
+    assert "is cut off" in caplog.text
+
+
 def test_zeroshot_takes_the_runs_own_templates(tiny_run, pictures, capsys):
     argv = ["zeroshot", tiny_run, pictures / "1.png", "--labels", "red star,blue ring"]
-    assert call(capsys, *argv) == call(capsys, *argv, "--templates", "shapes")
+    said = []
+    for options in ([], ["--templates", "shapes"]):
+        # 3: "a drawing of a blue ring" is longer than the 16 tokens of the tiny form
+        assert cli.main([str(a) for a in [*argv, *options]]) == 3
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
 
 
 def test_zeroshot_on_what_is_no_image(tiny_run, capsys, tmp_path):
