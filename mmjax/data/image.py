@@ -8,11 +8,11 @@ by a few grey levels, so `backend()` belongs on a result's card; the methods nam
 import dataclasses
 import io
 import math
-import struct
 
 import numpy as np
 from PIL import ExifTags, Image
 
+from mmjax.data import jpeg
 from mmjax.data.records import BrokenRecord
 
 try:
@@ -30,7 +30,6 @@ MAX_PIXELS = 1 << 26  # 8192 x 8192; a photo is a tenth of that
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _STRIP = 1 << 20  # pixels converted at a time, so that no copy is of the whole image
 _LONGEST = 32  # sides: what of a longer image is looked at before it is resized
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG markers that give a size
 _TILE = 322, 323  # TIFF's tags of a tile's sides
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -98,7 +97,7 @@ def decode(
     if not data:
         raise BrokenRecord(place, "the image is empty (0 bytes)")
     try:
-        return _decode(data, max_pixels)
+        return _decode(data, place, max_pixels)
     except Image.UnidentifiedImageError as error:
         reason = f"cannot decode the image: it is none of {', '.join(FORMATS)}"
         raise BrokenRecord(place, reason) from error
@@ -107,47 +106,28 @@ def decode(
         raise BrokenRecord(place, f"cannot decode the image: {reason}") from error
 
 
-def _decode(data: bytes, max_pixels: int) -> np.ndarray:
+def _decode(data: bytes, place: str, max_pixels: int) -> np.ndarray:
     if data[:8] == PNG:
         # decoding looks at no checksums
         Image.open(io.BytesIO(data), formats=["PNG"]).verify()
     with Image.open(io.BytesIO(data), formats=FORMATS) as img:
-        jpeg = img.format in ("JPEG", "MPO")
+        is_jpeg = img.format in ("JPEG", "MPO")
         tile = [getattr(img, "tag_v2", {}).get(tag, 1) for tag in _TILE]
         for width, height in (img.size, tile):
             if width * height > max_pixels:
                 raise ValueError(
                     f"{width}x{height} pixels, above the limit of {max_pixels}"
                 )
-        if jpeg and _jpeg_size(data) != img.size:
+        if is_jpeg and jpeg.size(data) != img.size:
             raise ValueError("it has several headers, of other sizes")
         # CMYK is Pillow's. OpenCV fills what a cut JPEG lacks with grey and says
         # nothing: one without its end marker goes to Pillow, which raises.
-        if cv2 and jpeg and img.mode in ("L", "RGB") and b"\xff\xd9" in data[-64:]:
-            out = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if cv2 and is_jpeg and img.mode in ("L", "RGB") and b"\xff\xd9" in data[-64:]:
+            raw, flag = np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB
+            out = jpeg.decoded(lambda: cv2.imdecode(raw, flag), place)
             if out is not None:
                 return out
         return to_rgb(img)
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) of a JPEG's first frame header, found as libjpeg finds it.
-
-    Pillow reads some segments that libjpeg skips: its size may be another's.
-    """
-    at = 2
-    while (at := data.find(b"\xff", at)) >= 0:
-        while data[at : at + 1] == b"\xff":  # any number of them may lead
-            at += 1
-        marker = data[at] if at < len(data) else 0
-        at += 1
-        if marker in _FRAMES and at + 7 <= len(data):
-            return struct.unpack_from(">HH", data, at + 3)[::-1]
-        if marker in (0xD9, 0xDA):  # the end, a scan
-            return None
-        if marker > 1 and not 0xD0 <= marker <= 0xD7:  # those have no length
-            at += int.from_bytes(data[at : at + 2], "big")
-    return None
 
 
 def to_rgb(img: Image.Image) -> np.ndarray:
