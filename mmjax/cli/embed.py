@@ -19,7 +19,6 @@ EXAMPLE = """examples:
   mmjax embed runs/demo --images photos/ cat.jpg --out photos.npz
   mmjax embed runs/demo --texts captions.txt "a red circle" --out texts.npz
 """
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,13 +65,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def image_files(given: Sequence[str]) -> list[pathlib.Path]:
-    """Files as they are and the images of folders in order; UserError on missing."""
+    """Files as they are, and those of folders as `folder:` lists them.
+
+    UserError where a path is missing, or a folder holds no images.
+    """
+    from mmjax.data.sources import folder
+
     paths: list[pathlib.Path] = []
     for path in map(pathlib.Path, given):
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGES)
-        if path.is_dir() and not inside:
-            raise UserError(f"no images ({', '.join(_IMAGES)}) in {path}")
         if not path.exists():
             raise UserError(f"no image file or folder {path}")
-        paths += inside if path.is_dir() else [path]
+        inside = folder.Folder(path, "none").files if path.is_dir() else None
+        paths += [path] if inside is None else [path / file for file in inside]
     return paths

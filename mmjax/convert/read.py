@@ -71,7 +71,7 @@ def read(place: str | pathlib.Path) -> Source:
         or a package or the network that is needed is missing.
     """
     path = fetch(str(place)) if str(place).startswith(HUB) else pathlib.Path(place)
-    if not path.exists():
+    if not path.is_dir() and not path.is_file():  # a pipe would be waited for
         raise UserError(
             f"{place}: no such file or folder; public models: {HUB}ORG/NAME"
         )

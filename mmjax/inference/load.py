@@ -14,7 +14,7 @@ import numpy as np
 
 from mmjax import tree
 from mmjax.data import image as image_lib
-from mmjax.data import prompts
+from mmjax.data import jpeg, prompts
 from mmjax.data.records import BrokenRecord
 from mmjax.errors import UserError
 from mmjax.metrics import embeddings
@@ -206,6 +206,8 @@ def load_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:
 def read_image(path: str | pathlib.Path) -> np.ndarray:
     """An image file as uint8 (H, W, 3), RGB; UserError where it cannot be read."""
     path = pathlib.Path(path)
+    if path.exists() and not path.is_file():  # a pipe or a device may never end
+        raise UserError(f"cannot read image {path}: it is no file")
     try:
         return image_lib.decode(path.read_bytes(), str(path))
     except OSError as e:
@@ -222,15 +224,18 @@ def read_images(
     UserError where none can be read.
     """
     read, pixels, broken = [], [], []
-    for path in paths:
-        try:
-            pixels.append(then(read_image(path)))
-            read.append(path)
-        except UserError as error:
-            broken.append(error)
+    with jpeg.watch() as damaged:
+        for path in paths:
+            try:
+                pixels.append(then(read_image(path)))
+                read.append(path)
+            except UserError as error:
+                broken.append(error)
     if paths and not read:
         rest = f", and none of {len(broken) - 1} others" if len(broken) > 1 else ""
         raise UserError(f"{broken[0]}{rest}")
     for error in broken:
         log.warning("left out: %s", error)
+    for place, said in damaged:
+        log.warning("damaged, and read: %s: %s", place, said)
     return read, pixels

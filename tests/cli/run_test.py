@@ -1,6 +1,7 @@
 """Verbs that read a run, on one trained for two steps (see conftest)."""
 
 import json
+import os
 import shlex
 import shutil
 
@@ -9,8 +10,9 @@ import pytest
 from PIL import Image
 
 from mmjax import cli
-from mmjax.cli import inspect
+from mmjax.cli import embed, inspect
 from mmjax.data.sources import open_source
+from mmjax.errors import UserError
 from mmjax.inference import load
 
 
@@ -112,6 +114,28 @@ def test_embed_leaves_out_what_is_broken(
     whole, part = (np.load(path) for path in out)
     assert [p[-5:] for p in part["image_paths"]] == ["0.png", "1.png", "2.png"]
     np.testing.assert_array_equal(part["image_embeddings"], whole["image_embeddings"])
+
+
+def test_embed_lists_a_folder_as_its_source_does(pictures, tmp_path):
+    (tmp_path / "deep").mkdir()
+    data = (pictures / "1.png").read_bytes()
+    for name in ("a.JPG", "deep/b.tiff", "c.ppm", "notes.txt"):
+        (tmp_path / name).write_bytes(data)
+    source = open_source(f"folder:{tmp_path}?label=none")
+    found = embed.image_files([tmp_path, pictures / "1.png"])
+    assert found[-1] == pictures / "1.png"
+    listed = [str(path.relative_to(tmp_path)) for path in found[:-1]]
+    assert listed == source.files == ["a.JPG", "c.ppm", "deep/b.tiff"]
+    with pytest.raises(UserError, match="holds no images"):
+        (tmp_path / "empty").mkdir()
+        embed.image_files([tmp_path / "empty"])
+
+
+def test_images_that_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "x.png")
+    for path in (tmp_path / "x.png", "/dev/zero"):
+        with pytest.raises(UserError, match="it is no file"):
+            load.read_image(path)
 
 
 def test_embed_says_what_it_cuts(tiny_run, capsys, caplog, tmp_path):

@@ -3,8 +3,10 @@
 import collections
 import io
 import json
+import os
 import pickle
 import sys
+import tracemalloc
 import types
 import zipfile
 
@@ -179,6 +181,24 @@ def test_tensors_of_archives_and_of_modules(tmp_path, monkeypatch):
     file = torch_file(tmp_path / "c.pt", far, storages, monkeypatch)
     with pytest.raises(UserError, match="reaches to 31 of 24 numbers"):
         read.read(file)
+
+
+def test_a_byte_order_that_unfolds(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pt", "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("m/data.pkl", pickle.dumps({}, 2))
+        out.writestr("m/byteorder", b"little" + bytes(1 << 26))
+    tracemalloc.start()
+    with pytest.raises(UserError, match="big-endian"):
+        read.read(tmp_path / "a.pt")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 22
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="no such file or folder"):
+        read.read(tmp_path / "a.safetensors")
 
 
 def test_damaged_archives(tmp_path):
