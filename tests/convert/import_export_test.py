@@ -241,8 +241,10 @@ def test_preprocessing_that_ours_has(hf_clip):
     seen = imported(hf_clip)
     assert seen.image == {"size": 8, "mode": "squash", "method": "pil_bilinear"}
     assert seen.task["mean"] == (0.1, 0.2, 0.3) and seen.task["std"] == (1, 1, 1)
-    rewrite(hf_clip, "preprocessor_config.json", {"do_normalize": False})
+    found = {"do_normalize": False, "resample": 0}
+    rewrite(hf_clip, "preprocessor_config.json", found)
     seen = imported(hf_clip)
+    assert seen.image["method"] == "pil_nearest"
     assert (seen.task["mean"], seen.task["std"]) == ((0, 0, 0), (1, 1, 1))
 
 

@@ -168,15 +168,15 @@ def preprocessing(source: Source, size: int) -> tuple[dict[str, Any], tuple]:
     mean, std = _clip_config.CLIP
     stats = _clip_config.typed(
         theirs,
-        {"image_mean": mean, "image_std": std, "resample": 3, "rescale_factor": 1 / 255}
+        {"image_mean": mean, "image_std": std, "rescale_factor": 1 / 255}
         | dict.fromkeys(("do_resize", "do_center_crop"), True)
         | dict.fromkeys(("do_rescale", "do_normalize"), True),
         where,
         image_mean=tuple[float, float, float],
         image_std=tuple[float, float, float],
-        **dict.fromkeys(("resample", "do_center_crop"), Any),
+        do_center_crop=Any,
     )
-    _known(theirs, {*stats, "size", "crop_size", *_PROCESSOR}, where)
+    _known(theirs, {*stats, "resample", "size", "crop_size", *_PROCESSOR}, where)
     for key in ("do_resize", "do_rescale"):
         if not stats[key]:
             raise UserError(f"{where} has {key} off: only models that do it fit")
@@ -194,7 +194,7 @@ def preprocessing(source: Source, size: int) -> tuple[dict[str, Any], tuple]:
     cut = theirs.get("crop_size", size)
     if crop and cut not in (size, {"height": size, "width": size}):
         raise UserError(f"{where} cuts out {cut}, for a model of {size} px")
-    method = _clip_config.method(stats["resample"])
+    method = _clip_config.method(theirs.get("resample", 3))
     if abs(stats["rescale_factor"] * 255 - 1) > 1e-6:
         raise UserError(f"{source.place}: rescale_factor is not 1/255")
     own = stats["image_mean"], stats["image_std"]
