@@ -26,7 +26,7 @@ INSTALL = [
     "absl-py",  # the flags that ml-collections and grain parse
     "numpy>=2.0",  # host arrays; batches are numpy until they are placed
     "scipy",  # filters of pictures, one-dimensional fits; jax brings it too
-    "pillow",  # image decoding, and CLIP's own bicubic
+    "pillow>=11.3",  # image decoding, and CLIP's own bicubic
     "opencv-python-headless",  # decode and resize at twice Pillow's rate
     "tokenizers>=0.22",  # byte-pair encoding: training, and words not seen before
     "safetensors>=0.4",  # public weights, in and out; nothing in it can run

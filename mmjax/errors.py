@@ -8,3 +8,6 @@ class UserError(Exception):
     expected in its place and the fix. The command line prints the message alone and
     exits with status 2.
     """
+
+
+LEFT_OUT = 3  # exit status of a command that is done, but for what it named on stderr

@@ -115,7 +115,8 @@ def _hush_loaders() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status.
 
-    0 done; 2 bad input, said in one line on stderr; 130 interrupted (143 terminated);
+    0 done; 2 bad input, said in one line on stderr; 3 done, but for records or parts of
+    texts that were left out, each said on stderr; 130 interrupted (143 terminated);
     75, of several processes: another was lost (mmjax.parallel.distributed).
     """
     logging.basicConfig(format="mmjax: %(message)s", level=logging.WARNING)

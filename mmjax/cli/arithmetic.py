@@ -2,7 +2,7 @@
 
 Images count 1 and texts --weight, each at length one. A text moves a query towards the
 texts, away from all images, so subtract as many as you add. An image of the query is
-left out of what is found.
+left out of what is found. Exits with 3 where a text is longer than the model reads.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import tempfile
 import numpy as np
 
 from mmjax.cli.index import add_search, draw, lines, progress
-from mmjax.errors import UserError
+from mmjax.errors import LEFT_OUT, UserError
 from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
@@ -70,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
         if args.out:
             shown = given[0] if len(given) == 1 else None
             draw(args.out, searched, [name], [shown], [hits])
-    return 0
+        cut = searched.run.cut([*args.plus, *args.minus]).any()
+    return LEFT_OUT if cut else 0
 
 
 def formula(args: argparse.Namespace) -> str:

@@ -1,7 +1,9 @@
 """Writes unit embeddings of images and texts, made by a trained model, to an npz file.
 
 The file holds image_embeddings (n, d) with image_paths, and text_embeddings (m, d)
-with texts, all float32 or strings: `numpy.load` reads it without pickle.
+with texts, all float32 or strings: `numpy.load` reads it without pickle. texts_cut
+bool (m,) says which texts were longer than the model reads. Images that cannot be read
+are left out. Exits with 3 where something was left out, or cut.
 """
 
 import argparse
@@ -10,14 +12,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmjax.errors import UserError
+from mmjax.errors import LEFT_OUT, UserError
 from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
   mmjax embed runs/demo --images photos/ cat.jpg --out photos.npz
   mmjax embed runs/demo --texts captions.txt "a red circle" --out texts.npz
 """
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,27 +46,35 @@ def run(args: argparse.Namespace) -> int:
 
     model = load.load_run(args.workdir, args.step)
     arrays: dict[str, np.ndarray] = {}
-    if paths:
-        arrays["image_embeddings"] = model.embed_images(paths)
-        arrays["image_paths"] = np.asarray([str(p) for p in paths])
+    read, views = load.read_images(paths, model.view)
+    if read:
+        arrays["image_embeddings"] = model.embed_images(views)
+        arrays["image_paths"] = np.asarray([str(p) for p in read])
     if texts:
         arrays["text_embeddings"] = model.embed_texts(texts)
         arrays["texts"] = np.asarray(texts)
+        arrays["texts_cut"] = model.cut(texts)
     with args.out.open("wb") as file:  # np.savez would add a suffix
         np.savez(file, **arrays)
     dim = next(iter(arrays.values())).shape[1]
-    print(f"{args.out}: {len(paths)} images and {len(texts)} texts, {dim} numbers each")
-    return 0
+    cut, left = int(arrays.get("texts_cut", np.zeros(0)).sum()), len(paths) - len(read)
+    print(f"{args.out}: {len(read)} images and {len(texts)} texts, {dim} numbers each")
+    if left or cut:
+        print(f"{left} images were left out, and {cut} texts cut")
+    return LEFT_OUT if left or cut else 0
 
 
 def image_files(given: Sequence[str]) -> list[pathlib.Path]:
-    """Files as they are and the images of folders in order; UserError on missing."""
+    """Files as they are, and those of folders as `folder:` lists them.
+
+    UserError where a path is missing, or a folder holds no images.
+    """
+    from mmjax.data.sources import folder
+
     paths: list[pathlib.Path] = []
     for path in map(pathlib.Path, given):
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGES)
-        if path.is_dir() and not inside:
-            raise UserError(f"no images ({', '.join(_IMAGES)}) in {path}")
         if not path.exists():
             raise UserError(f"no image file or folder {path}")
-        paths += inside if path.is_dir() else [path]
+        inside = folder.Folder(path, "none").files if path.is_dir() else None
+        paths += [path] if inside is None else [path / file for file in inside]
     return paths

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmjax.errors import UserError
+from mmjax.errors import LEFT_OUT, UserError
 from mmjax.parallel import runtime
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build = verbs.add_parser(
         "build",
         help="embed the images of a source",
-        description="Embeds every image once. Run it again to go on after a stop.",
+        description="Embeds every image once. Run it again to go on after a stop. "
+        "Exits with 3 where broken records were left out.",
     )
     build.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
     build.add_argument("--source", required=True, metavar="SPEC")
@@ -45,7 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--shard-rows", type=int, default=1 << 16, metavar="N")
     build.set_defaults(act=_build)
 
-    search = verbs.add_parser("search", help="the nearest images of texts and images")
+    search = verbs.add_parser(
+        "search",
+        help="the nearest images of texts and images",
+        description="Exits with 3 where an image cannot be read, or a text is longer "
+        "than the model reads.",
+    )
     search.add_argument("index", type=pathlib.Path, metavar="DIR")
     search.add_argument("--text", action="append", default=[], dest="texts")
     search.add_argument("--image", action="append", default=[], dest="images")
@@ -100,7 +106,7 @@ def _build(args: argparse.Namespace) -> int:
     left = made.facts.source["records"] - made.count
     print(f"{args.out}: {made.count} images, {made.facts.d} numbers each", end="")
     print(f"; {left} broken records left out" if left else "")
-    return 0
+    return LEFT_OUT if left else 0
 
 
 def progress(done: int, total: int) -> None:
@@ -118,19 +124,21 @@ def _search(args: argparse.Namespace) -> int:
     from mmjax.retrieval import gallery
 
     searched = gallery.open_gallery(args.index, args.workdir, args.step)
-    rows, queries = [], [None] * len(args.texts)
+    rows, run = [], searched.run
+    read, pixels = load.read_images(args.images)
+    queries = [None] * len(args.texts) + pixels
     if args.texts:
-        rows.append(searched.run.embed_texts(args.texts))
-    if args.images:
-        queries += [load.read_image(path) for path in args.images]
-        rows.append(searched.run.embed_images(args.images))
+        rows.append(run.embed_texts(args.texts))
+    if read:
+        rows.append(run.embed_images(pixels))
     hits = searched.search(np.concatenate(rows), args.top, probes=args.probes)
-    names = [*args.texts, *args.images]
+    names = [*args.texts, *read]
     for name, listed in zip(names, hits, strict=True):
         print("\n".join([name, *lines(listed)]))
     if args.out:
         draw(args.out, searched, names, queries, hits)
-    return 0
+    whole = len(read) == len(args.images) and not run.cut(args.texts).any()
+    return 0 if whole else LEFT_OUT
 
 
 def lines(hits: Sequence["Hit"]) -> list[str]:

@@ -2,7 +2,8 @@
 
 Each label is embedded in every template, the embeddings averaged; images take the
 nearest. Percentages are a softmax over the given labels: they add up to 100 whether or
-not any of the labels fits.
+not any of the labels fits. Exits with 3 where an image cannot be read, or a label in
+its template is longer than the model reads.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import pathlib
 import numpy as np
 
 from mmjax.cli.embed import image_files
-from mmjax.errors import UserError
+from mmjax.errors import LEFT_OUT, UserError
 from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     model = load.load_run(args.workdir, args.step)
     own = (e.templates for e in model.config.evals.values() if "templates" in e)
     templates = templates or prompts.load(next(own, "photo"))
-    pixels = [load.read_image(path) for path in paths]
+    given = len(paths)
+    paths, pixels = load.read_images(paths)
     chances_nc = model.classify(pixels, labels, templates)
     width = max(map(len, labels))
     for path, chance_c in zip(paths, chances_nc, strict=True):
@@ -60,4 +62,5 @@ def run(args: argparse.Namespace) -> int:
         names = [path.name for path in paths]
         ranked_labels.ranked(args.png, pixels, labels, chances_nc, captions=names)
         print(f"image: {args.png}")
-    return 0
+    whole = len(paths) == given and not model.cut(prompts.fill(templates, labels)).any()
+    return 0 if whole else LEFT_OUT

@@ -69,12 +69,20 @@ def bring_in(
         rest = {k: v for k, v in source.files.items() if k != config.name}
         source = dataclasses.replace(source, files={config.name: given, **rest})
     name = family or formats.detect(source)
-    model = formats.find(name).to_mmjax(source)
-    words = model.tokenizer and model.tokenizer.to_json()
-    parts = setup.build(
-        config_lib.override(_config(model).lock(), overrides),
-        saved={"tokens": words} if words else {},
-    )
+    try:
+        model = formats.find(name).to_mmjax(source)
+        words = model.tokenizer and model.tokenizer.to_json()
+        parts = setup.build(
+            config_lib.override(_config(model).lock(), overrides),
+            saved={"tokens": words} if words else {},
+        )
+    except UserError:
+        raise
+    except Exception as e:  # files of a foreign model can say anything
+        reason = " ".join(f"{type(e).__name__}: {e}".split())[:200]
+        raise UserError(
+            f"{place}: its files describe no {name} model that can be built ({reason})"
+        ) from e
     scanned = getattr(parts.task, "scan", False)
     arrays = name_table.stacked(model.arrays) if scanned else dict(model.arrays)
     shapes, resized = _flat(parts.update.shapes), []
@@ -211,6 +219,7 @@ def _write(
         raise UserError(f"--to {name}: no format of a run of task {task}{hint}")
     note = _noted(workdir)
     arrays = {path: np.asarray(leaf) for path, leaf in _flat(variables).items()}
+    name_table.finite(arrays, str(workdir))
     model = formats.Model(
         task=dataclasses.asdict(parts.task),
         image=dataclasses.asdict(parts.image_cfg),

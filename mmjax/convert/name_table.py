@@ -168,6 +168,16 @@ class Table:
         return tensors
 
 
+def finite(arrays: Mapping[str, np.ndarray], where: str) -> None:
+    """UserError, with the names, where an array holds NaN or Inf."""
+    bad = [name for name, value in arrays.items() if not np.isfinite(value).all()]
+    if bad:
+        raise UserError(
+            f"{where}: {len(bad)} of {len(arrays)} arrays hold NaN or Inf: "
+            f"{listed(bad)}; the weights are broken: take those of an earlier step"
+        )
+
+
 def fit(
     ours: Mapping[str, np.ndarray], shapes: Mapping[str, tuple], where: str
 ) -> None:

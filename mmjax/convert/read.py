@@ -10,7 +10,7 @@ import json
 import pathlib
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -32,6 +32,13 @@ _PAIRS = (
     {"encoder": "encoder.", "decoder": "decoder."},
     {"stage1_last": "stage1.", "stage2_last": "stage2."},
 )
+# What holds a state dict in a checkpoint; `module` is DeepSpeed's.
+_HELD = ("state_dict", "model", "model_state_dict", "module")
+# What wrappers put into keys: torch.compile, FSDP and checkpointing anywhere, data
+# parallelism and Lightning before all of them.
+_INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+_AROUND = ("module.", "model.")
+_AVERAGED = "n_averaged"  # beside the keys of torch's AveragedModel
 _SIDE = 64 << 20  # bytes of a JSON beside the weights; a large tokenizer has 34 MB
 
 
@@ -64,7 +71,7 @@ def read(place: str | pathlib.Path) -> Source:
         or a package or the network that is needed is missing.
     """
     path = fetch(str(place)) if str(place).startswith(HUB) else pathlib.Path(place)
-    if not path.exists():
+    if not path.is_dir() and not path.is_file():  # a pipe would be waited for
         raise UserError(
             f"{place}: no such file or folder; public models: {HUB}ORG/NAME"
         )
@@ -72,16 +79,15 @@ def read(place: str | pathlib.Path) -> Source:
     tensors: dict[str, np.ndarray] = {}
     heads = _pair(weights)
     for file in weights:
-        head = heads.get(file.stem, "")
-        for name, value in _tensors(file).items():
+        head, found = heads.get(file.stem, ""), _tensors(file)
+        for name, value in (_unwrapped(found, place) if heads else found).items():
             key = head + name
             if key in tensors:
                 raise UserError(f"{file}: {key} is in another shard as well")
             tensors[key] = value
     if not tensors:
         raise UserError(f"{place}: holds no tensors")
-    if all(key.startswith("module.") for key in tensors):  # torch's data-parallel
-        tensors = {key.removeprefix("module."): v for key, v in tensors.items()}
+    tensors = tensors if heads else _unwrapped(tensors, place)
     folder = path if path.is_dir() else path.parent
     files = {
         path.name: _json(path)
@@ -89,6 +95,28 @@ def read(place: str | pathlib.Path) -> Source:
         if not path.name.endswith(".index.json") and path.stat().st_size <= _SIDE
     }
     return Source(str(place), tensors, files, folder)
+
+
+def _unwrapped(
+    tensors: Mapping[str, np.ndarray], place: object
+) -> dict[str, np.ndarray]:
+    """Arrays by the keys that they have without wrappers."""
+    names = {key: key for key in tensors}
+    if any(key.startswith("module.") for key in names):
+        names.pop(_AVERAGED, None)
+    for part in _INSIDE:
+        names = {key: name.replace(part, "") for key, name in names.items()}
+    while names and (head := _head(names.values())):
+        names = {key: name.removeprefix(head) for key, name in names.items()}
+    if len(set(names.values())) < len(names):
+        raise UserError(f"{place}: some keys are alike but for {', '.join(_INSIDE)}")
+    return {name: tensors[key] for key, name in names.items()}
+
+
+def _head(names: Iterable[str]) -> str:
+    """The one of _AROUND that all names begin with, or nothing."""
+    heads = (head for head in _AROUND if all(name.startswith(head) for name in names))
+    return next(heads, "")
 
 
 def fetch(place: str) -> pathlib.Path:
@@ -173,10 +201,14 @@ def _tensors(file: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _torch(file: pathlib.Path) -> dict[str, np.ndarray]:
     value = torch_archive.read(file) if zipfile.is_zipfile(file) else _legacy(file)
-    for name in ("state_dict", "model", "model_state_dict"):
-        if isinstance(value, dict) and isinstance(value.get(name), dict):
-            value = value[name]
-    return torch_archive.tensors(value)
+    for _ in _HELD:  # one in another
+        held = value if isinstance(value, dict) else {}
+        inner = [held[n] for n in _HELD if isinstance(held.get(n), dict)]
+        value = inner[0] if inner else value
+    try:
+        return torch_archive.tensors(value)
+    except RecursionError as e:
+        raise UserError(f"{file}: its modules hold one another") from e
 
 
 def _legacy(file: pathlib.Path) -> Any:

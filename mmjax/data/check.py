@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mmjax.data import image
+from mmjax.data import image, jpeg
 from mmjax.data.records import BrokenRecord, Source
 from mmjax.data.sources import open_source
 
@@ -29,8 +29,10 @@ _counter = functools.partial(dataclasses.field, default_factory=collections.Coun
 class SourceReport:
     """The contents of a source.
 
-    words: of captions. sizes: (height, width) of images -> records. values: of others,
-    (name, dtype, shape) -> records; texts and numbers have dtype str, int and so on.
+    damaged: (place, what libjpeg warns) of JPEGs that are read, unless refused by
+    MMJAX_STRICT_JPEG=1 (`mmjax.data.jpeg`). words: of captions. sizes: (height, width)
+    of images -> records. values: of others, (name, dtype, shape) -> records; texts and
+    numbers have dtype str, int and so on.
     cells: thumbnails with a caption.
     """
 
@@ -38,6 +40,7 @@ class SourceReport:
     fingerprint: str
     records: int
     broken: list[BrokenRecord] = dataclasses.field(default_factory=list)
+    damaged: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     words: collections.Counter[int] = _counter()
     sizes: collections.Counter[tuple[int, int]] = _counter()
     values: collections.Counter[tuple[str, str, tuple[int, ...]]] = _counter()
@@ -68,6 +71,7 @@ class SourceReport:
             )
         lines += _values(self.values)
         lines += [f"  broken    {error}" for error in self.broken]
+        lines += [f"  damaged   {place}: {said}" for place, said in self.damaged]
         return "\n".join([*lines, *_histogram(self.words)])
 
 
@@ -100,11 +104,15 @@ def check(
     caption. Broken records are part of the report, not errors.
     """
     opened = [open_source(s) if isinstance(s, str | Mapping) else s for s in sources]
-    reports = tuple(_check_one(source, threads) for source in opened)
+    reports = []
+    for source in opened:
+        with jpeg.watch() as damaged:
+            reports.append(_check_one(source, threads))
+        reports[-1].damaged += sorted(damaged)
     sheet = pathlib.Path(out_png)
     sheet.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(reports).save(sheet)
-    return Report(reports, sheet)
+    return Report(tuple(reports), sheet)
 
 
 def _check_one(source: Source, threads: int) -> SourceReport:

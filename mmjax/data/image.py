@@ -10,8 +10,9 @@ import io
 import math
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
+from mmjax.data import jpeg
 from mmjax.data.records import BrokenRecord
 
 try:
@@ -25,6 +26,20 @@ else:
 
 PNG = b"\x89PNG\r\n\x1a\n"
 MAX_PIXELS = 1 << 26  # 8192 x 8192; a photo is a tenth of that
+# All that is decoded; MPO is a JPEG. An EPS is a program: Pillow starts Ghostscript.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_STRIP = 1 << 20  # pixels converted at a time, so that no copy is of the whole image
+_LONGEST = 32  # sides: what of a longer image is looked at before it is resized
+_TILE = 322, 323  # TIFF's tags of a tile's sides
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _PIL = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -34,8 +49,6 @@ _PIL = {
 }
 _CV2 = {"nearest": 0, "bilinear": 1, "bicubic": 2, "area": 3, "lanczos": 4}
 METHODS = (*_PIL, *(f"pil_{name}" for name in _PIL))
-# the second where warnings are errors
-_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,45 +86,75 @@ def backend() -> str:
 def decode(
     data: bytes | np.ndarray, place: str, *, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
-    """Any encoded image as uint8 (H, W, 3) RGB, upright by its EXIF orientation.
+    """An encoded image of one of FORMATS as uint8 (H, W, 3) RGB, upright by its EXIF.
 
-    Transparency is composited over white. Raises BrokenRecord at `place` where the
-    bytes are no image, are cut short, or hold more than `max_pixels` (which is read
-    off the header, before anything is allocated).
+    Transparency is composited over white, 16 bits are cut to 8. Raises BrokenRecord at
+    `place` where the bytes are no image, are cut short, hold more than `max_pixels`
+    (which is read off the header, before anything is allocated) or numbers whose range
+    no header says (float and 32-bit integer pixels).
     """
     data = bytes(data)
     if not data:
         raise BrokenRecord(place, "the image is empty (0 bytes)")
     try:
         return _decode(data, place, max_pixels)
-    except (OSError, ValueError, SyntaxError, EOFError, ArithmeticError) as error:
-        raise BrokenRecord(place, f"cannot decode the image: {error}") from error
-    except (*_BOMBS, MemoryError) as error:
-        raise BrokenRecord(place, f"image refused: {error}") from error
+    except Image.UnidentifiedImageError as error:
+        reason = f"cannot decode the image: it is none of {', '.join(FORMATS)}"
+        raise BrokenRecord(place, reason) from error
+    except Exception as error:  # plugins raise anything on a damaged file
+        reason = f"{error}" or type(error).__name__
+        raise BrokenRecord(place, f"cannot decode the image: {reason}") from error
 
 
 def _decode(data: bytes, place: str, max_pixels: int) -> np.ndarray:
     if data[:8] == PNG:
-        Image.open(io.BytesIO(data)).verify()  # decoding looks at no checksums
-    with Image.open(io.BytesIO(data)) as img:
-        width, height = img.size
-        if width * height > max_pixels:
-            reason = f"image of {width}x{height} pixels, above the limit of "
-            raise BrokenRecord(place, f"{reason}{max_pixels}")
+        # decoding looks at no checksums
+        Image.open(io.BytesIO(data), formats=["PNG"]).verify()
+    with Image.open(io.BytesIO(data), formats=FORMATS) as img:
+        is_jpeg = img.format in ("JPEG", "MPO")
+        tile = [getattr(img, "tag_v2", {}).get(tag, 1) for tag in _TILE]
+        for width, height in (img.size, tile):
+            if width * height > max_pixels:
+                raise ValueError(
+                    f"{width}x{height} pixels, above the limit of {max_pixels}"
+                )
+        if is_jpeg and jpeg.size(data) != img.size:
+            raise ValueError("it has several headers, of other sizes")
         # CMYK is Pillow's. OpenCV fills what a cut JPEG lacks with grey and says
         # nothing: one without its end marker goes to Pillow, which raises.
-        whole = img.format in ("JPEG", "MPO") and b"\xff\xd9" in data[-64:]
-        if cv2 and whole and img.mode in ("L", "RGB"):
-            out = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if cv2 and is_jpeg and img.mode in ("L", "RGB") and b"\xff\xd9" in data[-64:]:
+            raw, flag = np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB
+            out = jpeg.decoded(lambda: cv2.imdecode(raw, flag), place)
             if out is not None:
                 return out
         return to_rgb(img)
 
 
 def to_rgb(img: Image.Image) -> np.ndarray:
-    """A Pillow image as uint8 (H, W, 3): upright, transparency over white."""
-    img = ImageOps.exif_transpose(img)
-    if img.mode in ("I;16", "I;16B", "I;16L", "I"):  # 16-bit greyscale PNG
+    """A Pillow image as uint8 (H, W, 3): upright, transparency over white.
+
+    Raises ValueError for pixels that say no range: they would turn black or white.
+    """
+    # PNG and PPM use mode I for 16 bits
+    if img.mode == "F" or img.mode == "I" and img.format not in ("PNG", "PPM"):
+        kind = {"F": "float", "I": "32-bit integer"}[img.mode]
+        raise ValueError(f"{kind} pixels say no range: save them as 8 or 16 bits")
+    # ImageOps.exif_transpose writes the other tags anew, and fails at odd ones
+    turn = _TURNS.get(img.getexif().get(ExifTags.Base.Orientation))
+    img = img if turn is None else img.transpose(turn)
+    width, height = img.size
+    rows = max(1, _STRIP // width)
+    if rows >= height:
+        return _strip(img)
+    out_hwc = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        below = min(top + rows, height)
+        out_hwc[top:below] = _strip(img.crop((0, top, width, below)))
+    return out_hwc
+
+
+def _strip(img: Image.Image) -> np.ndarray:
+    if img.mode.startswith("I"):  # 16-bit grey
         grey = np.asarray(img).astype(np.int64) >> 8
         return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
     if img.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in img.info:
@@ -140,6 +183,12 @@ def resize(img: np.ndarray, size: int | tuple[int, int], method: str) -> np.ndar
     name, pil = method.removeprefix("pil_"), method.startswith("pil_")
     if img.shape[:2] == (height, width):
         return img
+    # One side grows and the other shrinks: where that goes by way of more pixels than
+    # an image may have, the shrinking comes first.
+    least = min(height, img.shape[0]), min(width, img.shape[1])
+    most = max(height, img.shape[0]) * max(width, img.shape[1])
+    if most > MAX_PIXELS and least not in (img.shape[:2], (height, width)):
+        img = resize(img, least, method)
     if name == "area" and (height > img.shape[0] or width > img.shape[1]):
         name = "bilinear"  # areas repeat pixels as they grow
     if pil or cv2 is None:
@@ -234,10 +283,17 @@ def cut(
 
 
 def center_crop(img: np.ndarray, size: int, method: str) -> tuple[np.ndarray, Crop]:
-    """CLIP's evaluation view: the short side to `size`, the centre square of it."""
+    """CLIP's evaluation view: the short side to `size`, the centre square of it.
+
+    Of an image longer than 32 of its short sides, the centre of 32 alone is resized.
+    """
+    short = min(img.shape[:2])
+    y, x = (max(0, side - _LONGEST * short) // 2 for side in img.shape[:2])
+    img = img[y : y + _LONGEST * short, x : x + _LONGEST * short]
     height, width = img.shape[:2]
-    short = min(height, width)
     tall, wide = int(size * height / short), int(size * width / short)
     top, left = round((tall - size) / 2), round((wide - size) / 2)
     view = resize(img, (tall, wide), method)[top : top + size, left : left + size]
-    return view, Crop((wide / width, tall / height), (left, top), (size, size))
+    scale = wide / width, tall / height
+    offset = left + x * scale[0], top + y * scale[1]
+    return view, Crop(scale, offset, (size, size))

@@ -110,7 +110,7 @@ class Generator:
           rows: What it reads besides, one row a prompt.
 
         Raises:
-          UserError: k is below 1, or see `check_prompts`.
+          UserError: k is below 1, the weights give NaN, or see `check_prompts`.
         """
         if k < 1:
             raise UserError(f"k is {k}: ask for one candidate or more")
@@ -124,6 +124,12 @@ class Generator:
             devices=self.parts.layout.rows,
             tick=tick,
         )
+        for name, array in arrays.items():
+            if array.dtype.kind == "f" and np.isnan(array).any():
+                raise UserError(
+                    f"{name} of what was drawn holds NaN: the weights are broken, go "
+                    "back to an earlier checkpoint"
+                )
         return Candidates(tuple(prompts), arrays)
 
     def complete(

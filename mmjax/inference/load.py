@@ -5,6 +5,7 @@ Legend: n rows, m other rows, d embedding width, k singular values.
 
 import dataclasses
 import functools
+import logging
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from mmjax import tree
 from mmjax.data import image as image_lib
-from mmjax.data import prompts
+from mmjax.data import jpeg, prompts
 from mmjax.data.records import BrokenRecord
 from mmjax.errors import UserError
 from mmjax.metrics import embeddings
@@ -21,7 +22,10 @@ from mmjax.state import TrainState
 from mmjax.train import config as config_lib
 from mmjax.train import metric_writer, restore, run_file, setup
 
+log = logging.getLogger(__name__)
+
 _ROWS = 256  # at most, in a call
+_NAMED = 20  # texts that are cut, named in warnings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,21 +88,37 @@ class Run:
         Raises:
           UserError: a file is missing or no image, or the task embeds no images.
         """
-        pixels_nhwc = []
-        for image in images:
-            pixels = image if isinstance(image, np.ndarray) else read_image(image)
-            if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-                raise UserError(
-                    f"an array is {pixels.dtype} {pixels.shape}: give uint8 (H, W, 3), "
-                    "RGB"
-                )
-            pixels_nhwc.append(self.parts.image_cfg.evaluate(pixels))
-        return self._embed("embed_image", {"image": np.stack(pixels_nhwc)})
+        pixels_nhwc = np.stack([self.view(image) for image in images])
+        return self._embed("embed_image", {"image": pixels_nhwc})
+
+    def view(self, image: np.ndarray | str | pathlib.Path) -> np.ndarray:
+        """uint8 (s, s, 3), what the model sees of an image; errors of embed_images."""
+        pixels = image if isinstance(image, np.ndarray) else read_image(image)
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+            raise UserError(
+                f"an array is {pixels.dtype} {pixels.shape}: give uint8 (H, W, 3), RGB"
+            )
+        return self.parts.image_cfg.evaluate(pixels)
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit rows (n, d) of sentences."""
+        """Unit rows (n, d) of sentences; warnings name the first that are cut."""
         tokens_nl, mask_nl = self.tokenizer.encode(list(texts))
+        long = np.flatnonzero(self.cut(texts))
+        for i in long[:_NAMED]:
+            count = self.tokenizer.count(texts[i])
+            log.warning(
+                "the text %r has %d tokens with its marks, and the model reads %d: "
+                "the rest is cut off",
+                *(texts[i], count, self.tokenizer.context),
+            )
+        if len(long) > _NAMED:
+            log.warning("and %d more texts are cut off", len(long) - _NAMED)
         return self._embed("embed_text", {"tokens": tokens_nl, "tokens_mask": mask_nl})
+
+    def cut(self, texts: Sequence[str]) -> np.ndarray:
+        """bool (n,): whether a text is longer than the context, and loses its end."""
+        count, context = self.tokenizer.count, self.tokenizer.context
+        return np.array([count(text) > context for text in texts], bool)
 
     def combine(
         self,
@@ -138,6 +158,7 @@ class Run:
         texts_ctd = texts_sd.reshape(len(labels), len(templates), -1)
         texts_cd = embeddings.unit(texts_ctd.mean(1))
         logits_nc = self.logits(self.embed_images(images), texts_cd)
+        _finite(logits_nc, "a score")
         odds_nc = np.exp(logits_nc - logits_nc.max(1, keepdims=True))
         return odds_nc / odds_nc.sum(1, keepdims=True)
 
@@ -160,7 +181,16 @@ class Run:
         for start in range(0, count, size):
             take = np.minimum(np.arange(start, start + size), count - 1)
             rows.append(predict({k: v[take] for k, v in batch.items()}))
-        return np.concatenate(rows)[:count]
+        return _finite(np.concatenate(rows)[:count], "an embedding")
+
+
+def _finite(values: np.ndarray, what: str) -> np.ndarray:
+    if not np.isfinite(values).all():
+        raise UserError(
+            f"{what} holds NaN or Inf: the weights are broken, go back to an earlier "
+            "checkpoint"
+        )
+    return values
 
 
 def load_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:
@@ -176,9 +206,36 @@ def load_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:
 def read_image(path: str | pathlib.Path) -> np.ndarray:
     """An image file as uint8 (H, W, 3), RGB; UserError where it cannot be read."""
     path = pathlib.Path(path)
+    if path.exists() and not path.is_file():  # a pipe or a device may never end
+        raise UserError(f"cannot read image {path}: it is no file")
     try:
         return image_lib.decode(path.read_bytes(), str(path))
     except OSError as e:
         raise UserError(f"cannot read image {path}: {e.strerror}") from e
     except BrokenRecord as e:
         raise UserError(f"cannot read image {e}") from e
+
+
+def read_images(
+    paths: Sequence[pathlib.Path], then: Callable[[np.ndarray], Any] = lambda x: x
+) -> tuple[list[pathlib.Path], list[Any]]:
+    """(the files that can be read, `then` of their pixels); a warning names the others.
+
+    UserError where none can be read.
+    """
+    read, pixels, broken = [], [], []
+    with jpeg.watch() as damaged:
+        for path in paths:
+            try:
+                pixels.append(then(read_image(path)))
+                read.append(path)
+            except UserError as error:
+                broken.append(error)
+    if paths and not read:
+        rest = f", and none of {len(broken) - 1} others" if len(broken) > 1 else ""
+        raise UserError(f"{broken[0]}{rest}")
+    for error in broken:
+        log.warning("left out: %s", error)
+    for place, said in damaged:
+        log.warning("damaged, and read: %s: %s", place, said)
+    return read, pixels

@@ -39,6 +39,7 @@ def build(index: store.Store, *, lists: int, seed: int = 0) -> None:
       UserError: FAISS is not installed, or there are more lists than rows.
     """
     faiss, count = _faiss(), index.count
+    index.verify("rows")
     from faiss.contrib import ondisk
 
     if not 1 <= lists <= count:
@@ -108,7 +109,9 @@ class Approximate:
         if not 1 <= probes <= self.lists:
             raise UserError(f"{probes} probes of {self.lists} lists: use 1 or more")
         self.index.nprobe = probes
-        return self.index.search(queries_qd, min(k, self.store.count))
+        scores_qk, rows_qk = self.index.search(queries_qd, min(k, self.store.count))
+        exact.ranked(scores_qk, rows_qk)
+        return scores_qk, rows_qk
 
 
 def open_index(index: store.Store) -> Approximate:

@@ -62,7 +62,7 @@ class Exact:
         k is cut to the number of rows.
 
         Raises:
-          UserError: queries are not finite, of another width, or k is below 1.
+          UserError: queries or rows are not finite, of another width, or k is below 1.
         """
         queries_qd = checked(queries_qd, self.width, k)
         k, total = min(k, self.count), len(queries_qd)
@@ -83,6 +83,7 @@ class Exact:
             np.stack(parts).transpose(0, 2, 1, 3).reshape(len(padded), -1)[:total]
             for parts in zip(*best, strict=True)
         )
+        ranked(scores, rows)
         order_qk = np.lexsort((rows, -scores), axis=1)[:, :k]
         scores_qk = np.take_along_axis(scores, order_qk, 1)
         return scores_qk, np.take_along_axis(rows, order_qk, 1).astype(np.int64)
@@ -101,6 +102,15 @@ def checked(queries_qd: np.ndarray, width: int, k: int) -> np.ndarray:
     if k < 1:
         raise UserError(f"{k} results asked for: use 1 or more")
     return queries_qd
+
+
+def ranked(scores: np.ndarray, rows: np.ndarray) -> None:
+    """UserError for a row whose score is NaN or Inf: it would come first."""
+    bad = rows[np.isnan(scores) | (scores == np.inf)]
+    if bad.size:
+        raise UserError(
+            f"row {bad.min()} of the index holds NaN or Inf: build the index again"
+        )
 
 
 @functools.partial(jax.jit, static_argnums=0)

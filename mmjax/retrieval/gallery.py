@@ -63,6 +63,7 @@ class Gallery:
 
     @functools.cached_property
     def exact(self) -> exact_lib.Exact:
+        self.store.verify("rows")  # all of them are read in any case
         return exact_lib.Exact(self.store.shards, parallel.Layout().batch_sharding)
 
     def search(

@@ -4,6 +4,7 @@ Legend: p prompts, k candidates of each, b = p*k rows, n length, m tokens drawn,
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,13 +17,15 @@ PyTree = Any
 # (state, last tokens (b,), their position ()) -> logits (b, v) of the next, state
 Step = Callable[[PyTree, jax.Array, jax.Array], tuple[jax.Array, PyTree]]
 DTYPES = ("float32", "bfloat16")
+_GREEDY = 1e-5  # temperatures below it: there, rounding decides between logits
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
     """What distribution tokens are drawn from.
 
-    temperature: logits are divided by it.
+    temperature: logits are divided by it. Below 1e-5 the most probable token is drawn
+      (and those equal to it), as with top_k 1.
     top_k: only the k most probable tokens (and those equal to the last); 0 is off.
     top_p: only the fewest most probable tokens that hold this much probability (and
       those equal to the last), after top_k (Holtzman et al. 2020); 1 is off.
@@ -38,11 +41,13 @@ class Sampling:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
+        if not 0 < self.temperature < math.inf:
             raise ValueError(
                 f"temperature is {self.temperature}: use a positive number, and top_k "
                 "1 for the most probable token"
             )
+        if not math.isfinite(self.guidance):
+            raise ValueError(f"guidance is {self.guidance}: use a number, or 1 for off")
         if self.top_k < 0:
             raise ValueError(f"top_k is {self.top_k}: use 1 or more, or 0 for all")
         if not 0 < self.top_p <= 1:
@@ -95,7 +100,14 @@ def restrict(logits_bv: jax.Array, options: Sampling) -> jax.Array:
     v = logits_bv.shape[-1]
     if options.top_k > v:
         raise UserError(f"top_k is {options.top_k}, but there are {v} ids: use less")
-    logits_bv = logits_bv.astype(jnp.float32) / options.temperature
+    # Each use of the logits could be computed anew and be rounded otherwise, which a
+    # small temperature blows up: the maximum has to be one of them, to the last bit.
+    logits_bv = jax.lax.optimization_barrier(logits_bv.astype(jnp.float32))
+    logits_bv -= logits_bv.max(-1, keepdims=True)
+    if options.temperature < _GREEDY:
+        logits_bv = jnp.where(logits_bv >= 0, 0.0, -jnp.inf)
+    else:
+        logits_bv /= options.temperature
     if options.top_k:
         last_b1 = jax.lax.top_k(logits_bv, options.top_k)[0][:, -1:]
         logits_bv = jnp.where(logits_bv >= last_b1, logits_bv, -jnp.inf)

@@ -1,6 +1,7 @@
 """mmjax index and mmjax arithmetic, on a run trained for two steps (see conftest)."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -133,7 +134,9 @@ def test_broken_records_are_left_out(tiny_run, capsys, tmp_path):
     (photos / "1.png").write_bytes(b"no picture")
     out = tmp_path / "x"
     spec = f"folder:{photos}?label=none"
-    said = call(capsys, "index", "build", tiny_run, "--source", spec, "--out", out)
+    argv = ["index", "build", tiny_run, "--source", spec, "--out", out]
+    assert cli.main([str(a) for a in argv]) == 3
+    said = capsys.readouterr().out
     assert "2 images, 16 numbers each; 1 broken records left out" in said
     found = gallery.open_gallery(out)
     assert [item["key"] for item in found.items] == ["0.png", "2.png"]
@@ -143,6 +146,36 @@ def test_broken_records_are_left_out(tiny_run, capsys, tmp_path):
     (photos / "3.png").write_bytes((photos / "2.png").read_bytes())
     with pytest.raises(UserError, match="has changed since it was indexed"):
         _ = gallery.open_gallery(out).source
+
+
+def test_search_of_what_is_broken_or_too_long(index, capsys, caplog, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    Image.new("RGB", (9, 9)).save(tmp_path / "good.png")
+    images = ["--image", tmp_path / "bad.png", "--image", tmp_path / "good.png"]
+    argv = ["index", "search", index, "--text", "a star", *images, "--top", 2]
+    assert cli.main([str(a) for a in argv]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[::3] == ["a star", str(tmp_path / "good.png")]
+    assert "left out: cannot read image" in caplog.text and "bad.png" in caplog.text
+    long = "a " * 200 + "star"
+    for verb in (
+        ["index", "search", index, "--text", long],
+        ["arithmetic", "--index", index, *images[2:], "--plus", long],
+    ):
+        caplog.clear()
+        assert cli.main([str(a) for a in verb]) == 3
+        assert "and the model reads 16: the rest is cut off" in caplog.text
+
+
+@pytest.mark.parametrize("file", ["rows-00001.npy", "items-00002.jsonl"])
+def test_a_changed_index_is_not_searched(file, index, tmp_path, capsys):
+    folder = tmp_path / "x"
+    shutil.copytree(index, folder)
+    data = bytearray((folder / file).read_bytes())
+    data[-7:-3] = np.float32(np.nan).tobytes()
+    (folder / file).write_bytes(data)
+    err = refused(capsys, "index", "search", folder, "--text", "a star")
+    assert f"{file} has SHA-256" in err
 
 
 def test_the_model_of_an_index(index, tiny_run, capsys):

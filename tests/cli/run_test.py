@@ -1,6 +1,7 @@
 """Verbs that read a run, on one trained for two steps (see conftest)."""
 
 import json
+import os
 import shlex
 import shutil
 
@@ -9,8 +10,9 @@ import pytest
 from PIL import Image
 
 from mmjax import cli
-from mmjax.cli import inspect
+from mmjax.cli import embed, inspect
 from mmjax.data.sources import open_source
+from mmjax.errors import UserError
 from mmjax.inference import load
 
 
@@ -89,9 +91,87 @@ def test_zeroshot(tiny_run, pictures, capsys, tmp_path):
     assert Image.open(png).size[0] > 100
 
 
+@pytest.fixture
+def one_broken(pictures, tmp_path):
+    """Three whole images and one that is cut short."""
+    folder = tmp_path / "set"
+    shutil.copytree(pictures, folder)
+    data = (folder / "1.png").read_bytes()
+    (folder / "1b.png").write_bytes(data[: len(data) // 2])
+    return folder
+
+
+def test_embed_leaves_out_what_is_broken(
+    tiny_run, pictures, one_broken, caplog, capsys, tmp_path
+):
+    out = [tmp_path / "whole.npz", tmp_path / "part.npz"]
+    call(capsys, "embed", tiny_run, "--images", pictures, "--out", out[0])
+    argv = ["embed", tiny_run, "--images", one_broken, "--out", out[1]]
+    assert cli.main([str(a) for a in argv]) == 3
+    said = capsys.readouterr().out
+    assert "3 images and 0 texts" in said and "1 images were left out" in said
+    assert caplog.text.count("left out:") == 1 and "set/1b.png" in caplog.text
+    whole, part = (np.load(path) for path in out)
+    assert [p[-5:] for p in part["image_paths"]] == ["0.png", "1.png", "2.png"]
+    np.testing.assert_array_equal(part["image_embeddings"], whole["image_embeddings"])
+
+
+def test_embed_lists_a_folder_as_its_source_does(pictures, tmp_path):
+    (tmp_path / "deep").mkdir()
+    data = (pictures / "1.png").read_bytes()
+    for name in ("a.JPG", "deep/b.tiff", "c.ppm", "notes.txt"):
+        (tmp_path / name).write_bytes(data)
+    source = open_source(f"folder:{tmp_path}?label=none")
+    found = embed.image_files([tmp_path, pictures / "1.png"])
+    assert found[-1] == pictures / "1.png"
+    listed = [str(path.relative_to(tmp_path)) for path in found[:-1]]
+    assert listed == source.files == ["a.JPG", "c.ppm", "deep/b.tiff"]
+    with pytest.raises(UserError, match="holds no images"):
+        (tmp_path / "empty").mkdir()
+        embed.image_files([tmp_path / "empty"])
+
+
+def test_images_that_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "x.png")
+    for path in (tmp_path / "x.png", "/dev/zero"):
+        with pytest.raises(UserError, match="it is no file"):
+            load.read_image(path)
+
+
+def test_embed_says_what_it_cuts(tiny_run, capsys, caplog, tmp_path):
+    long, out = "a red star " * 40, tmp_path / "e.npz"
+    texts = ["a ring", long + "moon", long + "circle"]
+    argv = ["embed", tiny_run, "--texts", *texts, "--out", out]
+    assert cli.main([str(a) for a in argv]) == 3
+    assert "and 2 texts cut" in capsys.readouterr().out
+    said = [r.getMessage() for r in caplog.records if "is cut off" in r.getMessage()]
+    assert len(said) == 2 and "moon" in said[0] and "the model reads 16" in said[0]
+    assert np.load(out)["texts_cut"].tolist() == [False, True, True]
+
+
+def test_zeroshot_goes_on_past_what_is_broken(
+    tiny_run, pictures, one_broken, capsys, caplog
+):
+    options = ["--labels", "red circle,blue star", "--templates", "a {}"]
+    whole = call(capsys, "zeroshot", tiny_run, pictures, *options)
+    argv = ["zeroshot", tiny_run, one_broken, *options]
+    assert cli.main([str(a) for a in argv]) == 3
+    part = capsys.readouterr().out
+    assert part == whole.replace(str(pictures), str(one_broken))
+    assert "set/1b.png" in caplog.text
+    argv = ["zeroshot", tiny_run, pictures, "--labels", f"{'red ' * 99},blue"]
+    assert cli.main([str(a) for a in argv]) == 3
+    assert "is cut off" in caplog.text
+
+
 def test_zeroshot_takes_the_runs_own_templates(tiny_run, pictures, capsys):
     argv = ["zeroshot", tiny_run, pictures / "1.png", "--labels", "red star,blue ring"]
-    assert call(capsys, *argv) == call(capsys, *argv, "--templates", "shapes")
+    said = []
+    for options in ([], ["--templates", "shapes"]):
+        # 3: "a drawing of a blue ring" is longer than the 16 tokens of the tiny form
+        assert cli.main([str(a) for a in [*argv, *options]]) == 3
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
 
 
 def test_zeroshot_on_what_is_no_image(tiny_run, capsys, tmp_path):

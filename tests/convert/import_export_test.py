@@ -1,7 +1,7 @@
 """Public weights to a workdir and back, without torch."""
 
+import dataclasses
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -9,8 +9,10 @@ import safetensors.numpy
 
 from mmjax import cli
 from mmjax.convert import formats, import_export, read
+from mmjax.data.fields import image as image_field
 from mmjax.errors import UserError
 from mmjax.inference import load as load_lib
+from mmjax.tasks import base as tasks
 
 
 def load(folder, name="model.safetensors"):
@@ -191,13 +193,152 @@ def test_formats(capsys):
         assert family.ABOUT and formats.table(name, []).unknown(["odd"]) == ["odd"]
 
 
-def test_preprocessing_that_ours_has_not(hf_clip, tmp_path):
-    for found, part in (
+def imported(folder):
+    return formats.find("hf_clip").to_mmjax(read.read(folder))
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite(number, hf_clip, tmp_path, capsys):
+    bad = load(hf_clip)["text_projection.weight"]
+    bad[3, 2] = number
+    change(hf_clip, **{"text_projection.weight": bad.astype(np.float16)})
+    assert cli.main(["convert", str(hf_clip), str(tmp_path / "run")]) == 2
+    err = capsys.readouterr().err
+    assert "1 of 78 arrays hold NaN or Inf: text_projection.weight" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_not_finite_is_not_written_out(hf_clip, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    monkeypatch.setattr(formats, "finite", lambda *_: None)
+    change(hf_clip, logit_scale=np.full((), np.nan, np.float32))
+    import_export.bring_in(str(hf_clip), run)
+    with pytest.raises(UserError, match="hold NaN or Inf: params/logit_scale"):
+        import_export.write_out(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    seen = load_lib.load_run(run)
+    images = [np.zeros((8, 8, 3), np.uint8)]
+    with pytest.raises(UserError, match="holds NaN or Inf: the weights"):
+        seen.classify(images, ["dog", "cat"])
+
+
+def rewrite(folder, name, found):
+    (folder / name).write_text(json.dumps(found))
+
+
+@pytest.mark.parametrize(
+    ("found", "part"),
+    [
         ({"size": {"shortest_edge": 9}}, "for a model of 8 px"),
         ({"size": 8, "do_center_crop": False}, "not cropped"),
         ({"resample": 17}, "resample 17"),
-    ):
-        (hf_clip / "preprocessor_config.json").write_text(json.dumps(found))
-        with pytest.raises(UserError, match=part):
-            import_export.bring_in(str(hf_clip), tmp_path / "run")
-    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        ({"resample": "bicubic"}, "resample bicubic"),
+        ({"do_resize": False}, "do_resize off"),
+        ({"do_rescale": False}, "do_rescale off"),
+        ({"rescale_factor": 1.0}, "not 1/255"),
+        ({"crop_size": {"height": 9, "width": 9}}, "cuts out"),
+        ({"do_pad": True}, r"says do_pad \(True\)"),
+        ({"do_thumbnail": True, "x": 0}, r"says do_thumbnail \(True\)"),
+        ({"image_mean": "none"}, "image_mean: expected tuple"),
+        ({"image_std": [0.5, None, 0.5]}, r"image_std\[1\]: expected float"),
+        ({"image_processor": [1]}, "is no image processor's"),
+    ],
+)
+def test_preprocessing_that_ours_has_not(found, part, hf_clip):
+    rewrite(hf_clip, "preprocessor_config.json", found)
+    with pytest.raises(UserError, match=part):
+        imported(hf_clip)
+
+
+def test_preprocessing_that_ours_has(hf_clip):
+    clip = imported(hf_clip)
+    assert clip.image == {"size": 8, "mode": "crop", "method": "pil_bicubic"}
+    own = {"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1], "resample": 2}
+    own |= {"size": {"height": 8, "width": 8}, "do_convert_rgb": True, "do_pad": False}
+    rewrite(hf_clip, "processor_config.json", {"image_processor": own})
+    seen = imported(hf_clip)
+    assert seen.image == {"size": 8, "mode": "squash", "method": "pil_bilinear"}
+    assert seen.task["mean"] == (0.1, 0.2, 0.3) and seen.task["std"] == (1, 1, 1)
+    found = {"do_normalize": False, "resample": 0}
+    rewrite(hf_clip, "preprocessor_config.json", found)
+    seen = imported(hf_clip)
+    assert seen.image["method"] == "pil_nearest"
+    assert (seen.task["mean"], seen.task["std"]) == ((0, 0, 0), (1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("tower", "changed", "part"),
+    [
+        ("text_config", {"num_hidden_layers": "2"}, "expected int, got '2'"),
+        ("text_config", {"num_hidden_layers": 2.5}, "expected int, got 2.5"),
+        ("text_config", {"hidden_size": None}, "expected int, got None"),
+        ("text_config", {"hidden_size": 0}, "hidden_size is 0"),
+        ("vision_config", {"layer_norm_eps": [1]}, "expected float"),
+        ("vision_config", {"hidden_act": 3}, "expected str"),
+        ("vision_config", {"image_size": -8}, "image_size is -8"),
+        ("vision_config", {"rope_theta": 1e4}, r"says rope_theta \(10000.0\)"),
+        (
+            "vision_config",
+            {"num_hidden_layers": 10**9},
+            "image layers: the config says",
+        ),
+        ("text_config", {"num_hidden_layers": 10**9}, "says 1000000000, and .* have 2"),
+        ("text_config", {"max_position_embeddings": 10**8}, "positions of text"),
+        ("vision_config", {"image_size": 10**8}, "positions of an image"),
+        ("vision_config", {"hidden_size": 2**40}, "hidden_size is 1099511627776"),
+    ],
+)
+def test_a_config_of_wrong_values(tower, changed, part, hf_clip):
+    config = json.loads((hf_clip / "config.json").read_text())
+    config[tower] |= changed
+    rewrite(hf_clip, "config.json", config)
+    with pytest.raises(UserError, match=part):
+        imported(hf_clip)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"text_config": [1]}, {"vision_config": 3}, {"projection_dim": "8"}]
+)
+def test_a_config_of_wrong_sections(changed, hf_clip, tmp_path):
+    config = json.loads((hf_clip / "config.json").read_text())
+    rewrite(hf_clip, "config.json", config | changed)
+    with pytest.raises(UserError, match=next(iter(changed))):
+        import_export.bring_in(str(hf_clip), tmp_path / "run")
+
+
+def test_what_a_format_does_not_expect_is_said(hf_clip, tmp_path, monkeypatch):
+    def fail(source):
+        raise ZeroDivisionError("odd numbers")
+
+    monkeypatch.setattr(formats.find("hf_clip"), "to_mmjax", fail)
+    with pytest.raises(UserError, match="describe no hf_clip .*odd numbers"):
+        import_export.bring_in(str(hf_clip), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changed", "part"),
+    [
+        ({"size": [9, 9]}, "preprocess_cfg.size"),
+        ({"mode": "L"}, "preprocess_cfg.mode"),
+        ({"fill_color": 128}, "preprocess_cfg.fill_color"),
+        ({"aa": True}, "preprocess_cfg.aa"),
+        ({"resize_mode": "longest"}, "resize_mode is 'longest'"),
+    ],
+)
+def test_open_clips_preprocessing_that_ours_has_not(changed, part, hf_clip, tmp_path):
+    model, open_clip = imported(hf_clip), formats.find("open_clip")
+    task = dataclasses.asdict(tasks.build(model.task))
+    image = dataclasses.asdict(image_field.Field(**model.image))
+    model = dataclasses.replace(model, task=task, image=image, kept={})
+    export = open_clip.from_mmjax(model)
+    [(name, tensors)] = export.tensors.items()
+    config = json.loads(export.texts[open_clip.CONFIG])
+    config["preprocess_cfg"] |= changed
+    source = read.Source("x", tensors, {open_clip.CONFIG: config}, tmp_path)
+    with pytest.raises(UserError, match=part):
+        open_clip.to_mmjax(source)
+    config["preprocess_cfg"] |= {"size": 8, "fill_color": 0, "resize_mode": "squash"}
+    config["preprocess_cfg"] |= {"mode": "RGB", "aa": None}
+    config["model_cfg"]["text_cfg"]["layers"] = 10**9
+    with pytest.raises(UserError, match="text layers: the config says 1000000000"):
+        open_clip.to_mmjax(source)

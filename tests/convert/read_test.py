@@ -3,8 +3,10 @@
 import collections
 import io
 import json
+import os
 import pickle
 import sys
+import tracemalloc
 import types
 import zipfile
 
@@ -181,6 +183,24 @@ def test_tensors_of_archives_and_of_modules(tmp_path, monkeypatch):
         read.read(file)
 
 
+def test_a_byte_order_that_unfolds(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pt", "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("m/data.pkl", pickle.dumps({}, 2))
+        out.writestr("m/byteorder", b"little" + bytes(1 << 26))
+    tracemalloc.start()
+    with pytest.raises(UserError, match="big-endian"):
+        read.read(tmp_path / "a.pt")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 22
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="no such file or folder"):
+        read.read(tmp_path / "a.safetensors")
+
+
 def test_damaged_archives(tmp_path):
     for name, raw in (("a.pt", b"PK\x03\x04" + bytes(100)), ("b.pt", b"")):
         (tmp_path / name).write_bytes(raw)
@@ -214,3 +234,53 @@ def test_folders_without_one_file_of_weights(tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"abc")
     with pytest.raises(UserError, match=".gguf is not among"):
         read.read(tmp_path / "x.gguf")
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        *("module.{}", "_orig_mod.{}", "module._orig_mod.{}", "model.{}"),
+        *("model._orig_mod.module.{}", "_fsdp_wrapped_module.{}"),
+    ],
+)
+def test_keys_without_their_wrappers(around, tmp_path):
+    keys = ("visual.conv1.weight", "model_scale", "visual.model.x")
+    arrays = {around.format(k): np.full(2, i, np.float32) for i, k in enumerate(keys)}
+    found = read.read(save(tmp_path / "x.safetensors", **arrays)).tensors
+    assert {k: v[0] for k, v in found.items()} == {k: i for i, k in enumerate(keys)}
+
+
+def test_wrappers_of_parts(tmp_path):
+    parts = {"visual._orig_mod.a": np.ones(1), "text.b": np.ones(1)}
+    found = read.read(save(tmp_path / "x.safetensors", **parts)).tensors
+    assert found.keys() == {"visual.a", "text.b"}
+    averaged = {"module.a": np.ones(1), "n_averaged": np.ones(1)}
+    found = read.read(save(tmp_path / "y.safetensors", **averaged)).tensors
+    assert found.keys() == {"a"}
+    alone = {"model.a": np.ones(1), "loss.b": np.ones(1)}  # not all are the model's
+    assert read.read(save(tmp_path / "z.safetensors", **alone)).tensors.keys() == {
+        *alone
+    }
+    alike = {"_orig_mod.a": np.ones(1), "a": np.ones(1)}
+    with pytest.raises(UserError, match="alike but for _orig_mod."):
+        read.read(save(tmp_path / "w.safetensors", **alike))
+
+
+@pytest.mark.parametrize(
+    "held", [["module"], ["state_dict"], ["model", "module"], ["state_dict", "model"]]
+)
+def test_state_dicts_inside_of_checkpoints(held, tmp_path, monkeypatch):
+    tensor = Tensor(FloatStorage, "0", 0, (4, 6), (6, 1))
+    value = {"module.visual.a": tensor, "module._orig_mod.b": tensor}
+    for name in reversed(held):
+        value = {"epoch": 3, name: value, "optimizer": {"state": {}}}
+    storages = {"0": np.arange(24, dtype=np.float32)}
+    file = torch_file(tmp_path / "a.pt", value, storages, monkeypatch)
+    assert read.read(file).tensors.keys() == {"visual.a", "b"}
+
+
+def test_modules_that_hold_one_another(tmp_path, monkeypatch):
+    layer = Layer()
+    layer.__dict__ = {"_parameters": {}, "_modules": {"child": layer}}
+    with pytest.raises(UserError, match="hold one another"):
+        read.read(torch_file(tmp_path / "a.pt", {"m": layer}, {}, monkeypatch))

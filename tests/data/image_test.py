@@ -1,10 +1,11 @@
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mmjax.data import fields, image
 from mmjax.data.fields import image as image_field
@@ -283,3 +284,120 @@ def test_stretched_images_are_said(options, stretches, caplog):
     field = image_field.Field(size=32, **options)
     field.check("image", {}, Source([{"image": smooth(48, 64)}]))
     assert stretches in caplog.text if stretches else not caplog.records
+
+
+@pytest.mark.parametrize("kind", ["BLP", "DDS", "EPS", "ICO", "PCX", "SGI", "TGA"])
+def test_formats_that_are_not_read(kind, monkeypatch):
+    """An EPS is a program: nothing may be started for it."""
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", None)
+    img = Image.fromarray(smooth()).convert("P" if kind == "BLP" else "RGB")
+    with pytest.raises(BrokenRecord, match="it is none of AVIF, BMP, GIF, JPEG, PNG"):
+        image.decode(save(img, kind), "here")
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP"])
+def test_any_damage_is_a_broken_record(kind, library):
+    """Whatever the decoder raises: struct.error, RuntimeError, KeyError, ..."""
+    rng, data = np.random.default_rng(0), save(smooth(), kind)
+    for _ in range(60):
+        bad = bytearray(data)
+        at = int(rng.integers(len(bad)))
+        bad[at : at + 8] = rng.bytes(len(bad[at : at + 8]))
+        try:
+            image.decode(bytes(bad), "here")
+        except BrokenRecord as error:
+            assert error.place == "here"
+
+
+def test_a_decoder_may_raise_anything(monkeypatch):
+    for error in (RuntimeError("odd"), struct.error("odd"), MemoryError(), KeyError()):
+        monkeypatch.setattr(image, "to_rgb", lambda img, e=error: exec("raise e"))
+        with pytest.raises(BrokenRecord, match=f"odd|{type(error).__name__}"):
+            image.decode(save(smooth(), "PNG"), "here")
+
+
+def test_an_odd_exif_tag_keeps_its_image(library):
+    tags = struct.pack("<HHII", 0x0112, 3, 1, 6)  # Orientation
+    tags += struct.pack("<HHI4s", 0x0128, 2, 2, b"2\0\0\0")  # ResolutionUnit, as text
+    exif = b"eXIfII*\0" + struct.pack("<IH", 8, 2) + tags + bytes(4)
+    data, size = save(smooth(), "PNG"), struct.pack(">I", len(exif) - 4)
+    chunk = size + exif + struct.pack(">I", zlib.crc32(exif))
+    out = image.decode(data[:33] + chunk + data[33:], "here")
+    assert (out == np.rot90(smooth(), -1)).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_pillows(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = save(smooth(), "PNG", exif=exif)
+    want = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert (image.decode(data, "here") == np.asarray(want)).all()
+
+
+def test_grey_of_16_bits_is_cut_and_other_ranges_are_refused():
+    ramp = np.linspace(0, 1, 64)[None].repeat(8, 0)
+    want = (ramp * 65535).astype(np.uint16) >> 8
+    for kind in ("TIFF", "PNG", "PPM"):
+        out = image.decode(save((ramp * 65535).astype(np.uint16), kind), "here")
+        assert (out == want[..., None]).all(), kind
+    for kind, part in (("float32", "float"), ("int32", "32-bit integer")):
+        for scale in (1, 255):
+            data = save((ramp * scale).astype(kind), "TIFF")
+            with pytest.raises(BrokenRecord, match=f"{part} pixels say no range"):
+                image.decode(data, "here")
+
+
+def test_a_jpeg_with_a_header_that_libjpeg_skips(library):
+    """Pillow walks into a segment: a frame of 16 x 16 and a scan lie in it."""
+    data, small = save(smooth(), "JPEG"), save(smooth(16, 16), "JPEG")
+    at, start = small.index(b"\xff\xc0"), small.index(b"\xff\xda")
+    inside = small[at : start + 14]
+    segment = b"\xff\xf0" + struct.pack(">H", len(inside) + 2) + inside
+    start = data.index(b"\xff\xda")
+    bad = data[:start] + segment + data[start:]
+    with Image.open(io.BytesIO(bad)) as seen:
+        assert seen.size == (16, 16)
+    with pytest.raises(BrokenRecord, match="several headers"):
+        image.decode(bad, "here")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16", "P", "CMYK"])
+def test_strips_are_as_the_whole_and_cost_little(mode, monkeypatch):
+    rgba = np.random.default_rng(0).integers(0, 256, (1500, 1000, 4), np.uint8)
+    if mode == "I;16":
+        img = Image.fromarray(rgba[..., 0].astype(np.uint16) * 256)
+    else:
+        img = Image.fromarray(rgba if mode == "RGBA" else rgba[..., :3]).convert(mode)
+    whole = image._strip(img)
+    monkeypatch.setattr(image, "_STRIP", 1 << 14)
+    tracemalloc.start()
+    out = image.to_rgb(img)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (out == whole).all()
+    assert peak < 1.5 * out.nbytes
+
+
+@pytest.mark.parametrize("method", ["bilinear", "pil_bicubic", "area", "nearest"])
+@pytest.mark.parametrize("shape", [(1, 60_000), (60_000, 1), (2, 1 << 20)])
+def test_thin_images_cost_no_more_than_others(shape, method, library):
+    """The cut comes before the resize, which would make 13,440,000 x 224 pixels."""
+    ramp = np.linspace(0, 255, max(shape)).astype(np.uint8)
+    ramp = ramp[None] if shape[0] < shape[1] else ramp[:, None]
+    img = np.broadcast_to(ramp[..., None], (*shape, 3))
+    tracemalloc.start()
+    crop, where = image.center_crop(img, 224, method)
+    squashed = image.resize(img, 224, method)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert crop.shape == squashed.shape == (224, 224, 3)
+    assert peak < 100e6
+    assert 125 <= crop.min() <= crop.max() <= 130  # the middle
+    ends = np.sort(squashed[[0, -1], [0, -1], 0])
+    assert ends[0] < 4 and ends[1] > 250
+    longer = int(np.argmax(shape))
+    middle = max(shape) / 2 * where.scale[1 - longer] - where.offset[1 - longer]
+    assert abs(middle - 112) <= 1

@@ -78,3 +78,13 @@ def test_top_is_lax_top_k(k):
 def test_queries_that_do_not_fit(queries, k, message):
     with pytest.raises(UserError, match=message):
         exact.Exact([np.eye(3, dtype=np.float32)], placed(1)).search(queries, k)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("row", [0, 70, 999])
+def test_a_row_that_is_not_finite_is_no_hit(number, row):
+    rows = np.ones((1000, 4), np.float32)
+    rows[row, 2] = number
+    searched = exact.Exact([rows[:300], rows[300:]], placed(4), chunk=512)
+    with pytest.raises(UserError, match=f"row {row} of the index holds NaN or Inf"):
+        searched.search(np.ones((3, 4), np.float32), 2)

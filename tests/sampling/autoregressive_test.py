@@ -124,6 +124,33 @@ def test_top_k_keeps_the_k_most_probable():
     np.testing.assert_array_equal(jnp.argmax(best, -1), jnp.argmax(x_bv, -1))
 
 
+@pytest.mark.parametrize(
+    ("temperature", "options"),
+    [(1e-3, {}), (1e-5, {"top_p": 0.5}), (1e-9, {}), (1e-30, {"top_k": 3})],
+)
+def test_a_small_temperature_is_greedy(temperature: float, options: dict):
+    """In the compiled loop too, where guided logits are computed more than once."""
+    x_bv = 40 * logits(16)
+    without_bv = x_bv[::-1] + 1 / 3
+    options = Sampling(temperature=temperature, guidance=1.5, **options)
+    keys_b = jax.random.split(jax.random.key(1), 8)
+
+    def step(state, ids_b, index):
+        return jnp.sin(ids_b[:, None] * 7.3 + state) * 30, state + 0.1
+
+    state = jnp.concatenate([x_bv[:8], without_bv[:8]])
+    ids_bn, log_prob_b = jax.jit(
+        lambda first_pv: ar.generate(
+            first_pv, step, state, keys_b, start=0, length=6, options=options
+        )
+    )(jnp.concatenate([x_bv[:8], without_bv[:8]]))
+    assert np.isfinite(log_prob_b).all() and (log_prob_b <= 0).all()
+    first_bv = ar.guide(x_bv[:8], without_bv[:8], 1.5)
+    np.testing.assert_array_equal(ids_bn[:, 0], first_bv.argmax(-1))
+    same = ar.restrict(jnp.asarray([[2.0, 5.0, 5.0]]), options)
+    np.testing.assert_allclose(np.exp(same), [[0.0, 0.5, 0.5]], atol=1e-6)
+
+
 @pytest.mark.parametrize("mass", [1e-6, 0.3, 0.5, 0.9, 0.999])
 def test_top_p_keeps_the_fewest_that_hold_the_mass(mass: float):
     """Against the sort of the paper."""
@@ -179,6 +206,10 @@ def test_same_streams_make_guidance_vanish():
     ("numbers", "message"),
     [
         (dict(temperature=0.0), "temperature is 0.0.*top_k 1"),
+        (dict(temperature=float("nan")), "temperature is nan"),
+        (dict(temperature=float("inf")), "temperature is inf"),
+        (dict(guidance=float("nan")), "guidance is nan"),
+        (dict(guidance=float("-inf")), "guidance is -inf"),
         (dict(top_k=-1), "top_k is -1"),
         (dict(top_p=0.0), "top_p is 0.0"),
         (dict(dtype="float16"), "use float32 or bfloat16"),

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mmjax import schema
-from mmjax.convert.name_table import Table, UnknownLayout, listed
+from mmjax.convert.name_table import Table, UnknownLayout, finite, listed
 from mmjax.convert.read import Source
 from mmjax.data.tokenizers.base import Tokenizer
 from mmjax.errors import UserError
@@ -118,7 +118,7 @@ def loaded(table: Table, source: Source) -> tuple[dict[str, np.ndarray], dict]:
     """Our float32 arrays of a source, and `kept`: `saved` gives the same file again.
 
     Raises:
-      UserError: an array that has no exact form in float32.
+      UserError: an array that has no exact form in float32, or holds NaN or Inf.
     """
     carried = {k: v for k, v in source.tensors.items() if table.skips(k)}
     rest = {k: v for k, v in source.tensors.items() if k not in carried}
@@ -130,6 +130,7 @@ def loaded(table: Table, source: Source) -> tuple[dict[str, np.ndarray], dict]:
                 "fit"
             )
     wide = {k: v.astype(np.float32) for k, v in rest.items()}
+    finite(wide, source.place)
     kept = {
         key: {"dtype": str(v.dtype), "values": v.tolist()} for key, v in carried.items()
     }

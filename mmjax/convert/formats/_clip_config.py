@@ -1,11 +1,14 @@
 """What the formats of CLIP-like models share: our config's side of them."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import numpy as np
 
+from mmjax import schema
 from mmjax.errors import UserError
 from mmjax.models import presets
 from mmjax.models.dual_encoder import SCALE_MAX, DualEncoder
@@ -45,6 +48,56 @@ def task(
         "std": tuple(stats[1]),
         **sizes,
     }
+
+
+def typed(
+    config: Any, defaults: Mapping[str, Any], where: str, **kinds: Any
+) -> dict[str, Any]:
+    """`defaults` with what a config file says of them; its other keys are left.
+
+    kinds: the annotations of keys whose default does not say their type.
+
+    Raises UserError for a value of another type than its default, or a number that is
+    no size.
+    """
+    own = schema.convert(config, Mapping, where)
+    out = dict(defaults)
+    for key, value in own.items():
+        if key not in defaults:
+            continue
+        kind = kinds.get(key, Any if defaults[key] is None else type(defaults[key]))
+        out[key] = schema.convert(value, kind, f"{where}.{key}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and not 0 < value < 2**31:
+            raise UserError(f"{where}.{key} is {value}: expected more than 0")
+    return out
+
+
+def sizes_agree(task: Mapping[str, Any], arrays: Mapping[str, np.ndarray], where: str):
+    """UserError where a config says other depths or lengths than the arrays have.
+
+    Before the model is built of them: a model of 10^9 layers is not even looked at.
+    """
+    pairs = {}
+    for side in ("image", "text"):
+        own, prefix = task[side], f"params/{side}"
+        if "depth" in own:
+            inside = rf"{prefix}/transformer/block_(\d+)/"
+            blocks = {hit[1] for path in arrays if (hit := re.match(inside, path))}
+            pairs[f"{side} layers"] = own["depth"], len(blocks)
+        positions = arrays.get(f"{prefix}/position_embedding")
+        if positions is not None and side == "text":
+            pairs["positions of text"] = task["context"], len(positions)
+        elif positions is not None:
+            grid = task["image_size"] // own["patch"]
+            extra = own.get("pool") != "map"  # a class token
+            pairs["positions of an image"] = grid**2 + extra, len(positions)
+    for name, (said, held) in pairs.items():
+        if said != held:
+            raise UserError(
+                f"{where}: {name}: the config says {said}, and the weights have "
+                f"{held}: they are of two models"
+            )
 
 
 def dual(task: Mapping[str, Any]) -> DualEncoder:

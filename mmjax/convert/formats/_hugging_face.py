@@ -1,10 +1,10 @@
 """What transformers' CLIPModel and SiglipModel share: names, configs, processors."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from mmjax.convert import formats
+from mmjax.convert import formats, name_table
 from mmjax.convert.formats import _clip_config
 from mmjax.convert.formats._rules import HUGGING_FACE, blocks, layer, norm
 from mmjax.convert.name_table import Rule, Table
@@ -33,6 +33,31 @@ _FIELDS = {
     "num_attention_heads": "heads",
     "layer_norm_eps": "eps",
 }
+_OWN = "image_processor"  # where its keys are, if not beside the file's others
+# Keys of a processor that change no pixel
+_PROCESSOR = {
+    *("image_processor_type", "feature_extractor_type", "processor_class"),
+    *("do_convert_rgb", "data_format", "input_data_format", "return_tensors"),
+    *("device", "default_to_square", "disable_grouping", "use_fast"),
+    *("_valid_processor_keys", "model_input_names", "transformers_version"),
+}
+# Keys of a tower's config that change no embedding: of training, of generation
+# (transformers writes them into every config), of what is returned
+_CONFIG = {
+    *("model_type", "architectures", "transformers_version", "torch_dtype", "dtype"),
+    *("_name_or_path", "tokenizer_class", "name_or_path", "_attn_implementation"),
+    *("attn_implementation", "_attn_implementation_autoset", "attention_dropout"),
+    *("dropout", "hidden_dropout", "initializer_range", "initializer_factor"),
+    *("projection_dim", "bos_token_id", "eos_token_id", "pad_token_id"),
+    *("sep_token_id", "decoder_start_token_id", "id2label", "label2id"),
+    *("return_dict", "output_attentions", "output_hidden_states", "torchscript"),
+    *("use_bfloat16", "tf_legacy_loss", "tie_word_embeddings", "prefix"),
+    *("chunk_size_feed_forward", "max_length", "min_length", "num_beams"),
+    *("num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p"),
+    *("typical_p", "repetition_penalty", "length_penalty", "num_return_sequences"),
+    *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "use_cache"),
+    *("remove_invalid_values", "gradient_checkpointing", "problem_type"),
+}
 _KINDS = {"clip": "CLIP", "siglip": "Siglip"}
 
 
@@ -50,9 +75,18 @@ def merged(source: Source, key: str, defaults: Mapping[str, Any]) -> dict[str, A
     """
     config = dict(defaults)
     for name in (key, f"{key}_dict"):
-        own = source.config_json.get(name) or {}
-        config |= {k: v for k, v in own.items() if k in defaults}
+        own, where = source.config_json.get(name) or {}, f"config.json's {name}"
+        config = _clip_config.typed(own, config, where, projection_size=int | None)
+        _known(own, {*defaults, *_CONFIG}, where)
     return config
+
+
+def _known(own: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    """UserError for a key that is set and that nothing here acts on."""
+    odd = sorted(key for key, value in own.items() if value and key not in known)
+    if odd:
+        said = ", ".join(f"{key} ({own[key]!r})" for key in odd[: name_table.SHOWN])
+        raise UserError(f"{where} says {said}, which ours does not have: refused")
 
 
 def _tower(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +116,7 @@ def imported(
     *,
     configs: tuple[dict[str, Any], dict[str, Any]],
     towers: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {}),
-    processor: tuple[str, tuple] = ("crop", _clip_config.CLIP),
+    default: tuple[str, tuple] = ("crop", _clip_config.CLIP),
     tokenizer: Callable[[Source, int, int], Tokenizer],
     **task: Any,
 ) -> formats.Model:
@@ -91,7 +125,7 @@ def imported(
     Args:
       configs: of the text tower and of the image tower, complete.
       towers: fields of ours that the configs leave out, of text and image.
-      processor: the resize mode, mean and std where there is no processor's file.
+      default: the resize mode, mean and std where there is no processor's file.
       tokenizer: (source, context, vocab_size) -> the folder's tokenizer.
       task: what `_clip_config.task` takes besides.
     """
@@ -101,20 +135,22 @@ def imported(
     arrays, kept = formats.loaded(table, source)
     size, context = vision["image_size"], text["max_position_embeddings"]
     image, stats = preprocessing(source, size)
-    if "preprocessor_config.json" not in source.files:
-        image["mode"], stats = processor
+    if not processor(source):
+        image["mode"], stats = default
     image_tower, text_tower = _tower(vision), _tower(text)
+    task = _clip_config.task(
+        {"kind": "vit", "patch": vision["patch_size"], **image_tower, **towers[1]},
+        {**text_tower, **towers[0]},
+        vocab_size=text["vocab_size"],
+        context=context,
+        image_size=size,
+        act=text_tower["act"],
+        stats=stats,
+        **task,
+    )
+    _clip_config.sizes_agree(task, arrays, source.place)
     return formats.Model(
-        _clip_config.task(
-            {"kind": "vit", "patch": vision["patch_size"], **image_tower, **towers[1]},
-            {**text_tower, **towers[0]},
-            vocab_size=text["vocab_size"],
-            context=context,
-            image_size=size,
-            act=text_tower["act"],
-            stats=stats,
-            **task,
-        ),
+        task,
         image,
         tokenizer(source, context, text["vocab_size"]),
         arrays,
@@ -123,14 +159,28 @@ def imported(
 
 
 def preprocessing(source: Source, size: int) -> tuple[dict[str, Any], tuple]:
-    """The image field, and (mean, std), of preprocessor_config.json.
+    """The image field, and (mean, std), of a folder's image processor.
 
     Raises UserError for steps that ours have not.
     """
-    theirs = source.files.get("preprocessor_config.json", {})
-    theirs = theirs.get("image_processor", theirs)
-    resize = theirs.get("size", size)
-    crop = theirs.get("do_center_crop", True)
+    theirs = processor(source)
+    where = f"{source.place}: the image processor"
+    mean, std = _clip_config.CLIP
+    stats = _clip_config.typed(
+        theirs,
+        {"image_mean": mean, "image_std": std, "rescale_factor": 1 / 255}
+        | dict.fromkeys(("do_resize", "do_center_crop"), True)
+        | dict.fromkeys(("do_rescale", "do_normalize"), True),
+        where,
+        image_mean=tuple[float, float, float],
+        image_std=tuple[float, float, float],
+        do_center_crop=Any,
+    )
+    _known(theirs, {*stats, "resample", "size", "crop_size", *_PROCESSOR}, where)
+    for key in ("do_resize", "do_rescale"):
+        if not stats[key]:
+            raise UserError(f"{where} has {key} off: only models that do it fit")
+    resize, crop = theirs.get("size", size), stats["do_center_crop"]
     side = resize.get("shortest_edge") if isinstance(resize, Mapping) else resize
     mode = "crop"
     if side is None and {resize.get("height"), resize.get("width")} == {size}:
@@ -141,12 +191,29 @@ def preprocessing(source: Source, size: int) -> tuple[dict[str, Any], tuple]:
             f"{'cropped' if crop else 'not cropped'}, for a model of {size} px: only "
             "the short side to it and its centre, or both sides to it, fit"
         )
+    cut = theirs.get("crop_size", size)
+    if crop and cut not in (size, {"height": size, "width": size}):
+        raise UserError(f"{where} cuts out {cut}, for a model of {size} px")
     method = _clip_config.method(theirs.get("resample", 3))
-    if abs(theirs.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
+    if abs(stats["rescale_factor"] * 255 - 1) > 1e-6:
         raise UserError(f"{source.place}: rescale_factor is not 1/255")
-    mean, std = _clip_config.CLIP
-    stats = theirs.get("image_mean", mean), theirs.get("image_std", std)
-    return {"size": size, "mode": mode, "method": method}, stats
+    own = stats["image_mean"], stats["image_std"]
+    if not stats["do_normalize"]:
+        own = (0.0,) * 3, (1.0,) * 3
+    return {"size": size, "mode": mode, "method": method}, own
+
+
+def processor(source: Source) -> Mapping[str, Any]:
+    """What the folder says of its image processor; empty where it says nothing."""
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        theirs = source.files.get(name, {})
+        if isinstance(theirs, Mapping) and isinstance(theirs.get(_OWN, {}), Mapping):
+            own = theirs.get(_OWN, theirs if name.startswith("pre") else {})
+            if own:
+                return own
+        else:
+            raise UserError(f"{source.place}: {name} is no image processor's")
+    return {}
 
 
 def exported(

@@ -62,7 +62,9 @@ def to_mmjax(source: Source) -> formats.Model:
         TABLE,
         configs=(text, vision),
         tokenizer=_tokenizer,
-        embed_dim=source.config_json.get("projection_dim", 512),
+        embed_dim=_clip_config.typed(
+            source.config_json, {"projection_dim": 512}, "config.json"
+        )["projection_dim"],
     )
 
 

@@ -81,7 +81,7 @@ def to_mmjax(source: Source) -> formats.Model:
         TABLE,
         configs=(text, vision),
         towers=_TOWERS,
-        processor=("squash", _clip_config.HALF),
+        default=("squash", _clip_config.HALF),
         tokenizer=_siglip_tokenizer.of_folder,
         embed_dim=width,
         sigmoid=True,

@@ -81,6 +81,15 @@ _FIXED = {
     "timm_pool": ("map",),
     "timm_proj": ("none", "", None),
 }
+_KINDS = {
+    "layers": int | tuple[int, int, int, int],  # four make a ResNet
+    "image_size": int | tuple[int, ...],
+    "patch_size": int | tuple[int, ...] | None,
+    **dict.fromkeys(("act_kwargs", "norm_kwargs"), Mapping | None),
+    "timm_model_name": str | None,
+}
+# What an image goes through, and what it may be; other keys are refused.
+_PREPROCESS = {"mode": ("RGB",), "fill_color": (0, [0, 0, 0])}  # of a frame: none here
 _POOLS = {"argmax": "end", "last": "last"}
 _MODES = {"shortest": "crop", "squash": "squash"}
 _TOP = {
@@ -136,7 +145,7 @@ def _checked(
             )
         if key not in defaults and key not in _FREE and legal is None and value:
             raise UserError(f"open_clip's {where}.{key} ({value!r}) is not known here")
-    return {**defaults, **{k: v for k, v in cfg.items() if k in defaults}}
+    return _clip_config.typed(cfg, defaults, f"open_clip's {where}", **_KINDS)
 
 
 def _shared(cfg: Mapping[str, Any], quick: bool) -> dict[str, Any]:
@@ -207,8 +216,10 @@ def to_mmjax(source: Source) -> formats.Model:
         )
     model_cfg, preprocess = config
     task = task_of(model_cfg, preprocess)
+    _check_preprocess(preprocess, task["image_size"])
     names = table(source.tensors, nonscalar=source.tensors["logit_scale"].ndim == 1)
     arrays, kept = formats.loaded(names, source)
+    _clip_config.sizes_agree(task, arrays, source.place)
     timm = bool(model_cfg["vision_cfg"].get("timm_model_name"))
     mode = preprocess.get("resize_mode", "squash" if timm else "shortest")
     return formats.Model(
@@ -222,6 +233,18 @@ def to_mmjax(source: Source) -> formats.Model:
         arrays=arrays,
         kept=kept | {"config": {"model_cfg": model_cfg, "preprocess_cfg": preprocess}},
     )
+
+
+def _check_preprocess(preprocess: Mapping[str, Any], size: int) -> None:
+    """UserError for a step that ours has not."""
+    legal = _PREPROCESS | {"size": (size, [size, size])}
+    acted = ("mean", "std", "interpolation", "resize_mode")
+    for key, value in preprocess.items():
+        if value not in legal.get(key, (None,) if key not in acted else (value,)):
+            raise UserError(
+                f"open_clip's preprocess_cfg.{key} is {value!r}, which does not fit a "
+                f"model of {size} px here"
+            )
 
 
 def _tokenizer(
