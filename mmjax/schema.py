@@ -5,6 +5,8 @@ import contextlib
 import dataclasses
 import difflib
 import importlib
+import json
+import math
 import numbers
 import types
 import typing
@@ -38,6 +40,21 @@ class Plugin:
             return getattr(importlib.import_module(place), self.attribute, None)
         except ModuleNotFoundError:
             return None
+
+
+def read_json(path: Any, *, fix: str = "put back a copy of it") -> dict[str, Any]:
+    """The mapping that a JSON file holds; UserError for whatever else it is.
+
+    path: a pathlib.Path, or what reads like one.
+    """
+    try:
+        held = json.loads(path.read_bytes())  # bytes that are no text are a ValueError
+    except (ValueError, RecursionError) as error:
+        said = "nested too deep" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path} is damaged ({said}): {fix}") from None
+    if not isinstance(held, dict):
+        raise UserError(f"{path} is damaged (it holds {_show(held)}): {fix}")
+    return held
 
 
 def from_mapping(cls: type[T], mapping: Any, where: str = "config") -> T:
@@ -90,10 +107,20 @@ def suggest(key: object, legal: Iterable[str]) -> str:
 
 
 def at_least(low: float, values: object, *names: str) -> None:
-    """ValueError for a numeric attribute of `values` below `low`; for __post_init__."""
+    """ValueError for a numeric attribute of `values` below `low`; for __post_init__.
+
+    Neither infinity nor NaN is at least anything.
+    """
     for name in names:
-        if getattr(values, name) < low:
+        if not low <= getattr(values, name) < math.inf:
             raise ValueError(f"{name} is {getattr(values, name)}: use {low} or more")
+
+
+def under(high: float, values: object, *names: str) -> None:
+    """ValueError for an attribute that is `high` or more; `at_least` for the others."""
+    for name in names:
+        if not getattr(values, name) < high:
+            raise ValueError(f"{name} is {getattr(values, name)}: use less than {high}")
 
 
 def convert(value: Any, kind: Any, where: str) -> Any:

@@ -114,7 +114,7 @@ def _compare(folder: pathlib.Path, args: argparse.Namespace) -> list[str]:
         raise UserError("mmjax eval compare needs --reference FILE.csv")
     if not path.is_file():
         raise UserError(f"{folder} holds no summary.json: run a suite first")
-    saved = json.loads(path.read_text(encoding="utf-8"))
+    saved = schema.read_json(path, fix="run the suite again")
     outcomes = [runner.Outcome.of(entry) for entry in saved["cells"]]
     about = saved["suite"], saved["model"]
     return _writer(args)(folder, *about, outcomes, part="published")

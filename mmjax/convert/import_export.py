@@ -194,7 +194,7 @@ def write_out(
 
 def _noted(workdir: pathlib.Path) -> dict[str, Any]:
     path = workdir / NOTE
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return schema.read_json(path) if path.is_file() else {}
 
 
 def _write(

@@ -90,7 +90,8 @@ class ConvNet:
     head: int = 0
 
     def __post_init__(self) -> None:
-        schema.at_least(0, self, "head")
+        schema.at_least(0, self, "head", "depth", "decoder_depth")
+        schema.at_least(1, self, "groups")
         if self.norm not in ("none", "group"):
             raise ValueError(f"norm is {self.norm!r}: use none or group")
         if not self.widths or min(*self.widths, self.stem) < 1:

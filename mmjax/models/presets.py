@@ -89,6 +89,18 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+_SIZES = (
+    "width",
+    "depth",
+    "depths",
+    "patch",
+    "stem",
+    "groups",
+    "image_size",
+    "context",
+)
+
+
 def check_known(what: str, key: str, known: list[str]) -> None:
     """UnknownKeyError, naming the nearest of `known`, unless `key` is among them."""
     if key not in known:
@@ -117,6 +129,11 @@ def _tower(side: str, spec: Tower, shared: Mapping[str, Any]) -> nn.Module:
     if "depths" in numbers:
         numbers["depths"] = tuple(numbers["depths"])
     inherited = {key: value for key, value in shared.items() if key in known}
+    for key in _SIZES:  # `heads` and `vocab_size` may be 0: as wide as need be
+        size = numbers.get(key, 1)
+        each = size if isinstance(size, tuple) else (size,)
+        if not all(isinstance(n, int) and n > 0 for n in each):
+            raise UserError(f"{key} of the {side} tower is {size!r}: use 1 or more")
     return kinds[kind](**inherited | numbers)
 
 

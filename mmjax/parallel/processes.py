@@ -112,6 +112,20 @@ def of_writer(value: Any, *, writer: int = 0) -> Any:
     return json.loads(sent_n.astype(np.uint8).tobytes())
 
 
+def of_writer_or_error(make: Callable[[], Any]) -> Any:
+    """What `make` gives in process 0, on all; the UserError that it raises, on all."""
+    made, wrong = None, ""
+    if writer():
+        try:
+            made = make()
+        except UserError as e:
+            wrong = str(e)
+    made, wrong = of_writer([made, wrong])
+    if wrong:
+        raise UserError(wrong)
+    return made
+
+
 def _gathered(value: int) -> np.ndarray:
     """(processes,): a number of each."""
     from jax.experimental import multihost_utils

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mmjax import schema
 from mmjax.errors import UserError
 from mmjax.retrieval import exact, store
 
@@ -124,11 +125,11 @@ def open_index(index: store.Store) -> Approximate:
     again = f"run `mmjax index faiss {folder}`"
     if not (folder / FACTS).exists():
         raise UserError(f"{folder} has no inverted file: {again}")
-    facts = json.loads((folder / FACTS).read_bytes())
-    if facts["of"] != index.id:
+    facts = schema.read_json(folder / FACTS, fix=f"{again} again")
+    if facts.get("of") != index.id:
         raise UserError(
-            f"the inverted file in {folder} is of index {facts['of']}, and the index "
-            f"is {index.id}: {again} again"
+            f"the inverted file in {folder} is of index {facts.get('of')}, and "
+            f"the index is {index.id}: {again} again"
         )
     for name, written in zip((FILE, LISTS), facts["bytes"], strict=True):
         path = folder / name  # a mapped file that is too short kills the process
@@ -158,7 +159,7 @@ def measure(
     """recall@k, the share of the k nearest that are found; written beside the index."""
     _, near_qk = open_index(index).search(queries_qd, k, probes=probes)
     share = recall(near_qk, exactly.search(queries_qd, k)[1])
-    facts = json.loads((index.folder / FACTS).read_bytes())
+    facts = schema.read_json(index.folder / FACTS)
     rows = [r for r in facts["recall"] if (r["k"], r["probes"]) != (k, probes)]
     rows += [{"k": k, "probes": probes, "queries": len(queries_qd), "recall": share}]
     _note(index.folder, facts | {"recall": rows})

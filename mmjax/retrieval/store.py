@@ -20,6 +20,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from mmjax import schema
 from mmjax.errors import UserError
 
 VERSION = 1
@@ -253,11 +254,8 @@ def _plain(facts: Facts) -> dict[str, Any]:
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        saved = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    if not isinstance(saved, dict) or "version" not in saved:
+    saved = schema.read_json(path, fix="build the index again")
+    if "version" not in saved:
         raise UserError(f"{path} is no index's: it has no version")
     missing = [n for n in (*_FIELDS, "shards", "count") if n not in saved]
     if missing or saved["version"] != VERSION:

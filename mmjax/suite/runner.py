@@ -16,8 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmjax import evaluators
-from mmjax.errors import UserError
+from mmjax import evaluators, schema
 from mmjax.evaluators.common import result_card
 from mmjax.inference import load
 from mmjax.parallel import processes
@@ -156,13 +155,9 @@ def read(out: pathlib.Path, cell: cells_lib.Cell, key: str) -> Outcome:
     """A finished cell's outcome, under the cell's names of today.
 
     Raises:
-      UserError: its file is no JSON.
+      UserError: its file is damaged.
     """
-    path = _file(out, key)
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): delete it, run again") from error
+    saved = schema.read_json(_file(out, key), fix="delete it, run again")
     return Outcome.of(saved | cell.place())
 
 

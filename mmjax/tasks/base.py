@@ -21,6 +21,7 @@ Batch = Mapping[str, jax.Array]
 Metrics = Mapping[str, jax.Array]
 Spec = Mapping[str, Mapping[str, Any]]
 Predict = Callable[[Vars, Batch, Ctx], PyTree]
+_SIZES = ("width", "depth", "heads", "embed_dim", "image_size", "vocab_size", "context")
 
 
 class Task(Protocol):
@@ -220,7 +221,29 @@ def build(config: Mapping) -> Task:
         raise UserError(
             f"config.task.name is {name!r}, but there is no mmjax/tasks/{name}.py"
         ) from e
-    return schema.from_mapping(module.Task, fields, "config.task")
+    task = schema.from_mapping(module.Task, fields, "config.task")
+    for field in dataclasses.fields(task):
+        value = getattr(task, field.name)
+        if value != field.default:  # 0 there is a preset's, or the data's
+            _check_sizes(field.name, value, f"config.task.{field.name}")
+    return task
+
+
+def _check_sizes(name: str, value: Any, where: str) -> None:
+    """UserError for a whole number below 0, and a size of the task's own below 1.
+
+    Mappings inside are parts of their own, whose builders know which may be 0.
+    """
+    if dataclasses.is_dataclass(value):
+        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if hasattr(value, "items"):
+        for key, inner in value.items():
+            _check_sizes("", inner, f"{where}.{key}")
+    elif isinstance(value, (tuple, list)):
+        for number, inner in enumerate(value):
+            _check_sizes(name, inner, f"{where}[{number}]")
+    elif isinstance(value, int) and value < (least := int(name in _SIZES)):
+        raise UserError(f"{where} is {value}: use {least} or more")
 
 
 def sampling_options(task: Task) -> dict[str, Any]:

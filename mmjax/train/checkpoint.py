@@ -22,7 +22,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from mmjax import tree
+from mmjax import schema, tree
 from mmjax.errors import UserError
 from mmjax.parallel import processes
 from mmjax.state import TrainState
@@ -39,9 +39,13 @@ _log = logging.getLogger(__name__)
 class CheckpointConfig:
     """`config.checkpoint`."""
 
-    every: int = 1000  # steps between saves
+    every: int = 1000  # steps between saves; 0: the last step alone
     keep: int = 2  # newest ones kept
     folder: str = ""  # where checkpoints go, such as gs://bucket/run; "": the workdir
+
+    def __post_init__(self) -> None:
+        schema.at_least(0, self, "every")
+        schema.at_least(1, self, "keep")
 
 
 def no_room(error: BaseException | None) -> bool:
@@ -74,6 +78,12 @@ def failure(
         f"writing to {place} failed: {cause}. {last}; {fix} and run the same command "
         "to go on from there"
     )
+
+
+def home_of(workdir: pathlib.Path, config: CheckpointConfig) -> epath.Path:
+    """Where a run's checkpoints are: Orbax' own path, of a bucket or a folder."""
+    home = epath.Path(config.folder or workdir)
+    return home if "://" in config.folder else home.absolute()
 
 
 def saved_steps(home: epath.PathLike) -> list[int]:
@@ -109,14 +119,19 @@ class Checkpointer:
         config: CheckpointConfig,
         *,
         read_only: bool = False,
+        run: str = "",
     ):
+        """Args:
+        workdir: of the run.
+        config: says whether the checkpoints lie elsewhere.
+        read_only: see above.
+        run: its id, which is saved along: other runs' checkpoints are not taken.
+        """
         self.workdir, self.read_only = workdir.absolute(), read_only
-        # Orbax' own paths: a bucket, or a folder that all processes see.
-        home = epath.Path(config.folder or self.workdir)
-        self.home = home if "://" in config.folder else home.absolute()
+        self.home, self.run = home_of(workdir, config), run
 
         processes.wait_for_all("checkpoints")
-        newest = ocp.checkpoint_managers.LatestN(max(config.keep, 1))
+        newest = ocp.checkpoint_managers.LatestN(config.keep)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=newest,
             cleanup_tmp_directories=not read_only,
@@ -148,11 +163,17 @@ class Checkpointer:
                     once.save(self.home / "frozen", frozen, force=True)
                 self._frozen = True
             arrays = ocp.args.StandardSave(_slim(state))
-            notes = ocp.args.JsonSave([data, _sums(state, data)])
+            notes = ocp.args.JsonSave([data, _sums(state, data), self.run])
             args = ocp.args.Composite(state=arrays, data=notes)
-            self._manager.save(step, args=args)
+            taken = self._manager.save(step, args=args)
         except Exception as e:
             raise failure(e, self.home) from e
+        if not taken:  # Orbax would say nothing
+            raise UserError(
+                f"{self.home} did not take the checkpoint of step {step}, it holds "
+                f"step {self.latest()}: another run writes there; give this one a "
+                "folder of its own"
+            )
 
     def wait(self) -> None:
         """Returns when the last save is on disk, by all; UserError if it failed."""
@@ -204,9 +225,13 @@ class Checkpointer:
             failed = e
         if failed := processes.failure_anywhere(failed, _first_line):
             raise failed
+        if int(state.step) != step:
+            raise ValueError(f"it holds step {int(state.step)}")
         if isinstance(data, Mapping):  # written before there were sums
             return state, data
-        data, before = data
+        data, before, *run = data
+        if self.run and any(run) and run[0] != self.run:
+            raise ValueError("it is of another run")
         changed = checksum.changed(_asked(before, abstract), _sums(state, data))
         if changed:
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""

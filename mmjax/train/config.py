@@ -51,6 +51,9 @@ class DataConfig:
     prefetch: int = 2  # batches made ahead and placed on the device
     max_broken: float = 0.01  # share of broken records that fails the run
 
+    def __post_init__(self) -> None:
+        schema.at_least(0, self, "threads", "workers", "prefetch", "max_broken")
+
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
@@ -68,6 +71,11 @@ class RunConfig:
     evals: dict[str, _Eval] = dataclasses.field(default_factory=dict)
     peak_tflops: float = 0.0  # of one device, for `mfu`; 0: of the device's make
     graft: dict[str, str] = dataclasses.field(default_factory=dict)  # see `init_from`
+
+    def __post_init__(self) -> None:
+        schema.at_least(1, self, "steps", "batch_size", "log_every")
+        schema.at_least(0, self, "seed", "peak_tflops")
+        schema.under(1 << 32, self, "seed")
 
 
 def load(

@@ -109,8 +109,10 @@ class _Run:
         self.evals = evaluate_lib.make_evaluators(parts)
         for _, evaluator in self.evals.values():
             evaluator.check(update.shapes)
-        self.saved = checkpoint.Checkpointer(workdir, cfg.checkpoint)
-        about = setup.about(parts)
+        where = workdir.absolute(), checkpoint.home_of(workdir, cfg.checkpoint)
+        run = processes.of_writer_or_error(lambda: run_file.identity(*where))
+        self.saved = checkpoint.Checkpointer(workdir, cfg.checkpoint, run=run)
+        about = {**setup.about(parts), "run": run, "workdir": str(where[0])}
         same = {key: about[key] for key in ("config", "fields")}
         same |= {"the version of jax": jax.__version__, "data": len(parts.source)}
         processes.require_same({**same, "the newest checkpoint": self.saved.latest()})
@@ -137,6 +139,12 @@ class _Run:
             key = jax.random.key(cfg.seed)
             self.state = parts.layout.init(update.init, key, parts.sample())
             self.state = init_from(parts, self.state)
+        if int(self.state.step) > cfg.steps:
+            raise UserError(
+                f"config.steps is {cfg.steps}, and {workdir} is at step "
+                f"{int(self.state.step)} already: give it {int(self.state.step)} or "
+                "more, or use another workdir"
+            )
         restore_lib.check_cache(parts, self.state)
         self.clock = timing.Clock()
         self.speed = timing.Speed(parts.layout.devices, peak=cfg.peak_tflops)
@@ -144,7 +152,7 @@ class _Run:
             profile, workdir, start=int(self.state.step), total=cfg.steps
         )
         if processes.writer():
-            for place in {epath.Path(workdir.absolute()), self.saved.home}:
+            for place in set(map(epath.Path, where)):
                 run_file.write(place, about)
         self.finite_k = parts.layout.replicate(_finite_k)
         self.step_fn = parts.layout.compile_step(update.step, self.state)
@@ -196,6 +204,8 @@ class _Run:
         progress = metric_writer.Progress(
             cfg.steps, start, cfg.batch_size, label=self.label, active=active
         )
+        if start == cfg.steps:
+            progress.note(f"{self.workdir}: step {start} of {start} is done already")
         self.data = Prefetch(self.data, cfg.data.prefetch, self.parts.layout.load)
         try:
             for done in range(start + 1, cfg.steps + 1):
@@ -203,7 +213,8 @@ class _Run:
                 progress.update()
                 # Read once: a signal between here and the end waits for the next step.
                 stopping = asked()
-                saving = due(done, cfg.checkpoint.every, cfg.steps) or bool(stopping)
+                saving = due(done, cfg.checkpoint.every, cfg.steps)
+                saving = saving or bool(stopping) or done == cfg.steps
                 if due(done, cfg.log_every, cfg.steps) or saving:
                     with self.clock.of("step"):  # it ends when the device does
                         logged = window.flush()
@@ -237,6 +248,21 @@ class _Run:
         return self.last
 
 
+def _own_folder(
+    workdir: pathlib.Path, cfg: checkpoint.CheckpointConfig
+) -> contextlib.AbstractContextManager:
+    """Holds `config.checkpoint.folder`, too, for one process; buckets have no locks."""
+    home = checkpoint.home_of(workdir, cfg)
+    if (
+        not processes.writer()
+        or "://" in cfg.folder
+        or str(home) == str(workdir.absolute())
+    ):
+        return contextlib.nullcontext()
+    key = "config.checkpoint.folder"
+    return lock.lock(pathlib.Path(home), kind=key, key=key)
+
+
 def run(
     config: ConfigDict,
     workdir: pathlib.Path,
@@ -262,9 +288,10 @@ def run(
     with guard, processes.stop_signals() as asked:
         parts = setup.reopen(config, workdir)
         try:
-            this = _Run(parts, workdir, label, profile)
-            with contextlib.closing(this.saved):
-                return this.loop(asked)
+            with _own_folder(workdir, parts.cfg.checkpoint):
+                this = _Run(parts, workdir, label, profile)
+                with contextlib.closing(this.saved):
+                    return this.loop(asked)
         except UserError:
             raise
         except Exception as e:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import math
 import pathlib
 import sys
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 FILE = "metrics.jsonl"
 _FLUSH_SECONDS = 10.0  # between writes to TensorBoard's file
+_log = logging.getLogger(__name__)
 _SLOW = 0.1  # the share of the time at which waiting for input is worth showing
 
 
@@ -78,11 +80,22 @@ class Writer:
 
 
 def read(workdir: pathlib.Path) -> list[dict]:
-    """Rows of a run's metrics.jsonl, a line cut by a kill left out."""
-    path, rows = pathlib.Path(workdir) / FILE, []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
+    """Rows of a run's metrics.jsonl; what is no row is left out, and said so.
+
+    A last line without its end was cut by a kill, and is nobody's fault.
+    """
+    path, rows, bad = pathlib.Path(workdir) / FILE, [], []
+    text = path.read_bytes().decode(errors="replace") if path.exists() else ""
+    for number, line in enumerate(text.split("\n"), 1):
+        row = None
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+        if isinstance(row, dict) and type(row.get("step")) is int:
+            rows.append(row)
+        elif number <= text.count("\n"):
+            bad.append(str(number))
+    if bad:
+        _log.warning("%s: left out, not rows of metrics: line %s", path, ", ".join(bad))
     return rows
 
 
@@ -91,8 +104,9 @@ def evaluations(workdir: pathlib.Path, *, until: float = math.inf) -> dict[str, 
     values: dict[str, float] = {}
     for row in read(workdir):
         names = [k for k in row if "/" in k and not k.startswith("time/")]
-        if row["step"] <= until:
-            values |= {k: float(row[k]) for k in names}
+        for name in names if row["step"] <= until else ():
+            with contextlib.suppress(TypeError, ValueError):  # a text, and no number
+                values[name] = float(row[name])
     return values
 
 

@@ -10,6 +10,7 @@ gradient would not do that: Adam moves on from its momentum, and weight decay de
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -43,8 +44,22 @@ class Rule:
     weight_decay: float = 0.0  # decoupled; times the learning rate
     decay_mask: str = r"(kernel|embedding)$"  # what weight decay applies to
     clip_norm: float = 0.0  # global gradient norm; 0 is off
-    lr_mult: tuple = ()  # ((regex, factor), ...)
-    freeze: tuple = ()  # (regex, ...): no update, no optimizer slots
+    lr_mult: tuple[tuple[str, float], ...] = ()  # ((regex, factor), ...)
+    freeze: tuple[str, ...] = ()  # regexes: no update, no optimizer slots
+
+    def __post_init__(self) -> None:
+        schema.at_least(0, self, "lr", "warmup", "final_lr", "b1", "b2", "eps")
+        schema.at_least(0, self, "momentum", "weight_decay", "clip_norm")
+        schema.under(1, self, "b1", "b2", "momentum")
+        for pattern, factor in self.lr_mult:
+            if not 0 <= factor < math.inf:
+                raise ValueError(f"lr_mult of {pattern!r} is {factor}: use 0 or more")
+        patterns = (self.muon_mask, self.decay_mask, *self.freeze)
+        for pattern in (*patterns, *(pattern for pattern, _ in self.lr_mult)):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regex: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +69,12 @@ class OptimConfig(Rule):
     accum: int = 1  # gradient accumulation slices
     ema: float = 0.0  # decay of the parameter average; 0 is off
     groups: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        schema.at_least(1, self, "accum")
+        schema.at_least(0, self, "ema")
+        schema.under(1, self, "ema")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,8 +89,8 @@ class GroupConfig(Rule):
     offset: int = 0
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ValueError(f"every is {self.every}: use 1 or more steps")
+        super().__post_init__()
+        schema.at_least(1, self, "every")
         if not 0 <= self.offset < self.every:
             raise ValueError(
                 f"offset is {self.offset} and every {self.every}: use an offset from 0 "

@@ -56,7 +56,9 @@ def restore(
     config = config_lib.from_json(saved_run["config"])
     config.parallel = {}  # whatever devices are here
     parts = setup.build(config, saved=saved_run["fields"])
-    saved = checkpoint_lib.Checkpointer(workdir, parts.cfg.checkpoint, read_only=True)
+    saved = checkpoint_lib.Checkpointer(
+        workdir, parts.cfg.checkpoint, read_only=True, run=saved_run.get("run", "")
+    )
     try:
         if saved.latest() is None:
             raise UserError(f"{workdir} holds no checkpoint yet: train it first")

@@ -1,12 +1,15 @@
 """`run.json`: the config of a run, and what its fields took from the data."""
 
 import json
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 
+from mmjax import schema
 from mmjax.errors import UserError
+from mmjax.train import checkpoint
 
 NAME = "run.json"
 FORMAT = 2  # 1 had config.data.image and config.data.tokenizer in place of fields
@@ -24,6 +27,27 @@ def write(workdir: epath.PathLike, run: Mapping) -> None:
     part.replace(epath.Path(workdir) / NAME)
 
 
+def identity(workdir: epath.PathLike, home: epath.PathLike) -> str:
+    """The id of the run of a workdir, with checkpoints at `home`; at first, a new one.
+
+    A workdir that was lost, and is empty again at the same path, is the same run.
+
+    Raises:
+      UserError: the checkpoints at `home` are of the run of another workdir.
+    """
+    mine, theirs = (read(p) if exists(p) else {} for p in (workdir, home))
+    known = theirs.get("run")
+    if str(home) == str(workdir) or not (known and checkpoint.saved_steps(home)):
+        return mine.get("run") or secrets.token_hex(8)
+    if mine.get("run") == known or (not mine and theirs["workdir"] == str(workdir)):
+        return known
+    raise UserError(
+        f"config.checkpoint.folder {home} holds checkpoints of another run, that of "
+        f"{theirs['workdir']}: give this one another folder; if it is the same run, "
+        f"which has moved, copy {home}/{NAME} to {workdir} first"
+    )
+
+
 def read(workdir: epath.PathLike) -> dict[str, Any]:
     """What `write` wrote, in today's format.
 
@@ -33,17 +57,21 @@ def read(workdir: epath.PathLike) -> dict[str, Any]:
     path = epath.Path(workdir) / NAME
     if not exists(workdir):
         raise UserError(f"{workdir} is not a run of mmjax: it has no {NAME}")
-    try:
-        run = json.loads(path.read_text())
-    except ValueError as e:
-        raise UserError(
-            f"{path} is damaged ({e}): put back a copy of it, or use another workdir"
-        ) from None
+    fix = "put back a copy of it, or use another workdir"
+    run = schema.read_json(path, fix=fix)
     version = run.get("format", 1)
-    if version > FORMAT:
+    if type(version) is int and version > FORMAT:
         raise UserError(
             f"{path} has format {version}, and this mmjax reads up to {FORMAT}: use "
             f"the mmjax that wrote it ({run.get('versions', {}).get('mmjax', 'newer')})"
+        )
+    parts = ("config", "fields") if version != 1 else ("config",)
+    if type(version) is not int or not all(
+        isinstance(run.get(part), dict) for part in parts
+    ):
+        raise UserError(
+            f"{path} is damaged (it lacks {' or '.join(parts)}, or they are no "
+            f"mappings): {fix}"
         )
     return _from_1(run) if version == 1 else run
 

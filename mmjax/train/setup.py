@@ -19,7 +19,6 @@ from mmjax.data import pipeline
 from mmjax.data.fields import Fields
 from mmjax.data.records import Source
 from mmjax.data.sources import open_source
-from mmjax.errors import UserError
 from mmjax.parallel import runtime
 from mmjax.state import Ctx
 from mmjax.tasks import base
@@ -119,9 +118,6 @@ def build(config: ConfigDict, *, saved: Mapping[str, Any] | None = None) -> Part
         for fields that it has.
     """
     cfg = schema.from_mapping(RunConfig, config, "config")
-    for key in ("steps", "batch_size", "log_every"):
-        if getattr(cfg, key) < 1:
-            raise UserError(f"config.{key} is {getattr(cfg, key)}: it must be positive")
     layout = parallel_lib.Layout(cfg.parallel)
     task = base.build(cfg.task)
     fields = fields_lib.build(cfg.data.fields)

@@ -137,7 +137,7 @@ def test_damage_is_seen(tmp_path):
     with pytest.raises(UserError, match="of version 9"):
         store.open_store(tmp_path / "x")
     noted.write_text("{")
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="is damaged"):
         store.open_store(tmp_path / "x")
     with pytest.raises(UserError, match="made by weights aa .step 3 of /runs/x.*bb"):
         made.check_model("bb", "/runs/y")

@@ -286,6 +286,39 @@ def test_checkpoints_without_sums_are_taken(copy):
     assert check(copy) == 3
 
 
+def test_a_checkpoint_copied_to_another_step_is_not_taken(copy, caplog):
+    shutil.copytree(copy / "checkpoints/2", copy / "checkpoints/7")
+    assert check(copy) == 3
+    assert "checkpoint of step 7" in caplog.text and "it holds step 2" in caplog.text
+    assert (copy / "damaged/7").is_dir()
+
+
+def test_a_checkpoint_of_another_run_is_not_taken(tmp_path, caplog):
+    for run, steps in (("ours", (1, 2)), ("theirs", (3,))):
+        into = checkpoint.Checkpointer(tmp_path / run, CONFIG, run=run)
+        for step in steps:
+            into.save(state_of(step), position(step))
+        into.wait()
+        into.close()
+    ours = tmp_path / "ours/checkpoints"
+    shutil.copytree(tmp_path / "theirs/checkpoints/3", ours / "3")
+    into = checkpoint.Checkpointer(tmp_path / "ours", CONFIG, run="ours")
+    with pytest.raises(UserError, match=r"step 3: it is of another run\): use one of"):
+        into.restore(abstract(), 3)
+    assert int(into.restore(abstract())[0].step) == 2
+    into.close()
+    assert "checkpoint of step 3" in caplog.text and "of another run" in caplog.text
+    assert sorted(p.name for p in ours.glob("[0-9]*")) == ["1", "2"]
+
+
+def test_a_save_that_is_not_taken_is_an_error(copy):
+    """Something else has put a later checkpoint there."""
+    into = checkpoint.Checkpointer(copy, CONFIG)
+    with pytest.raises(UserError, match="did not take .* step 2, it holds step 3"):
+        into.save(state_of(2), position(2))
+    into.close()
+
+
 def test_a_run_is_opened_without_its_optimizer(tiny_run):
     whole = restore_lib.restore(tiny_run, optimizer=True)[1]
     alone = restore_lib.restore(tiny_run)[1]

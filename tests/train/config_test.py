@@ -8,7 +8,7 @@ from ml_collections import ConfigDict, config_dict
 from mmjax import parallel, schema
 from mmjax.errors import UserError
 from mmjax.suite import cells
-from mmjax.train import config, optim
+from mmjax.train import config, optim, setup
 
 FILE = """
 import neighbour
@@ -204,6 +204,49 @@ def test_sections_are_typed_to_the_leaves():
         bad = config.load("clip:tiny").unlock()
         bad.optim.lrr = 1.0
         schema.from_mapping(config.RunConfig, bad)
+
+
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        ("steps=0", "config: steps is 0: use 1 or more"),
+        ("batch_size=-8", "config: batch_size is -8"),
+        ("log_every=0", "config: log_every is 0"),
+        ("seed=-1", "config: seed is -1"),
+        ("seed=4294967296", "config: seed is 4294967296: use less than 4294967296"),
+        ("peak_tflops=-1", "peak_tflops is -1.0"),
+        ("checkpoint.every=-1", "config.checkpoint: every is -1: use 0 or more"),
+        ("checkpoint.keep=-1", "config.checkpoint: keep is -1: use 1 or more"),
+        ("data.workers=-1", "config.data: workers is -1"),
+        ("data.threads=-1", "config.data: threads is -1"),
+        ("data.prefetch=-1", "config.data: prefetch is -1"),
+        ("data.max_broken=-1", "config.data: max_broken is -1.0"),
+        ("optim.lr=-1", "config.optim: lr is -1.0"),
+    ],
+)
+def test_ranges(override: str, what: str):
+    made = config.load("clip:tiny", [f"--config.{override}"])
+    with pytest.raises(UserError, match=what):
+        schema.from_mapping(config.RunConfig, made)
+
+
+@pytest.mark.parametrize(
+    ("preset", "override", "what"),
+    [
+        ("clip:tiny", "image.depth=0", "depth of the image tower is 0: use 1 or more"),
+        ("clip:tiny", "text.width=0", "width of the text tower is 0: use 1 or more"),
+        ("clip:tiny", "text.width=-1", "config.task.text.width is -1: use 0 or more"),
+        ("clip:tiny", "embed_dim=-2", "config.task.embed_dim is -2: use 1 or more"),
+        ("prior:tiny", "depth=0", "config.task.depth is 0: use 1 or more"),
+        ("prior:tiny", "width=0", "config.task.width is 0"),
+        ("prior:tiny", "stage1.net.depth=-1", "stage1.net: depth is -1"),
+        ("prior:tiny", "stage1.vocab_size=-1", "stage1: vocab_size is -1"),
+    ],
+)
+def test_sizes_of_a_task(preset: str, override: str, what: str):
+    made = config.load(preset, [f"--config.task.{override}"])
+    with pytest.raises(UserError, match=what):
+        setup.build(made)
 
 
 def test_keys_of_a_task_and_of_its_own_dicts():

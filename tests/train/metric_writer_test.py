@@ -88,3 +88,16 @@ def test_evaluations_are_the_last_of_each_evaluator(tmp_path):
     assert math.isnan(found.pop("val/bad"))
     assert found == {"val/top1": 0.3, "dev/r1": 0.2}
     assert metric_writer.evaluations(tmp_path)["val/top1"] == 0.5
+
+
+def test_lines_that_are_no_rows_are_left_out_and_said_so(tmp_path, caplog):
+    good = [{"step": 1, "val/x": 0.5}, {"step": 2, "val/x": "no number", "val/y": 2}]
+    lines = [json.dumps(row).encode() for row in good]
+    bad = [b"3", b"[]", b'{"loss": 1}', b'{"step": "x"}', b"\xff", b"[" * 99999, b""]
+    file = tmp_path / metric_writer.FILE
+    file.write_bytes(b"\n".join([lines[0], *bad, lines[1], b'{"step": 3, "cut']))
+    assert metric_writer.read(tmp_path) == good
+    assert f"{file}: left out, not rows of metrics: line 2, 3, 4, 5, 6, 7, 8" in (
+        caplog.text
+    )
+    assert metric_writer.evaluations(tmp_path) == {"val/x": 0.5, "val/y": 2.0}

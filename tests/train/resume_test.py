@@ -15,7 +15,7 @@ import pytest
 from mmjax import parallel
 from mmjax.errors import UserError
 from mmjax.train import config as config_lib
-from mmjax.train import lock, loop, metric_writer, restore
+from mmjax.train import lock, loop, metric_writer, restore, run_file
 from mmjax.train import timing as timing_lib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -137,6 +137,41 @@ def test_resume_of_another_run_is_refused(whole, override: str, what: str):
     config = config_lib.load("configs/clip.py:tiny", [*TWENTY, override])
     with pytest.raises(UserError, match=what):
         loop.run(config, whole)
+
+
+def _short(*more: str):
+    """A run of three steps that evaluates nothing."""
+    keys = ("steps=3", "checkpoint.every=0", "optim.warmup=1", *more)
+    made = config_lib.load("configs/clip.py:tiny", [f"--config.{k}" for k in keys])
+    made.evals = type(made.evals)()
+    return made
+
+
+def test_the_last_step_is_saved_and_fewer_steps_are_refused(tmp_path, capsys):
+    loop.run(_short(), tmp_path)
+    assert [p.name for p in (tmp_path / "checkpoints").glob("[0-9]*")] == ["3"]
+    before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(UserError, match="steps is 2, and .* at step 3 already: give"):
+        loop.run(_short("steps=2"), tmp_path)
+    assert (tmp_path / "run.json").read_bytes() == before
+    capsys.readouterr()
+    loop.run(_short(), tmp_path)
+    assert "step 3 of 3 is done already" in capsys.readouterr().err
+
+
+def test_two_runs_do_not_share_a_folder_of_checkpoints(tmp_path):
+    home = tmp_path / "home"
+    folder = f"checkpoint.folder={home}"
+    loop.run(_short(folder), tmp_path / "a")
+    run = run_file.read(home)["run"]
+    assert run_file.read(tmp_path / "a")["run"] == run
+    with pytest.raises(
+        UserError, match=f"holds checkpoints of another run.*{tmp_path}/a"
+    ):
+        loop.run(_short(folder, "steps=4"), tmp_path / "b")
+    assert run_file.read(home)["run"] == run
+    with lock.lock(home), pytest.raises(UserError, match="folder .*in use by process"):
+        loop.run(_short(folder), tmp_path / "a")
 
 
 def test_batch_that_does_not_divide_names_the_fix():

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -21,11 +22,21 @@ OLD = {  # as mmjax 0.1 wrote it
 
 
 def test_a_damaged_run_json_is_said_so(tmp_path):
-    run_file.write(tmp_path, {"config": {}})
-    assert run_file.read(tmp_path) == {"config": {}, "format": run_file.FORMAT}
-    (tmp_path / run_file.NAME).write_text('{"config": {')
-    with pytest.raises(UserError, match="run.json is damaged"):
-        run_file.read(tmp_path)
+    whole = {"config": {}, "fields": {}}
+    run_file.write(tmp_path, whole)
+    assert run_file.read(tmp_path) == {**whole, "format": run_file.FORMAT}
+    for damage, why in {
+        b'{"config": {': "Expecting",
+        b"\xff\xfe\xfd": "codec can't decode",
+        b"[" * 100_000: "nested too deep",
+        b"[1, 2]": r"it holds \[1, 2\] \(list\)",
+        b'{"format": 2, "config": {}}': "lacks config or fields",
+        b'{"format": 2, "config": 3, "fields": {}}': "lacks config or fields",
+        b'{"format": "x", "config": {}, "fields": {}}': "lacks config or fields",
+    }.items():
+        (tmp_path / run_file.NAME).write_bytes(damage)
+        with pytest.raises(UserError, match=f"run.json is damaged .*{why}.*put back"):
+            run_file.read(tmp_path)
 
 
 def test_runs_of_the_first_format_have_fields(tmp_path):
@@ -44,3 +55,29 @@ def test_a_later_format_names_the_version_that_reads_it(tmp_path):
     (tmp_path / run_file.NAME).write_text(json.dumps(later))
     with pytest.raises(UserError, match="format 3, .* reads up to 2.*9.0"):
         run_file.read(tmp_path)
+
+
+def test_a_folder_of_checkpoints_belongs_to_one_run(tmp_path):
+    a, b, home = (tmp_path / name for name in ("a", "b", "home"))
+    about = {"config": {}, "fields": {}}
+    for folder in (a, b, home):
+        folder.mkdir()
+    run = run_file.identity(a, home)
+    assert run and run != run_file.identity(a, home)  # nothing is written yet
+    own = {**about, "run": run, "workdir": str(a)}
+    for folder in (a, home):
+        run_file.write(folder, own)
+    assert run_file.identity(a, a) == run_file.identity(a, home) == run
+    assert run_file.identity(b, home) != run  # and nothing to mix with
+    (home / "checkpoints/10").mkdir(parents=True)
+    for other in ({}, {**about, "run": "another", "workdir": str(b)}):
+        if other:
+            run_file.write(b, other)
+        with pytest.raises(UserError, match=f"of another run, that of {a}: .* first"):
+            run_file.identity(b, home)
+    shutil.copy(home / run_file.NAME, b)  # as the message says
+    assert run_file.identity(b, home) == run
+    (a / run_file.NAME).unlink()  # a new machine, the same command
+    assert run_file.identity(a, home) == run
+    run_file.write(home, about)  # written before runs had ids
+    assert run_file.identity(b, home) == run
