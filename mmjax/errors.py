@@ -1,4 +1,13 @@
-"""The one exception the command line prints as a message instead of a traceback."""
+"""The one exception the command line prints as a message, and what a system refuses."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import re
+from collections.abc import Iterator
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserError(Exception):
@@ -11,3 +20,57 @@ class UserError(Exception):
 
 
 LEFT_OUT = 3  # exit status of a command that is done, but for what it named on stderr
+
+
+def no_room(error: BaseException | None) -> bool:
+    """Whether a full disk is at the root; libraries wrap it, so causes are searched."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return True
+        if re.search(r"ENOSPC|EFBIG|No space left|File too large", str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def refused(error: BaseException) -> str:
+    """What the system refused, in a sentence; "" for any other kind of error."""
+    place = getattr(error, "filename", None)
+    where = f"{os.fsdecode(place)}: " if isinstance(place, (str, bytes)) else ""
+    if no_room(error):
+        return f"{where}the disk is full: make room, and run the same command again"
+    if not isinstance(error, OSError) or not error.errno:
+        return ""
+    return (
+        f"{where}{os.strerror(error.errno)}: give a place that can be used, or mend it"
+    )
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Gives a name to write to; what is there has the name `path` when it is whole.
+
+    Folders above it are made. What is no file, /dev/stdout say, is written as it is.
+
+    Raises:
+      UserError: the disk is full, read-only, or refuses in another way. What was at
+        `path` before is still there.
+    """
+    path = pathlib.Path(os.path.realpath(path))
+    part = path.with_name(f".part{os.getpid()}-{path.name}")  # with the same suffix
+    if path.exists() and not path.is_file() and not path.is_dir():
+        part = path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        if part != path:
+            part.replace(path)
+    except Exception as error:
+        why = refused(error).replace(f"{part}: ", "")
+        if not why:
+            raise
+        raise UserError(f"cannot write {path}: {why}") from error
+    finally:
+        if part != path:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)

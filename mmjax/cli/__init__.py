@@ -7,6 +7,7 @@ import JAX inside `run`, so that `--help` and typos answer at once.
 
 import argparse
 import ast
+import contextlib
 import importlib
 import logging
 import os
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import mmjax
-from mmjax import schema
+from mmjax import errors, schema
 from mmjax.errors import UserError
 
 __path__ = pkgutil.extend_path(__path__, __name__)
@@ -84,6 +85,35 @@ def _run(argv: Sequence[str]) -> int:
     return module.run(args)
 
 
+class _Stderr:
+    """Standard error that may be closed at any time: that ends nothing."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+
+def _open_streams() -> None:
+    """Opens what was closed before the start: the next file would have its number, and
+    what libraries print would be written into that."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
+
+
 def _hush_loaders() -> None:
     """Keeps what Orbax' threads print of a failed read or write off the terminal.
 
@@ -119,6 +149,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     texts that were left out, each said on stderr; 130 interrupted (143 terminated);
     75, of several processes: another was lost (mmjax.parallel.distributed).
     """
+    _open_streams()
+    with contextlib.redirect_stderr(_Stderr(sys.stderr)):
+        return _main(sys.argv[1:] if argv is None else argv)
+
+
+def _main(argv: Sequence[str]) -> int:
     logging.basicConfig(format="mmjax: %(message)s", level=logging.WARNING)
     # Orbax and the threads it runs in log tracebacks of a failed save, which we report
     # in one line.
@@ -126,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     _hush_loaders()
     try:
-        return _run(sys.argv[1:] if argv is None else argv)
+        return _run(argv)
     except UserError as e:
         print(f"mmjax: {' '.join(str(e).split())}", file=sys.stderr)
         return 2
@@ -136,3 +172,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `mmjax inspect D | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception as e:
+        why = errors.refused(e)
+        if not why:
+            raise
+        print(f"mmjax: {why}", file=sys.stderr)
+        return 2

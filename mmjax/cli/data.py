@@ -7,6 +7,7 @@ jsonl:/d/x.jsonl, folder:/d, npz:/d/x.npz, tfds:name/split?data_dir=/d.
 import argparse
 import pathlib
 
+from mmjax import errors
 from mmjax.errors import UserError
 
 EXAMPLE = """examples:
@@ -108,7 +109,8 @@ def _bpe(args: argparse.Namespace) -> int:
         vocab_size=args.vocab_size,
         context=args.context,
     )
-    args.out.write_text(made.to_json(), encoding="utf-8")
+    with errors.writing(args.out) as part:
+        part.write_text(made.to_json(), encoding="utf-8")
     asked = f" ({args.vocab_size} asked for)" * (made.vocab_size != args.vocab_size)
     print(f"{args.out}: {made.vocab_size} ids{asked}, context {made.context}")
     key = "--config.data.fields.tokens"

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         demo.run(args.until, lambda text: print(text, file=sys.stderr, flush=True))
     except loop.Interrupted as e:
         print(f"mmjax: {e}; run the same command to go on", file=sys.stderr)
-        return e.code
+        return e.status()
     whole = args.until == STAGES[-1]
     summary = (
         judge.finish(args.workdir, demo.minutes()) if whole else demo.clip_summary()

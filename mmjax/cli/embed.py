@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mmjax import errors
 from mmjax.errors import LEFT_OUT, UserError
 from mmjax.parallel import runtime
 
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
         arrays["text_embeddings"] = model.embed_texts(texts)
         arrays["texts"] = np.asarray(texts)
         arrays["texts_cut"] = model.cut(texts)
-    with args.out.open("wb") as file:  # np.savez would add a suffix
+    # Opened here, since np.savez would add a suffix.
+    with errors.writing(args.out) as part, part.open("wb") as file:
         np.savez(file, **arrays)
     dim = next(iter(arrays.values())).shape[1]
     cut, left = int(arrays.get("texts_cut", np.zeros(0)).sum()), len(paths) - len(read)

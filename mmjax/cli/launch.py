@@ -2,13 +2,15 @@
 
 They are one run, as if each were on a host of its own: for trying a pod's command, or
 one process for each accelerator. Each line of their output is led by their number.
-When one of them fails the others are stopped. SIGINT and SIGTERM are passed on, and
-the run saves and ends as it does with one process.
+When one of them fails the others are stopped. SIGINT, SIGTERM and SIGHUP are passed on,
+and the run saves and ends as it does with one process. They listen to this machine
+alone, and end with this command, however it ends.
 """
 
 import argparse
 import contextlib
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -18,7 +20,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import IO
 
+import mmjax
 from mmjax.errors import UserError
+from mmjax.parallel import distributed
 
 EXAMPLE = """examples:
   mmjax launch --processes 2 --devices-per-process 4 -- \\
@@ -26,7 +30,7 @@ EXAMPLE = """examples:
 """
 VERBS = ("train", "eval")
 GRACE = 45  # seconds to end in: more than JAX takes to notice a lost process
-_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+_STOPPED = tuple(128 + signum for signum in distributed.STOP)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +52,10 @@ def run(args: argparse.Namespace) -> int:
             f"mmjax launch runs {' or '.join(VERBS)}, not {args.command[0]!r}: the "
             "other verbs run as one process"
         )
-    base = [sys.executable, "-m", "mmjax.cli", *args.command, *args.overrides]
+    # Not importing from the working directory, unless that is where mmjax itself is.
+    home = pathlib.Path(mmjax.__file__).resolve().parents[1]
+    safe = [] if home == pathlib.Path.cwd() else ["-P"]
+    base = [sys.executable, *safe, "-m", "mmjax.cli", *args.command, *args.overrides]
     if args.devices_per_process:
         base += ["--devices", str(args.devices_per_process)]
     address = f"127.0.0.1:{free_port()}"
@@ -73,6 +80,8 @@ def together(commands: Sequence[Sequence[str]]) -> int:
     by signal n), or of the signal that this process was sent.
     """
     children: list[subprocess.Popen] = []
+    ours, theirs = os.pipe()  # its end tells them of ours, even by SIGKILL
+    about = {"PYTHONUNBUFFERED": "1", distributed.LAUNCHER: str(ours)}
     with _passing_on(children) as received:
         try:
             for command in commands:
@@ -84,7 +93,8 @@ def together(commands: Sequence[Sequence[str]]) -> int:
                     text=True,
                     errors="replace",
                     start_new_session=True,  # a terminal's Ctrl-C comes once, from here
-                    env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                    env={**os.environ, **about},
+                    pass_fds=(ours,),
                 )
                 children.append(child)
             threads = _streams(children)
@@ -92,6 +102,8 @@ def together(commands: Sequence[Sequence[str]]) -> int:
         finally:
             for child in children:
                 child.kill()
+            os.close(ours)
+            os.close(theirs)
         for thread in threads:
             thread.join()
     if first is None:
@@ -109,7 +121,7 @@ def _passing_on(children: list[subprocess.Popen]) -> Iterator[list[int]]:
         for child in children:
             child.send_signal(signum)
 
-    old = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    old = distributed.on_stop(handler)
     try:
         yield received
     finally:
@@ -125,8 +137,9 @@ def _streams(children: Sequence[subprocess.Popen]) -> list[threading.Thread]:
         for line in source:
             with lock:  # sys.stdout may be another by now, under a test
                 out = getattr(sys, name)
-                out.write(f"[{number}] {line.rstrip()}\n")
-                out.flush()
+                with contextlib.suppress(OSError, ValueError):  # closed: read on
+                    out.write(f"[{number}] {line.rstrip()}\n")
+                    out.flush()
 
     for number, child in enumerate(children):
         for name in ("stdout", "stderr"):

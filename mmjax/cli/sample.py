@@ -11,6 +11,7 @@ import json
 import pathlib
 from typing import Any
 
+from mmjax import errors
 from mmjax.cli.train import add_devices
 from mmjax.errors import UserError
 from mmjax.parallel import runtime
@@ -140,6 +141,7 @@ def finish(
         "prompts": report,
     }
     beside = png.with_suffix(".json")
-    beside.write_text(json.dumps(about, indent=1) + "\n")
+    with errors.writing(beside) as part:
+        part.write_text(json.dumps(about, indent=1) + "\n")
     print(f"image    {png}\nnumbers  {beside}")
     return 0

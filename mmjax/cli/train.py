@@ -62,5 +62,5 @@ def run(args: argparse.Namespace) -> int:
         except loop.Interrupted as e:
             if processes.writer():
                 print(f"mmjax: {e}; run the same command to go on", file=sys.stderr)
-            return e.code
+            return e.status()
         return 0

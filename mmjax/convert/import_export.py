@@ -14,7 +14,7 @@ import safetensors.numpy
 from etils import epath
 from ml_collections import ConfigDict
 
-from mmjax import schema, tree
+from mmjax import errors, schema, tree
 from mmjax.errors import UserError
 from mmjax.state import TrainState, Vars
 from mmjax.train import checkpoint, init_from, restore, run_file, setup
@@ -95,7 +95,8 @@ def bring_in(
     kept = model.kept
     if resized:  # what else the files carry is of the old resolution
         kept = {key: kept[key] for key in kept if key == "dtypes"}
-    (workdir / NOTE).write_text(json.dumps({"family": name, "kept": kept}))
+    with errors.writing(workdir / NOTE) as part:
+        part.write_text(json.dumps({"family": name, "kept": kept}))
     if words:
         (workdir / "tokenizer.json").write_text(words, encoding="utf-8")
     count = sum(int(np.prod(shape)) for shape in want.values())
@@ -228,12 +229,12 @@ def _write(
         kept=note["kept"] if note.get("family") == name else {},
     )
     export = formats.find(name).from_mmjax(model)
-    folder.mkdir(parents=True, exist_ok=True)
     for file, tensors in export.tensors.items():
-        _write_tensors(folder / file, tensors)
+        with errors.writing(folder / file) as part:
+            _write_tensors(part, tensors)
     for file, text in export.texts.items():
-        (folder / file).parent.mkdir(exist_ok=True)
-        (folder / file).write_bytes(text if isinstance(text, bytes) else text.encode())
+        with errors.writing(folder / file) as part:
+            part.write_bytes(text if isinstance(text, bytes) else text.encode())
     return [*export.tensors, *export.texts], export.notes
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mmjax import errors
 from mmjax.data import image, jpeg
 from mmjax.data.records import BrokenRecord, Source
 from mmjax.data.sources import open_source
@@ -110,8 +111,8 @@ def check(
             reports.append(_check_one(source, threads))
         reports[-1].damaged += sorted(damaged)
     sheet = pathlib.Path(out_png)
-    sheet.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(reports).save(sheet)
+    with errors.writing(sheet) as part:
+        contact_sheet(reports).save(part)
     return Report(tuple(reports), sheet)
 
 

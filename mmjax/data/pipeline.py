@@ -6,6 +6,7 @@ process k of n the k-th n-th of them, so that neither threads, worker processes,
 hosts nor restarts change what is trained on.
 """
 
+import contextlib
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 
 from mmjax.data import fields as fields_lib
 from mmjax.data import records
+from mmjax.data import workers as workers_lib
 from mmjax.data.fields import Fields
 from mmjax.data.fields.base import View
 from mmjax.data.records import BrokenRecord, Source
@@ -160,7 +162,10 @@ class TrainIterator:
     def __next__(self) -> Batch:
         if self.running is None:
             self.running = self._start()
-        batch, broken = next(self.running)
+            with workers_lib.safe_path() if self.workers else contextlib.nullcontext():
+                batch, broken = next(self.running)
+        else:
+            batch, broken = next(self.running)
         if self.workers:  # out of shared memory, which ends with the worker
             batch = {name: np.array(array) for name, array in batch.items()}
         self.next_index += self.batch_size
@@ -241,4 +246,6 @@ def run(batches: grain.MapDataset, *, threads: int, workers: int) -> Iterator[An
     flags.FLAGS.mark_as_parsed()
     options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=1)
     many = grain.MultiprocessingOptions(num_workers=workers)
-    return iter(batches.to_iter_dataset(options).mp_prefetch(many))
+    workers_lib.reclaim()
+    batches = batches.to_iter_dataset(options)
+    return iter(batches.mp_prefetch(many, worker_init_fn=workers_lib.start))

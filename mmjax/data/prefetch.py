@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 Out = TypeVar("Out")
+_LOOK = 0.25  # seconds
 
 
 class Stateful(Protocol):
@@ -25,11 +26,20 @@ class Prefetch(Generic[Out]):
     thread is: what a checkpoint has to hold. An error of the iterator or of transform
     is raised in place of its batch, and asking again tries that batch again. For one
     consumer.
+
+    A read that hangs cannot be ended. `look` is called every quarter of a second of
+    waiting: what it raises ends the wait, and then the thread is left to itself.
     """
 
-    def __init__(self, iterator: Stateful, size: int, transform: Callable[[Any], Out]):
+    def __init__(
+        self,
+        iterator: Stateful,
+        size: int,
+        transform: Callable[[Any], Out],
+        look: Callable[[], None] = lambda: None,
+    ):
         self.iterator, self.transform = iterator, transform
-        self.size = max(1, size)
+        self.size, self.look, self.stuck = max(1, size), look, False
         self.state = iterator.get_state()
         self.thread: concurrent.futures.ThreadPoolExecutor | None = None
         self.ahead: collections.deque[concurrent.futures.Future] = collections.deque()
@@ -42,6 +52,7 @@ class Prefetch(Generic[Out]):
             self.thread = concurrent.futures.ThreadPoolExecutor(1, "prefetch")
         while len(self.ahead) < self.size:
             self.ahead.append(self.thread.submit(self._make))
+        self._wait(self.ahead[0])
         try:
             value, self.state = self.ahead.popleft().result()
         except BaseException:  # Ctrl-C too: the thread must not run on
@@ -61,8 +72,20 @@ class Prefetch(Generic[Out]):
         self.state = state
 
     def close(self) -> None:
-        """Ends the thread; the iterator stands after the batch last handed out."""
-        self.set_state(self.state)
+        """Ends the thread; the iterator stands after the batch last handed out.
+
+        A thread that is `stuck` is not waited for, and its iterator stays where it is.
+        """
+        if self.stuck:
+            self.thread.shutdown(wait=False, cancel_futures=True)
+        else:
+            self.set_state(self.state)
+
+    def _wait(self, next_one: concurrent.futures.Future) -> None:
+        self.stuck = True  # until it is here
+        while not concurrent.futures.wait([next_one], timeout=_LOOK).done:
+            self.look()
+        self.stuck = False
 
     def _make(self) -> tuple[Out, Any]:
         return self.transform(next(self.iterator)), self.iterator.get_state()

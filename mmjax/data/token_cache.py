@@ -28,7 +28,7 @@ import grain
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from mmjax import schema
+from mmjax import errors, schema
 from mmjax.data import image, pipeline
 from mmjax.data.fields.image import Field
 from mmjax.data.records import BrokenRecord, Record, Source
@@ -323,9 +323,8 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_header(out: pathlib.Path, header: Header) -> None:
-    part = out / f"{HEADER}.part{os.getpid()}"
-    part.write_text(json.dumps(dataclasses.asdict(header), indent=1), "utf-8")
-    part.replace(out / HEADER)
+    with errors.writing(out / HEADER) as part:
+        part.write_text(json.dumps(dataclasses.asdict(header), indent=1), "utf-8")
 
 
 def _checked(tokens_bn: Any, stage1: Stage1, rows: int) -> np.ndarray:

@@ -10,6 +10,9 @@ Exit codes of a process of several, beside those of `mmjax.cli.main`:
 import argparse
 import contextlib
 import dataclasses
+import errno
+import functools
+import ipaddress
 import os
 import re
 import signal
@@ -18,13 +21,16 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from mmjax import errors
 from mmjax.errors import UserError
 from mmjax.parallel import runtime
 
 LOST = os.EX_TEMPFAIL
+LAUNCHER = "MMJAX_LAUNCHER"  # names the pipe whose other end `mmjax launch` holds
+STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # ask a run to save and end
 HEARTBEAT = 30  # seconds of silence after which a process counts as lost
 # What JAX itself reads or its launchers set.
 _ENVIRONMENT = {
@@ -70,6 +76,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--join-timeout", type=int, default=300, metavar="SECONDS", help=text
     )
+
+
+def on_stop(handler: Callable[[int, Any], None]) -> dict[int, Any]:
+    """Has `handler` called at the signals of STOP; gives the handlers of before.
+
+    A hang-up that is ignored, as `nohup` has it, stays ignored.
+    """
+    heard = [
+        s for s in STOP if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN
+    ]
+    return {s: signal.signal(s, handler) for s in heard}
 
 
 def chosen(
@@ -139,6 +156,7 @@ def session(args: argparse.Namespace) -> Iterator[None]:
     """
     place = chosen(args)
     if place is None:
+        _follow_launcher()
         runtime.configure(devices=args.devices)
         yield
         return
@@ -170,6 +188,9 @@ def _say(error: BaseException, place: Place) -> int:
         return LOST
     if isinstance(error, UserError):
         print(f"mmjax: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    if why := errors.refused(error):
+        print(f"mmjax: {why}", file=sys.stderr)
         return 2
     traceback.print_exception(error)
     return 1
@@ -211,16 +232,16 @@ def _watched(place: Place, timeout: int) -> Any:
     if pid == 0:
         ours.close()
         os.setpgid(0, 0)  # a terminal's Ctrl-C comes once, by the watcher
-        threading.Thread(target=_end_with, args=(theirs,), daemon=True).start()
+        threading.Thread(target=_end_with, args=(theirs.recv,), daemon=True).start()
         return lambda: theirs.sendall(b"joined")
     theirs.close()
+    _follow_launcher()
 
     def pass_on(signum: int, frame: Any) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signum)
 
-    signal.signal(signal.SIGINT, pass_on)
-    signal.signal(signal.SIGTERM, pass_on)
+    on_stop(pass_on)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     ours.setblocking(False)
     joined = False
@@ -244,11 +265,19 @@ def _watched(place: Place, timeout: int) -> Any:
     os._exit(code)
 
 
-def _end_with(watcher: socket.socket) -> None:
-    """Ends this process when its watcher has ended, even by SIGKILL."""
+def _end_with(read: Callable[[int], bytes]) -> None:
+    """Ends this process when the one at the other end has, even by SIGKILL."""
     with contextlib.suppress(ConnectionResetError):  # where "joined" was not read yet
-        watcher.recv(1)
+        read(1)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _follow_launcher() -> None:
+    """Ends this process with the `mmjax launch` that started it, if one did."""
+    pipe = os.environ.pop(LAUNCHER, "")
+    if pipe:
+        read = functools.partial(os.read, int(pipe))
+        threading.Thread(target=_end_with, args=(read,), daemon=True).start()
 
 
 # -- joining -------------------------------------------------------------------
@@ -277,17 +306,32 @@ def _join(place: Place, timeout: int) -> None:
     if place.process:
         _reach(host.strip("[]"), int(port), place, timeout)
     else:
-        _check_free(int(port))
+        limits["coordinator_bind_address"] = _listening(host.strip("[]"), int(port))
     numbers = place.coordinator, place.processes, place.process
     jax.distributed.initialize(
         *numbers, cluster_detection_method="deactivate", **limits
     )
 
 
-def _check_free(port: int) -> None:
+def _listening(host: str, port: int) -> str | None:
+    """Where process 0 is to listen: at the address it was given, and nowhere else.
+
+    None is at all addresses: where the coordinator is a name, which may mean another
+    address here than elsewhere, or an address that is translated on the way.
+    """
+    address = "127.0.0.1" if host == "localhost" else host
     try:
-        socket.create_server(("", port)).close()
+        six = ipaddress.ip_address(address).version == 6
+    except ValueError:
+        address, six = "", False
+    try:
+        family = socket.AF_INET6 if six else socket.AF_INET
+        socket.create_server((address, port), family=family).close()
+        bound = f"[{address}]:{port}" if six else f"{address}:{port}"
+        return bound if address else None
     except OSError as e:
+        if e.errno == errno.EADDRNOTAVAIL:
+            return None
         raise UserError(
             f"--coordinator: port {port} cannot be opened here: {e.strerror}; give all "
             "processes another port, and process 0 the host it names"

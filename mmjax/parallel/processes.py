@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -21,8 +22,10 @@ from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmjax.errors import UserError
+from mmjax.parallel import distributed
 
 _PATIENCE = 3600  # seconds: JAX ends all processes long before, where one is lost
+GRACE = 10.0  # seconds from a signal to giving up what may never end
 _LAG = 2  # steps between asking all processes whether to stop, and reading the answer
 
 
@@ -66,33 +69,106 @@ class _Vote:
         return int(self._asked.popleft()) if len(self._asked) > _LAG else 0
 
 
+class Stopped(BaseException):
+    """Raised out of what was going on when the run was asked to stop.
+
+    No Exception: whoever passes over a broken record must not pass over this.
+    """
+
+    def __init__(self, signum: int):
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+class Stop:
+    """Whether a signal asks the run to stop: see `stop_signals`."""
+
+    def __init__(self):
+        self.signum, self.since = 0, 0.0
+        self.raised = False  # out of a wait, which goes on in some thread
+        self._agreed = _Vote() if jax.process_count() > 1 else int
+        self._patience: float | None = None
+        self._until = 0.0
+        self._timer: threading.Timer | None = None
+
+    def __call__(self) -> int:
+        """The number of the signal, after a step, or 0; the same in all processes."""
+        return self._agreed(self.signum)
+
+    def look(self) -> None:
+        """For one who waits: raises Stopped, if asked to; of several processes, later.
+
+        The others may have begun the next step, so that no one step can be saved.
+
+        Raises:
+          UserError: of several processes, this one has waited long enough.
+        """
+        if self.signum and jax.process_count() == 1:
+            self.raised = True
+            raise Stopped(self.signum)
+        if self.signum and time.monotonic() - self.since > GRACE:
+            raise UserError(
+                f"asked to stop by {signal.Signals(self.signum).name} and still "
+                f"waiting {GRACE:.0f} s later, so that the last step cannot be saved: "
+                "run the same command to go on from the newest checkpoint"
+            )
+
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Raises as `look`, out of the block, where it does not end by itself in time.
+
+        Only for what leaves nothing half done: starting, evaluating.
+        """
+        self._patience = seconds if jax.process_count() == 1 else 2 * GRACE
+        try:
+            self._hurry()
+            yield
+        finally:
+            self._patience = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def _hurry(self) -> None:
+        if self._patience is None or not self.signum:
+            return
+        now = time.monotonic()
+        if self._timer is None:
+            self._until = now + self._patience
+        if now >= self._until:
+            self.look()
+        elif self._timer is None:
+            # A signal again, since only that ends what the main thread waits for.
+            again = threading.main_thread().ident, signal.SIGTERM
+            self._timer = threading.Timer(self._patience, signal.pthread_kill, again)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def hear(self, signum: int, frame: Any) -> None:
+        """The handler of the signals."""
+        if self.signum and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not self.signum:
+            self.signum, self.since = signum, time.monotonic()
+        self._hurry()
+
+
 @contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], int]]:
-    """Collects SIGINT and SIGTERM; a second SIGINT interrupts at once.
+def stop_signals() -> Iterator[Stop]:
+    """Collects SIGINT, SIGTERM and SIGHUP; a second SIGINT interrupts at once.
 
     Yields a function to call after every step: the number of the signal that asks the
     run to stop there, or 0. With several processes a signal to any of them stops all
     of them after the same step, a few steps later.
     """
-    received: list[int] = []
-
-    def handler(signum: int, frame: Any) -> None:
-        if received and signum == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(signum)
-
-    agreed = _Vote() if jax.process_count() > 1 else int
-
-    def asked() -> int:
-        return agreed(received[0] if received else 0)
-
+    stop = Stop()
     try:
-        old = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+        old = distributed.on_stop(stop.hear)
     except ValueError:  # not the main thread: a notebook's or a test's business
-        yield asked
+        yield stop
         return
     try:
-        yield asked
+        yield stop
     finally:
         for signum, previous in old.items():
             signal.signal(signum, previous)

@@ -4,6 +4,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmjax import errors
+
 INK = "#222222"
 
 
@@ -35,8 +37,8 @@ def grid(
 def save(figure: Any, path: str | pathlib.Path) -> pathlib.Path:
     """Writes a PNG on white paper and its folders; returns its path."""
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, facecolor="white")
+    with errors.writing(path) as part:
+        figure.savefig(part, facecolor="white")
     return path
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mmjax import errors
 from mmjax.errors import UserError
 
 GAP, MARGIN, LEAST = 4, 8, 64  # pixels; small images are enlarged to about LEAST
@@ -46,6 +47,6 @@ def draw(
             large = pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
             canvas.paste(Image.fromarray(large), (MARGIN + c * step, y + head))
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.save(path)
+    with errors.writing(path) as part:
+        canvas.save(part)
     return path

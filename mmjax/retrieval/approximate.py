@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax import schema
+from mmjax import errors, schema
 from mmjax.errors import UserError
 from mmjax.retrieval import exact, store
 
@@ -85,9 +85,8 @@ def build(index: store.Store, *, lists: int, seed: int = 0) -> None:
 
 
 def _note(folder: pathlib.Path, facts: dict) -> None:
-    part = folder / f"{FACTS}.part"
-    part.write_text(json.dumps(facts, indent=1) + "\n")
-    os.replace(part, folder / FACTS)
+    with errors.writing(folder / FACTS) as part:
+        part.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 @dataclasses.dataclass(frozen=True)

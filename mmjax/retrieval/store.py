@@ -20,7 +20,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from mmjax import schema
+from mmjax import errors, schema
 from mmjax.errors import UserError
 
 VERSION = 1
@@ -289,12 +289,10 @@ def _check_shards(folder: pathlib.Path, saved: Mapping[str, Any]) -> None:
 
 def _write(path: pathlib.Path, data: bytes) -> None:
     """A file that is there whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
+    with errors.writing(path) as part, part.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 def blocks(shards: Sequence[np.ndarray], size: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmjax import evaluators, schema
+from mmjax import errors, evaluators, schema
 from mmjax.evaluators.common import result_card
 from mmjax.inference import load
 from mmjax.parallel import processes
@@ -143,10 +143,8 @@ def _run(
     )
     if processes.writer():
         path = _file(out, key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{key}.part.npz")
-        np.savez_compressed(part, **result.arrays)
-        part.replace(path.with_suffix(".npz"))
+        with errors.writing(path.with_suffix(".npz")) as part:
+            np.savez_compressed(part, **result.arrays)
         write(path, outcome.entry())  # last: where it is, the cell is done
     return outcome
 
@@ -186,11 +184,9 @@ def plain(values: Mapping[str, float]) -> dict[str, float | None]:
 
 def write(path: pathlib.Path, content: Any) -> None:
     """JSON or text, whole or not at all, whenever the process is killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = content if isinstance(content, str) else json.dumps(content, indent=1)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with errors.writing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _file(out: pathlib.Path, key: str) -> pathlib.Path:

@@ -8,12 +8,10 @@ does not read back as it was written is passed over for the one before it.
 """
 
 import dataclasses
-import errno
 import itertools
 import json
 import logging
 import pathlib
-import re
 import zlib
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -22,7 +20,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from mmjax import schema, tree
+from mmjax import errors, schema, tree
 from mmjax.errors import UserError
 from mmjax.parallel import processes
 from mmjax.state import TrainState
@@ -31,7 +29,6 @@ from mmjax.train import checksum
 PyTree = Any
 FOLDER = "checkpoints"
 DAMAGED = "damaged"  # where checkpoints that cannot be read are moved
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _log = logging.getLogger(__name__)
 
 
@@ -48,17 +45,6 @@ class CheckpointConfig:
         schema.at_least(1, self, "keep")
 
 
-def no_room(error: BaseException | None) -> bool:
-    """Whether a full disk is at the root; Orbax wraps it, so causes are searched."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            return True
-        if re.search(r"ENOSPC|EFBIG|No space left|File too large", str(error)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
 def failure(
     error: BaseException,
     place: epath.PathLike,
@@ -71,7 +57,7 @@ def failure(
     """
     steps = saved_steps(home or place)
     cause, fix = f"{type(error).__name__}: {error}", "put that right"
-    if no_room(error):
+    if errors.no_room(error):
         cause, fix = "the disk is full", "make room"
     last = f"step {steps[-1]} is intact" if steps else "no checkpoint was saved yet"
     return UserError(

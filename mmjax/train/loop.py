@@ -7,10 +7,11 @@ checkpoint with the same numbers as if it had never stopped.
 
 import contextlib
 import json
+import os
 import pathlib
 import signal
+import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from mmjax import tree
+from mmjax import errors, tree
 from mmjax.data import pipeline
 from mmjax.data.prefetch import Prefetch
 from mmjax.errors import UserError
@@ -37,9 +38,21 @@ PyTree = Any
 class Interrupted(Exception):
     """The run was asked to stop and has saved; `code` is the exit status."""
 
-    def __init__(self, signum: int, step: int):
-        super().__init__(f"stopped by {signal.Signals(signum).name}, saved step {step}")
-        self.code = 128 + signum
+    def __init__(self, signum: int, step: int, *, stuck: bool = False):
+        where = f", saved step {step}" if step else " before the first step"
+        super().__init__(f"stopped by {signal.Signals(signum).name}{where}")
+        self.code, self.stuck = 128 + signum, stuck
+
+    def status(self) -> int:
+        """The exit status; where a read hangs the process ends here, with that status.
+
+        Python would wait for the thread that reads, for ever.
+        """
+        if self.stuck:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self.code)
+        return self.code
 
 
 class Diverged(UserError):
@@ -62,6 +75,9 @@ class _Window:
     def add(self, step: int, values: dict) -> None:
         self._steps.append(step)
         self._held.append(values)
+
+    def __len__(self) -> int:
+        return len(self._held)
 
     def flush(self) -> dict[str, float]:
         """Means over the window. Raises Diverged at its first non-finite step."""
@@ -178,25 +194,33 @@ class _Run:
             )
         self.saved.save(self.state, self.data.get_state())
 
-    def evaluate(self, done: int, progress: metric_writer.Progress) -> dict[str, float]:
+    def evaluate(
+        self, done: int, progress: metric_writer.Progress, asked: processes.Stop
+    ) -> dict[str, float]:
         values: dict[str, float] = {}
         for name, (every, evaluator) in self.evals.items():
             if not due(done, every, self.parts.cfg.steps):
                 continue
             begin = time.perf_counter()
-            result = evaluator.run(self.state.eval_vars())
+            try:
+                with asked.within(processes.GRACE):
+                    result = evaluator.run(self.state.eval_vars())
+            except processes.Stopped:
+                progress.note(
+                    f"  step {done} {name}: not finished, the run was stopped"
+                )
+                break
             values |= {f"{name}/{k}": v for k, v in result.values.items()}
             if processes.writer():
-                cards = self.workdir / "cards"
-                cards.mkdir(exist_ok=True)
                 card = {"step": done, "values": result.values, **result.card}
-                (cards / f"{name}.json").write_text(json.dumps(card, indent=1))
+                with errors.writing(self.workdir / "cards" / f"{name}.json") as part:
+                    part.write_text(json.dumps(card, indent=1))
             first = " ".join(f"{k} {v:.4g}" for k, v in list(result.values.items())[:4])
             seconds = time.perf_counter() - begin
             progress.note(f"  step {done} {name}: {first} ({seconds:.1f}s)")
         return values
 
-    def loop(self, asked: Callable[[], int]) -> dict[str, float]:
+    def loop(self, asked: processes.Stop) -> dict[str, float]:
         cfg, start = self.parts.cfg, int(self.state.step)
         window = _Window(self.names)
         active = processes.writer()
@@ -206,16 +230,21 @@ class _Run:
         )
         if start == cfg.steps:
             progress.note(f"{self.workdir}: step {start} of {start} is done already")
-        self.data = Prefetch(self.data, cfg.data.prefetch, self.parts.layout.load)
+        load = self.parts.layout.load
+        self.data = Prefetch(self.data, cfg.data.prefetch, load, asked.look)
         try:
             for done in range(start + 1, cfg.steps + 1):
-                window.add(done, self.step(done))
-                progress.update()
-                # Read once: a signal between here and the end waits for the next step.
-                stopping = asked()
+                try:
+                    window.add(done, self.step(done))
+                except processes.Stopped as e:  # while it waited for the batch
+                    stopping, done = e.signum, done - 1
+                else:
+                    progress.update()
+                    # Read once: a signal from here on waits for the next step.
+                    stopping = asked()
                 saving = due(done, cfg.checkpoint.every, cfg.steps)
                 saving = saving or bool(stopping) or done == cfg.steps
-                if due(done, cfg.log_every, cfg.steps) or saving:
+                if window and (due(done, cfg.log_every, cfg.steps) or saving):
                     with self.clock.of("step"):  # it ends when the device does
                         logged = window.flush()
                     rates = self.parts.update.rates
@@ -228,17 +257,19 @@ class _Run:
                         progress.say(done, metric_writer.shown(logged))
                         writer.write(done, logged)
                 with self.clock.of("evaluation"):
-                    evaluated = {} if stopping else self.evaluate(done, progress)
+                    evaluated = {}
+                    if not stopping:
+                        evaluated = self.evaluate(done, progress, asked)
                 if evaluated:
                     self.last = self.last | evaluated
                     writer.write(done, evaluated)
                     progress.lap(done)
-                if saving:
+                if saving and done:
                     with self.clock.of("checkpoint"):
                         self.save()
                 if stopping:
                     self.saved.wait()
-                    raise Interrupted(stopping, done)
+                    raise Interrupted(stopping, done, stuck=asked.raised)
             self.saved.wait()
         finally:
             self.trace.close()
@@ -281,23 +312,27 @@ def run(
     Raises:
       UserError: bad input; nothing that was written is lost.
       Diverged: loss or gradients are not finite.
-      Interrupted: SIGINT or SIGTERM came; the state is saved.
+      Interrupted: SIGINT, SIGTERM or SIGHUP came; the state is saved.
     """
     workdir = pathlib.Path(workdir)
     guard = lock.lock(workdir) if processes.writer() else contextlib.nullcontext()
     with guard, processes.stop_signals() as asked:
-        parts = setup.reopen(config, workdir)
         try:
+            with asked.within(0):
+                parts = setup.reopen(config, workdir)
             with _own_folder(workdir, parts.cfg.checkpoint):
-                this = _Run(parts, workdir, label, profile)
+                with asked.within(0):
+                    this = _Run(parts, workdir, label, profile)
                 with contextlib.closing(this.saved):
                     return this.loop(asked)
+        except processes.Stopped as e:
+            raise Interrupted(e.signum, 0, stuck=True) from None
         except UserError:
             raise
         except Exception as e:
             # Metrics, cards, run.json, TensorBoard's file: whatever hit the full disk
             # first, closing the others fails after it, each with errors of its own.
-            if not checkpoint.no_room(e):
+            if not errors.no_room(e):
                 raise
             home = parts.cfg.checkpoint.folder or workdir
             raise checkpoint.failure(e, workdir, home=home) from e

@@ -12,6 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mmjax import errors
+
 FILE = "metrics.jsonl"
 _FLUSH_SECONDS = 10.0  # between writes to TensorBoard's file
 _log = logging.getLogger(__name__)
@@ -40,9 +42,8 @@ class Writer:
         path, board = workdir / FILE, workdir / "tensorboard"
         if path.exists():
             kept = [r for r in read(workdir) if r["step"] <= resumed_at]
-            part = path.with_name(FILE + ".part")  # a kill must not leave half of it
-            part.write_text("".join(json.dumps(r) + "\n" for r in kept))
-            part.replace(path)
+            with errors.writing(path) as part:  # a kill must not leave half of it
+                part.write_text("".join(json.dumps(r) + "\n" for r in kept))
         self._file = path.open("a", buffering=1)
         board.mkdir(exist_ok=True)
         self._board = EventsWriter(str(board / "events"))
