@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 Out = TypeVar("Out")
 _LOOK = 0.25  # seconds
+_PATIENCE = 5.0  # seconds
 
 
 class Stateful(Protocol):
@@ -74,9 +75,12 @@ class Prefetch(Generic[Out]):
     def close(self) -> None:
         """Ends the thread; the iterator stands after the batch last handed out.
 
-        A thread that is `stuck` is not waited for, and its iterator stays where it is.
+        A thread that is `stuck`, or takes longer than _PATIENCE, is not waited for, and
+        its iterator stays where it is.
         """
-        if self.stuck:
+        running = [made for made in self.ahead if not made.cancel()]
+        late = concurrent.futures.wait(running, 0 if self.stuck else _PATIENCE).not_done
+        if late:
             self.thread.shutdown(wait=False, cancel_futures=True)
         else:
             self.set_state(self.state)

@@ -85,7 +85,6 @@ class Stop:
 
     def __init__(self):
         self.signum, self.since = 0, 0.0
-        self.raised = False  # out of a wait, which goes on in some thread
         self._agreed = _Vote() if jax.process_count() > 1 else int
         self._patience: float | None = None
         self._until = 0.0
@@ -104,7 +103,6 @@ class Stop:
           UserError: of several processes, this one has waited long enough.
         """
         if self.signum and jax.process_count() == 1:
-            self.raised = True
             raise Stopped(self.signum)
         if self.signum and time.monotonic() - self.since > GRACE:
             raise UserError(

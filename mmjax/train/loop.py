@@ -38,17 +38,17 @@ PyTree = Any
 class Interrupted(Exception):
     """The run was asked to stop and has saved; `code` is the exit status."""
 
-    def __init__(self, signum: int, step: int, *, stuck: bool = False):
+    def __init__(self, signum: int, step: int, *, at_once: bool = False):
         where = f", saved step {step}" if step else " before the first step"
         super().__init__(f"stopped by {signal.Signals(signum).name}{where}")
-        self.code, self.stuck = 128 + signum, stuck
+        self.code, self.at_once = 128 + signum, at_once
 
     def status(self) -> int:
-        """The exit status; where a read hangs the process ends here, with that status.
+        """The exit status; `at_once`, the process ends here, with that status.
 
-        Python would wait for the thread that reads, for ever.
+        Python would wait for its threads, and one whose read hangs never ends.
         """
-        if self.stuck:
+        if self.at_once:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(self.code)
@@ -269,7 +269,8 @@ class _Run:
                         self.save()
                 if stopping:
                     self.saved.wait()
-                    raise Interrupted(stopping, done, stuck=asked.raised)
+                    alone = jax.process_count() == 1
+                    raise Interrupted(stopping, done, at_once=alone)
             self.saved.wait()
         finally:
             self.trace.close()
@@ -326,7 +327,7 @@ def run(
                 with contextlib.closing(this.saved):
                     return this.loop(asked)
         except processes.Stopped as e:
-            raise Interrupted(e.signum, 0, stuck=True) from None
+            raise Interrupted(e.signum, 0, at_once=True) from None
         except UserError:
             raise
         except Exception as e:
