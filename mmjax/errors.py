@@ -41,9 +41,8 @@ def refused(error: BaseException) -> str:
         return f"{where}the disk is full: make room, and run the same command again"
     if not isinstance(error, OSError) or not error.errno:
         return ""
-    return (
-        f"{where}{os.strerror(error.errno)}: give a place that can be used, or mend it"
-    )
+    said = os.strerror(error.errno)
+    return f"{where}{said}; give another place, or mend this one"
 
 
 @contextlib.contextmanager

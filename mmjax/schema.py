@@ -24,17 +24,20 @@ class Plugin:
     """The class of a section is the one that its own key names.
 
     `Annotated[dict[str, Any], Plugin("mmjax.tasks", "name", "Task")]`: the section's
-    keys are the fields of mmjax.tasks.NAME.Task, and `name`. A name with a dot is a
-    module's own.
+    keys are the fields of mmjax.tasks.NAME.Task, and `name`. Where `outside` says so, a
+    name with a dot is a module's own; elsewhere it is none.
     """
 
     package: str
     key: str
     attribute: str
+    outside: bool = False
 
     def find(self, section: Mapping[str, Any]) -> type | None:
         """The class, or None: whoever builds the section says what is wrong."""
         name = str(section[self.key]) if self.key in section else ""
+        if "." in name and not self.outside:
+            return None
         place = name if "." in name else f"{self.package}.{name}"
         try:
             return getattr(importlib.import_module(place), self.attribute, None)

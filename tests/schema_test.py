@@ -151,10 +151,14 @@ def test_text_that_does_not_fit(text, kind, parts):
 
 
 def test_a_plugin_section_has_the_keys_of_the_class_that_it_names():
-    kind = Annotated[dict, schema.Plugin("mmjax.evaluators", "type", "Config")]
+    place = "mmjax.evaluators", "type", "Config"
+    kind = Annotated[dict, schema.Plugin(*place, outside=True)]
     hints, other = schema.keys(kind, {"type": "mean_loss"})
     assert hints["limit"] == int | None and hints["type"] is str and other is None
-    assert schema.keys(kind, {"type": "mmjax.evaluators.mean_loss"})[0] == hints
+    dotted = {"type": "mmjax.evaluators.mean_loss"}
+    assert schema.keys(kind, dotted)[0] == hints
+    inside = Annotated[dict, schema.Plugin(*place)]
+    assert schema.keys(inside, dotted)[0] == {"type": str}  # and nothing is imported
     assert schema.keys(kind, {"type": "nothing"}) == ({"type": str}, None)
     assert schema.keys(kind, {}) == ({"type": str}, None)
 

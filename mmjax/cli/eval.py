@@ -198,7 +198,8 @@ def _refuse_foreign(saved: Any, args: argparse.Namespace) -> None:
     """UserError where a run.json, and not the user, names code outside mmjax."""
     chosen = args.evals.split(",") if args.evals else list(saved.evals)
     for name, evaluator in saved.evals.items():
-        kind, place = str(evaluator.type), f"--config.evals.{name}."
+        kind = str(evaluator["type"]) if "type" in evaluator else ""
+        place = f"--config.evals.{name}."
         key = f"{place}type"
         used = name in chosen or any(x.startswith(place) for x in args.overrides)
         if used and "." in kind and f"{key}={kind}" not in args.overrides:

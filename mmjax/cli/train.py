@@ -28,7 +28,8 @@ EXAMPLE = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = "a config of mmjax and its preset, such as clip:shapes, or a file of "
-    text += "your own, my/config.py:PRESET"
+    text += "your own, my/config.py:PRESET. A file is run, as Python: give none that "
+    text += "you do not trust"
     add("--config", required=True, metavar="NAME:PRESET", help=text)
     text = "where checkpoints, metrics and result cards go"
     add("--workdir", required=True, type=pathlib.Path, metavar="DIR", help=text)

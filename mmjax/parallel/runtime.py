@@ -6,6 +6,7 @@ import os
 import sys
 
 from mmjax.cache import cache_dir
+from mmjax.errors import UserError
 
 # XLA routes single convolutions on CPU through a library that is 2 to 4 times slower
 # in their gradients (measured, jax 0.10 to 0.12). Unknown flags abort the process, so
@@ -22,6 +23,7 @@ _MALLOC_SETTINGS = (
     "MALLOC_MMAP_MAX_",
     "MALLOC_TRIM_THRESHOLD_",
 )
+_MOST = 512
 _PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "libtpu", "jax_rocm7_plugin")
 
 
@@ -54,8 +56,11 @@ def configure(*, devices: int = 0) -> None:
     JAX_COMPILATION_CACHE_DIR says otherwise (empty: off).
 
     Args:
-      devices: virtual CPU devices to show, for trying a mesh; 0 leaves it alone.
+      devices: virtual CPU devices to show, for trying a mesh; 0 leaves it alone. At
+        most _MOST: each has threads of its own, and XLA crashes where they run out.
     """
+    if not 0 <= devices <= _MOST:
+        raise UserError(f"--devices {devices}: use 1 to {_MOST} virtual devices")
     flags = os.environ.get("XLA_FLAGS", "")
     if on_cpu():
         keep_freed_memory()

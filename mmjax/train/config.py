@@ -37,7 +37,9 @@ log = logging.getLogger(__name__)
 HOME = pathlib.Path(__file__).resolve().parents[2]
 _Task = Annotated[dict[str, Any], schema.Plugin("mmjax.tasks", "name", "Task")]
 _Field = Annotated[dict[str, Any], schema.Plugin("mmjax.data.fields", "kind", "Field")]
-_Eval = Annotated[dict[str, Any], schema.Plugin("mmjax.evaluators", "type", "Config")]
+_Eval = Annotated[
+    dict[str, Any], schema.Plugin("mmjax.evaluators", "type", "Config", outside=True)
+]
 
 
 @dataclasses.dataclass(frozen=True)

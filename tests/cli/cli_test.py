@@ -52,6 +52,7 @@ def test_help_loads_no_jax():
     assert done.returncode == 0, done.stderr
 
 
+_TRAIN = ["train", "--config", "clip:tiny", "--workdir", "w"]
 CASES = [
     (["trian"], ["no verb 'trian'", "did you mean 'train'?"]),
     (["train"], ["--config, --workdir", "mmjax train --help"]),
@@ -67,6 +68,8 @@ CASES = [
     (["embed", "x", "--out", "e.npz"], ["--images, --texts"]),
     (["embed", "x", "--texts", "a", "--out", "no/e.npz"], ["no folder no"]),
     (["embed", "x", "--texts", "a.txt", "--out", "e.npz"], ["a.txt"]),
+    ([*_TRAIN, "--devices", "1000"], ["--devices 1000: use 1 to 512"]),
+    ([*_TRAIN, "--devices", "-1"], ["--devices -1: use 1 to 512"]),
     (["data", "chekc"], ["chekc", "check"]),
     (["data", "check", "shaps:train"], ["shaps"]),
     (["data", "check", "shapes:trian"], ["trian", "train"]),
@@ -167,3 +170,23 @@ def test_a_loaders_late_callbacks_say_nothing_and_others_do():
     assert "Event loop is closed" not in done.stderr
     assert done.stderr.count("RuntimeError: a real one") == 1
     assert "UnraisableHookArgs" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "2>/dev/full"])
+def test_a_closed_stderr_ends_nothing(closed, tmp_path):
+    main = "import sys; from mmjax.cli import main; code = main(sys.argv[1:]); "
+    main += "print('code', code, flush=True); import os; os._exit(0)"
+    shell = f'exec "$0" -c "$1" data check shapes:trian {closed}'
+    argv = ["sh", "-c", shell, sys.executable, main]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "code 2\n"
+
+
+def test_what_the_system_refuses_is_one_line(monkeypatch, capsys):
+    def refuse(argv):
+        raise PermissionError(13, "Permission denied", "/some/place")
+
+    monkeypatch.setattr(cli, "_run", refuse)
+    assert cli.main(["inspect"]) == 2
+    said = "mmjax: /some/place: Permission denied; give another place, or mend this one"
+    assert capsys.readouterr().err == f"{said}\n"

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import socket
 import subprocess
 import sys
 
@@ -100,3 +101,14 @@ def test_no_cluster_to_detect():
     done = _train("--distributed", "auto")
     assert done.returncode == 2, done.stderr
     assert "give --coordinator, --processes and --process" in done.stderr
+
+
+def test_the_coordinator_listens_where_it_was_asked_to():
+    port = free_port()
+    assert distributed._listening("127.0.0.1", port) == f"127.0.0.1:{port}"
+    assert distributed._listening("localhost", port) == f"127.0.0.1:{port}"
+    assert distributed._listening("some-host.example", port) is None
+    assert distributed._listening("192.0.2.1", port) is None  # no address of ours
+    with socket.create_server(("127.0.0.1", port)):
+        with pytest.raises(UserError, match=f"port {port} cannot be opened here"):
+            distributed._listening("127.0.0.1", port)
