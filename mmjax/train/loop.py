@@ -110,7 +110,7 @@ class _Run:
         for _, evaluator in self.evals.values():
             evaluator.check(update.shapes)
         self.saved = checkpoint.Checkpointer(workdir, cfg.checkpoint)
-        about = setup.about(parts)
+        about = {**setup.about(parts), "data": restore_lib.data_of(parts)}
         same = {key: about[key] for key in ("config", "fields")}
         same |= {"the version of jax": jax.__version__, "data": len(parts.source)}
         processes.require_same({**same, "the newest checkpoint": self.saved.latest()})

@@ -21,7 +21,7 @@ def folder(tmp_path):
 
 def test_check_counts_and_names_what_is_broken(folder, capsys, tmp_path):
     sheet = tmp_path / "sheet.png"
-    assert cli.main(["data", "check", f"folder:{folder}", "--out", str(sheet)]) == 1
+    assert cli.main(["data", "check", f"folder:{folder}", "--out", str(sheet)]) == 3
     out = capsys.readouterr().out
     assert "records   3, broken 1" in out
     assert "2.jpg" in out and "words a caption" in out and str(sheet) in out
