@@ -18,8 +18,8 @@ def open(path: str, label: str = "") -> "Folder":
 
     Captions are the lines of the text file of the same name. label=parent: an image's
     folder is its class instead, and no captions are looked for; classes are sorted, by
-    number where all are numbers. Hidden files and folders are left out. A pattern, such
-    as label={label}_{speaker}_{n}: its class is the part of its name called `label`, and
+    number where all are. Hidden files and folders are left out. A pattern, such as
+    label={label}_{speaker}_{n}: its class is the part of its name called `label`, and
     the other parts are values of the record. label=none: neither captions nor classes,
     for an index of bare images.
     """
@@ -149,7 +149,7 @@ def walk(
             else:
                 others[suffix].append(file)
     for suffix, group in sorted(others.items()):
-        many = f", as {len(group) - 1} others" if len(group) > 1 else ""
+        many = f" ({len(group)} such files)" if len(group) > 1 else ""
         term = f"its suffix {suffix} is" if suffix else "without a suffix, it is"
         reason = f"{term} none that is read ({', '.join(suffixes)}){many}"
         left.append(BrokenRecord(str(root / min(group)), reason))
