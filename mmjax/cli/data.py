@@ -8,7 +8,7 @@ import argparse
 import pathlib
 
 from mmjax import errors
-from mmjax.errors import UserError
+from mmjax.errors import LEFT_OUT, UserError
 
 EXAMPLE = """examples:
   mmjax data check shapes:val "webdataset:/data/x-*.tar" --out sheet.png
@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check = verbs.add_parser(
         "check",
         help="count, find broken records, draw a contact sheet",
-        description="Decodes every record. Exits with 1 where one is broken.",
+        description="Decodes every record. Exits with 3 where one is broken, or where "
+        "something beside the records was left out.",
     )
     check.add_argument("sources", nargs="+", metavar="SOURCE")
     sheet = pathlib.Path("data_check.png")
@@ -94,7 +95,9 @@ def _check(args: argparse.Namespace) -> int:
             )
     report = check.check(sources, args.out)
     print(report.text())
-    return 1 if report.broken else 0
+    if report.unsaved:
+        raise UserError(f"cannot write --out {report.sheet}: {report.unsaved}")
+    return LEFT_OUT if report.broken or report.left_out else 0
 
 
 def _bpe(args: argparse.Namespace) -> int:

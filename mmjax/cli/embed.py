@@ -7,6 +7,7 @@ are left out. Exits with 3 where something was left out, or cut.
 """
 
 import argparse
+import logging
 import pathlib
 from collections.abc import Sequence
 
@@ -15,6 +16,8 @@ import numpy as np
 from mmjax import errors
 from mmjax.errors import LEFT_OUT, UserError
 from mmjax.parallel import runtime
+
+log = logging.getLogger(__name__)
 
 EXAMPLE = """examples:
   mmjax embed runs/demo --images photos/ cat.jpg --out photos.npz
@@ -77,6 +80,11 @@ def image_files(given: Sequence[str]) -> list[pathlib.Path]:
     for path in map(pathlib.Path, given):
         if not path.exists():
             raise UserError(f"no image file or folder {path}")
-        inside = folder.Folder(path, "none").files if path.is_dir() else None
-        paths += [path] if inside is None else [path / file for file in inside]
+        if not path.is_dir():
+            paths.append(path)
+            continue
+        source = folder.Folder(path, "none")
+        for part in source.left_out:
+            log.warning("left out: %s", part)
+        paths += [path / file for file in source.files]
     return paths

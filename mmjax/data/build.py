@@ -145,6 +145,8 @@ def build(
       data_dir: the folder that holds data sets, one a folder.
       name: of the data set, in lower case with underscores.
       max_broken: share of broken records, left out, at which it ends in a UserError.
+
+    UserError where the data set is there already.
     """
     if not _NAME.fullmatch(name):
         raise UserError(f"data set name {name!r}: use lower case, digits, underscores")
@@ -205,6 +207,12 @@ def builtin(
 
 
 def _prepare(builder: tfds.core.DatasetBuilder, config: Any) -> pathlib.Path:
+    folder = pathlib.Path(builder.data_dir)
+    if folder.exists():  # TFDS would take it, whatever it was made of
+        raise UserError(
+            f"{folder} is there already, and nothing was built: delete it, or give "
+            "the new data set another name"
+        )
     try:
         with _in_memory():
             builder.download_and_prepare(download_config=config)
@@ -212,7 +220,9 @@ def _prepare(builder: tfds.core.DatasetBuilder, config: Any) -> pathlib.Path:
         raise UserError(
             f"{builder.name}: a file is not the registered one. {error}"
         ) from None
-    return pathlib.Path(builder.data_dir)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error}") from None
+    return folder
 
 
 @contextlib.contextmanager

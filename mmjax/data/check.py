@@ -15,13 +15,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mmjax import errors
-from mmjax.data import image, jpeg
+from mmjax.data import image, jpeg, records
 from mmjax.data.records import BrokenRecord, Source
 from mmjax.data.sources import open_source
 
 CELL, STRIP, COLUMNS, SHOWN = 128, 38, 8, 16  # px, px, images a row and a source
 _BAR = 40  # characters of the longest bar
 _BINS = 12
+_TWICE = 10  # keys of several records that are shown
 _REPORTED = ("image", "text", "key", "label")  # each in lines of its own
 _counter = functools.partial(dataclasses.field, default_factory=collections.Counter)
 
@@ -31,8 +32,9 @@ class SourceReport:
     """The contents of a source.
 
     damaged: (place, what libjpeg warns) of JPEGs that are read, unless refused by
-    MMJAX_STRICT_JPEG=1 (`mmjax.data.jpeg`). words: of captions. sizes: (height, width)
-    of images -> records. values: of others, (name, dtype, shape) -> records; texts and
+    MMJAX_STRICT_JPEG=1 (`mmjax.data.jpeg`). left_out: what lies beside the records, see
+    `records.left_out`. keys: of records. words: of captions. sizes: (height, width) of
+    images -> records. values: of others, (name, dtype, shape) -> records; texts and
     numbers have dtype str, int and so on.
     cells: thumbnails with a caption.
     """
@@ -42,6 +44,8 @@ class SourceReport:
     records: int
     broken: list[BrokenRecord] = dataclasses.field(default_factory=list)
     damaged: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    left_out: Sequence[BrokenRecord] = ()
+    keys: collections.Counter[str] = _counter()
     words: collections.Counter[int] = _counter()
     sizes: collections.Counter[tuple[int, int]] = _counter()
     values: collections.Counter[tuple[str, str, tuple[int, ...]]] = _counter()
@@ -59,6 +63,9 @@ class SourceReport:
             f"  records   {self.records}, broken {len(self.broken)}",
             f"  captions  {self.captions}",
         ]
+        if twice := [key for key, count in self.keys.items() if count > 1]:
+            say = ", ".join(f"{key} ({self.keys[key]})" for key in twice[:_TWICE])
+            lines.append(f"  keys      {len(twice)} of several records: {say}")
         if self.sizes:
             [((height, width), count)] = self.sizes.most_common(1)
             lines.append(
@@ -73,24 +80,34 @@ class SourceReport:
         lines += _values(self.values)
         lines += [f"  broken    {error}" for error in self.broken]
         lines += [f"  damaged   {place}: {said}" for place, said in self.damaged]
+        lines += [f"  left out  {part}" for part in self.left_out]
         return "\n".join([*lines, *_histogram(self.words)])
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Every source's report, and the contact sheet's path."""
+    """Every source's report, and the contact sheet's path.
+
+    unsaved: why there is no sheet; the report is not lost with it.
+    """
 
     sources: tuple[SourceReport, ...]
     sheet: pathlib.Path
+    unsaved: str = ""
 
     @property
     def broken(self) -> int:
         return sum(len(source.broken) for source in self.sources)
 
+    @property
+    def left_out(self) -> int:
+        return sum(len(source.left_out) for source in self.sources)
+
     def text(self) -> str:
-        """The report as lines for a terminal."""
+        """The report as lines for a terminal; what is no text in names, escaped."""
         parts = [source.text() for source in self.sources]
-        return "\n\n".join([*parts, f"contact sheet: {self.sheet}"])
+        sheet = [] if self.unsaved else [f"contact sheet: {self.sheet}"]
+        return _printable("\n\n".join([*parts, *sheet]))
 
 
 def check(
@@ -111,13 +128,17 @@ def check(
             reports.append(_check_one(source, threads))
         reports[-1].damaged += sorted(damaged)
     sheet = pathlib.Path(out_png)
-    with errors.writing(sheet) as part:
-        contact_sheet(reports).save(part)
+    try:
+        with errors.writing(sheet) as part:
+            contact_sheet(reports).save(part, "PNG")
+    except (UserError, OSError, ValueError) as error:
+        return Report(tuple(reports), sheet, str(error))
     return Report(tuple(reports), sheet)
 
 
 def _check_one(source: Source, threads: int) -> SourceReport:
     report = SourceReport(source.name, source.fingerprint(), len(source))
+    report.left_out = records.left_out(source)
     show = set(np.linspace(0, len(source) - 1, SHOWN).astype(int).tolist())
 
     def look(i: int) -> Any:
@@ -130,13 +151,14 @@ def _check_one(source: Source, threads: int) -> SourceReport:
         others = [_form(k, v) for k, v in record.items() if k not in _REPORTED]
         label = record.get("label", -1)
         name = source.class_names[label] if source.class_names and label >= 0 else ""
-        return shape, others, record["text"], name, cell
+        return shape, others, record["text"], name, cell, record["key"]
 
     for seen in _in_order(look, len(source), threads):
         if isinstance(seen, BrokenRecord):
             report.broken.append(seen)
             continue
-        shape, others, texts, name, cell = seen
+        shape, others, texts, name, cell, key = seen
+        report.keys[key] += 1
         report.sizes.update([shape] if shape else [])
         report.values.update(others)
         report.words.update(len(text.split()) for text in texts)
@@ -151,6 +173,11 @@ def _in_order(look: Any, count: int, threads: int) -> Iterator[Any]:
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         for start in range(0, count, 1024):
             yield from pool.map(look, range(start, min(start + 1024, count)))
+
+
+def _printable(text: str) -> str:
+    """Text that any UTF-8 terminal takes: lone surrogates and NULs, escaped."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def _image(record: Mapping[str, Any]) -> np.ndarray:
@@ -207,7 +234,7 @@ def contact_sheet(reports: Sequence[SourceReport]) -> Image.Image:
     sheet = Image.new("RGB", (COLUMNS * CELL, max(1, sum(heights))), "white")
     draw, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(10), 0
     for (name, cells), height in zip(rows, heights, strict=True):
-        draw.text((2, top + 2), name[-170:], fill="black", font=font)
+        draw.text((2, top + 2), _printable(name[-170:]), fill="black", font=font)
         above = top + height - CELL - STRIP
         for column, (cell, text) in enumerate(cells):
             sheet.paste(Image.fromarray(cell), (column * CELL, above))

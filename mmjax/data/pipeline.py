@@ -153,6 +153,8 @@ class TrainIterator:
         self.batch_size, self.offset = batch_size, process_index * rows
         self.threads, self.workers = threads, workers
         self.budget = BrokenBudget(max_broken)
+        for part in process_index == 0 and records.left_out(source) or ():
+            log.warning("left out: %s", part)
         self.next_index = 0
         self.running: Iterator[Any] | None = None
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
@@ -83,6 +83,14 @@ def stage1(source: Source) -> Mapping[str, Any] | None:
     source of tokens, and every view of one, has them as its attribute `stage1`.
     """
     return getattr(source, "stage1", None)
+
+
+def left_out(source: Source) -> Sequence[BrokenRecord]:
+    """What lies where the records lie and is none of them: place and reason of each.
+
+    A source that passes over something has this as its attribute `left_out`.
+    """
+    return getattr(source, "left_out", ())
 
 
 def next_good(

@@ -52,6 +52,7 @@ class DataConfig:
     workers: int = 0  # decoding processes
     prefetch: int = 2  # batches made ahead and placed on the device
     max_broken: float = 0.01  # share of broken records that fails the run
+    changed: bool = False  # resume although the records are not those of the start
 
     def __post_init__(self) -> None:
         schema.at_least(0, self, "threads", "workers", "prefetch", "max_broken")

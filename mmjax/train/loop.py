@@ -128,9 +128,10 @@ class _Run:
         where = workdir.absolute(), checkpoint.home_of(workdir, cfg.checkpoint)
         run = processes.of_writer_or_error(lambda: run_file.identity(*where))
         self.saved = checkpoint.Checkpointer(workdir, cfg.checkpoint, run=run)
-        about = {**setup.about(parts), "run": run, "workdir": str(where[0])}
-        same = {key: about[key] for key in ("config", "fields")}
-        same |= {"the version of jax": jax.__version__, "data": len(parts.source)}
+        about = {**setup.about(parts), "data": restore_lib.data_of(parts)}
+        about |= {"run": run, "workdir": str(where[0])}
+        same = {key: about[key] for key in ("config", "fields", "data")}
+        same["the version of jax"] = jax.__version__
         processes.require_same({**same, "the newest checkpoint": self.saved.latest()})
         processes.require_shared(self.saved.home)
         share = parts.layout.row_share()

@@ -24,16 +24,20 @@ def check_resume(parts: Parts, old: Mapping) -> None:
                 "this run was started (the tokenizer, the class names): use the old "
                 "data and tokenizer, or another workdir"
             )
+    same = _same_data(parts, old.get("data"))
     keys = ("task", "data", "optim", "seed", "batch_size")
     before = tree.flatten({k: old["config"][k] for k in keys})
     after = tree.flatten({k: new["config"][k] for k in keys})
     free = ("data/threads", "data/workers", "data/prefetch", "data/max_broken")
+    free += ("data/changed",)
     free += ("task/loss_impl", "task/loss_block")  # forms of the same loss
     read = fields_lib.choose(parts.fields, None, parts.task.reads)
     for path in sorted(before.keys() | after.keys()):
         # How a task samples has no part in how it is trained, nor a field that it does
         # not read.
         unread = path.startswith("data/fields/") and path.split("/")[2] not in read
+        if same and path.split("/")[:2] == ["data", "train"]:
+            continue
         if path in free or path.startswith("task/sampling") or unread:
             continue
         if before.get(path) != after.get(path):
@@ -42,6 +46,30 @@ def check_resume(parts: Parts, old: Mapping) -> None:
                 f"was started and is {after.get(path)} now: resume with the old value, "
                 "or use another workdir"
             )
+
+
+def data_of(parts: Parts) -> dict[str, str | int]:
+    """What run.json keeps of the training data: its fingerprint and records."""
+    source = parts.source
+    return {"fingerprint": source.fingerprint(), "records": len(source)}
+
+
+def _same_data(parts: Parts, old: Mapping | None) -> bool:
+    """Whether the records are known to be those of the start, wherever they lie now.
+
+    UserError where they are others, and `config.data.changed` does not allow it.
+    """
+    if old is None:
+        return False  # a run of before this was kept
+    new = data_of(parts)
+    if old["fingerprint"] == new["fingerprint"] or parts.cfg.data.changed:
+        return True
+    raise UserError(
+        f"config.data.train ({parts.source.name}) holds other records than when this "
+        f"run was started: {new['records']} (fingerprint {new['fingerprint']}), and "
+        f"then {old['records']} ({old['fingerprint']}). Put the old data back, use "
+        "another workdir, or go on with these by --config.data.changed=True"
+    )
 
 
 def restore(

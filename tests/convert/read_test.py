@@ -212,6 +212,14 @@ def test_damaged_archives(tmp_path):
         read.read(tmp_path / "c.pt")
 
 
+def test_a_byte_order_that_unfolds_is_not_unfolded(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.bin", "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("m/byteorder", bytes(1 << 26))
+        out.writestr("m/data.pkl", b"\x80\x02}.", zipfile.ZIP_STORED)
+    with pytest.raises(UserError, match="big-endian"):
+        read.read(tmp_path / "x.bin")
+
+
 @pytest.mark.parametrize(
     ("place", "part"),
     [

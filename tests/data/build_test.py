@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from mmjax.data import build, image
+from mmjax.data.records import BrokenRecord
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 
@@ -147,3 +148,74 @@ def test_bundle_mnist_with_a_wrong_file_is_refused(bundle, tmp_path):
 def test_encode_png():
     pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 3)).astype(np.uint8)
     assert (image.decode(image.encode_png(pixels), "here") == pixels).all()
+
+
+def test_a_second_build_of_one_name_is_refused(photos, tmp_path):
+    build.build({"train": f"folder:{photos}?limit=2"}, tmp_path, name="x")
+    with pytest.raises(UserError, match=r"x/1\.0\.0 is there already, and nothing"):
+        build.build({"train": f"folder:{photos}"}, tmp_path, name="x")
+    assert len(open_source(f"tfds:x/train?data_dir={tmp_path}")) == 2
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write .*file"):
+        build.build({"train": f"folder:{photos}"}, tmp_path / "file", name="x")
+
+
+def test_a_damaged_set_is_refused_or_loses_records(photos, tmp_path):
+    folder = build.build({"train": f"folder:{photos}"}, tmp_path, name="x")
+    spec = f"tfds:x/train?data_dir={tmp_path}"
+    whole = {
+        record["key"]: record for record in map(open_source(spec).__getitem__, range(5))
+    }
+    broken = refused = 0
+    for path in sorted(folder.iterdir()):
+        good = path.read_bytes()
+        used = len(good.rstrip(b"\0"))
+        for at in (*range(0, used, used // 8), None):
+            for data in (
+                good[:at] + b'\xff"[{' + good[at + 4 :] if at is not None else b"",
+                good[:at] if at is not None else good[:-1],
+            ):
+                path.write_bytes(data)
+                try:
+                    source = open_source(spec)
+                    source.fingerprint()
+                    for i in range(len(source)):
+                        try:
+                            record = source[i]
+                        except BrokenRecord as error:
+                            assert "cannot be read" in error.reason
+                            broken += 1
+                        else:
+                            original = whole[record["key"]]
+                            assert record["text"] == original["text"]
+                            assert (record["image"] == original["image"]).all()
+                except UserError as error:
+                    assert f"cannot read {folder}" in str(error)
+                    refused += 1
+        path.write_bytes(good)
+    assert broken > 20 and refused > 20
+
+
+def test_no_feature_is_imported_from_anywhere(photos, tmp_path, monkeypatch):
+    folder = build.build({"train": f"folder:{photos}"}, tmp_path / "d", name="x")
+    (tmp_path / "planted.py").write_text(
+        "import pathlib\npathlib.Path('ran').touch()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = folder / "features.json"
+    text = path.read_text()
+    own = "tensorflow_datasets.core.features.text_feature.Text"
+    inner = '{\\"type\\": \\"planted.Text\\", \\"content\\": {}}'
+    for changed in (
+        text.replace(own, "planted.Text"),
+        '{"type": "planted.Text", "content": {}}',
+        f'{{"pythonClassName": "planted.Text", "jsonFeature": {{"json": "{inner}"}}}}',
+    ):
+        assert changed != text
+        path.write_text(changed)
+        with pytest.raises(UserError, match=r"names 'planted.Text', and only"):
+            open_source(f"tfds:x/train?data_dir={tmp_path}/d")
+    assert not (tmp_path / "ran").exists()
+    path.write_text(text)
+    assert len(open_source(f"tfds:x/train?data_dir={tmp_path}/d")) == 5

@@ -66,6 +66,15 @@ def take(count, source=None, batch_size=8, **options):
         it.close()
 
 
+def test_what_a_source_leaves_out_is_logged_once(caplog):
+    source = Numbered()
+    source.left_out = [BrokenRecord("there/.x", "a hidden folder")]
+    take(30, source)
+    assert caplog.messages == ["left out: there/.x: a hidden folder"]
+    take(1, source, process_index=1, process_count=2)
+    assert len(caplog.messages) == 1
+
+
 def join(batches):
     return {k: np.concatenate([b[k] for b in batches]) for k in batches[0]}
 

@@ -11,13 +11,15 @@ import time
 import numpy as np
 import pytest
 
-from mmjax.data.sources import open_source, webdataset
+from mmjax.data import tar_index
+from mmjax.data.sources import encoded, open_source
 
 INDEX = """
 import pathlib, sys
-from mmjax.data.sources import webdataset
+from mmjax.data import tar_index
+from mmjax.data.sources import encoded
 print("ready", flush=True)
-webdataset.load_index(pathlib.Path(sys.argv[1]))
+tar_index.load(pathlib.Path(sys.argv[1]), encoded.SUFFIXES)
 print("done", flush=True)
 """
 TOKENS = """
@@ -60,7 +62,7 @@ def script(lab, code: str, argument: pathlib.Path, **env: str):
     return lab.run(command, argument.name, env={**os.environ, **env})
 
 
-def same_index(found: webdataset.Index, want: webdataset.Index) -> None:
+def same_index(found: tar_index.Index, want: tar_index.Index) -> None:
     np.testing.assert_array_equal(found.keys, want.keys)
     np.testing.assert_array_equal(found.spans, want.spans)
     assert (found.cut, found.why) == (want.cut, want.why)
@@ -70,9 +72,12 @@ def same_index(found: webdataset.Index, want: webdataset.Index) -> None:
 def test_kills_while_a_shard_is_indexed(
     lab, shard, tmp_path, monkeypatch, caplog, times
 ):
-    rng, want = random.Random(f"index {lab.seed}"), webdataset.build_index(shard)
+    rng, want = (
+        random.Random(f"index {lab.seed}"),
+        tar_index.build(shard, encoded.SUFFIXES),
+    )
     begin = time.monotonic()
-    webdataset.build_index(shard)
+    tar_index.build(shard, encoded.SUFFIXES)
     seconds = time.monotonic() - begin
     cache, killed = tmp_path / "mmjax" / "tar_index", 0
     for number in range(10 * times):  # some are done before they are killed
@@ -94,8 +99,8 @@ def test_kills_while_a_shard_is_indexed(
     assert killed == times
     lab.survived("kill -9 while indexing", killed)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    same_index(webdataset.load_index(shard), want)
-    same_index(webdataset.load_index(shard), want)  # and out of the cache
+    same_index(tar_index.load(shard, encoded.SUFFIXES), want)
+    same_index(tar_index.load(shard, encoded.SUFFIXES), want)  # and out of the cache
     assert not caplog.text
     assert len(list(cache.glob("*.npz"))) == 1
 

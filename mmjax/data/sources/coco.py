@@ -6,7 +6,6 @@ and name (Lin et al. 2014).
 """
 
 import collections
-import json
 
 from mmjax.data.sources import encoded, table
 from mmjax.errors import UserError
@@ -27,7 +26,7 @@ def open(
     for part in filter(None, (path, captions)):
         part = encoded.existing(part, "annotation file")
         try:
-            documents.append(json.loads(table.read(part)))
+            documents.append(encoded.parse_json(table.read(part)))
         except ValueError as error:
             raise UserError(f"{part} is no JSON: {error}") from None
     try:

@@ -19,7 +19,8 @@ from mmjax.data.sources import encoded
 from mmjax.errors import UserError
 
 _ALIASES = {"images": "image", "labels": "label"}
-_HASHED = 1 << 26  # bytes of a column that its fingerprint reads; of larger, every k-th
+_HASHED = 1 << 26  # bytes of a mapped column that its fingerprint reads: every k-th row
+_CHUNK = 1 << 24  # bytes
 
 
 class Ragged:
@@ -122,8 +123,16 @@ class Columns(encoded.Encoded):
             return
         del self.arrays[label or "label"]
         if values.dtype.kind == "U":
-            values, self.class_names = encoded.label_index(values.tolist(), self.name)
+            found, self.class_names = encoded.label_index(values.tolist(), self.name)
+            unfit = {i: n for i, n in enumerate(found) if isinstance(n, str)}
+            values = np.array([-1 if isinstance(n, str) else n for n in found])
+            self.broken |= unfit
         else:
+            kept = (values >= -1) & (values < encoded.MAX_CLASSES)
+            limit = f"is not between -1 and {encoded.MAX_CLASSES - 1}"
+            for i in np.flatnonzero(~kept).tolist():
+                self.broken[i] = f"its label {values[i]} {limit}"
+            values = np.where(kept, values, -1)
             count = int(values.max(initial=-1)) + 1
             names = np.arange(count).astype(str) if names is None else names
             if count > len(names):
@@ -221,7 +230,14 @@ def open_arrays(
 
 
 def _checksum(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array[:: 1 + array.nbytes // _HASHED]))
+    """The sum of all rows; of an array that is mapped, and large, of every k-th."""
+    if isinstance(array, np.memmap):
+        array = array[:: 1 + array.nbytes // _HASHED]
+    many = max(1, _CHUNK * len(array) // max(1, array.nbytes))
+    total = 0
+    for start in range(0, len(array), many):
+        total = zlib.crc32(np.ascontiguousarray(array[start : start + many]), total)
+    return total
 
 
 def as_rgb(pixels: np.ndarray, where: str) -> np.ndarray:

@@ -2,18 +2,25 @@
 
 import abc
 import contextlib
+import json
+import logging
+import math
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mmjax.data import image, records
+from mmjax.data import content, image, records
 from mmjax.data.records import BrokenRecord, Record
 from mmjax.errors import UserError
 
+log = logging.getLogger(__name__)
+
 AUTO = "captions,caption,text"  # caption fields looked for when none is named
 SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
+MAX_CLASSES = 1 << 20  # the highest label that a number may give, and one
+MAX_BYTES = 1 << 30  # of a record's file
 _PROBED = 20  # records looked at, when opening, for the caption fields named
 
 
@@ -23,7 +30,8 @@ class Encoded(abc.ABC):
     A subclass says where record i lies (`place`), reads its file (`encoded`) and its
     fields, and sets `name`, `class_names`, `length` and `caption_fields` (comma
     separated; a dot enters a mapping; empty: this data has no captions). `values` says
-    which fields are values of the record: their name there -> the field.
+    which fields are values of the record: their name there -> the field. `labels`: the
+    label of each record, or why it has none, where there are class names.
     """
 
     name: str
@@ -31,6 +39,8 @@ class Encoded(abc.ABC):
     length: int
     caption_fields: str = AUTO
     values: Mapping[str, str] = {}
+    labels: Sequence[int | str] = ()
+    left_out: Sequence[BrokenRecord] = ()
 
     @abc.abstractmethod
     def place(self, i: int) -> str:
@@ -65,6 +75,13 @@ class Encoded(abc.ABC):
     def decode(self, i: int, place: str) -> dict[str, Any]:
         """The values that the file of record i gives."""
         return {"image": image.decode(self.encoded(i), place)}
+
+    def label_of(self, i: int) -> int:
+        """The label of record i; BrokenRecord where it has none."""
+        label = self.labels[i]
+        if isinstance(label, str):
+            raise BrokenRecord(self.place(i), label)
+        return label
 
     def captions(self, i: int) -> list[str]:
         i = records.position(i, self.length)
@@ -161,30 +178,91 @@ def as_value(name: str, value: Any, place: str) -> Any:
         raise BrokenRecord(place, f"its {name} is no array: {error}") from None
 
 
+def parse_json(data: bytes | str) -> Any:
+    """The value of a JSON text; ValueError for anything else, however deep."""
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("values inside values, too deep to be read") from None
+
+
 def read_file(path: pathlib.Path, place: str) -> bytes:
     """A file's bytes; BrokenRecord at `place` when it cannot be read."""
+    reason = content.plain(path)
     try:
-        return path.read_bytes()
+        if not reason and path.stat().st_size > MAX_BYTES:
+            reason = f"it has {path.stat().st_size} bytes, above {MAX_BYTES}"
+        if not reason:
+            return path.read_bytes()
     except OSError as error:
-        raise BrokenRecord(place, f"cannot read {path}: {error.strerror}") from None
+        reason = error.strerror
+    raise BrokenRecord(place, f"cannot read {path}: {reason}")
 
 
 def existing(path: str, term: str) -> pathlib.Path:
-    """The path, absolute; UserError where it does not exist."""
+    """The path, absolute; UserError where it is no file or folder."""
     absolute = pathlib.Path(path).expanduser().absolute()
     if not absolute.exists():
         raise UserError(f"{term} {absolute} does not exist")
+    if not absolute.is_dir() and (reason := content.plain(absolute)):
+        raise UserError(f"cannot read the {term} {absolute}: {reason}")
     return absolute
 
 
-def label_index(values: Sequence[Any], where: str) -> tuple[list[int], tuple[str, ...]]:
-    """(label of each value, class names): numbers keep theirs, words are sorted."""
-    if all(str(v).isdecimal() for v in values):
-        labels = [int(v) for v in values]
-        return labels, tuple(map(str, range(max(labels, default=-1) + 1)))
-    for at, value in enumerate(values):
-        if value in (None, ""):
-            raise UserError(f"{where}: record {at} has no label")
-    names = sorted({str(v) for v in values})
-    index = {name: k for k, name in enumerate(names)}
-    return [index[str(v)] for v in values], tuple(names)
+def class_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Distinct class names, sorted: by their number where all are whole numbers."""
+    distinct = set(names)
+    numeric = all(name.isdecimal() for name in distinct)
+    return tuple(sorted(distinct, key=lambda n: (int(n) if numeric else 0, n)))
+
+
+def label_index(
+    values: Sequence[Any], where: str
+) -> tuple[list[int | str], tuple[str, ...]]:
+    """(label of each value, or why it has none; class names).
+
+    Whole numbers, also 3.0, keep theirs, and -1 is no class; words are sorted. Beside
+    numbers, words come after the highest, so that one does not move the others.
+    """
+    numbers = [_number(value) for value in values]
+    if any(n is not None and not n.is_integer() for n in numbers):
+        pairs = zip(values, numbers, strict=True)  # fractions: each one is a word
+        values = [v if n is None else str(v) for v, n in pairs]
+        numbers = [None] * len(values)
+    labels: list[int | str] = []
+    for value, number in zip(values, numbers, strict=True):
+        if number is not None:
+            fits = -1 <= number < MAX_CLASSES
+            whole = f"its label {value} is not between -1 and {MAX_CLASSES - 1}"
+            labels.append(int(number) if fits else whole)
+        elif value is None or value == "":
+            labels.append("it has no label, as other records have")
+        elif isinstance(value, list | dict | float):
+            labels.append(f"its label {value!r} is neither a number nor a word")
+        else:
+            labels.append(-2)
+    count = max((n for n in labels if isinstance(n, int)), default=-1) + 1
+    words = class_order(str(v) for v, n in zip(values, labels, strict=True) if n == -2)
+    index = {word: k for k, word in enumerate(words, max(0, count))}
+    if words and count > 0:
+        log.warning(
+            "%s: its labels are numbers, but for %s: after the numbers, a class each",
+            *(where, ", ".join(map(repr, words[:5]))),
+        )
+    labels = [
+        index[str(value)] if label == -2 else label
+        for value, label in zip(values, labels, strict=True)
+    ]
+    return labels, (*map(str, range(max(0, count))), *words)
+
+
+def _number(value: Any) -> float | None:
+    """A label as a number; None of words, and of what is not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    plain = not isinstance(value, str) or set(value) <= set("0123456789.-")
+    return number if plain and math.isfinite(number) else None

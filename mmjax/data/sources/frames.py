@@ -5,6 +5,7 @@ one below the other, into frames. With options of its own, that source is writte
 {"kind": "frames", "source": "npz:/d/lips.npz?label=letter", "height": 30}.
 """
 
+import collections
 import os
 import re
 from collections.abc import Mapping
@@ -65,11 +66,17 @@ class Clips(folder.Folder):
     KIND, TERM = "frames", "folders with images"
 
     def listed(self) -> list[str]:
-        self.images: dict[str, list[str]] = {}
-        for place, _, files in os.walk(self.root):
-            if images := sorted(filter(self.ours, files), key=_natural):
-                self.images[os.path.relpath(place, self.root)] = images
+        files, self.left_out = folder.walk(self.root, self.SUFFIXES)
+        self.images: dict[str, list[str]] = collections.defaultdict(list)
+        for file in files:
+            place, name = os.path.split(file)
+            self.images[place or "."].append(name)
+        for names in self.images.values():
+            names.sort(key=_natural)
         return sorted(self.images)
+
+    def contents(self) -> list[str]:
+        return [os.path.join(c, name) for c in self.files for name in self.images[c]]
 
     def decode(self, i: int, place: str) -> dict[str, Any]:
         clip = self.files[i]

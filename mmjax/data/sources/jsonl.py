@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import json
 import pathlib
 
-from mmjax.data.sources import table
+from mmjax.data.sources import encoded, table
 
 
 def rows(file: pathlib.Path) -> list[table.Row]:
@@ -21,7 +20,7 @@ def _row(number: int, text: str, error: str) -> table.Row:
     if error:
         return table.Row(number, {}, error)
     try:
-        fields = json.loads(text)
+        fields = encoded.parse_json(text)
     except ValueError as bad:
         return table.Row(number, {}, f"bad json: {bad}")
     if not isinstance(fields, dict):

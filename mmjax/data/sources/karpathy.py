@@ -6,8 +6,6 @@ One JSON file with `images`: each has `filename` (below `filepath`, where there 
 
 from __future__ import annotations
 
-import json
-
 from mmjax.data.sources import encoded, table
 from mmjax.errors import UserError
 
@@ -27,7 +25,7 @@ def open(
     if captions < 1:
         raise UserError(f"karpathy option captions={captions}: use 1 or more")
     try:
-        listed = json.loads(file.read_bytes())["images"]
+        listed = encoded.parse_json(table.read(file))["images"]
         entries = [
             (
                 str(entry["split"]),

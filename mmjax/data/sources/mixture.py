@@ -63,6 +63,7 @@ class Mixture:
                     "tokenizer, by `mmjax data tokenize`"
                 )
         self.stage1 = made[0]
+        self.left_out = [part for s in self.sources for part in records.left_out(s)]
 
     def __len__(self) -> int:
         return int(self.ends[-1])

@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 
+from mmjax.data import content
 from mmjax.data.sources import columns
 from mmjax.errors import UserError
 
@@ -16,9 +17,11 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} holds no .npy files")
     arrays = {}
     for file in files:
+        if reason := content.plain(file):
+            raise UserError(f"cannot read {file}: {reason}")
         try:
             arrays[file.stem] = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # of a damaged header, many kinds
             raise UserError(f"cannot read {file}: {error}") from None
     return arrays
 

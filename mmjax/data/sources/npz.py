@@ -2,20 +2,22 @@
 
 import functools
 import pathlib
-import zipfile
 
 import numpy as np
 
+from mmjax.data import content
 from mmjax.data.sources import columns
 from mmjax.errors import UserError
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     """All members of a `.npz`; UserError where it is none, or holds objects."""
+    if reason := content.plain(path):
+        raise UserError(f"cannot read {path}: {reason}")
     try:
         with np.load(path, allow_pickle=False) as z:
             return dict(z)
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of a damaged zip file or header, many kinds
         raise UserError(f"cannot read {path}: {error}") from None
 
 

@@ -74,12 +74,13 @@ class Pairs(views.View):
                 f"no record of {left.name} has a partner in {right.name} by {on!r}: "
                 f"the one has {values[:3]}, the other {list(partners)[:3]}"
             )
+        self.left_out = [*self.left_out, *records.left_out(right)]
         if alone := len(values) - taken.total():
             end = "left out" if how == "inner" else f"without values of {right.name}"
-            log.warning(
-                "%s: %d of %d records have no partner, and are %s",
-                *(self.name, alone, len(values), end),
-            )
+            reason = f"{alone} of {len(values)} records have no partner, and are {end}"
+            log.warning("%s: %s", self.name, reason)
+            if how == "inner":
+                self.left_out.append(BrokenRecord(self.name, reason))
         self.last: tuple[int, Record] | None = None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,21 +1,27 @@
 """Rows that name an image file and its captions: the part jsonl, csv and tsv share.
 
-Rows that name the same image are one record with several captions; rows of a table
-without images, one record each.
+Rows that name the same image are one record with several captions, where nothing else
+that records have differs between them; rows of a table without images, one record each.
 """
 
 import contextlib
 import gzip
+import json
 import pathlib
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmjax.data import records
+from mmjax.data import content, records
 from mmjax.data.records import BrokenRecord
 from mmjax.data.sources import columns, encoded
 from mmjax.errors import UserError
+
+UNFOLDED = 100  # bytes that a byte of a .gz may become; text becomes 3 to 20
+_SMALL = 1 << 26  # bytes that any .gz may become
+_OPEN_CLIP = {"image": "filepath", "text": "title"}  # what its tables call them
 
 
 class Row(NamedTuple):
@@ -28,8 +34,6 @@ class Row(NamedTuple):
 
 class Table(encoded.Encoded):
     """Records out of rows of the table at `path`, absolute; see `open_table`."""
-
-    labels: Any = ()  # of each record, where there are class names
 
     def __init__(
         self,
@@ -45,21 +49,26 @@ class Table(encoded.Encoded):
     ):
         if not rows:
             raise UserError(f"{path} has no rows")
+        names = {name for row in rows for name in row.fields}
+        if image == "image" and not names & {"image"} and _OPEN_CLIP["image"] in names:
+            image = _OPEN_CLIP["image"]
+        found = names & set(encoded.AUTO.split(","))
+        if text == encoded.AUTO and not found and _OPEN_CLIP["text"] in names:
+            text = _OPEN_CLIP["text"]
         self.path, self.root, self.key = path, path.parent / root, key
         self.image = "" if image == "none" else image
         self.values = encoded.pairs_of(values)
         self.name = f"{path.suffixes[0][1:] if path.suffixes else 'table'}:{path}"
+        bare = label or not (self.image or names & set(encoded.AUTO.split(",")))
+        self.caption_fields = "" if text == encoded.AUTO and bare else text
         grouped: dict[object, list[Row]] = {}
         for row in rows:
-            grouped.setdefault(row.fields.get(self.image, row.line), []).append(row)
+            grouped.setdefault(self._group(row, label), []).append(row)
         self.rows = list(grouped.values())
         self.length = len(self.rows)
         good = {i: group[0] for i, group in enumerate(self.rows) if not group[0].error}
         if label:
             self._read_labels(label, good)
-        names = {name for row in rows for name in row.fields}
-        bare = label or not (self.image or names & set(encoded.AUTO.split(",")))
-        self.caption_fields = "" if text == encoded.AUTO and bare else text
         if (
             self.image
             and good
@@ -74,14 +83,33 @@ class Table(encoded.Encoded):
 
     def _read_labels(self, label: str, good: Mapping[int, Row]) -> None:
         values = [encoded.pick(row.fields, label) for row in good.values()]
-        for row, value in zip(good.values(), values, strict=True):
-            if value is None:
-                raise UserError(
-                    f"{self.path} line {row.line} has no field {label!r}: it has "
-                    f"{', '.join(sorted(row.fields))}"
-                )
+        if all(value is None for value in values):
+            has = sorted(set().union(*(row.fields for row in good.values())))
+            raise UserError(
+                f"{self.path} has no field {label!r}: it has {', '.join(has)}"
+            )
         labels, self.class_names = encoded.label_index(values, str(self.path))
-        self.labels = dict(zip(good, labels, strict=True))
+        known = dict(zip(good, labels, strict=True))
+        self.labels = [known.get(i, "") for i in range(self.length)]
+
+    def _group(self, row: Row, label: str) -> object:
+        """What rows of one record have in common."""
+        name = row.fields.get(self.image)
+        if not self.image or row.error or not isinstance(name, str):
+            return row.line
+        if not self._captioned(row):
+            return row.line  # it breaks no other row
+        told = [*filter(None, [self.key, label]), *self.values.values()]
+        return name, json.dumps([encoded.pick(row.fields, field) for field in told])
+
+    def _captioned(self, row: Row) -> bool:
+        """Whether the captions of a row can be read; true where none are asked for."""
+        if not self.caption_fields:
+            return True
+        try:
+            return bool(self._texts_of(row.fields, ""))
+        except BrokenRecord:
+            return False
 
     def place(self, i: int) -> str:
         return f"{self.path} line {self.rows[i][0].line}"
@@ -104,7 +132,7 @@ class Table(encoded.Encoded):
                     t for row in rows for t in encoded.listed(row.fields, name)
                 ]
         if self.class_names:
-            out["label"] = self.labels[i]
+            out["label"] = self.label_of(i)
         if self.key or not self.image:
             return {**out, "key": str(rows[0].fields.get(self.key, rows[0].line))}
         return {**out, "key": self._image_name(i)}
@@ -117,8 +145,11 @@ class Table(encoded.Encoded):
 
     def fingerprint(self) -> str:
         rows = [[row.fields for row in rows] for rows in self.rows]
-        more = [self.values] if self.values else []
-        return records.digest("table", rows, self.caption_fields, *more)
+        named = self.caption_fields, self.values, self.image, self.key
+        names = [str(group[0].fields.get(self.image, "")) for group in self.rows]
+        inside = content.sums([self.root / name for name in names if name])
+        classes = self.labels, self.class_names
+        return records.digest("table", rows, *named, inside, classes)
 
 
 def open_table(
@@ -192,11 +223,31 @@ def vectors(
 
 def read(path: pathlib.Path) -> bytes:
     """The file's bytes, unpacked when its name ends in .gz."""
+    data = content.read(path)
+    if path.suffix != ".gz":
+        return data
+    limit = max(_SMALL, UNFOLDED * len(data))
     try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix == ".gz" else data
-    except (OSError, EOFError) as error:
+        with gzip.open(path) as file:
+            unpacked = file.read(limit + 1)
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot read {path}: {error}") from None
+    if len(unpacked) > limit:
+        raise UserError(
+            f"{path} unfolds to more than {limit} bytes, {UNFOLDED} times its size: "
+            "unpack it yourself (gunzip) if it is what it says"
+        )
+    return unpacked
+
+
+def check_header(path: pathlib.Path, header: Sequence[str]) -> None:
+    """UserError where two columns have one name: the values of one would be lost."""
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise UserError(
+            f"{path} has {header.count(twice[0])} columns called {twice[0]!r}: give "
+            "each its own name"
+        )
 
 
 def lines(path: pathlib.Path) -> list[tuple[int, str, str]]:

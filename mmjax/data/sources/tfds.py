@@ -7,16 +7,18 @@ which for many builders needs TensorFlow: the extra `tf`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from mmjax.data import content, records
 from mmjax.data import image as images
-from mmjax.data import records
+from mmjax.data.records import BrokenRecord
 from mmjax.data.sources import encoded
 from mmjax.errors import UserError
 
@@ -94,7 +96,8 @@ class Prepared(encoded.Encoded):
 
         self.args = (folder, split)
         self.names = {"image": image, "text": text, "label": label, "boxes": boxes}
-        builder = tfds.builder_from_directory(folder)
+        with _readable(folder), _known_features():
+            builder = tfds.builder_from_directory(folder)
         stored = builder.info.file_format.value
         if stored not in READABLE:
             raise UserError(
@@ -104,15 +107,11 @@ class Prepared(encoded.Encoded):
         features = builder.info.features
         self._require(features, folder)
         raw = {image: tfds.decode.SkipDecoding()}  # our decoder checks the bytes
-        try:
+        say = ", ".join(builder.info.splits)
+        with _readable(folder, f"split {split!r}, where it has {say}: "):
             self.data = builder.as_data_source(split, decoders=raw)
-        except ValueError as error:
-            say = ", ".join(builder.info.splits)
-            raise UserError(
-                f"{folder}: split {split!r}: {error}; it has {say}"
-            ) from None
+            self.length = len(self.data)
         self.name = f"tfds:{builder.info.full_name}/{split}"
-        self.length = len(self.data)
         auto = [name for name in encoded.AUTO.split(",") if name in features]
         self.caption_fields = text or (auto[0] if auto else "")
         self.label = label or ("label" if "label" in features else "")
@@ -140,15 +139,25 @@ class Prepared(encoded.Encoded):
         return f"{self.args[0]}, {self.args[1]} record {i}"
 
     def encoded(self, i: int) -> bytes:
-        return self.data[i][self.names["image"]]
+        return self._row(i)[self.names["image"]]
 
     def fields(self, i: int) -> Mapping[str, Any]:
-        return self._named(self.data[i], i)
+        return self._named(self._row(i), i)
+
+    def _row(self, i: int) -> Mapping[str, Any]:
+        try:
+            return self.data[i]
+        except Exception as error:  # of a damaged chunk or example, whatever TFDS met
+            reason = str(error).partition("; ")[0] or type(error).__name__
+            raise BrokenRecord(self.place(i), f"cannot be read: {reason}") from None
 
     def _named(self, row: Mapping[str, Any], i: int) -> dict[str, Any]:
         out = {k: _listed(v) for k, v in row.items() if k != self.names["image"]}
         if self.label:
             out["label"] = int(row[self.label])
+            if not -1 <= out["label"] < len(self.class_names):
+                reason = f"label {out['label']} of {len(self.class_names)} classes"
+                raise BrokenRecord(self.place(i), reason)
         for name in ("key", "id", "tfds_id", "image/filename"):
             if isinstance(out.get(name), bytes):
                 return {**out, "key": out[name].decode("utf-8", "replace")}
@@ -156,7 +165,7 @@ class Prepared(encoded.Encoded):
 
     def __getitem__(self, i: int) -> records.Record:
         i = records.position(i, self.length)
-        row, place = self.data[i], self.place(i)
+        row, place = self._row(i), self.place(i)
         fields = self._named(row, i)
         pixels = images.decode(row[self.names["image"]], place)
         texts = self._texts_of(fields, place)
@@ -168,8 +177,47 @@ class Prepared(encoded.Encoded):
         return out
 
     def fingerprint(self) -> str:
-        info = pathlib.Path(self.args[0], "dataset_info.json").read_text()
-        return records.digest("tfds", info, self.args[1], self.names)
+        files = sorted(path for path in self.args[0].iterdir() if path.is_file())
+        names = [path.name for path in files]
+        return records.digest(
+            "tfds", names, content.sums(files), self.args[1], self.names
+        )
+
+
+@contextlib.contextmanager
+def _readable(folder: pathlib.Path, more: str = "") -> Iterator[None]:
+    """UserError for whatever TFDS raises of a set that is damaged."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"cannot read {folder}: {more}{reason}. Where it is damaged, build it again"
+        ) from None
+
+
+@contextlib.contextmanager
+def _known_features() -> Iterator[None]:
+    """TFDS imports whatever `features.json` names; here only what is imported."""
+    from tensorflow_datasets.core.features.feature import FeatureConnector
+
+    whole = vars(FeatureConnector)["cls_from_name"]
+
+    def named(name: str) -> Any:
+        if name not in FeatureConnector._registered_features:
+            raise UserError(
+                f"features.json names {name!r}, and only features that are imported "
+                "already are read: TFDS's own, or import that module first"
+            )
+        return whole.__get__(None, FeatureConnector)(name)
+
+    FeatureConnector.cls_from_name = staticmethod(named)
+    try:
+        yield
+    finally:
+        FeatureConnector.cls_from_name = whole
 
 
 def _listed(value: Any) -> Any:

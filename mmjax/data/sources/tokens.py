@@ -11,7 +11,7 @@ from typing import Any
 
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-from mmjax.data import records, token_cache
+from mmjax.data import content, records, token_cache
 from mmjax.data.records import BrokenRecord, Record
 from mmjax.data.sources import encoded
 from mmjax.errors import UserError
@@ -72,7 +72,8 @@ class Tokens:
         return records.texts(self.captions, len(self))
 
     def fingerprint(self) -> str:
-        return records.digest("tokens", self.header.identity())
+        inside = content.sums(self.header.files(self.folder))
+        return records.digest("tokens", self.header.identity(), inside)
 
     def _read(self, i: int) -> tuple[bytes, str]:
         i = records.position(i, len(self))

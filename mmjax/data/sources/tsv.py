@@ -16,6 +16,7 @@ def rows(file: pathlib.Path) -> list[table.Row]:
     """
     first, *rest = table.lines(file) or [(1, "", "")]
     header = [_cell(cell) for cell in first[1].split("\t")]
+    table.check_header(file, header)
     return [_row(header, *line) for line in rest]
 
 

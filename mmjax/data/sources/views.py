@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.data import image, records
+from mmjax.data import content, image, records
 from mmjax.data.records import BrokenRecord, Record, Source
 from mmjax.data.sources import encoded as encoded_lib
 from mmjax.errors import UserError
@@ -65,8 +65,8 @@ def apply(
 def _named(source: Source, path: pathlib.Path) -> tuple[str, list[int]]:
     """The digest of the names in a file, and the positions of their records."""
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, ValueError) as error:
+        lines = content.read(path).decode("utf-8-sig").splitlines()
+    except (UserError, UnicodeDecodeError) as error:
         raise UserError(f"names={path} cannot be read: {error}") from None
     wanted = {_stem(line.strip()): line.strip() for line in lines if line.strip()}
     positions: dict[str, int] = {}
@@ -126,6 +126,7 @@ class View:
         self.source = source
         self.name, self.class_names = source.name, source.class_names
         self.stage1 = records.stage1(source)
+        self.left_out = records.left_out(source)
 
     def __len__(self) -> int:
         return len(self.source)

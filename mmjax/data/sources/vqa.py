@@ -5,7 +5,6 @@ answers in a file of their own, {"annotations": [{question_id, multiple_choice_a
 answers: [{answer}]}]} (Antol et al. 2015), and easy-VQA's, [[question, answer, image]].
 """
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -86,7 +85,7 @@ def _answers(note: Mapping[str, Any]) -> tuple[Any, list[str]]:
 def _read(path: str, key: str, parse: Callable[[Any], Any], form: str) -> list[Any]:
     file = encoded.existing(path, f"file of {key}")
     try:
-        data = json.loads(table.read(file))
+        data = encoded.parse_json(table.read(file))
         return [parse(e) for e in (data[key] if isinstance(data, dict) else data)]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         kind = type(error).__name__

@@ -174,8 +174,10 @@ def test_folder_of_classes_and_missing_captions(pictures):
     assert source[0]["text"] == [] and source[0]["key"] == "cat/2"
     with pytest.raises(BrokenRecord, match=r"2.txt is missing"):
         open_source(f"folder:{pictures}/set")[0]
-    with pytest.raises(UserError, match="a.png lies in no class"):
-        open_source(f"folder:{pictures}?label=parent")
+    with pytest.raises(BrokenRecord, match="a.png lies in no class"):
+        open_source(f"folder:{pictures}?label=parent")[0]
+    with pytest.raises(UserError, match="1.png lies in no class"):
+        open_source(f"folder:{pictures}/set/dog?label=parent")
     (pictures / "empty").mkdir()
     with pytest.raises(UserError, match="holds no images"):
         open_source(f"folder:{pictures}/empty")

@@ -8,6 +8,7 @@ import tarfile
 import pytest
 from PIL import Image
 
+from mmjax.data import tar_index
 from mmjax.data.records import BrokenRecord
 from mmjax.data.sources import open_source, webdataset
 from mmjax.errors import UserError
@@ -93,8 +94,7 @@ def test_caption_fields(tmp_path):
 
 def test_text_and_class_members(tmp_path):
     path = write(tmp_path / "t.tar", [("d.e/k.0.jpg", picture())])
-    with pytest.raises(UserError, match="no samples"):  # the suffix is `0.jpg`
-        open_source(f"webdataset:{path}")
+    assert open_source(f"webdataset:{path}")[0]["key"] == "d.e/k.0"
     path = write(
         tmp_path / "u.tar", [("d.e/k.PNG", picture()), ("d.e/k.txt", b" hi\n")]
     )
@@ -151,9 +151,12 @@ def test_damage_inside_a_tar_is_found(tmp_path):
     data[at : at + 512] = b"x" * 512
     path.write_bytes(data)
     source = open_source(f"webdataset:{path}")
-    assert len(source) == 3
-    with pytest.raises(BrokenRecord, match=f"byte {at}"):
+    assert len(source) == 4  # the next header is found by its checksum
+    assert [source[i]["key"] for i in (0, 1, 3)] == ["s000", "s001", "s003"]
+    with pytest.raises(BrokenRecord, match="s002: the sample has no image"):
         source[2]
+    [lost] = source.left_out
+    assert lost.place == f"{path}, byte {at}" and "header here is dam" in lost.reason
 
 
 @pytest.mark.parametrize(
@@ -191,7 +194,7 @@ def test_the_index_is_built_once(tmp_path, cache, monkeypatch):
     first = open_source(f"webdataset:{path}").fingerprint()
     assert len(list(cache.iterdir())) == 1
     with monkeypatch.context() as patch:
-        patch.setattr(webdataset, "build_index", None)
+        patch.setattr(tar_index, "build", None)
         assert open_source(f"webdataset:{path}").fingerprint() == first
     write(path, samples(4))  # the size differs, so it is built again
     assert len(open_source(f"webdataset:{path}")) == 4

@@ -1,0 +1,69 @@
+"""What fingerprints know of files: sizes, and the ends of some of them.
+
+Neither names of folders nor times go in, so that a copy has the fingerprint of what it
+is a copy of.
+"""
+
+import os
+import pathlib
+import stat
+import zlib
+from collections.abc import Sequence
+
+from mmjax.errors import UserError
+
+SAMPLE = 4096  # bytes at each end of a file that are looked at
+FILES = 1024  # files of a source that are looked at, evenly spaced
+
+
+def plain(path: str | os.PathLike) -> str:
+    """Why a path cannot be read as a file, "" where it can.
+
+    FIFOs, devices and sockets are refused: reading one may never end.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        return error.strerror or str(error)
+    except ValueError as error:  # a NUL or a lone surrogate in the name
+        return str(error)
+    return "" if stat.S_ISREG(mode) else "it is no plain file"
+
+
+def read(path: pathlib.Path) -> bytes:
+    """A plain file's bytes; UserError where it cannot be read."""
+    if reason := plain(path):
+        raise UserError(f"cannot read {path}: {reason}")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+def size(path: pathlib.Path) -> int:
+    """The bytes of a file; -1 where there is none."""
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return -1
+
+
+def sums(paths: Sequence[pathlib.Path]) -> list[tuple[int, int]]:
+    """(size, sum of both ends) of up to FILES of the files, evenly spaced.
+
+    (-1, 0) of one that cannot be read.
+    """
+    count = min(len(paths), FILES)
+    return [_sum(paths[i * len(paths) // count]) for i in range(count)]
+
+
+def _sum(path: pathlib.Path) -> tuple[int, int]:
+    if plain(path):
+        return -1, 0
+    try:
+        with path.open("rb") as file:
+            total, size = zlib.crc32(file.read(SAMPLE)), file.seek(0, os.SEEK_END)
+            file.seek(max(SAMPLE, size - SAMPLE))
+            return size, zlib.crc32(file.read(SAMPLE), total)
+    except OSError:
+        return -1, 0
