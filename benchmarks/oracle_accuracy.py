@@ -79,12 +79,14 @@ def quarter(record: Record, rng: np.random.Generator) -> np.ndarray:
 
 
 def hole(record: Record, rng: np.random.Generator) -> np.ndarray:
-    """A hole of 3 x 3 of 32 x 32 pixels in the middle of an object."""
-    image, (x, y, _) = record["image"].copy(), _one(record, rng)
-    half = round(1.5 * len(image) / 32)
-    image[y - half : y - half + 2 * half, x - half : x - half + 2 * half] = _ground(
-        record
-    )
+    """A hole of 3 x 3 of 32 x 32 pixels in an object: its middle, or a ring's side."""
+    (x, y, reach), ground = _one(record, rng), _ground(record)
+    half = round(1.5 * len(record["image"]) / 32)
+    for along in (x, x + round(0.6 * reach)):
+        image = record["image"].copy()
+        image[y - half : y - half + 2 * half, along - half : along + half] = ground
+        if np.abs(image.astype(int) - record["image"]).max() > oracle.CONTRAST:
+            break
     return image
 
 

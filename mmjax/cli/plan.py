@@ -23,7 +23,8 @@ _AXES = ("data", "fsdp", "tensor")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    text = "a config and the preset in it, as for mmjax train, such as clip:vit_l14"
+    text = "a config and its preset, as for mmjax train, such as clip:vit_l14; a file "
+    text += "of your own is run, as Python: give none that you do not trust"
     add("--config", required=True, metavar="NAME:PRESET", help=text)
     text = "devices along each axis; an axis left out has one"
     add("--mesh", required=True, metavar="data=N,fsdp=N,tensor=N", help=text)

@@ -45,7 +45,7 @@ class Reading:
     """A scene and how far its drawing is from the image, as shares of 255.
 
     rms: over the whole image. worst: over the 3 x 3 of 32 x 32 pixels where it is
-    furthest.
+    furthest, less the background's noise.
     """
 
     scene: Scene
@@ -74,10 +74,10 @@ def read(image: np.ndarray) -> Reading:
         rgb=tuple(ground.tolist()),
     )
     square = np.mean(rest**2, axis=2)
-    local = cv2.blur(square, (max(3, round(3 * side / 32)),) * 2)
-    return Reading(
-        scene, *(float(np.sqrt(x)) / 255 for x in (square.mean(), local.max()))
-    )
+    local = cv2.blur(square, (max(3, round(3 * side / 32)),) * 2).max()
+    fault = max(0.0, local - _noise(pixels - ground) ** 2)
+    rms, worst = (float(np.sqrt(x)) / 255 for x in (square.mean(), fault))
+    return Reading(scene, rms=rms, worst=worst)
 
 
 def score(true: Scene, seen: Reading) -> dict[str, float]:

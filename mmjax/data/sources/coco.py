@@ -7,6 +7,7 @@ and name (Lin et al. 2014).
 
 import collections
 
+from mmjax.data.records import BrokenRecord
 from mmjax.data.sources import encoded, table
 from mmjax.errors import UserError
 
@@ -20,7 +21,8 @@ def open(
     captions of the same photos. crowds: whether boxes around crowds are kept.
 
     Records have `boxes` float32 (N, 4), `box_labels` int32 (N,), a class's rank among
-    the ids of the categories, and `box_text`, the names of the classes.
+    the ids of the categories, and `box_text`, the names of the classes. Annotations of
+    photos that the file does not have are in `left_out`.
     """
     file, documents = encoded.existing(path, "annotation file"), []
     for part in filter(None, (path, captions)):
@@ -57,4 +59,10 @@ def open(
     values = "boxes,box_labels,box_text" if any(boxes.values()) else ""
     source = table.Table(file, rows, text=text, root=images, values=values)
     source.name = f"coco:{file}"
+    known = {photo["id"] for photo in documents[0]["images"]}
+    source.left_out = [
+        BrokenRecord(f"{file}, image_id {number!r}", "annotations of no photo of it")
+        for number in dict.fromkeys([*boxes, *texts])
+        if number not in known
+    ]
     return source

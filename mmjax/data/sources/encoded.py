@@ -18,7 +18,7 @@ from mmjax.errors import UserError
 log = logging.getLogger(__name__)
 
 AUTO = "captions,caption,text"  # caption fields looked for when none is named
-SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
+SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "avif")
 MAX_CLASSES = 1 << 20  # the highest label that a number may give, and one
 MAX_BYTES = 1 << 30  # of a record's file
 _PROBED = 20  # records looked at, when opening, for the caption fields named

@@ -52,6 +52,18 @@ def test_captions_alone(folder):
     assert source[0]["text"] == ["photo 7"] and "boxes" not in source[0]
 
 
+def test_annotations_of_no_photo_are_said(folder):
+    file = folder / "captions.json"
+    document = json.loads(file.read_text())
+    document["annotations"].append({"image_id": 8, "caption": "of none"})
+    file.write_text(json.dumps(document))
+    source = open_source(f"coco:{file}?images={folder}/val")
+    assert len(source) == 2
+    assert [str(part) for part in source.left_out] == [
+        f"{file}, image_id 8: annotations of no photo of it"
+    ]
+
+
 def test_refuses(folder):
     (folder / "boxes.json").write_text('{"images": [{"id": 1}], "annotations": []}')
     with pytest.raises(UserError, match="COCO's form: KeyError 'file_name'"):
