@@ -263,3 +263,12 @@ def test_learns_scenes():
     last = jax.jit(task.predict()["loss"])(state.vars, rows, ctx())
     assert last["elbo_hard"].mean() > first["elbo_hard"].mean() + 0.5
     assert last["psnr_hard"].mean() > first["psnr_hard"].mean() + 5
+
+
+def test_the_papers_learning_rate_is_down_after_1_200_000_updates():
+    config = configs.get_config("paper")
+    cfg = optim.OptimConfig(**config.optim.to_dict())
+    lr = optim.schedule(cfg, config.steps)
+    rates = [float(lr(n)) for n in (0, 600_000, 1_200_000, config.steps - 1)]
+    want = [1e-4, (1e-4 + 1.25e-6) / 2, 1.25e-6, 1.25e-6]
+    np.testing.assert_allclose(rates, want, rtol=1e-4)
