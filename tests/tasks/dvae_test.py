@@ -14,7 +14,9 @@ from mmjax.errors import UserError
 from mmjax.losses import categorical
 from mmjax.state import Ctx, TrainState, Vars
 from mmjax.tasks import base
+from mmjax.train import optim
 from mmjax.train import step as step_lib
+from mmjax_configs import dvae as configs
 
 SPEC = {
     "kind": "dvae",
