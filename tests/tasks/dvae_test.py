@@ -201,16 +201,20 @@ def test_collapse_is_told(variables):
     assert metrics(variables, batch(), alarm=1e-3)["collapsed"] == 0
 
 
+def used(task, ids_bn):
+    return task.usage(task.count(ids_bn, ctx()))
+
+
 def test_even_use_is_full_use():
-    got = make()._used(jnp.arange(2 * V).reshape(2, V) % V)
+    got = used(make(), jnp.arange(2 * V).reshape(2, V) % V)
     assert got["used"] == 1 and got["dead"] == 0 and got["collapsed"] == 0
     assert got["perplexity"] == pytest.approx(V, rel=1e-5)
 
 
 def test_the_alarm_asks_no_more_codes_than_there_are_tokens():
     two_of_16 = jnp.zeros((1, 16), jnp.int32).at[0, 0].set(1)
-    assert make(alarm=0.12)._used(two_of_16)["collapsed"] == 0  # 2/16; 2/24 is less
-    assert make(alarm=0.13)._used(two_of_16)["collapsed"] == 1
+    assert used(make(alarm=0.12), two_of_16)["collapsed"] == 0  # 2/16; 2/24 is less
+    assert used(make(alarm=0.13), two_of_16)["collapsed"] == 1
 
 
 def test_extra_has_the_tokenizers_names_and_stays_in_evaluation(variables):
