@@ -7,7 +7,8 @@
 
 `kl_f8` has the layers of Stable Diffusion's autoencoder. It is trained with neither a
 discriminator nor a perceptual loss, so its images are softer than the released ones;
-those weights come in by `mmjax convert`.
+those weights come in by `mmjax convert`, with their scale of 0.18215. Here the scale
+is 1 / std of the model's own latents, averaged while it trains and saved with it.
 """
 
 from ml_collections import ConfigDict
@@ -19,8 +20,9 @@ def kl_f8() -> ConfigDict:
     """Rombach et al. 2022, table 8, f = 8 with 4 channels, without its GAN."""
     config = common.run(steps=500_000, batch_size=96)
     net = dict(width=128, mult=(1, 2, 4, 4), attention=(), hidden=4)
-    autoencoder = dict(image_size=256, code_dim=4, net=net, scale=0.18215)
+    autoencoder = dict(image_size=256, code_dim=4, net=net, scale=0.0)
     config.task = ConfigDict(dict(name="autoencoder_kl", autoencoder=autoencoder))
+    config.task.learned_variance = True
     config.data.train = "webdataset:SHARDS-*.tar"
     config.data.fields.image = common.photos(256, flip=True)
     config.data.workers = 16
@@ -38,7 +40,7 @@ def tiny() -> ConfigDict:
     config.task.autoencoder.net = dict(
         width=16, mult=(1, 2), depth=1, attention=(1,), hidden=4, groups=8
     )
-    config.task.autoencoder.update(image_size=16, scale=1.0)
+    config.task.autoencoder.update(image_size=16)
     config.data.train = "shapes:train?size=16&count=256"
     config.data.fields.image = common.images(16)
     config.data.workers = 0

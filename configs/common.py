@@ -33,6 +33,7 @@ def run(*, steps: int, batch_size: int) -> ConfigDict:
             schedule="cosine",
             warmup=max(1, steps // 20),
             final_lr=0.0,
+            decay_steps=0,
             b1=0.9,
             b2=0.98,
             eps=1e-6,

@@ -102,8 +102,7 @@ def tiny() -> ConfigDict:
 def paper() -> ConfigDict:
     """Ramesh et al. 2021, appendix A: 8192 codes, 32 x 32 of them in 256 px.
 
-    The learning rate falls over the whole run; the paper's reaches its end after
-    1,200,000 of 3,000,000 updates.
+    The learning rate is at its end after 1,200,000 of 3,000,000 updates.
     """
     config = _run(steps=3_000_000, batch_size=512, size=256, codes=8192)
     config.task.kl_steps, config.task.temperature_steps = 5000, 150_000
@@ -114,7 +113,7 @@ def paper() -> ConfigDict:
     )
     config.data.workers = 16
     config.optim.lr, config.optim.final_lr = 1e-4, 1.25e-6
-    config.optim.warmup = 0
+    config.optim.warmup, config.optim.decay_steps = 0, 1_200_000
     config.optim.ema = 0.999
     config.checkpoint.every = 10_000
     return config

@@ -5,8 +5,9 @@
 | f8 (default) | your web shards | 32 x 32 of 8192 at 256 px | a pod | see below |
 | tiny | shapes | 8 x 8 of 16 at 16 px | seconds | nothing: it is for tests |
 
-`f8` has the layers of the released model. It is trained on squared errors alone, so
-its images are softer; the released weights come in by `mmjax convert`.
+`f8` has the layers of the released model, its codes and its temperature. It is trained
+on squared errors alone, so its images are softer; the released weights come in by
+`mmjax convert`.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +17,7 @@ from mmjax_configs import common
 
 def f8() -> ConfigDict:
     """32 x 32 codes of a 256 px image (Esser et al. 2021), without its GAN."""
-    config = common.run(steps=500_000, batch_size=96)
+    config = common.run(steps=1_000_001, batch_size=96)  # the temperature's
     net = dict(kind="vqgan", mult=(1, 1, 2, 4), attention=(3,))
     spec = dict(kind="gumbel_vq", image_size=256, vocab_size=8192, net=net)
     config.task = ConfigDict(dict(name="gumbel_vq", tokenizer=spec))

@@ -9,7 +9,7 @@
 | shapes (default) | configs/vqvae.py:shapes | 2 CPU cores | README |
 | emoji | configs/vqvae.py:emoji | 2 CPU cores, 7 minutes | README |
 | dalle_12b | a dVAE of 8192 codes, 32 x 32 | 1024 V100 in the paper | the paper |
-| mindalle_1_3b | a VQ-VAE of 16384 codes, 16 x 16 | a pod | minDALL-E |
+| mindalle_1_3b | a VQGAN of 16384 codes, 16 x 16 | a pod | minDALL-E |
 | tiny | random | seconds | nothing: it is for tests |
 """
 
@@ -137,14 +137,17 @@ def dalle_12b() -> ConfigDict:
 
     In place of five halvings on plateaus, the learning rate falls along a cosine to
     the same 1/32. The paper averages every 25 updates with decay 0.99; here every one,
-    with its 25th root. It keeps fewer bits of gradients and moments than we do.
+    with its 25th root. It keeps fewer bits of gradients and moments than we do. Its 256
+    positions of text are all for byte pairs, and so are 256 of our 258: the others are
+    the start of the text, which the paper has outside of its count, and its end, which
+    the paper lacks.
     """
     config = _run(
         steps=430_000,
         batch_size=1024,
         stage1=dict(kind="dvae", image_size=256, vocab_size=8192),
         vocab=16384,
-        context=256,
+        context=258,
         width=3968,
         depth=64,
         heads=62,
@@ -168,25 +171,26 @@ def dalle_12b() -> ConfigDict:
 
 
 def mindalle_1_3b() -> ConfigDict:
-    """minDALL-E's prior of 1.3 billion parameters, with its sampling.
+    """minDALL-E's prior of 1.3 billion parameters over its VQGAN, with its sampling.
 
-    Its schedule and batch of pre-training are not published; the optimizer's numbers
+    The released weights fit: `mmjax convert FOLDER RUN --config.task.scan=true`. Its
+    schedule and batch of pre-training are not published; the optimizer's numbers
     are those of its transfer learning.
     """
-    net = dict(
-        widths=(128, 128, 256, 256, 512), stem=1, depth=2, decoder_depth=3, norm="group"
+    stage1 = dict(
+        kind="vqvae", image_size=256, vocab_size=16384, code_dim=256, ema=False
     )
     config = _run(
         steps=200_000,
         batch_size=512,
-        stage1=_codes(256, 16384, **net),
+        stage1=dict(stage1, net=dict(kind="vqgan")),
         vocab=16384,
         context=64,
         width=1536,
         depth=42,
         heads=24,
     )
-    config.task.masks = "full"
+    config.task.masks, config.task.places = "full", "free"
     config.task.init_style = "mindalle"
     config.task.scan = True
     config.task.remat = "dots_no_batch"

@@ -8,9 +8,10 @@
 | vqgan_f16 | your web shards | 16 x 16 of 1024 at 256 px | a pod | see below |
 | tiny, tiny_gradient | shapes | 4 x 4 of 16 at 16 px | seconds | nothing: for tests |
 
-`vqgan_f16` has the layers of taming-transformers' f16 model and its codebook; it is
-trained on squared errors alone, with neither a discriminator nor a perceptual loss, so
-its images are blurred where VQGAN's are sharp.
+`vqgan_f16` has the layers of taming-transformers' f16 model and its codebook, learned
+by gradients with its weights of the two terms; it is trained on pixel errors alone,
+with neither a discriminator nor a perceptual loss, so its images are blurred where
+VQGAN's are sharp.
 """
 
 from ml_collections import ConfigDict
@@ -112,19 +113,17 @@ def emoji() -> ConfigDict:
 
 def vqgan_f16() -> ConfigDict:
     """16 x 16 codes of a 256 px image (Esser et al. 2021), without its GAN."""
-    net = dict(
-        kind="conv",
-        widths=(128, 128, 256, 256, 512),
-        stem=1,
-        depth=2,
-        decoder_depth=2,
-        norm="group",
-        groups=32,
-        attention=True,
-    )
     config = _run(
-        steps=500_000, batch_size=256, size=256, codes=1024, net=net, code_dim=256
+        steps=500_000,
+        batch_size=256,
+        size=256,
+        codes=1024,
+        net=dict(kind="vqgan"),
+        code_dim=256,
+        ema=False,
     )
+    config.task.kmeans, config.task.revive_below = 0, 0.0
+    config.task.commitment, config.task.codebook = 1.0, 0.25
     config.task.loss_name = "l1"
     config.data.train = "webdataset:SHARDS-*.tar"
     config.data.fields.image = common.photos(256, flip=True)

@@ -23,7 +23,7 @@ def gumbel_softmax(
     """softmax((logits + noise) / temperature), float32.
 
     A sample of the distribution as temperature goes to 0, and then a one-hot vector.
-    Used as it is in both directions: nothing passes straight through.
+    The dVAE uses it as it is in both directions: nothing passes straight through.
     """
     noisy_bnv = logits_bnv.astype(jnp.float32) + noise_bnv
     return jax.nn.softmax(noisy_bnv / temperature, axis=-1)

@@ -28,6 +28,8 @@ class AutoencoderKl(nn.Module):
         (b, g, g, 2d), and from (b, g, g, d) back.
       image_size: pixels a side. grid: latents a side. code_dim: their channels d.
       scale, shift: a diffusion model sees `(z - shift) * scale`, of unit variance.
+        Scale 0 is 1 / std of the model's own latents (Rombach et al. 2022, appendix G),
+        by their mean and mean square: variables `latents/mean` and `latents/square`.
     """
 
     encoder: nn.Module
@@ -37,6 +39,22 @@ class AutoencoderKl(nn.Module):
     code_dim: int
     scale: float = 1.0
     shift: float = 0.0
+
+    def setup(self) -> None:
+        if not self.scale:
+            self.mean = self.variable("latents", "mean", jnp.zeros, ())
+            self.square = self.variable("latents", "square", jnp.ones, ())
+
+    def _scale(self) -> jax.Array | float:
+        return self.scale or scale_of(self.mean.value, self.square.value)
+
+    def scaled(self, z_bggd: jax.Array) -> jax.Array:
+        """Latents as a diffusion model sees them."""
+        return (z_bggd - self.shift) * self._scale()
+
+    def unscaled(self, z_bggd: jax.Array) -> jax.Array:
+        """`scaled` undone."""
+        return z_bggd / self._scale() + self.shift
 
     def moments(self, x_bhw3: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean and log variance of q(z | image), float32 (b, g, g, d) each."""
@@ -52,6 +70,11 @@ class AutoencoderKl(nn.Module):
         """Images of the means of their own latents, in [0, 1]."""
         mean, _ = self.moments(x_bhw3)
         return images.shown(self.decode(mean))
+
+
+def scale_of(mean: jax.Array, square: jax.Array) -> jax.Array:
+    """1 / std of numbers with this mean and mean square."""
+    return jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 1e-12))
 
 
 def kl(mean: jax.Array, log_variance: jax.Array) -> jax.Array:

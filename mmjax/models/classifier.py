@@ -43,6 +43,11 @@ class Classifier(nn.Module):
             "logit_scale", nn.initializers.constant(INIT_SCALE), (), jnp.float32
         )
 
+    @property
+    def log_scale_bounds(self) -> tuple[float, float]:
+        """As in CLIP: a scale from 1 to 100."""
+        return 0.0, LOG_SCALE_MAX
+
     def features(
         self, images: jax.Array, *, train: bool = False, axis: str | None = None
     ) -> jax.Array:
@@ -56,7 +61,7 @@ class Classifier(nn.Module):
         """Logits (b, c) float32."""
         features_bf = self.features(images, train=train, axis=axis)
         kernel_fc, _ = self.head.weights(features_bf.shape[1])
-        scale = jnp.exp(clamp(self.logit_scale, 0.0, LOG_SCALE_MAX))
+        scale = jnp.exp(clamp(self.logit_scale, *self.log_scale_bounds))
         return scale * (_unit(features_bf, 1) @ _unit(kernel_fc, 0))
 
 

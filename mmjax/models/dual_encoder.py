@@ -77,6 +77,13 @@ class DualEncoder(nn.Module):
                 "logit_bias", nn.initializers.constant(self.init_bias), (), jnp.float32
             )
 
+    @property
+    def log_scale_bounds(self) -> tuple[float, float]:
+        """The log scale is from the first to the second; infinite where it is free."""
+        return (
+            (0.0, math.log(self.max_scale)) if self.max_scale else (-jnp.inf, jnp.inf)
+        )
+
     def image_features(
         self, images: jax.Array, *, train: bool = False, axis: str | None = None
     ) -> jax.Array:
@@ -105,10 +112,7 @@ class DualEncoder(nn.Module):
 
     def temperature(self) -> tuple[jax.Array, jax.Array]:
         """(scale, bias): similarity logits are `scale * cosine + bias`."""
-        log_scale = self.logit_scale
-        if self.max_scale:
-            log_scale = clamp(log_scale, 0.0, math.log(self.max_scale))
-        scale = jnp.exp(log_scale)
+        scale = jnp.exp(clamp(self.logit_scale, *self.log_scale_bounds))
         bias = jnp.float32(0.0) if self.init_bias is None else self.logit_bias
         return scale, bias
 

@@ -6,12 +6,17 @@ back-end hides the residual stream's users behind bitcasts, and then computes th
 sum over deeper layers again for every user (a quarter of a text tower's step).
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from mmjax.nn.dense import Dense
 from mmjax.nn.init import Initializer, normal
+
+# An einsum summed and kept in float32, whatever the dtype of its factors.
+dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 def softmax(logits: jax.Array, mask: jax.Array | None, dtype: str) -> jax.Array:
@@ -32,7 +37,7 @@ def attend(
     b, h, q, d = q_bhqd.shape
     # One batch axis of b*h matrices: XLA's CPU back-end has no fast path for two.
     q_nqd, k_ntd, v_ntd = (x.reshape(b * h, -1, d) for x in (q_bhqd, k_bhtd, v_bhtd))
-    logits_nqt = jnp.einsum("nqd,ntd->nqt", q_nqd * d**-0.5, k_ntd)
+    logits_nqt = dot("nqd,ntd->nqt", q_nqd * d**-0.5, k_ntd)
     probs_nqt = softmax(logits_nqt, mask_qt, str(q_bhqd.dtype))
     return jnp.einsum("nqt,ntd->nqd", probs_nqt, v_ntd).reshape(b, h, q, d)
 
@@ -63,7 +68,7 @@ def attend_one(
     k_whd, v_whd = jnp.moveaxis(kernel.reshape(width, 2, heads, -1), 1, 0)
     q_bhd = q_bw.reshape(-1, heads, width // heads)
     q_bhw = jnp.einsum("bhd,whd->bhw", q_bhd * q_bhd.shape[-1] ** -0.5, k_whd)
-    logits_bht = jnp.einsum("bhw,btw->bht", q_bhw, x_btw)
+    logits_bht = dot("bhw,btw->bht", q_bhw, x_btw)
     mask = None if mask_bt is None else mask_bt[:, None]
     probs_bht = softmax(logits_bht, mask, str(q_bw.dtype))
     mixed_bhw = jnp.einsum("bht,btw->bhw", probs_bht, x_btw)

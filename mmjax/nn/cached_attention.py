@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from mmjax.nn import grid_masks
 from mmjax.nn.activation import activation
-from mmjax.nn.attention import softmax
+from mmjax.nn.attention import dot, softmax
 from mmjax.nn.dense import Dense
 from mmjax.nn.grid_masks import CachePlan, Tile
 from mmjax.nn.init import normal
@@ -233,8 +233,8 @@ def _decode_attention(
         return x_phkd.swapaxes(1, 2).reshape(b * h, 1, -1)
 
     (cache_k, k_nsd), (cache_v, v_nsd) = put(image.k, k), put(image.v, v)
-    text_n1l = by_row(jnp.einsum("mkd,mld->mkl", by_prompt(q), text.k))
-    own_n1s = jnp.einsum("nqd,nsd->nqs", q, k_nsd)
+    text_n1l = by_row(dot("mkd,mld->mkl", by_prompt(q), text.k))
+    own_n1s = dot("nqd,nsd->nqs", q, k_nsd)
     visible_s = jnp.asarray(plan.visible_ns)[index]
     own_n1s = jnp.where(visible_s, own_n1s, jnp.finfo(own_n1s.dtype).min)
     both_n1t = jnp.concatenate([text_n1l, own_n1s], axis=-1)

@@ -4,12 +4,12 @@ Legend: n = rows * heads, t tokens, q query and k key tokens of a tile, d width 
 head.
 """
 
-import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
+from mmjax.nn.attention import dot
 from mmjax.nn.grid_masks import Tile
 
 
@@ -64,19 +64,16 @@ def attend_masked(
     return _forward(q_nqd, k_nkd, v_nkd, mask_qk)[0]
 
 
-_dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-
-
 def _forward(
     q_nqd: jax.Array, k_nkd: jax.Array, v_nkd: jax.Array, mask_qk: jax.Array
 ) -> tuple[jax.Array, tuple]:
     dtype = q_nqd.dtype
-    logits_nqk = _dot("nqd,nkd->nqk", q_nqd, k_nkd)
+    logits_nqk = dot("nqd,nkd->nqk", q_nqd, k_nkd)
     most_nq1 = jnp.where(mask_qk, logits_nqk, -jnp.inf).max(-1, keepdims=True)
     e_nqk = jnp.where(mask_qk, jnp.exp(logits_nqk - most_nq1), 0.0)
     sum_nq1 = e_nqk.sum(-1, keepdims=True)
     e_nqk = e_nqk.astype(dtype)
-    y_nqd = (_dot("nqk,nkd->nqd", e_nqk, v_nkd) / sum_nq1).astype(dtype)
+    y_nqd = (dot("nqk,nkd->nqd", e_nqk, v_nkd) / sum_nq1).astype(dtype)
     return y_nqd, (q_nqd, k_nkd, v_nkd, e_nqk, sum_nq1, y_nqd)
 
 
@@ -86,11 +83,11 @@ def _backward(saved: tuple, grad_nqd: jax.Array) -> tuple:
     grad_nqd = grad_nqd.astype(jnp.float32) / sum_nq1
     mean_nq1 = (grad_nqd * y_nqd).sum(-1, keepdims=True)
     grad_nqd = grad_nqd.astype(dtype)
-    by_e_nqk = _dot("nqd,nkd->nqk", grad_nqd, v_nkd)
+    by_e_nqk = dot("nqd,nkd->nqk", grad_nqd, v_nkd)
     by_logits_nqk = (e_nqk * (by_e_nqk - mean_nq1)).astype(dtype)
-    by_q_nqd = _dot("nqk,nkd->nqd", by_logits_nqk, k_nkd)
-    by_k_nkd = _dot("nqk,nqd->nkd", by_logits_nqk, q_nqd)
-    by_v_nkd = _dot("nqk,nqd->nkd", e_nqk, grad_nqd)
+    by_q_nqd = dot("nqk,nkd->nqd", by_logits_nqk, k_nkd)
+    by_k_nkd = dot("nqk,nqd->nkd", by_logits_nqk, q_nqd)
+    by_v_nkd = dot("nqk,nqd->nkd", e_nqk, grad_nqd)
     return by_q_nqd.astype(dtype), by_k_nkd.astype(dtype), by_v_nkd.astype(dtype), None
 
 

@@ -12,11 +12,18 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import schema
-from mmjax.losses import quantize
 from mmjax.models import autoencoder_kl, images
 from mmjax.state import Ctx, Vars
 from mmjax.tasks.base import pixels
-from mmjax.tasks.stage1 import Batch, Forward, Stage1, pixel_error, square_error
+from mmjax.tasks.stage1 import (
+    Batch,
+    Metrics,
+    PyTree,
+    Seen,
+    Stage1,
+    pixel_error,
+    square_error,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +33,19 @@ class Task(Stage1):
     autoencoder: what `mmjax.models.autoencoder_kl.build` takes.
     loss_name: "l1" (the paper) or "l2", of pixels in [-1, 1], summed over an image.
     kl_weight: of the KL to N(0, 1), summed over an image; 1e-6 in the paper.
+    learned_variance: whether the reconstruction term is `error / exp(s) + s` for every
+      number of an image, with one learned s, the parameter `log_variance`, from 0 (as
+      in CompVis' code); otherwise it is the error.
+    decay: of the moving averages that the latents' scale is made from, where
+      `autoencoder.scale` is 0.
     """
 
     SPEC = "autoencoder"
     autoencoder: dict
     loss_name: str = "l1"
     kl_weight: float = 1e-6
+    learned_variance: bool = False
+    decay: float = 0.99
 
     def __post_init__(self) -> None:
         pixel_error(self.loss_name)
@@ -43,11 +57,18 @@ class Task(Stage1):
         """The Linen module, a pure function of the fields."""
         return autoencoder_kl.build(self.autoencoder)
 
-    def forward(self, variables: Vars, batch: Batch, ctx: Ctx) -> Forward:
+    def init(self, key: jax.Array, batch: Batch) -> Vars:
+        """See Task."""
+        made = super().init(key, batch)
+        if not self.learned_variance:
+            return made
+        return made._replace(params={**made.params, "log_variance": jnp.zeros(())})
+
+    def look(self, variables: Vars, batch: Batch, ctx: Ctx) -> Seen:
         """(reconstruction + kl_weight KL) / numbers of an image.
 
-        Metrics: `reconstruction`, per number of an image; `kl`, nats an image; `psnr`
-        of the sampled latents' images, dB.
+        Metrics: `reconstruction`, the error per number of an image; `kl`, nats an
+        image; `psnr` of the sampled latents' images, dB.
         """
         x_bhw3 = pixels(batch)
         mean, log_variance = self._apply(variables, "moments", x_bhw3)
@@ -58,22 +79,36 @@ class Task(Stage1):
         error = pixel_error(self.loss_name)
         reconstruction = error(y_bhw3 - (2.0 * x_bhw3 - 1.0)).mean()
         kl_b = autoencoder_kl.kl(mean, log_variance)
+        metrics = {"reconstruction": reconstruction, "kl": kl_b.mean()}
+        if self.learned_variance:
+            metrics["log_variance"] = s = variables.params["log_variance"]
+            reconstruction = reconstruction * jnp.exp(-s) + s
         loss = reconstruction + self.kl_weight * kl_b.mean() / x_bhw3[0].size
-        square = square_error(images.shown(y_bhw3), x_bhw3, ctx)
-        metrics = {
-            "reconstruction": reconstruction,
-            "kl": kl_b.mean(),
-            "psnr": quantize.psnr(square),
+        seen = jax.lax.stop_gradient(z_bggd)
+        means = {
+            "square": square_error(images.shown(y_bhw3), x_bhw3),
+            "latent": {"mean": seen.mean(), "square": jnp.square(seen).mean()},
         }
-        return Forward(loss, 0.5 * y_bhw3 + 0.5, variables.extra, metrics)
+        return Seen(loss, 0.5 * y_bhw3 + 0.5, means, {}, metrics)
+
+    def moved(
+        self, variables: Vars, means: Metrics, rows: PyTree, ctx: Ctx
+    ) -> tuple[PyTree, Metrics]:
+        """See Stage1: the moments of the latents, where they make the scale."""
+        if "latents" not in variables.extra:
+            return variables.extra, {}
+        step = jnp.where(ctx.step == 0, 1.0, 1 - self.decay)
+        old, now = variables.extra["latents"], means["latent"]
+        latents = {key: old[key] + step * (now[key] - old[key]) for key in now}
+        return {"latents": latents}, {"scale": autoencoder_kl.scale_of(**latents)}
 
     def encode(self, variables: Vars, batch: Batch, ctx: Ctx) -> dict[str, jax.Array]:
         """Latents as a diffusion model sees them: means, shifted and scaled."""
         mean, _ = self._apply(variables, "moments", pixels(batch))
-        return {"latent": (mean - self.model.shift) * self.model.scale}
+        return {"latent": self._apply(variables, "scaled", mean)}
 
     def decode(self, variables: Vars, batch: Batch, ctx: Ctx) -> dict[str, jax.Array]:
         """{latent} to {image}."""
-        z_bggd = batch["latent"] / self.model.scale + self.model.shift
+        z_bggd = self._apply(variables, "unscaled", batch["latent"])
         y_bhw3 = self._apply(variables, "decode", z_bggd)
         return {"image": images.shown(y_bhw3)}

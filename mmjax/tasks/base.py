@@ -50,6 +50,27 @@ class Task(Protocol):
     Their number splits over the devices. With `config.optim.accum` slices, `extra` goes
     from slice to slice: chains move once a slice.
 
+    Parameters that have bounds are put back inside after every update by
+
+        bounded(params) -> params, as they are within their bounds
+
+    so that what is saved and exported is what was computed with.
+
+    A task whose `extra` or loss has statistics of all rows of a step, while a row's
+    network needs its own alone, may split `loss` in three, so that these statistics
+    are the same with any number of `config.optim.accum` slices:
+
+        prepare(vars, slices, ctx) -> (vars, slices): before the first slice; arrays
+            have an axis of slices, then the rows of each. What is added to them may
+            have the first axis alone.
+        observe(vars, batch, ctx) -> (loss, (means, rows), metrics): of a slice, where
+            `ctx.stride` is their number. `means` are over its rows; `rows` are arrays
+            with its rows first. Both are those of this device.
+        settle(vars, means, rows, ctx) -> (new extra, metrics): once, from the means of
+            all slices' `means`, and from their `rows` in the order of the batch.
+
+    `loss` is the three in one, for a batch that is one slice.
+
     A task whose rows couple may split its loss in two, so that `config.optim.accum`
     slices of a batch can be embedded one after the other and still meet each other:
 
@@ -59,7 +80,8 @@ class Task(Protocol):
         loss_of(vars, embeddings, batch, ctx) -> (loss, metrics): of all rows, from
             what `embed` gave. `extra` of `vars` is the old one.
 
-    `loss` is then the second of the first.
+    `loss` is then the second of the first. With `settle` as well, every slice starts
+    from the step's `extra`, and `settle` has the mean of what `embed` made of it.
 
     A generator's `predict` offers
 
@@ -147,7 +169,8 @@ def pixels(batch: Batch) -> jax.Array:
 class Normalised:
     """What tasks share that train one Linen module on normalised images.
 
-    Subclasses have the fields `mean` and `std`, of pixels in [0, 1], and `model`.
+    Subclasses have the fields `mean` and `std`, of pixels in [0, 1], and `model`, whose
+    parameter `logit_scale` has the bounds `log_scale_bounds`.
     """
 
     def _pixels(self, batch: Batch) -> jax.Array:
@@ -166,6 +189,26 @@ class Normalised:
             return finish(self._apply(variables, *read(batch), method=method))
 
         return call
+
+    def bounded(self, params: PyTree) -> PyTree:
+        """`logit_scale` within the model's bounds."""
+        low, high = self.model.log_scale_bounds
+        return {**params, "logit_scale": jnp.clip(params["logit_scale"], low, high)}
+
+    def prepare(self, variables: Vars, slices: PyTree, ctx: Ctx) -> tuple[Vars, PyTree]:
+        """See Task."""
+        return variables, slices
+
+    def observe(self, variables: Vars, batch: Batch, ctx: Ctx) -> tuple:
+        """See Task: running averages of batch norm are linear in what they average."""
+        loss, (extra, metrics) = self.loss(variables, batch, ctx)
+        return loss, (extra, {}), metrics
+
+    def settle(
+        self, variables: Vars, means: PyTree, rows: PyTree, ctx: Ctx
+    ) -> tuple[PyTree, Metrics]:
+        """See Task."""
+        return means, {}
 
     def _train(self, variables: Vars, ctx: Ctx, *args: jax.Array) -> tuple[Any, PyTree]:
         """The module's output and the new `extra`."""

@@ -17,7 +17,7 @@ from mmjax.nn import logit_laplace
 from mmjax.state import Ctx, Vars
 from mmjax.tasks import stage1
 from mmjax.tasks.base import Predict, cosine, pixels
-from mmjax.tasks.stage1 import Batch, Forward, Metrics
+from mmjax.tasks.stage1 import Batch, Metrics, PyTree, Seen
 
 
 class _Terms(NamedTuple):
@@ -67,7 +67,7 @@ class Task(stage1.Relaxed):
             shown_bhw3=logit_laplace.pixels(out.mean),
         )
 
-    def forward(self, variables: Vars, batch: Batch, ctx: Ctx) -> Forward:
+    def look(self, variables: Vars, batch: Batch, ctx: Ctx) -> Seen:
         """`(nll + kl_weight * KL) / d`, both summed over an image (appendix A.2).
 
         Metrics: `reconstruction` nll / d of mapped pixels, as in the loss; `kl` nats
@@ -82,33 +82,34 @@ class Task(stage1.Relaxed):
         d = x_bhw3[0].size
         loss = (terms.nll_b + beta * terms.kl_b).mean() / d
         reconstruction_bhw3, terms = terms.shown_bhw3, jax.lax.stop_gradient(terms)
-        square = stage1.square_error(reconstruction_bhw3, x_bhw3, ctx)
+        likeliest_bn = jnp.argmax(terms.logits_bnv, axis=-1)
         metrics = {
             "reconstruction": terms.nll_b.mean() / d,
             "kl": terms.kl_b.mean() / terms.logits_bnv.shape[1],
             "elbo": self._elbo(terms.nll_b, terms.kl_b, d).mean(),
-            "psnr": quantize.psnr(square),
             "kl_weight": beta,
             "temperature": temperature,
-            **self._used(ctx.gather(jnp.argmax(terms.logits_bnv, axis=-1))),
         }
-        extra = variables.extra
-        if ctx.train:
-            extra = {**extra, "relaxation": {"temperature": temperature}}
-        return Forward(loss, reconstruction_bhw3, extra, metrics)
+        square = stage1.square_error(reconstruction_bhw3, x_bhw3)
+        means = {"square": square, **self.count(likeliest_bn, ctx)}
+        return Seen(loss, reconstruction_bhw3, means, {}, metrics)
+
+    def moved(
+        self, variables: Vars, means: Metrics, rows: PyTree, ctx: Ctx
+    ) -> tuple[PyTree, Metrics]:
+        """See Stage1: the temperature that evaluation goes by."""
+        relaxation = {"temperature": self._temperature(ctx.step)}
+        return {**variables.extra, "relaxation": relaxation}, {}
 
     @staticmethod
     def _elbo(nll_b: jax.Array, kl_b: jax.Array, d: int) -> jax.Array:
         """(ln p(x|z) - KL) / d, (b,), from the nll of mapped pixels."""
         return -(logit_laplace.from_unit(nll_b, d) + kl_b) / d
 
-    def _used(self, ids_bn: jax.Array) -> Metrics:
-        count_v, metrics = self._usage(ids_bn)
-        sizes = ids_bn.size, self.model.vocab_size
-        return metrics | {
-            "dead": (count_v == 0).sum().astype(jnp.float32),
-            "collapsed": stage1.collapsed(metrics["used"], *sizes, alarm=self.alarm),
-        }
+    def usage(self, means: Metrics) -> Metrics:
+        """See Tokenizer; and how many codes nothing used."""
+        dead = (means["count"] == 0).sum().astype(jnp.float32)
+        return super().usage(means) | {"dead": dead}
 
     def evaluate(self, variables: Vars, batch: Batch, ctx: Ctx) -> Metrics:
         """What relaxed codes give beside what sampled ones do, (b,) each.
@@ -142,7 +143,7 @@ class Task(stage1.Relaxed):
             "gap": elbo_b - elbo_hard_b,
             "psnr": psnr(terms.shown_bhw3),
             "psnr_hard": psnr(logit_laplace.pixels(out.mean)),
-            **self._used(jnp.argmax(terms.logits_bnv, axis=-1)),
+            **self.usage(self.count(jnp.argmax(terms.logits_bnv, axis=-1), ctx)),
         }
 
     def predict(self) -> dict[str, Predict]:

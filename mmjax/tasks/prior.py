@@ -41,7 +41,7 @@ class Task:
     text_pads: "ignored": padding is read and never predicted. "predicted": it is, as
       an id of its own for every position.
     caption_dropout: share of training rows whose text is all padding but for the start
-      token, for guidance. They have no text loss.
+      token, for guidance. They have no text loss, and do not count in its mean.
     sampling: of predict "sample"; see `mmjax.sampling.autoregressive.Sampling`.
     """
 
@@ -144,25 +144,74 @@ class Task:
         return text_bm, counted_bm, losses.nll(image_bnv, image_bn)
 
     def _per_row(
-        self, variables: Vars, batch: Batch, dropped_b: jax.Array | None = None
+        self,
+        variables: Vars,
+        batch: Batch,
+        dropped_b: jax.Array | None = None,
+        share: jax.Array | float = 1.0,
     ) -> Metrics:
         text_bm, counted_bm, image_bn = self._nll(variables, batch, dropped_b)
         text_b, image_b = losses.row_mean(text_bm, counted_bm), image_bn.mean(-1)
+        # so that means over rows are those over the rows that have text
+        text_b = text_b / share
         loss_b = losses.text_and_image(text_b, image_b, text_weight=self.text_weight)
         return {"loss": loss_b, "text_nats": text_b, "image_nats": image_b}
+
+    def _dropped(self, rows: int, ctx: Ctx) -> jax.Array | None:
+        """Which rows lose their caption, (b,)."""
+        if not (ctx.train and self.caption_dropout):
+            return None
+        draw = jax.vmap(jax.random.bernoulli, (0, None))
+        return draw(ctx.example_keys(rows), self.caption_dropout)
+
+    def _with_text(self, mask_bl: jax.Array, ctx: Ctx) -> jax.Array:
+        """Which rows have text to predict, float32 (b,)."""
+        dropped_b = self._dropped(len(mask_bl), ctx)
+        some_b = mask_bl[:, 1:].any(-1)
+        if self.text_pads == "predicted":
+            some_b = jnp.ones_like(some_b)
+        return (some_b if dropped_b is None else some_b & ~dropped_b).astype("float32")
 
     def loss(
         self, variables: Vars, batch: Batch, ctx: Ctx
     ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
-        """Mean over rows of the weighted mean nats of their text and image tokens."""
-        dropped_b = None
-        if ctx.train and self.caption_dropout:
-            keys_b = ctx.example_keys(len(batch["tokens"]))
-            dropped_b = jax.vmap(jax.random.bernoulli, (0, None))(
-                keys_b, self.caption_dropout
-            )
-        means = jax.tree.map(jnp.mean, self._per_row(variables, batch, dropped_b))
+        """Weighted mean nats of text and image tokens.
+
+        Those of the text are a mean over the rows of the step that have text and were
+        not dropped; those of the image over all.
+        """
+        if "text_share" in batch:
+            share = batch["text_share"]
+        else:
+            share = ctx.mean(self._with_text(batch["tokens_mask"], ctx).mean())
+        share = jnp.where(share > 0, share, 1.0)  # none at all: no text loss
+        dropped_b = self._dropped(len(batch["tokens"]), ctx)
+        rows = self._per_row(variables, batch, dropped_b, share)
+        means = jax.tree.map(jnp.mean, rows)
         return means.pop("loss"), (variables.extra, means)
+
+    def prepare(self, variables: Vars, slices: PyTree, ctx: Ctx) -> tuple[Vars, PyTree]:
+        """Every slice knows the share of the step's rows that have text."""
+        mask_abl = slices["tokens_mask"]
+        accum = len(mask_abl)
+
+        def of_slice(number: jax.Array, mask_bl: jax.Array) -> jax.Array:
+            return self._with_text(mask_bl, ctx.replace(offset=number, stride=accum))
+
+        some_ab = jax.vmap(of_slice)(jnp.arange(accum), mask_abl)
+        share_a = jnp.full(accum, ctx.mean(some_ab.mean()))
+        return variables, {**slices, "text_share": share_a}
+
+    def observe(self, variables: Vars, batch: Batch, ctx: Ctx) -> tuple:
+        """See mmjax.tasks.base.Task."""
+        loss, (_, metrics) = self.loss(variables, batch, ctx)
+        return loss, ({}, {}), metrics
+
+    def settle(
+        self, variables: Vars, means: Metrics, rows: PyTree, ctx: Ctx
+    ) -> tuple[PyTree, Metrics]:
+        """See mmjax.tasks.base.Task."""
+        return variables.extra, {}
 
     def completion(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The rows of "complete" with the given rows of pixels alone, on the host."""

@@ -1,6 +1,7 @@
 """What tasks share that train an image tokenizer or an autoencoder.
 
-A task gives `forward`; the loss, and all that may be predicted, follow from it.
+A task gives `look`, and `moved` where training moves more than parameters; the loss,
+and all that may be predicted, follow from it.
 """
 
 import dataclasses
@@ -32,8 +33,18 @@ class Forward(NamedTuple):
     metrics: Metrics
 
 
+class Seen(NamedTuple):
+    """What a slice of a batch gives: a `Forward` before anything moves."""
+
+    loss: jax.Array  # (), mean over the rows
+    reconstruction: jax.Array  # float32 (b, h, w, 3), in [0, 1] but for clipping
+    means: Metrics  # over rows: `square` (see `square_error`), and what `moved` takes
+    rows: PyTree  # arrays with the rows first
+    metrics: Metrics
+
+
 class Stage1:
-    """A network that rebuilds images. Subclasses have `forward` and the fields.
+    """A network that rebuilds images. Subclasses have `look` and the fields.
 
     SPEC: the field of `config.task` that says how the network is built.
     """
@@ -51,9 +62,48 @@ class Stage1:
         """See Task."""
         return split(self.model.init(key, pixels(batch)))
 
+    def look(self, variables: Vars, batch: Batch, ctx: Ctx) -> Seen:
+        """What uint8 images (b, h, w, 3) give, on this device."""
+        raise NotImplementedError
+
+    def moved(
+        self, variables: Vars, means: Metrics, rows: PyTree, ctx: Ctx
+    ) -> tuple[PyTree, Metrics]:
+        """The new `extra` and metrics, from statistics of all rows of the step."""
+        return variables.extra, {}
+
     def forward(self, variables: Vars, batch: Batch, ctx: Ctx) -> Forward:
         """The loss with all that it is made of, of uint8 images (b, h, w, 3)."""
-        raise NotImplementedError
+        return self._settled(variables, self.look(variables, batch, ctx), ctx)
+
+    def _settled(self, variables: Vars, seen: Seen, ctx: Ctx) -> Forward:
+        extra, metrics = self.settle(variables, seen.means, seen.rows, ctx)
+        metrics = seen.metrics | metrics
+        return Forward(seen.loss, seen.reconstruction, extra, metrics)
+
+    def prepare(self, variables: Vars, slices: PyTree, ctx: Ctx) -> tuple[Vars, PyTree]:
+        """See Task."""
+        return variables, slices
+
+    def observe(self, variables: Vars, batch: Batch, ctx: Ctx) -> tuple:
+        """See Task."""
+        seen = self.look(variables, batch, ctx)
+        return seen.loss, (seen.means, seen.rows), seen.metrics
+
+    def settle(
+        self, variables: Vars, means: Metrics, rows: PyTree, ctx: Ctx
+    ) -> tuple[PyTree, Metrics]:
+        """See Task; beside `psnr` the metrics are those of `usage` and `moved`."""
+        means, rows = ctx.mean(means), ctx.gather(rows)
+        metrics = {"psnr": quantize.psnr(means["square"]), **self.usage(means)}
+        if not ctx.train:
+            return variables.extra, metrics
+        extra, more = self.moved(variables, means, rows, ctx)
+        return extra, metrics | more
+
+    def usage(self, means: Metrics) -> Metrics:
+        """Metrics of how codes are used, where there are any."""
+        return {}
 
     def loss(
         self, variables: Vars, batch: Batch, ctx: Ctx
@@ -110,6 +160,23 @@ class Tokenizer(Stage1):
         """The Linen module, a pure function of the fields."""
         return image_tokenizer.build(self.tokenizer)
 
+    def count(self, ids_bn: jax.Array, ctx: Ctx) -> Metrics:
+        """Means for `usage`: uses of every code per image, and the step's tokens."""
+        v, ids_m = self.model.vocab_size, ids_bn.reshape(-1)
+        count_v = jax.ops.segment_sum(jnp.ones_like(ids_m, jnp.float32), ids_m, v)
+        tokens = ctx.gather(ids_bn).size * ctx.stride
+        return {"count": count_v / len(ids_bn), "tokens": jnp.float32(tokens)}
+
+    def usage(self, means: Metrics) -> Metrics:
+        """How well the codes are used; see `losses.quantize`."""
+        count_v = means["count"]
+        used = quantize.used(count_v)
+        metrics = {"used": used, "perplexity": quantize.perplexity(count_v)}
+        if hasattr(self, "alarm"):
+            sizes = means["tokens"], self.model.vocab_size
+            metrics["collapsed"] = collapsed(used, *sizes, alarm=self.alarm)
+        return metrics
+
     def _require(self, kind: type[nn.Module], name: str) -> None:
         """Raises ValueError for a tokenizer that another task trains."""
         if not isinstance(self.model, kind):
@@ -161,15 +228,6 @@ class Relaxed(Tokenizer):
             step, self.temperature_start, self.temperature, self.temperature_steps
         )
 
-    def _usage(self, ids_bn: jax.Array) -> tuple[jax.Array, Metrics]:
-        """How often every code is used by these tokens, of all devices."""
-        v, ids_m = self.model.vocab_size, ids_bn.reshape(-1)
-        count_v = jax.ops.segment_sum(jnp.ones_like(ids_m, jnp.float32), ids_m, v)
-        return count_v, {
-            "used": quantize.used(count_v),
-            "perplexity": quantize.perplexity(count_v),
-        }
-
 
 def pixel_error(loss_name: str) -> Callable[[jax.Array], jax.Array]:
     """The function of a difference that "l1" or "l2" names; ValueError for others."""
@@ -179,15 +237,17 @@ def pixel_error(loss_name: str) -> Callable[[jax.Array], jax.Array]:
     return errors[loss_name]
 
 
-def collapsed(used: jax.Array, tokens: int, codes: int, *, alarm: float) -> jax.Array:
+def collapsed(
+    used: jax.Array, tokens: jax.Array | int, codes: int, *, alarm: float
+) -> jax.Array:
     """1.0 where tokens use less than the share `alarm` of the codes they could."""
-    return (used < alarm * (min(tokens, codes) / codes)).astype(jnp.float32)
+    could = jnp.minimum(tokens, codes) / codes
+    return (used < alarm * could).astype(jnp.float32)
 
 
-def square_error(shown_bhw3: jax.Array, x_bhw3: jax.Array, ctx: Ctx) -> jax.Array:
-    """Mean square of images in [0, 1] off the batch's, all rows; no gradient."""
-    off_bhw3 = jax.lax.stop_gradient(shown_bhw3) - x_bhw3
-    return ctx.mean(jnp.square(off_bhw3).mean())
+def square_error(shown_bhw3: jax.Array, x_bhw3: jax.Array) -> jax.Array:
+    """Mean square of images in [0, 1] off the batch's; no gradient."""
+    return jnp.square(jax.lax.stop_gradient(shown_bhw3) - x_bhw3).mean()
 
 
 def variance(variables: Vars, square: jax.Array, ctx: Ctx, *, decay: float) -> PyTree:

@@ -5,6 +5,7 @@ Legend: b rows, h w pixels, n tokens of an image, d width of a code, k codes.
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from mmjax.nn.quantize import Codebook
 from mmjax.state import Ctx, Vars
 from mmjax.tasks import stage1
 from mmjax.tasks.base import Predict, pixels
-from mmjax.tasks.stage1 import Batch, Forward, Metrics
+from mmjax.tasks.stage1 import Batch, Forward, Metrics, PyTree, Seen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Task(stage1.Tokenizer):
     edges: weight of the mean square of what the error changes by from pixel to pixel;
       0 in the paper. Sharper outlines for less exact flat colours.
     commitment: weight of the commitment term; 0.25 in the paper.
+    codebook: weight of the codebook's term, where gradients learn it; 1 in the paper.
     decay, eps: of the codebook's moving averages; decay also of the pixel variance.
     kmeans: Lloyd's iterations that place the codes; 0 leaves them N(0, 1).
     start: the step whose batch they are placed by. Before it nothing is quantised: an
@@ -44,6 +46,7 @@ class Task(stage1.Tokenizer):
     loss_name: str = "l2"
     edges: float = 0.0
     commitment: float = 0.25
+    codebook: float = 1.0
     decay: float = 0.99
     eps: float = 1e-5
     kmeans: int = 10
@@ -70,44 +73,62 @@ class Task(stage1.Tokenizer):
 
     def forward(self, variables: Vars, batch: Batch, ctx: Ctx) -> Forward:
         """Reconstruction + commitment (+ the codebook's, where gradients learn it)."""
+        z_bnd = self._apply(variables, "encode", pixels(batch))
+        seen_bnd = jax.lax.stop_gradient(z_bnd)
+        variables = self._placed(variables, lambda: seen_bnd, ctx)
+        return self._settled(variables, self._look(variables, batch, z_bnd, ctx), ctx)
+
+    def prepare(self, variables: Vars, slices: PyTree, ctx: Ctx) -> tuple[Vars, PyTree]:
+        """Codes are placed by all slices of their batch, one encoded after another."""
+
+        def encoded() -> jax.Array:
+            z_abnd = jax.lax.map(
+                lambda rows: self._apply(variables, "encode", pixels(rows)),
+                {"image": slices["image"]},
+            )
+            return jnp.moveaxis(z_abnd, 0, 1).reshape(-1, *z_abnd.shape[2:])
+
+        return self._placed(variables, encoded, ctx), slices
+
+    def look(self, variables: Vars, batch: Batch, ctx: Ctx) -> Seen:
+        """See Stage1; the codes are placed, if they are to be."""
+        z_bnd = self._apply(variables, "encode", pixels(batch))
+        return self._look(variables, batch, z_bnd, ctx)
+
+    def _look(self, variables: Vars, batch: Batch, z_bnd: jax.Array, ctx: Ctx) -> Seen:
         x_bhw3, k = pixels(batch), self.model.vocab_size
-        z_bnd = self._apply(variables, "encode", x_bhw3)
         seen_bnd = jax.lax.stop_gradient(z_bnd)
         book = Codebook(**variables.extra["codebook"]) if self.model.ema else None
-        placing = bool(self.kmeans) and ctx.train
-        if placing:
-            book = self._placed(book, seen_bnd, ctx)
         codes_kd = book.codes if book else self._apply(variables, "codes")
         ids_bn = quantize.nearest(
             seen_bnd.reshape(-1, codes_kd.shape[1]), jax.lax.stop_gradient(codes_kd)
         ).reshape(z_bnd.shape[:2])
         e_bnd = codes_kd[ids_bn]
-        if placing:
+        if self.kmeans and ctx.train:
             e_bnd = jnp.where(book.initialised > 0, e_bnd, seen_bnd)
         through_bnd = quantize.straight_through(z_bnd, e_bnd)
         y_bhw3 = self._apply(variables, "decode", through_bnd)
         loss, metrics = self._terms(y_bhw3 - (2.0 * x_bhw3 - 1.0), z_bnd, e_bnd)
+        square = stage1.square_error(images.shown(y_bhw3), x_bhw3)
+        means, rows = {"square": square, **self.count(ids_bn, ctx)}, {}
+        if book and ctx.train:
+            means["count"], means["sum"] = quantize.usage(seen_bnd, ids_bn, k)
+            keys_b = ctx.example_keys(len(z_bnd))
+            if self.revive_below:
+                rows["vector"] = quantize.candidates(keys_b, seen_bnd, e_bnd)
+        return Seen(loss, 0.5 * y_bhw3 + 0.5, means, rows, metrics)
 
-        square = stage1.square_error(images.shown(y_bhw3), x_bhw3, ctx)
-        count_k, sum_kd = ctx.mean(quantize.usage(seen_bnd, ids_bn, k))
-        used = losses.used(count_k)
-        metrics |= {
-            "psnr": losses.psnr(square),
-            "used": used,
-            "perplexity": losses.perplexity(count_k),
-            "collapsed": stage1.collapsed(
-                used, ctx.gather(ids_bn).size, k, alarm=self.alarm
-            ),
-        }
-        if not ctx.train:
-            return Forward(loss, 0.5 * y_bhw3 + 0.5, variables.extra, metrics)
-        likelihood = stage1.variance(variables, square, ctx, decay=self.decay)
+    def moved(
+        self, variables: Vars, means: Metrics, rows: PyTree, ctx: Ctx
+    ) -> tuple[PyTree, Metrics]:
+        """See Stage1; `dead` are the codes that hardly anything used."""
+        likelihood = stage1.variance(variables, means["square"], ctx, decay=self.decay)
         extra = {"likelihood": likelihood}
-        if book is not None:
-            book, dead = self._follow(book, seen_bnd, e_bnd, count_k, sum_kd, ctx)
-            extra["codebook"] = book._asdict()
-            metrics["dead"] = dead
-        return Forward(loss, 0.5 * y_bhw3 + 0.5, extra, metrics)
+        if not self.model.ema:
+            return extra, {}
+        book = Codebook(**variables.extra["codebook"])
+        book, dead = self._follow(book, means, rows, ctx)
+        return extra | {"codebook": book._asdict()}, {"dead": dead}
 
     def _terms(
         self, off_bhw3: jax.Array, z_bnd: jax.Array, e_bnd: jax.Array
@@ -119,13 +140,21 @@ class Task(stage1.Tokenizer):
         if self.edges:
             loss = loss + self.edges * losses.edges(off_bhw3)
         if not self.model.ema:
-            loss = loss + losses.codebook(z_bnd, e_bnd)
+            loss = loss + self.codebook * losses.codebook(z_bnd, e_bnd)
         return loss, {"reconstruction": reconstruction, "commitment": commitment}
 
-    def _placed(self, book: Codebook, z_bnd: jax.Array, ctx: Ctx) -> Codebook:
-        """The codebook, placed by k-means if this is the batch of step `start`."""
+    def _placed(
+        self, variables: Vars, encoded: Callable[[], jax.Array], ctx: Ctx
+    ) -> Vars:
+        """Variables whose codes k-means has placed if this is the step `start`.
+
+        encoded: gives what the encoder makes of this device's rows, (b, n, d).
+        """
+        if not (self.kmeans and ctx.train):
+            return variables
 
         def place(book: Codebook) -> Codebook:
+            z_bnd = encoded()
             x_md = ctx.gather(z_bnd).reshape(-1, z_bnd.shape[-1])
             k, n = book.count.shape[0], z_bnd.shape[1]
             key = jax.random.fold_in(ctx.rng, 0)
@@ -136,25 +165,23 @@ class Task(stage1.Tokenizer):
             sum_kd = codes_kd * count_k[:, None]
             return Codebook(codes_kd, count_k, sum_kd, jnp.ones(()))
 
+        book = Codebook(**variables.extra["codebook"])
         now = (ctx.step >= self.start) & (book.initialised == 0)
-        return jax.lax.cond(now, place, lambda book: book, book)
+        book = jax.lax.cond(now, place, lambda book: book, book)
+        extra = {**variables.extra, "codebook": book._asdict()}
+        return variables._replace(extra=extra)
 
     def _follow(
-        self,
-        book: Codebook,
-        z_bnd: jax.Array,
-        e_bnd: jax.Array,
-        count_k: jax.Array,
-        sum_kd: jax.Array,
-        ctx: Ctx,
+        self, book: Codebook, means: Metrics, rows: PyTree, ctx: Ctx
     ) -> tuple[Codebook, jax.Array]:
         """The codebook after this batch, and how many dead codes it had."""
-        new = quantize.follow(book, count_k, sum_kd, decay=self.decay, eps=self.eps)
+        new = quantize.follow(
+            book, means["count"], means["sum"], decay=self.decay, eps=self.eps
+        )
         if self.revive_below:
-            keys_b = ctx.example_keys(len(z_bnd))
-            row_cd = ctx.gather(quantize.candidates(keys_b, z_bnd, e_bnd))
             key = jax.random.fold_in(ctx.rng, 1)
-            new, dead = quantize.revive(key, new, row_cd, below=self.revive_below)
+            below = self.revive_below
+            new, dead = quantize.revive(key, new, rows["vector"], below=below)
         else:
             dead = (new.count < self.eps).sum().astype(jnp.float32)
         if not self.kmeans:

@@ -35,7 +35,8 @@ class Rule:
     lr: float = 5e-4
     schedule: str = "cosine"  # cosine | rsqrt | constant
     warmup: int = 2000
-    final_lr: float = 0.0  # cosine ends at final_lr
+    final_lr: float = 0.0  # what cosine comes down to
+    decay_steps: int = 0  # when it gets there, and stays; 0: at the end of the run
     b1: float = 0.9
     b2: float = 0.98
     eps: float = 1e-6
@@ -109,24 +110,26 @@ class GroupConfig(Rule):
 def schedule(cfg: Rule, steps: int, where: str = "config.optim") -> Schedule:
     """Learning rate as a function of the number of updates done.
 
-    Linear warm-up to `lr`, then cosine to `final_lr` at `steps`; or
+    Linear warm-up to `lr`, then cosine to `final_lr` once `decay_steps` updates are
+    done (all of them by default, so that the last is still above it); or
     `lr * sqrt(warmup / step)`; or constant. Raises UserError on an unknown name.
     """
-    warmup = cfg.warmup
-    if warmup >= steps and cfg.schedule == "cosine":
+    warmup, end = cfg.warmup, cfg.decay_steps or steps
+    if warmup >= end and cfg.schedule == "cosine":
         raise UserError(
-            f"{where}.warmup is {warmup} of {steps} steps: the learning rate "
-            f"would never come down; use a warm-up under {steps}"
+            f"{where}.warmup is {warmup} of {end} steps: the learning rate "
+            f"would never come down; use a warm-up under {end}"
         )
 
     def lr(step: jax.Array) -> jax.Array:
-        t = jnp.asarray(step, jnp.float32) + 1.0
+        before = jnp.asarray(step, jnp.float32)
+        t = before + 1.0
         ramp = jnp.minimum(1.0, t / max(warmup, 1)) if warmup else 1.0
         if cfg.schedule == "constant":
             return cfg.lr * ramp
         if cfg.schedule == "rsqrt":
             return cfg.lr * ramp * jnp.sqrt(max(warmup, 1) / jnp.maximum(t, warmup))
-        done = jnp.clip((t - warmup) / max(steps - warmup, 1), 0.0, 1.0)
+        done = jnp.clip((before - warmup) / (end - warmup), 0.0, 1.0)
         falling = 0.5 * (1 + jnp.cos(jnp.pi * done))
         return ramp * (cfg.final_lr + (cfg.lr - cfg.final_lr) * falling)
 

@@ -65,6 +65,8 @@ def _accumulate(
     task: Any, variables: Vars, batch: PyTree, ctx: Ctx, accum: int
 ) -> tuple:
     """Means of gradients and metrics over `accum` equal slices of the batch."""
+    if hasattr(task, "observe"):
+        return _accumulate_observed(task, variables, batch, ctx, accum)
 
     def body(carry: tuple, part: tuple) -> tuple:
         (extra, total), (number, rows) = carry, part
@@ -83,6 +85,33 @@ def _accumulate(
     return grads, extra, jax.tree.map(lambda x: x.mean(0), metrics)
 
 
+def _accumulate_observed(
+    task: Any, variables: Vars, batch: PyTree, ctx: Ctx, accum: int
+) -> tuple:
+    """As `_accumulate`; `extra` moves once, by the statistics of all slices."""
+    variables, slices = task.prepare(variables, _slices(batch, accum), ctx)
+
+    def body(total: PyTree, part: tuple) -> tuple:
+        number, rows = part
+        part_ctx = ctx.replace(offset=number, stride=accum)
+
+        def loss_fn(params: PyTree) -> tuple:
+            whole = variables._replace(params=params)
+            loss, seen, metrics = task.observe(whole, rows, part_ctx)
+            return loss, (seen, {"loss": loss, **metrics})
+
+        grads, out = jax.grad(loss_fn, has_aux=True)(variables.params)
+        return jax.tree.map(jnp.add, total, grads), out
+
+    start = jax.tree.map(jnp.zeros_like, variables.params)
+    parts = (jnp.arange(accum), slices)
+    total, ((means, rows), metrics) = jax.lax.scan(body, start, parts)
+    grads = jax.tree.map(lambda g: g / accum, total)
+    means, metrics = jax.tree.map(lambda x: x.mean(0), (means, metrics))
+    extra, more = task.settle(variables, means, _unsliced(rows), ctx)
+    return grads, _shared(extra, ctx), metrics | more
+
+
 def _accumulate_coupled(
     task: Any, variables: Vars, batch: PyTree, ctx: Ctx, accum: int
 ) -> tuple:
@@ -93,9 +122,11 @@ def _accumulate_coupled(
     batch; embed every slice again, and pull its embeddings' gradient back to the
     parameters. That is one more forward pass than a batch in one piece.
 
-    `extra` goes from slice to slice as in `_accumulate`, the same way both times: batch
-    norm takes the statistics of a slice, and its running averages move once a slice.
+    `extra` goes from slice to slice as in `_accumulate`, the same way both times, or,
+    for a task with `settle`, moves once: batch norm takes the statistics of a slice,
+    and its running averages their mean.
     """
+    once = hasattr(task, "settle")
 
     def embed(params: PyTree, extra: PyTree, part: tuple) -> tuple:
         number, rows = part
@@ -106,8 +137,8 @@ def _accumulate_coupled(
         return embedded, _shared(extra, ctx)
 
     def first(extra: PyTree, part: tuple) -> tuple:
-        embedded, extra = embed(variables.params, extra, part)
-        return extra, embedded
+        embedded, new = embed(variables.params, extra, part)
+        return extra if once else new, embedded
 
     parts = (jnp.arange(accum), _slices(batch, accum))
     embedded = _unsliced(jax.lax.scan(first, variables.extra, parts)[1])
@@ -123,13 +154,18 @@ def _accumulate_coupled(
 
     def second(carry: tuple, part: tuple) -> tuple:
         (extra, total), (rows, pull) = carry, part
-        _, back, extra = jax.vjp(
+        _, back, new = jax.vjp(
             lambda params: embed(params, extra, rows), variables.params, has_aux=True
         )
-        return (extra, jax.tree.map(jnp.add, total, back(pull)[0])), None
+        total = jax.tree.map(jnp.add, total, back(pull)[0])
+        return (extra if once else new, total), new if once else None
 
     start = (variables.extra, total)
-    (extra, grads), _ = jax.lax.scan(second, start, (parts, _slices(pull, accum)))
+    (extra, grads), each = jax.lax.scan(second, start, (parts, _slices(pull, accum)))
+    if once:
+        means = jax.tree.map(lambda x: x.mean(0), each)
+        extra, more = task.settle(variables, means, {}, ctx)
+        metrics |= more
     return grads, extra, metrics
 
 
@@ -202,6 +238,8 @@ def train_step(
         value_fn=_value_fn(task, state.vars, batch, ctx),
     )
     params = optax.apply_updates(state.vars.params, updates)
+    if hasattr(task, "bounded"):
+        params = task.bounded(params)
     ema = state.ema
     if ema is not None:
         # Bias-free start: early averages follow the parameters closely.

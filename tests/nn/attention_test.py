@@ -1,10 +1,13 @@
 """Attention against plain numpy, and the one-query shortcut against the long way."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.nn import attention
 from mmjax.nn.attention import AttentionPool, SelfAttention
 
 B, T, W, H = 3, 7, 16, 4
@@ -102,6 +105,23 @@ def test_attention_pool_is_numpys():
     kv = x @ p["key_value"]["kernel"] + p["key_value"]["bias"]
     want = attention_np(q, *np.split(kv, 2, axis=-1))[:, 0]
     np.testing.assert_allclose(jax.jit(module.apply)(params, x_btw), want, atol=1e-5)
+
+
+def test_half_precision_has_its_logits_in_float32():
+    """What the softmax sees are float32 sums, not bfloat16 ones widened."""
+
+    def products(fn, *args):
+        eqns = jax.make_jaxpr(fn)(*args).eqns
+        return [e.outvars[0].aval.dtype for e in eqns if e.primitive.name == DOT]
+
+    DOT, half, full = "dot_general", jnp.bfloat16, jnp.float32
+    x_bhtd = jnp.ones((1, 2, 3, 8), half)
+    assert products(attention.attend, *[x_bhtd] * 3) == [full, half]
+    x_btw, kv = x_bhtd[:, 0], (jnp.ones((8, 16), half), jnp.ones(16, half))
+    one = functools.partial(attention.attend_one, kv=kv, heads=2)
+    assert products(one, x_btw[:, 0], x_btw) == [half, full, half, half]
+    grads = jax.grad(lambda *x: attention.attend(*x).sum(), (0, 1, 2))(*[x_bhtd] * 3)
+    assert all(g.dtype == half for g in grads)
 
 
 def test_half_precision_keeps_its_softmax_in_float32():

@@ -1,11 +1,13 @@
 """CLIP's forms of one loss, by the training loop and in slices of a batch."""
 
 import functools
+import math
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from ml_collections import ConfigDict
 
@@ -97,8 +99,6 @@ def batch(rows: int = 16) -> dict[str, np.ndarray]:
 
 def steps(task, layout: parallel.Layout, accum: int, count: int = 3) -> dict:
     """Parameters and metrics after a few steps of SGD."""
-    import optax
-
     tx = optax.sgd(0.05)
     variables = jax.device_get(jax.jit(task.init)(jax.random.key(0), batch()))
     state = TrainState(
@@ -190,6 +190,69 @@ def test_batch_norm_sees_a_slice():
     grads, _, _ = jax.jit(accumulate)(variables, rows)
     for path, value in tree.flatten(grads).items():
         np.testing.assert_allclose(value, want[path], atol=1e-5, err_msg=path)
+
+
+CLASSIFIER = {"name": "classifier", "classes": 3}
+CLASSIFIER |= {key: FIELDS[key] for key in ("image_size", "image")}
+
+
+@pytest.mark.parametrize("fields", [FIELDS, CLASSIFIER], ids=["clip", "classifier"])
+def test_running_averages_move_once_an_update(fields):
+    """By the mean over the slices, each of which is normalised by itself."""
+    task = base.build(fields | {"image": RESNET})
+    rows = batch(8) | {"label": np.arange(8, dtype=np.int32) % 3}
+    variables = jax.jit(task.init)(jax.random.key(0), rows)
+    ctx = Ctx(rng=jax.random.key(0), step=jnp.int32(0), train=True)
+    extras = [
+        jax.jit(task.loss)(variables, {k: x[i::2] for k, x in rows.items()}, ctx)[1][0]
+        for i in range(2)
+    ]
+    want = jax.tree.map(lambda *x: np.mean(x, axis=0), *extras)
+    how = step._accumulate_coupled if task.couples_rows else step._accumulate
+    accumulate = functools.partial(how, task, ctx=ctx, accum=2)
+    _, got, _ = jax.jit(accumulate)(variables, rows)
+    assert jax.tree.leaves(got)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), got, want)
+
+
+@pytest.mark.parametrize(
+    ("fields", "high"),
+    [
+        (FIELDS, math.log(100)),
+        (FIELDS | {"loss_name": "sigmoid", "max_scale": 20.0}, math.log(20)),
+        (FIELDS | {"loss_name": "sigmoid", "max_scale": 0.0}, math.log(10) + 5),
+        (CLASSIFIER, math.log(100)),
+    ],
+    ids=["clip", "siglip", "siglip unbounded", "classifier"],
+)
+def test_the_stored_scale_never_oversteps_its_bounds(fields, high):
+    """Nor does its average: what is exported is what was computed with."""
+    task = base.build(fields)
+    rows = batch(8) | {"label": np.arange(8, dtype=np.int32) % 3}
+    scales = []
+    for jump in (5.0, -50.0):
+        tx = optax.stateless(
+            lambda grads, _, jump=jump: jax.tree.map(
+                lambda g: jnp.full_like(g, jump if g.ndim == 0 else 0.0), grads
+            )
+        )
+        variables = jax.jit(task.init)(jax.random.key(0), rows)
+        state = TrainState(
+            step=jnp.int32(0),
+            vars=variables,
+            opt_state=tx.init(variables.params),
+            ema=variables.params,
+            rng=jax.random.key(1),
+        )
+        one = functools.partial(step.train_step, task, tx, ema_decay=0.9)
+        state, _ = jax.jit(one)(state, rows)
+        scales.append(float(state.vars.params["logit_scale"]))
+        average, start = (
+            float(p["logit_scale"]) for p in (state.ema, variables.params)
+        )
+        assert average == pytest.approx(start + 0.9 * (scales[-1] - start), abs=1e-5)
+    low = math.log(10) - 50 if fields.get("max_scale") == 0 else 0.0
+    assert scales == pytest.approx([high, low])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from mmjax.errors import UserError
 from mmjax.losses import categorical
 from mmjax.state import Ctx, TrainState, Vars
 from mmjax.tasks import base
+from mmjax.train import optim
 from mmjax.train import step as step_lib
+from mmjax_configs import dvae as configs
 
 SPEC = {
     "kind": "dvae",
@@ -199,16 +201,20 @@ def test_collapse_is_told(variables):
     assert metrics(variables, batch(), alarm=1e-3)["collapsed"] == 0
 
 
+def used(task, ids_bn):
+    return task.usage(task.count(ids_bn, ctx()))
+
+
 def test_even_use_is_full_use():
-    got = make()._used(jnp.arange(2 * V).reshape(2, V) % V)
+    got = used(make(), jnp.arange(2 * V).reshape(2, V) % V)
     assert got["used"] == 1 and got["dead"] == 0 and got["collapsed"] == 0
     assert got["perplexity"] == pytest.approx(V, rel=1e-5)
 
 
 def test_the_alarm_asks_no_more_codes_than_there_are_tokens():
     two_of_16 = jnp.zeros((1, 16), jnp.int32).at[0, 0].set(1)
-    assert make(alarm=0.12)._used(two_of_16)["collapsed"] == 0  # 2/16; 2/24 is less
-    assert make(alarm=0.13)._used(two_of_16)["collapsed"] == 1
+    assert used(make(alarm=0.12), two_of_16)["collapsed"] == 0  # 2/16; 2/24 is less
+    assert used(make(alarm=0.13), two_of_16)["collapsed"] == 1
 
 
 def test_extra_has_the_tokenizers_names_and_stays_in_evaluation(variables):
@@ -263,3 +269,12 @@ def test_learns_scenes():
     last = jax.jit(task.predict()["loss"])(state.vars, rows, ctx())
     assert last["elbo_hard"].mean() > first["elbo_hard"].mean() + 0.5
     assert last["psnr_hard"].mean() > first["psnr_hard"].mean() + 5
+
+
+def test_the_papers_learning_rate_is_down_after_1_200_000_updates():
+    config = configs.get_config("paper")
+    cfg = optim.OptimConfig(**config.optim.to_dict())
+    lr = optim.schedule(cfg, config.steps)
+    rates = [float(lr(n)) for n in (0, 600_000, 1_200_000, config.steps - 1)]
+    want = [1e-4, (1e-4 + 1.25e-6) / 2, 1.25e-6, 1.25e-6]
+    np.testing.assert_allclose(rates, want, rtol=1e-4)

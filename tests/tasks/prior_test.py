@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from mmjax import schema
@@ -13,8 +14,9 @@ from mmjax.data import fields
 from mmjax.errors import UserError
 from mmjax.sampling import autoregressive
 from mmjax.sampling.autoregressive import Sampling
-from mmjax.state import Ctx, Vars
+from mmjax.state import Ctx, TrainState, Vars
 from mmjax.tasks.prior import Task
+from mmjax.train import step
 from mmjax_configs import prior as configs
 
 B, CONTEXT, WORDS, CODES, SIZE, GRID = 4, 6, 30, 32, 16, 4
@@ -154,6 +156,35 @@ def test_dropped_captions_are_read_as_padding_and_have_no_loss():
     # never while evaluating
     got, _ = task(caption_dropout=1.0).loss(weights, rows, ctx())
     np.testing.assert_allclose(got, task().loss(weights, rows, ctx())[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("accum", [1, 2, 4])
+@pytest.mark.parametrize("pads", ["ignored", "predicted"])
+def test_dropped_captions_do_not_count_in_the_mean(pads, accum):
+    """text_nats is that of the rows that kept theirs, in however many slices."""
+    made, weights = task(caption_dropout=0.5, text_pads=pads), variables(pads)
+    rows = batch() | {"tokens_mask": batch()["tokens_mask"].copy()}
+    rows["tokens_mask"][1, 1:] = False  # no text at all: nothing to predict
+    key = jax.random.key(2)  # keeps rows 0 and 1
+    tx = optax.sgd(0.0)
+    state = TrainState(
+        step=jnp.int32(0),
+        vars=weights,
+        opt_state=tx.init(weights.params),
+        ema=None,
+        rng=key,
+    )
+    one = functools.partial(step.train_step, made, tx, accum=accum)
+    _, metrics = jax.jit(one)(state, rows)
+    keys_b = Ctx(rng=jax.random.fold_in(key, 0), step=0).example_keys(B)
+    dropped_b = np.asarray([jax.random.bernoulli(k, 0.5) for k in keys_b])
+    kept_b = ~dropped_b & (rows["tokens_mask"][:, 1:].any(1) | (pads == "predicted"))
+    assert 0 < kept_b.sum() < B
+    each = predict(task(text_pads=pads), "loss")(weights, rows)
+    want = np.asarray(each["text_nats"])[kept_b].mean()
+    np.testing.assert_allclose(metrics["text_nats"], want, rtol=1e-5)
+    total = metrics["text_nats"] / 8 + metrics["image_nats"] * 7 / 8
+    np.testing.assert_allclose(metrics["loss"], total, rtol=1e-5)
 
 
 def test_captions_are_dropped_row_by_row_as_often_as_asked():
@@ -343,7 +374,7 @@ def test_presets_hold_the_papers_numbers():
     assert made.text_weight == 1 / 8 and made.conv_kernel == 11
     same = {f.name for f in dataclasses.fields(made.model)} & set(FIELDS)
     assert {k: getattr(made.model, k) for k in sorted(same)} == {
-        "context": 256,
+        "context": 258,  # 256 byte pairs between the two marks
         "conv_kernel": 11,
         "depth": 64,
         "heads": 62,

@@ -89,7 +89,7 @@ FLAT = {"warmup": 0, "schedule": "constant"}
 SGD = optim.OptimConfig(name="sgd", lr=0.05, clip_norm=1.0, **FLAT)
 
 
-def train(task, steps, layout=None, *, rows=8, optimizer=SGD):
+def train(task, steps, layout=None, *, rows=8, optimizer=SGD, accum=1):
     """State and metrics after steps on one batch each."""
     layout = layout or parallel.Layout(devices=jax.devices()[:1])
     variables = jax.device_get(start(task))
@@ -103,7 +103,8 @@ def train(task, steps, layout=None, *, rows=8, optimizer=SGD):
     )
     state = jax.device_put(state, layout.shardings(state))
     run = layout.compile_step(
-        functools.partial(step.train_step, task, tx, axis=layout.axis), state
+        functools.partial(step.train_step, task, tx, axis=layout.axis, accum=accum),
+        state,
     )
     metrics = {}
     for number in range(steps):
@@ -134,6 +135,28 @@ def test_pmap_is_jit_with_kmeans_and_revival(more):
     assert metrics.keys() == same.keys()
     for name in ("loss", "perplexity", "used", "psnr"):
         assert same[name] == pytest.approx(metrics[name], abs=1e-4), name
+
+
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_slices_move_the_codebook_once(mode):
+    """Averages, k-means and revival see the whole batch, in however many slices."""
+    task = task_of(start=1, **DYING)
+    one, want = train(task, 4)
+    accum, devices = (2, 4) if mode == "pmap" else (4, 1)
+    cfg = parallel.ParallelConfig(mode=mode)
+    layout = parallel.Layout(cfg, jax.devices()[:devices])
+    sliced, got = train(task, 4, layout, accum=accum)
+    book = one.vars.extra["codebook"]
+    assert book["initialised"] == 1 and want["dead"] > 0
+    for tree in ("params", "extra"):
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, atol=1e-5),
+            getattr(sliced.vars, tree),
+            getattr(one.vars, tree),
+        )
+    assert got.keys() == want.keys()
+    for name, value in want.items():
+        np.testing.assert_allclose(got[name], value, atol=1e-4, err_msg=name)
 
 
 def test_kmeans_places_the_codes_once_and_at_the_start():

@@ -102,8 +102,14 @@ def test_schedules():
     lr = optim.schedule(cfg, 110)
     assert float(lr(0)) == pytest.approx(0.1)
     assert float(lr(9)) == pytest.approx(1.0)
-    assert float(lr(59)) == pytest.approx(0.55, abs=1e-6)
-    assert float(lr(109)) == pytest.approx(0.1)
+    assert float(lr(10)) == pytest.approx(1.0)
+    assert float(lr(60)) == pytest.approx(0.55, abs=1e-6)
+    last = 0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * 99 / 100))
+    assert float(lr(109)) == pytest.approx(last) and last > 0.1002
+    assert float(lr(110)) == pytest.approx(0.1)
+    early = optim.schedule(optim.OptimConfig(warmup=0, decay_steps=50, lr=1.0), 200)
+    assert [float(early(n)) for n in (0, 25)] == pytest.approx([1.0, 0.5])
+    assert float(early(50)) == float(early(199)) == 0.0
     rsqrt = optim.schedule(optim.OptimConfig(lr=1.0, warmup=4, schedule="rsqrt"), 100)
     assert float(rsqrt(15)) == pytest.approx(0.5)
 

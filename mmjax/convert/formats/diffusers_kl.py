@@ -1,5 +1,6 @@
 """diffusers' AutoencoderKL, of Stable Diffusion and its kin."""
 
+import dataclasses
 import pathlib
 from collections.abc import Iterable, Mapping
 
@@ -15,6 +16,7 @@ from mmjax.models import autoencoder_kl
 ABOUT = "diffusers' AutoencoderKL: a folder with config.json"
 TASK = "autoencoder_kl"
 CLASS = "AutoencoderKL"
+_TRAINING = ("latents/", "params/log_variance")
 
 
 def detect(source: Source) -> bool:
@@ -50,6 +52,11 @@ def to_mmjax(source: Source) -> formats.Model:
 
 def from_mmjax(model: formats.Model) -> formats.Export:
     spec = autoencoder_kl.Spec(**model.task["autoencoder"])
+    moments = {key: model.arrays.get(f"latents/{key}") for key in ("mean", "square")}
+    scale = spec.scale or float(autoencoder_kl.scale_of(**moments))
+    # of training alone, or said by the scale
+    rest = {k: v for k, v in model.arrays.items() if not k.startswith(_TRAINING)}
+    model = dataclasses.replace(model, arrays=rest)
     net = autoencoder_kl.VqganNet(**spec.net)
     if net.points and spec.code_dim != net.hidden:
         raise UserError(
@@ -58,7 +65,7 @@ def from_mmjax(model: formats.Model) -> formats.Export:
         )
     config = {
         "sample_size": spec.image_size,
-        "scaling_factor": spec.scale,
+        "scaling_factor": scale,
         "shift_factor": spec.shift or None,
         "use_quant_conv": net.points,
         "use_post_quant_conv": net.points,
