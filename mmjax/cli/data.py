@@ -96,7 +96,7 @@ def _check(args: argparse.Namespace) -> int:
     report = check.check(sources, args.out)
     print(report.text())
     if report.unsaved:
-        raise UserError(f"cannot write --out {report.sheet}: {report.unsaved}")
+        raise UserError(report.unsaved)
     return LEFT_OUT if report.broken or report.left_out else 0
 
 

@@ -131,7 +131,7 @@ def check(
     try:
         with errors.writing(sheet) as part:
             contact_sheet(reports).save(part, "PNG")
-    except (errors.UserError, OSError, ValueError) as error:
+    except errors.UserError as error:
         return Report(tuple(reports), sheet, str(error))
     return Report(tuple(reports), sheet)
 

@@ -144,11 +144,10 @@ def test_check_names_all_that_is_amiss(tmp_path, capsys, monkeypatch):
 
 
 def test_check_keeps_its_report_where_the_sheet_cannot_be_written(tmp_path, capsys):
-    (tmp_path / "link.png").symlink_to(tmp_path / "gone" / "x.png")
     (tmp_path / "file").write_text("")
-    for out in ("link.png", "file/x.png", "."):
+    for out in ("file/x.png", "."):
         argv = ["data", "check", "shapes:val?size=16&count=4&objects=1", "--out"]
         assert cli.main([*argv, str(tmp_path / out)]) == 2
         said = capsys.readouterr()
         assert "records   4, broken 0" in said.out
-        assert "cannot write --out" in said.err and said.err.count("\n") == 1
+        assert "cannot write" in said.err and said.err.count("\n") == 1
