@@ -19,7 +19,7 @@ from mmjax.parallel import runtime
 EXAMPLE = """examples:
   mmjax arithmetic --index photos.idx --image car.png --minus blue --plus red \\
       --out sheet.png
-  mmjax arithmetic --workdir runs/demo --source "shapes:val?objects=1" \\
+  mmjax arithmetic --workdir runs/demo/clip --source "shapes:val?objects=1" \\
       --record 3 --minus circle --plus star
 """
 

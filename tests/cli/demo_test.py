@@ -1,13 +1,17 @@
 """The demo's tiny plan: every stage, its files, and that nothing is done twice."""
 
 import json
+import pathlib
 
+import nbformat
 import numpy as np
 import pytest
 
 from mmjax import cli
 from mmjax.inference import load
 from mmjax_demo import plan, samples, stages
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,21 @@ def test_the_whole_pipeline(demo, capsys):
 
     again = Generator(load.load_run(demo / "prior")).sample(made.prompts[2:3], k=2)
     np.testing.assert_array_equal(again.images[0], made.images[2, :2])
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("clip", "clip at step"), ("tokenizer", "vqvae at"), ("prior", "image_tokens")],
+)
+def test_the_notebook_opens_every_run(name, says, demo, capsys, monkeypatch):
+    """As it stands, in this process; a kernel runs it in tests/inference/load_test."""
+    monkeypatch.setenv("MMJAX_WORKDIR", str(demo / name))
+    book = nbformat.read(ROOT / "notebooks" / "inspect_params.ipynb", as_version=4)
+    cells = [cell.source for cell in book.cells if cell.cell_type == "code"]
+    held: dict = {}
+    exec("\n".join(cells).replace("%matplotlib inline", ""), held)
+    assert says in capsys.readouterr().out
+    assert (held["figure"] is None) == (name == "prior")
 
 
 def test_again_it_only_reads(demo, capsys):
