@@ -32,6 +32,10 @@ def test_it_may_end_after_clip(demo, capsys):
         assert summary[f"{name}_lo"] <= summary[name] <= summary[f"{name}_hi"]
     assert summary["minutes"] > 0
     assert (demo / "zero_shot.png").read_bytes().startswith(b"\x89PNG")
+    printed = out.partition("go on with\n")[2].splitlines()
+    scene = f"{demo}/clip {demo}/scene.png"
+    assert printed[0] == f'mmjax zeroshot {scene} --labels "red circle,blue star"'
+    assert load.read_image(demo / "scene.png").shape == (16, 16, 3)
     assert not (demo / "tokenizer").exists()
 
 
@@ -56,11 +60,10 @@ def test_the_whole_pipeline(demo, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
-    [("clip", "clip at step"), ("tokenizer", "vqvae at"), ("prior", "image_tokens")],
+    ("name", "says"), [("tokenizer", "vqvae at step"), ("prior", "image_tokens")]
 )
 def test_the_notebook_opens_every_run(name, says, demo, capsys, monkeypatch):
-    """As it stands, in this process; a kernel runs it in tests/inference/load_test."""
+    """In this process; tests/inference/load_test has a kernel run it on CLIP."""
     monkeypatch.setenv("MMJAX_WORKDIR", str(demo / name))
     book = nbformat.read(ROOT / "notebooks" / "inspect_params.ipynb", as_version=4)
     cells = [cell.source for cell in book.cells if cell.cell_type == "code"]
