@@ -44,6 +44,11 @@ EVALS = {  # of the tiny presets: run by `mmjax eval` alone, for time
     "prior": ("val",),
     "vqvae": ("val", "val_elbo"),
 }
+STAGE1 = [  # as the emoji presets do, the prior takes what vqvae:tiny makes
+    "--config.task.stage1.vocab_size=16",
+    "--config.task.stage1.net.widths=(16,)",
+    "--config.task.stage1.code_dim=8",
+]
 LEFT_OUT = {  # words of a command: why it isn't run
     "git": "it fetches this repository",
     "make test": "these tests",
@@ -83,6 +88,7 @@ def small(words):
         made += ["--config.steps=4", "--config.checkpoint.every=2"]
         family = made[made.index("--config") + 1].partition(":")[0]
         made += [f"--config.evals.{name}.every=0" for name in EVALS[family]]
+        made += STAGE1 if family == "prior" else []
     return made + (["--plan", "tiny"] if words[1:2] == ("demo",) else [])
 
 
