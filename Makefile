@@ -4,7 +4,7 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo demo-clip test test-parity test-hosts test-faults test-browser \
+.PHONY: demo demo-clip test test-parity test-hosts test-faults test-browser test-docs \
   lint format lock clean help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make lint         ruff: format and rules; make format applies both"
 	@echo "make test-parity  tests against the originals, which it installs (torch is large)"
 	@echo "make test-hosts   runs of several processes: every topology, moves between them"
+	@echo "make test-docs    every command of README, docs/ and --help, small, in order"
 	@echo "make test-browser  the report page in headless Chromium, which it installs by apt"
 	@echo "make test-faults  runs killed, stopped and starved in many ways, and resumed"
 	@echo "make lock         requirements.lock again (LOCK_ARGS=--upgrade: newest)"
@@ -52,6 +53,10 @@ test-browser: $(READY)
 # MMJAX_FAULTS_JSON=FILE.json writes the count, MMJAX_FAULTS_SEED=N draws other moments.
 test-faults: $(READY)
 	$(BIN)/python -m pytest -q -m faults tests/faults $(PYTEST_ARGS)
+
+# What needs data, weights or packages from elsewhere is listed with its reason.
+test-docs: $(READY)
+	$(BIN)/python -m pytest -q -s -m docs tests/docs_run_test.py $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

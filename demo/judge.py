@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from mmjax import errors, schema
+from mmjax.data import image as image_lib
 from mmjax.data import prompts as prompts_lib
 from mmjax.data.shapes import scene
 from mmjax.data.sources import open_source
@@ -62,8 +64,8 @@ def judge(plan: Plan, workdir: pathlib.Path, values: Mapping[str, Any]) -> None:
     results["code_counts"] = _tokenizer(plan, workdir)
     zero_shot(workdir, clip)
     results["about"] = runtime.describe() | {"seed": plan.seed}
-    (workdir / "results.json").write_text(json.dumps(results, indent=1))
-    (workdir / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    _write(workdir / "results.json", results)
+    _write(workdir / "summary.json", summary)
 
 
 def evaluated(values: Mapping[str, Any]) -> dict[str, float]:
@@ -79,14 +81,19 @@ def evaluated(values: Mapping[str, Any]) -> dict[str, float]:
 def finish(workdir: pathlib.Path, minutes: Mapping[str, float]) -> dict[str, float]:
     """Adds the time that it took and writes the report; the whole summary."""
     path = workdir / "summary.json"
-    summary = json.loads(path.read_text())
+    summary = schema.read_json(path, fix=f"delete it and {path.parent}/results.json")
     summary |= {f"minutes_{name}": round(v, 2) for name, v in minutes.items()}
     summary["minutes"] = round(sum(minutes.values()), 2)
     about = runtime.describe()
     summary |= {"cores": about["cores"], "devices": about["devices"]}
-    path.write_text(json.dumps(summary, indent=1) + "\n")
+    _write(path, summary)
     report.write(workdir)
     return summary
+
+
+def _write(path: pathlib.Path, values: Mapping[str, Any]) -> None:
+    with errors.writing(path) as part:
+        part.write_text(json.dumps(values, indent=1) + "\n")
 
 
 def _copy(to: dict, name: str, source: Mapping[str, float], key: str) -> None:
@@ -99,7 +106,7 @@ def _cards(workdir: pathlib.Path) -> dict[str, Any]:
     found = {}
     for run in ("clip", "tokenizer", "prior"):
         for path in sorted((workdir / run / "cards").glob("*.json")):
-            found[f"{run}/{path.stem}"] = json.loads(path.read_text())
+            found[f"{run}/{path.stem}"] = schema.read_json(path, fix="delete it")
     return found
 
 
@@ -248,6 +255,8 @@ def zero_shot(workdir: pathlib.Path, clip: load.Run, *, each: int = 6) -> None:
         names += [name] * each
     images = [record["image"] for record in records]
     labels = source.class_names
+    with errors.writing(workdir / "scene.png") as part:  # to try commands on
+        part.write_bytes(image_lib.encode_png(images[0]))
     ranked_labels.ranked(
         workdir / "zero_shot.png",
         images,

@@ -11,6 +11,9 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mmjax import errors, schema
+from mmjax.errors import UserError
+from mmjax.parallel import runtime
 from mmjax.report import charts, page
 from mmjax.train import metric_writer
 from mmjax_demo import elements, numbers, panels, words
@@ -92,19 +95,17 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     made = [(anchor, title, body(found)) for anchor, title, body in _SECTIONS]
     text = page.document(TITLE, _head(found), made, by="mmjax demo")
     path = workdir / FILE
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with errors.writing(path) as part:
+        part.write_text(text, encoding="utf-8")
     return path
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
     """A JSON object; {} where there is none, or one cut by a stop."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        return schema.read_json(path)
+    except (FileNotFoundError, UserError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _absent(stage: str, what: str) -> str:
@@ -332,18 +333,18 @@ def _commands(found: _Found) -> str:
     def of(name: str) -> str:
         return shlex.quote(str(found.workdir / name))
 
-    k = found.k if found.k > 1 else 64
-    prompt = '"a small red star"'
+    mmjax, k = runtime.command(), found.k if found.k > 1 else 64
+    prompt, scene = '"a small red star"', of("scene.png")
     return "\n".join(
         [
             "# other captions, re-ranked",
-            f"mmjax sample {of('prior')} {prompt} --clip {of('clip')} -k {k}",
-            "# the lower half of a picture of yours",
-            f"mmjax complete {of('prior')} scene.png {prompt} --rows 16 -k 8",
+            f"{mmjax} sample {of('prior')} {prompt} --clip {of('clip')} -k {k}",
+            "# what lies below the top 8 rows of a picture, drawn anew",
+            f"{mmjax} complete {of('prior')} {scene} {prompt} --rows 8 -k 8",
             "# CLIP on pictures and phrases of yours",
-            f'mmjax zeroshot {of("clip")} scene.png --labels "red star,blue ring"',
+            f'{mmjax} zeroshot {of("clip")} {scene} --labels "red star,blue ring"',
             "# what is inside a run",
-            f"mmjax inspect {of('prior')}",
+            f"{mmjax} inspect {of('prior')}",
         ]
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from mmjax import errors
 from mmjax.data import token_cache
 from mmjax.data.sources import open_source
 from mmjax.inference import generate
@@ -84,9 +85,7 @@ def _save(
     workdir: pathlib.Path, name: str, mark: str, drawn: generate.Candidates
 ) -> None:
     path = path_of(workdir, name)
-    part = path.with_suffix(".part")
     arrays = dict(drawn.arrays)
     arrays["image_tokens"] = arrays["image_tokens"].astype(np.uint16)
-    with part.open("wb") as file:
-        np.savez(file, mark=np.array(mark), prompts=np.array(drawn.prompts), **arrays)
-    part.replace(path)
+    with errors.writing(path) as part:
+        np.savez(part, mark=np.array(mark), prompts=np.array(drawn.prompts), **arrays)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from mmjax import errors, schema
 from mmjax_demo import plan as plan_lib
 
 _CLOCK = "seconds.json"  # spent in each stage, in all the calls that it took
@@ -50,7 +51,7 @@ class Demo:
     def minutes(self) -> dict[str, float]:
         """What each stage has taken, in minutes."""
         path = self.workdir / _CLOCK
-        spent = json.loads(path.read_text()) if path.exists() else {}
+        spent = schema.read_json(path, fix="delete it") if path.exists() else {}
         return {name: seconds / 60 for name, seconds in spent.items()}
 
     def clip_summary(self) -> dict[str, float]:
@@ -63,14 +64,15 @@ class Demo:
         judge.zero_shot(self.workdir, load.load_run(self.workdir / "clip"))
         summary = judge.evaluated(self.values)
         summary["minutes"] = round(sum(self.minutes().values()), 2)
-        path = self.workdir / "summary.json"
-        path.write_text(json.dumps(summary, indent=1) + "\n")
+        with errors.writing(self.workdir / "summary.json") as part:
+            part.write_text(json.dumps(summary, indent=1) + "\n")
         return summary
 
     def _spend(self, name: str, seconds: float) -> None:
         spent = {key: 60 * value for key, value in self.minutes().items()}
         spent[name] = spent.get(name, 0.0) + seconds
-        (self.workdir / _CLOCK).write_text(json.dumps(spent))
+        with errors.writing(self.workdir / _CLOCK) as part:
+            part.write_text(json.dumps(spent))
 
     def _finished(self, name: str) -> bool:
         """Whether a stage has nothing left to do, so that its time is not counted."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SAID = tuple(map(os.strerror, (errno.EACCES, errno.EROFS)))
 
 
 class UserError(Exception):
@@ -39,9 +40,13 @@ def refused(error: BaseException) -> str:
     where = f"{os.fsdecode(place)}: " if isinstance(place, (str, bytes)) else ""
     if no_room(error):
         return f"{where}the disk is full: make room, and run the same command again"
-    if not isinstance(error, OSError) or not error.errno:
+    said = ""
+    if isinstance(error, OSError) and error.errno:
+        said = os.strerror(error.errno)
+    elif isinstance(error, RuntimeError):  # of a library in C++: FAISS, ArrayRecord
+        said = next((text for text in _SAID if text in str(error)), "")
+    if not said:
         return ""
-    said = os.strerror(error.errno)
     return f"{where}{said}; give another place, or mend this one"
 
 

@@ -45,16 +45,23 @@ class Plugin:
             return None
 
 
+def parse_json(data: bytes | str) -> Any:
+    """The value of a JSON text; ValueError for anything else, however deep."""
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deep to be read") from None
+
+
 def read_json(path: Any, *, fix: str = "put back a copy of it") -> dict[str, Any]:
     """The mapping that a JSON file holds; UserError for whatever else it is.
 
     path: a pathlib.Path, or what reads like one.
     """
     try:
-        held = json.loads(path.read_bytes())  # bytes that are no text are a ValueError
-    except (ValueError, RecursionError) as error:
-        said = "nested too deep" if isinstance(error, RecursionError) else error
-        raise UserError(f"{path} is damaged ({said}): {fix}") from None
+        held = parse_json(path.read_bytes())  # bytes that are no text: a ValueError
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): {fix}") from None
     if not isinstance(held, dict):
         raise UserError(f"{path} is damaged (it holds {_show(held)}): {fix}")
     return held

@@ -51,4 +51,6 @@ def test_folders_and_links(tmp_path):
     with errors.writing(tmp_path / "link") as part:
         part.write_text("x")
     assert (tmp_path / "absent").read_text() == "x" and (tmp_path / "link").is_symlink()
+    said = "could not open /x for writing: Permission denied"  # as FAISS says it
+    assert errors.refused(RuntimeError(said)).startswith("Permission denied; give")
     assert errors.refused(ValueError("x")) == "" == errors.refused(OSError("no number"))

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import mmjax
 from mmjax import errors, schema
 from mmjax.errors import UserError
+from mmjax.parallel import runtime
 
 __path__ = pkgutil.extend_path(__path__, __name__)
 
@@ -50,9 +51,10 @@ class Parser(argparse.ArgumentParser):
 
 def _overview() -> str:
     lines = "\n".join(f"  {verb:<10}  {line}" for verb, line in verbs().items())
+    begin = f"{runtime.command()} demo"
     return (
         "usage: mmjax VERB ...\n\nMultimodal vision-language research in JAX.\n\n"
-        f"{lines}\n\n`mmjax VERB --help` says more. Begin with:  mmjax demo"
+        f"{lines}\n\n`mmjax VERB --help` says more. Begin with:  {begin}"
     )
 
 

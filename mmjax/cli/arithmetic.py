@@ -17,9 +17,9 @@ from mmjax.errors import LEFT_OUT, UserError
 from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
-  mmjax arithmetic --index photos.idx --image car.png --minus blue --plus red \\
+  mmjax arithmetic --index emoji.idx --image woman.png --minus woman --plus man \\
       --out sheet.png
-  mmjax arithmetic --workdir runs/demo --source "shapes:val?objects=1" \\
+  mmjax arithmetic --workdir runs/demo/clip --source "shapes:val?objects=1" \\
       --record 3 --minus circle --plus star
 """
 

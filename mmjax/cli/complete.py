@@ -11,7 +11,7 @@ import pathlib
 from mmjax.cli import sample
 
 EXAMPLE = """examples:
-  mmjax complete runs/demo/prior scene.png "a small red star" --rows 16 -k 8
+  mmjax complete runs/demo/prior runs/demo/scene.png "a small red star" --rows 16 -k 8
 """
 
 

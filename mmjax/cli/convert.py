@@ -14,9 +14,9 @@ from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
   mmjax convert hf://openai/clip-vit-base-patch32 runs/b32 --check
-  mmjax convert ViT-B-32.pt runs/b32
-  mmjax convert open_clip_model.safetensors runs/b32 --json ViT-B-32-quickgelu.json
-  mmjax convert runs/b32 exported/ --to hf_clip --step 1000
+  mmjax convert ViT-B-32.pt runs/openai
+  mmjax convert open_clip_model.safetensors runs/open --json ViT-B-32-quickgelu.json
+  mmjax convert runs/b32 exported/ --to hf_clip --step 0
   mmjax convert --list
 """
 
@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"{args.source} is a run: --to FORMAT and --step alone fit")
         done = import_export.write_out(*places, args.to, args.step)
     else:
+        if within := run_file.inside(args.source):
+            raise UserError(f"{args.source} is not a run of mmjax{within}")
         if args.to or args.step is not None:
             raise UserError(
                 f"{args.source} is not a run, and becomes one: --to and --step are for "

@@ -15,7 +15,7 @@ EXAMPLE = """examples:
   mmjax data bpe "webdataset:/data/x-*.tar" --vocab-size 8192 --out bpe.json
   mmjax data build photos --data-dir /data/tfds --split train=folder:/photos
   mmjax data build mnist --data-dir /data/tfds --manual-dir /data/mnist_files
-  mmjax data tokenize runs/vqvae shapes:train --out /data/shapes_tokens
+  mmjax data tokenize runs/demo/tokenizer shapes:train --out /data/shapes_tokens
 """
 
 

@@ -10,15 +10,17 @@ ends after the first model: zero-shot classification and retrieval.
 
 import argparse
 import pathlib
+import shlex
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
   mmjax demo
   mmjax demo --until clip
-  mmjax demo --plan tiny --workdir runs/tiny      (seconds; the numbers mean nothing)
+  mmjax demo --plan tiny --workdir runs/tiny    # seconds; the numbers mean nothing
 """
 STAGES = ("clip", "tokenizer", "tokens", "prior", "samples", "judge")
 # (title, name in summary.json, chance or None)
@@ -68,11 +70,27 @@ def run(args: argparse.Namespace) -> int:
     print(f"image    {args.workdir}/zero_shot.png")
     if whole:
         print(f"report   {args.workdir}/report.html")
-        print(
-            f'try      mmjax sample {args.workdir}/prior "a small red star" '
-            f"-k 64 --clip {args.workdir}/clip --top 8"
-        )
+    print("\n".join(["\ngo on with", *commands(demo, whole=whole)]))
     return 0
+
+
+def commands(demo: Any, *, whole: bool) -> list[str]:
+    """What to do next, each line as a shell takes it; `whole`: there is a prior."""
+    mmjax, prompt = runtime.command(), '"a small red star"'
+    clip, prior, scene = (
+        shlex.quote(str(demo.workdir / name)) for name in ("clip", "prior", "scene.png")
+    )
+    lines = [f'{mmjax} zeroshot {clip} {scene} --labels "red circle,blue star"']
+    if whole:
+        lines += [
+            f"{mmjax} sample {prior} {prompt} -k 64 --clip {clip} --top 8",
+            f"{mmjax} complete {prior} {scene} {prompt} --rows {demo.plan.size // 2}",
+        ]
+    lines.append(f"{mmjax} inspect {clip}")
+    activate = pathlib.Path(mmjax).with_name("activate")
+    if activate.is_file():
+        lines.append(f"source {activate}    # from then on, mmjax is enough")
+    return lines
 
 
 def table(summary: Mapping[str, float]) -> list[str]:

@@ -3,7 +3,8 @@
 The file holds image_embeddings (n, d) with image_paths, and text_embeddings (m, d)
 with texts, all float32 or strings: `numpy.load` reads it without pickle. texts_cut
 bool (m,) says which texts were longer than the model reads. Images that cannot be read
-are left out. Exits with 3 where something was left out, or cut.
+and what a folder holds beside images are left out. Exits with 3 where something was
+left out, or cut.
 """
 
 import argparse
@@ -20,8 +21,8 @@ from mmjax.parallel import runtime
 log = logging.getLogger(__name__)
 
 EXAMPLE = """examples:
-  mmjax embed runs/demo --images photos/ cat.jpg --out photos.npz
-  mmjax embed runs/demo --texts captions.txt "a red circle" --out texts.npz
+  mmjax embed runs/demo/clip --images photos/ cat.jpg --out photos.npz
+  mmjax embed runs/demo/clip --texts captions.txt "a red circle" --out texts.npz
 """
 
 
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--out {args.out}: there is no folder {args.out.parent}")
     from mmjax.data import prompts
 
-    paths, texts = image_files(args.images), []
+    (paths, beside), texts = image_files(args.images), []
     for text in args.texts:
         texts += prompts.read_list(text) if text.endswith(".txt") else [text]
     runtime.configure()
@@ -62,21 +63,24 @@ def run(args: argparse.Namespace) -> int:
     with errors.writing(args.out) as part, part.open("wb") as file:
         np.savez(file, **arrays)
     dim = next(iter(arrays.values())).shape[1]
-    cut, left = int(arrays.get("texts_cut", np.zeros(0)).sum()), len(paths) - len(read)
+    cut = int(arrays.get("texts_cut", np.zeros(0)).sum())
+    left = len(paths) - len(read)
     print(f"{args.out}: {len(read)} images and {len(texts)} texts, {dim} numbers each")
     if left or cut:
         print(f"{left} images were left out, and {cut} texts cut")
-    return LEFT_OUT if left or cut else 0
+    return LEFT_OUT if left or cut or beside else 0
 
 
-def image_files(given: Sequence[str]) -> list[pathlib.Path]:
-    """Files as they are, and those of folders as `folder:` lists them.
+def image_files(given: Sequence[str]) -> tuple[list[pathlib.Path], int]:
+    """(files as they are and those of folders as `folder:` lists them, how many things
+    beside them were left out); warnings name those.
 
     UserError where a path is missing, or a folder holds no images.
     """
     from mmjax.data.sources import folder
 
     paths: list[pathlib.Path] = []
+    left = 0
     for path in map(pathlib.Path, given):
         if not path.exists():
             raise UserError(f"no image file or folder {path}")
@@ -86,5 +90,6 @@ def image_files(given: Sequence[str]) -> list[pathlib.Path]:
         source = folder.Folder(path, "none")
         for part in source.left_out:
             log.warning("left out: %s", part)
+        left += len(source.left_out)
         paths += [path / file for file in source.files]
-    return paths
+    return paths, left

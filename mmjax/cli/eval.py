@@ -23,12 +23,12 @@ from mmjax.errors import UserError
 from mmjax.parallel import distributed
 
 EXAMPLE = """examples:
-  mmjax eval runs/demo
-  mmjax eval runs/demo --evals zero_shot_val --step 1000 --json
-  mmjax eval runs/demo --evals zero_shot_val \\
-      --source "folder:/photos" --config.evals.zero_shot_val.templates=photo
+  mmjax eval runs/demo/clip
+  mmjax eval runs/demo/clip --evals val,unseen --step 1100 --json
+  mmjax eval runs/demo/clip --evals val \\
+      --source "folder:/photos?label=parent" --config.evals.val.templates=photo
   mmjax eval configs/suites.py:bundle runs/flickr8k
-  mmjax eval configs/suites.py:bundle runs/flickr8k/checkpoints/1000
+  mmjax eval configs/suites.py:bundle runs/flickr8k/checkpoints/200
   mmjax eval compare runs/flickr8k/evals/bundle --reference benchmark.csv \\
       --models "RN50 openai,ViT-B-32 openai"
 """

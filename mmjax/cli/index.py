@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mmjax.retrieval.gallery import Gallery, Hit
 
 EXAMPLE = """examples:
-  mmjax index build runs/flickr --source "folder:/photos?label=none" --out photos.idx
+  mmjax index build runs/flickr8k --source "folder:/photos?label=none" --out photos.idx
   mmjax index search photos.idx --text "a dog in the snow" --top 8 --out found.png
   mmjax index search photos.idx --image cat.jpg
   mmjax index faiss photos.idx --lists 1024 --probes 16   # needs mmjax[faiss]

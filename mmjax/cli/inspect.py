@@ -12,8 +12,8 @@ from typing import Any
 from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
-  mmjax inspect runs/demo
-  mmjax inspect runs/demo --step 1000 | less
+  mmjax inspect runs/demo/clip
+  mmjax inspect runs/demo/clip --step 1100 | less
 """
 
 

@@ -21,7 +21,7 @@ EXAMPLE = """examples:
   mmjax train --config configs/clip.py:shapes --workdir runs/mesh --devices 4 \\
       --config.parallel.mesh.data=2 --config.parallel.mesh.fsdp=2
   mmjax train --config configs/clip.py:vit_b32 --workdir /shared/runs/b32 \\
-      --coordinator 10.0.0.1:8476 --processes 2 --process 0    (and 1, elsewhere)
+      --coordinator 10.0.0.1:8476 --processes 2 --process 0    # and 1, elsewhere
 """
 
 

@@ -2,8 +2,8 @@
 
 Each label is embedded in every template, the embeddings averaged; images take the
 nearest. Percentages are a softmax over the given labels: they add up to 100 whether or
-not any of the labels fits. Exits with 3 where an image cannot be read, or a label in
-its template is longer than the model reads.
+not any of the labels fits. Exits with 3 where an image cannot be read, a folder holds
+something else, or a label in its template is longer than the model reads.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from mmjax.errors import LEFT_OUT, UserError
 from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
-  mmjax zeroshot runs/demo scene.png --labels "red circle,blue square"
-  mmjax zeroshot runs/flickr photos/ --labels dog,cat,person \\
+  mmjax zeroshot runs/demo/clip runs/demo/scene.png --labels "red circle,blue square"
+  mmjax zeroshot runs/flickr8k photos/ --labels dog,cat,person \\
       --templates "a photo of a {}." --png ranked.png
 """
 _TOP = 5
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if len(set(labels)) < 2 or len(set(labels)) < len(labels):
         raise UserError(f"--labels {args.labels!r}: give two or more that differ")
     templates = prompts.load(args.templates) if args.templates else ()
-    paths = image_files(args.images)
+    paths, beside = image_files(args.images)
     runtime.configure()
     from mmjax.inference import load
     from mmjax.report import ranked_labels
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     model = load.load_run(args.workdir, args.step)
     own = (e.templates for e in model.config.evals.values() if "templates" in e)
     templates = templates or prompts.load(next(own, "photo"))
-    given = len(paths)
+    given = len(paths) + beside
     paths, pixels = load.read_images(paths)
     chances_nc = model.classify(pixels, labels, templates)
     width = max(map(len, labels))

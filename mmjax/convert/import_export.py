@@ -63,7 +63,7 @@ def bring_in(
     source = read.read(place)
     if config is not None:
         try:
-            given = json.loads(config.read_text(encoding="utf-8"))
+            given = schema.parse_json(config.read_bytes())
         except (OSError, ValueError) as e:
             raise UserError(f"--json {config}: cannot be read as JSON ({e})") from e
         rest = {k: v for k, v in source.files.items() if k != config.name}
@@ -98,7 +98,8 @@ def bring_in(
     with errors.writing(workdir / NOTE) as part:
         part.write_text(json.dumps({"family": name, "kept": kept}))
     if words:
-        (workdir / "tokenizer.json").write_text(words, encoding="utf-8")
+        with errors.writing(workdir / "tokenizer.json") as part:
+            part.write_text(words, encoding="utf-8")
     count = sum(int(np.prod(shape)) for shape in want.values())
     line = f"{workdir}: {count:,} numbers in {len(want)} arrays from {place} ({name})"
     return Done(workdir, name, None, (line, *resized))

@@ -83,8 +83,8 @@ def read_list(place: str) -> tuple[str, ...]:
     if path.suffix != ".json":
         return tuple(line.strip() for line in text.splitlines() if line.strip())
     try:
-        listed = json.loads(text)
-    except json.JSONDecodeError as error:
+        listed = schema.parse_json(text)
+    except ValueError as error:
         raise UserError(f"{name}: not JSON ({error})") from error
     if isinstance(listed, dict):
         if part not in listed:

@@ -18,7 +18,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import pathlib
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -156,7 +155,7 @@ def unpack_head(data: bytes, place: str) -> dict[str, Any]:
     """All but the tokens of a record; BrokenRecord where it is damaged."""
     try:
         size = struct.unpack_from("<I", data)[0]
-        return json.loads(data[4 : 4 + size])
+        return schema.parse_json(data[4 : 4 + size])
     except (struct.error, ValueError) as error:
         raise BrokenRecord(place, f"the record is damaged: {error}") from None
 
@@ -170,11 +169,8 @@ def read_header(folder: pathlib.Path) -> Header | None:
     path = folder / HEADER
     if not path.exists():
         return None
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
+    values = schema.read_json(path, fix="write the tokens again")
+    if values.get("format") != FORMAT:
         raise UserError(f"{path} is no header of image tokens ({FORMAT})")
     return schema.from_mapping(Header, values, str(path))
 
@@ -277,8 +273,7 @@ def _batch(
 @contextlib.contextmanager
 def _whole_file(path: pathlib.Path) -> Iterator[ArrayRecordWriter]:
     """A writer whose file gets its name when it is closed without an error."""
-    part = path.with_name(f"{path.name}.part{os.getpid()}")
-    try:
+    with errors.writing(path) as part:
         writer = ArrayRecordWriter(str(part), "group_size:1")
         yield writer
         try:
@@ -288,9 +283,6 @@ def _whole_file(path: pathlib.Path) -> Iterator[ArrayRecordWriter]:
                 f"cannot write to {path.parent}: {error}; make room there and run the "
                 "same command again"
             ) from None
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _begin(out: pathlib.Path, asked: Header) -> Header:

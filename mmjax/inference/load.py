@@ -1,4 +1,4 @@
-"""A trained run in a notebook: `run = load_run("runs/demo")`.
+"""A trained run in a notebook: `run = load_run("runs/demo/clip")`.
 
 Legend: n rows, m other rows, d embedding width, k singular values.
 """

@@ -3,6 +3,9 @@
 import ctypes
 import importlib.util
 import os
+import pathlib
+import shlex
+import shutil
 import sys
 
 from mmjax.cache import cache_dir
@@ -47,6 +50,17 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # another system, another C library
         return False
     return all(mallopt(name, value) for name, value in _MALLOPT.items())
+
+
+def command() -> str:
+    """`mmjax` as a shell in this folder takes it, as far as this start of it tells."""
+    given = pathlib.Path(sys.argv[0])
+    if given.parts[-2:] == ("cli", "__main__.py"):
+        return f"{shlex.quote(sys.executable)} -m mmjax.cli"
+    known = shutil.which("mmjax")
+    if given.name != "mmjax" or (known and given.exists() and given.samefile(known)):
+        return "mmjax"
+    return shlex.quote(str(given))
 
 
 def configure(*, devices: int = 0) -> None:

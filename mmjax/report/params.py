@@ -60,6 +60,15 @@ def plot_metrics(rows: Sequence[Mapping[str, Any]], name: str = "loss") -> Any:
     return figure
 
 
+def plot_images(rows: Sequence[np.ndarray]) -> Any:
+    """Rows of images (n, S, S, 3) in [0, 1], below one another."""
+    figure, panels = figures.grid(len(rows), width=12, height=1, columns=1)
+    for axes, images in zip(panels, rows, strict=True):
+        axes.imshow(np.clip(np.concatenate(list(images), axis=1), 0, 1))
+        axes.set_axis_off()
+    return figure
+
+
 def plot_similarity(cosines_nm: np.ndarray, texts: Sequence[str] = ()) -> Any:
     """Cosines of images (rows) with texts (columns) as a coloured matrix."""
     figure, axes = figures.one("", width=7, height=6)

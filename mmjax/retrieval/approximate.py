@@ -6,9 +6,9 @@ so an index may be larger than that; what it misses is measured (`recall`) and w
 beside it. Needs the extra `faiss`.
 """
 
+import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 from typing import Any
 
@@ -59,25 +59,23 @@ def build(index: store.Store, *, lists: int, seed: int = 0) -> None:
     trained.train(sample_nd)
     (folder / FACTS).unlink(missing_ok=True)  # until all is whole, there is none
     parts = []
-    try:
+    with (
+        errors.writing(folder / LISTS) as inverted,
+        errors.writing(folder / FILE) as file,
+        contextlib.ExitStack() as stack,
+    ):
         for first, rows_nd in store.blocks(index.shards, _BLOCK):
             block = faiss.clone_index(trained)
             ids_n = np.arange(first, first + len(rows_nd), dtype=np.int64)
             block.add_with_ids(np.asarray(rows_nd, np.float32), ids_n)
             parts.append(folder / f"faiss.part{len(parts)}")
+            stack.callback(parts[-1].unlink, missing_ok=True)
             faiss.write_index(block, str(parts[-1]))
-        file, inverted = folder / f"{FILE}.part", folder / f"{LISTS}.part"
-        inverted.unlink(missing_ok=True)
         ondisk.merge_ondisk(trained, [str(part) for part in parts], str(inverted))
         # The index names its lists' file: they are moved first, then found beside it.
         target = faiss.downcast_InvertedLists(trained.invlists)
         target.filename = str((folder / LISTS).resolve())
         faiss.write_index(trained, str(file))
-        os.replace(inverted, folder / LISTS)
-        os.replace(file, folder / FILE)
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
     facts = {"of": index.id, "lists": lists, "seed": seed, "recall": []}
     facts["place"] = str(folder.resolve())
     facts["bytes"] = [(folder / name).stat().st_size for name in (FILE, LISTS)]

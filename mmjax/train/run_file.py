@@ -1,5 +1,6 @@
 """`run.json`: the config of a run, and what its fields took from the data."""
 
+import contextlib
 import json
 import secrets
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from mmjax.errors import UserError
 from mmjax.train import checkpoint
 
 NAME = "run.json"
+_NAMED = 9  # runs, in a message
 FORMAT = 2  # 1 had config.data.image and config.data.tokenizer in place of fields
 
 
@@ -56,7 +58,8 @@ def read(workdir: epath.PathLike) -> dict[str, Any]:
     """
     path = epath.Path(workdir) / NAME
     if not exists(workdir):
-        raise UserError(f"{workdir} is not a run of mmjax: it has no {NAME}")
+        fix = inside(workdir)
+        raise UserError(f"{workdir} is not a run of mmjax: it has no {NAME}{fix}")
     fix = "put back a copy of it, or use another workdir"
     run = schema.read_json(path, fix=fix)
     version = run.get("format", 1)
@@ -74,6 +77,22 @@ def read(workdir: epath.PathLike) -> dict[str, Any]:
             f"mappings): {fix}"
         )
     return _from_1(run) if version == 1 else run
+
+
+def inside(folder: epath.PathLike) -> str:
+    """The end of a message, naming the runs right below a folder; "" for none."""
+    with contextlib.suppress(OSError):
+        found = sorted(path.parent for path in epath.Path(folder).glob(f"*/{NAME}"))
+        named = [f"{run} ({_task(run)})" for run in found[:_NAMED]]
+        named += ["others"] if len(found) > _NAMED else []
+        return f", and holds runs: give one of {', '.join(named)}" if named else ""
+    return ""
+
+
+def _task(workdir: epath.PathLike) -> str:
+    with contextlib.suppress(UserError, KeyError, TypeError):
+        return str(read(workdir)["config"]["task"]["name"])
+    return "damaged"
 
 
 def _from_1(run: dict[str, Any]) -> dict[str, Any]:

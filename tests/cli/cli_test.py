@@ -1,5 +1,8 @@
 """The command line's answers to what is wrong, before anything is trained."""
 
+import contextlib
+import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -7,6 +10,7 @@ import sys
 import pytest
 
 from mmjax import cli
+from mmjax.parallel import runtime
 
 
 def refused(capsys, *argv):
@@ -190,3 +194,61 @@ def test_what_the_system_refuses_is_one_line(monkeypatch, capsys):
     assert cli.main(["inspect"]) == 2
     said = "mmjax: /some/place: Permission denied; give another place, or mend this one"
     assert capsys.readouterr().err == f"{said}\n"
+
+
+_LAUNCH = ["launch", "--processes", "1", "--"]
+
+
+@pytest.mark.parametrize("before", [[], _LAUNCH], ids=["alone", "launched"])
+def test_nothing_is_imported_from_the_working_directory(before, tmp_path):
+    """Nor in processes that are launched; the config is refused after all imports."""
+    for name in ("numpy", "jax", "ml_collections", "mmjax_configs", "orbax"):
+        text = "open('taken', 'a').write(__name__)"
+        (tmp_path / f"{name}.py").write_text(text)
+    argv = [*before, "train", "--config", "clip:none", "--workdir", "w"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mmjax.cli", *argv],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and "no preset 'none'" in done.stderr, done.stderr
+    assert not (tmp_path / "taken").exists()
+
+
+def test_a_closed_stderr_ends_no_training(tmp_path, monkeypatch):
+    """Every line to it fails, as to a terminal that is gone."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    argv = ["train", "--config", "classifier:tiny", "--workdir", str(tmp_path / "w")]
+    argv += ["--config.steps=2", "--config.evals.val.source="]  # for time
+    gone = os.fdopen(theirs, "w", buffering=1)
+    with pytest.raises(BrokenPipeError):
+        print("x", file=gone)
+    monkeypatch.setattr(sys, "stderr", gone)
+    assert cli.main(argv) == 0
+    monkeypatch.undo()
+    with contextlib.suppress(BrokenPipeError):
+        gone.close()
+    assert os.listdir(tmp_path / "w" / "checkpoints") == ["2"]
+
+
+def test_commands_to_paste_name_the_mmjax_that_was_started(monkeypatch, tmp_path):
+    for name in ("bin/mmjax", "other/mmjax"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    cases = {
+        "bin/mmjax": "mmjax",  # the one that the shell finds
+        "other/mmjax": "other/mmjax",
+        "a folder/mmjax": "'a folder/mmjax'",
+        f"{pathlib.Path(cli.__file__).parent}/__main__.py": (
+            f"{sys.executable} -m mmjax.cli"
+        ),
+        "/usr/bin/pytest": "mmjax",
+    }
+    for started, pasted in cases.items():
+        monkeypatch.setattr(sys, "argv", [started])
+        assert runtime.command() == pasted

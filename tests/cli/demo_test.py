@@ -1,13 +1,17 @@
 """The demo's tiny plan: every stage, its files, and that nothing is done twice."""
 
 import json
+import pathlib
 
+import nbformat
 import numpy as np
 import pytest
 
 from mmjax import cli
 from mmjax.inference import load
 from mmjax_demo import plan, samples, stages
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +32,10 @@ def test_it_may_end_after_clip(demo, capsys):
         assert summary[f"{name}_lo"] <= summary[name] <= summary[f"{name}_hi"]
     assert summary["minutes"] > 0
     assert (demo / "zero_shot.png").read_bytes().startswith(b"\x89PNG")
+    printed = out.partition("go on with\n")[2].splitlines()
+    scene = f"{demo}/clip {demo}/scene.png"
+    assert printed[0] == f'mmjax zeroshot {scene} --labels "red circle,blue star"'
+    assert load.read_image(demo / "scene.png").shape == (16, 16, 3)
     assert not (demo / "tokenizer").exists()
 
 
@@ -49,6 +57,20 @@ def test_the_whole_pipeline(demo, capsys):
 
     again = Generator(load.load_run(demo / "prior")).sample(made.prompts[2:3], k=2)
     np.testing.assert_array_equal(again.images[0], made.images[2, :2])
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("tokenizer", "vqvae at step"), ("prior", "image_tokens")]
+)
+def test_the_notebook_opens_every_run(name, says, demo, capsys, monkeypatch):
+    """In this process; tests/inference/load_test has a kernel run it on CLIP."""
+    monkeypatch.setenv("MMJAX_WORKDIR", str(demo / name))
+    book = nbformat.read(ROOT / "notebooks" / "inspect_params.ipynb", as_version=4)
+    cells = [cell.source for cell in book.cells if cell.cell_type == "code"]
+    held: dict = {}
+    exec("\n".join(cells).replace("%matplotlib inline", ""), held)
+    assert says in capsys.readouterr().out
+    assert (held["figure"] is None) == (name == "prior")
 
 
 def test_again_it_only_reads(demo, capsys):

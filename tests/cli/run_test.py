@@ -116,13 +116,31 @@ def test_embed_leaves_out_what_is_broken(
     np.testing.assert_array_equal(part["image_embeddings"], whole["image_embeddings"])
 
 
+@pytest.mark.parametrize("verb", ["embed", "zeroshot"])
+def test_what_a_folder_holds_beside_images_is_said(
+    verb, tiny_run, pictures, caplog, tmp_path
+):
+    folder = tmp_path / "set"
+    shutil.copytree(pictures, folder)
+    options = {
+        "embed": ["--images", folder, "--out", tmp_path / "x.npz"],
+        "zeroshot": [folder, "--labels", "red,blue", "--templates", "plain"],
+    }
+    argv = [str(a) for a in [verb, tiny_run, *options[verb]]]
+    assert cli.main(argv) == 0
+    (folder / "photo.heic").write_bytes(b"another kind")
+    assert cli.main(argv) == 3
+    assert "photo.heic: its suffix .heic is none that is read" in caplog.text
+
+
 def test_embed_lists_a_folder_as_its_source_does(pictures, tmp_path):
     (tmp_path / "deep").mkdir()
     data = (pictures / "1.png").read_bytes()
     for name in ("a.JPG", "deep/b.tiff", "c.ppm", "notes.txt"):
         (tmp_path / name).write_bytes(data)
     source = open_source(f"folder:{tmp_path}?label=none")
-    found = embed.image_files([tmp_path, pictures / "1.png"])
+    found, left = embed.image_files([tmp_path, pictures / "1.png"])
+    assert left == len(source.left_out) == 1
     assert found[-1] == pictures / "1.png"
     listed = [str(path.relative_to(tmp_path)) for path in found[:-1]]
     assert listed == source.files == ["a.JPG", "c.ppm", "deep/b.tiff"]

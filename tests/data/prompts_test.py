@@ -43,7 +43,9 @@ def test_own_templates(tmp_path):
     (tmp_path / "c.json").write_text('{"a": ')
     (tmp_path / "d.txt").write_bytes(b"\xff\xfe {}")
     (tmp_path / "e.json").write_text('[1, "{}"]')
-    for name, words in [("c.json", "not JSON"), ("d.txt", "not UTF-8")]:
+    (tmp_path / "f.json").write_text("[" * 100_000)
+    named = [("c.json", "not JSON"), ("d.txt", "not UTF-8"), ("f.json", "too deep")]
+    for name, words in named:
         with pytest.raises(UserError, match=words):
             prompts.load(str(tmp_path / name))
     with pytest.raises(UserError, match="list of strings"):

@@ -280,6 +280,7 @@ def test_damage_is_a_broken_record_or_a_message(tmp_path):
         (good[:-1], "damaged"),
         (good[:3], "damaged"),
         (b"\xff\xff\x00\x00" + good[4:], "damaged"),
+        (b"\xff\xff\x00\x00" + b"[" * 0xFFFF, "damaged: nested too deep"),
     ):
         with pytest.raises(BrokenRecord, match=words):
             token_cache.unpack(data, header, place)
@@ -293,6 +294,9 @@ def test_damage_is_a_broken_record_or_a_message(tmp_path):
     saved = json.loads((out / "header.json").read_text())
     (out / "header.json").write_text(json.dumps(saved | {"hook": 1}))
     with pytest.raises(UserError, match="unknown key 'hook'"):
+        open_source(f"tokens:{out}")
+    (out / "header.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="nested too deep .*: write the tokens again"):
         open_source(f"tokens:{out}")
 
 

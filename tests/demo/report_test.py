@@ -307,6 +307,8 @@ def test_files_cut_by_a_stop_do_no_harm(workdir):
     page = read(workdir)
     assert "which makes summary.json" in page.text("numbers")
     assert len(page.all("svg")) == 6  # the loss curves have lost one evaluation
+    (workdir / "summary.json").write_text("[" * 100_000)
+    assert "which makes summary.json" in read(workdir).text("numbers")
 
 
 def test_numbers_that_are_none_are_shown_as_they_are(workdir):

@@ -21,6 +21,24 @@ OLD = {  # as mmjax 0.1 wrote it
 }
 
 
+def test_a_folder_of_runs_names_them(tmp_path):
+    for name, task in (("prior", "prior"), ("clip", "clip"), ("old", None)):
+        (tmp_path / name).mkdir()
+        config = {"task": {"name": task}} if task else []
+        run_file.write(tmp_path / name, {"config": config, "fields": {}})
+    (tmp_path / "tokens").mkdir()
+    with pytest.raises(UserError) as refused:
+        run_file.read(tmp_path)
+    assert str(refused.value) == (
+        f"{tmp_path} is not a run of mmjax: it has no run.json, and holds runs: give "
+        f"one of {tmp_path}/clip (clip), {tmp_path}/old (damaged), "
+        f"{tmp_path}/prior (prior)"
+    )
+    for empty in (tmp_path / "tokens", tmp_path / "absent"):
+        with pytest.raises(UserError, match=f"{empty} is .*: it has no run.json$"):
+            run_file.read(empty)
+
+
 def test_a_damaged_run_json_is_said_so(tmp_path):
     whole = {"config": {}, "fields": {}}
     run_file.write(tmp_path, whole)

@@ -7,6 +7,7 @@ and name (Lin et al. 2014).
 
 import collections
 
+from mmjax import schema
 from mmjax.data.records import BrokenRecord
 from mmjax.data.sources import encoded, table
 from mmjax.errors import UserError
@@ -28,7 +29,7 @@ def open(
     for part in filter(None, (path, captions)):
         part = encoded.existing(part, "annotation file")
         try:
-            documents.append(encoded.parse_json(table.read(part)))
+            documents.append(schema.parse_json(table.read(part)))
         except ValueError as error:
             raise UserError(f"{part} is no JSON: {error}") from None
     try:

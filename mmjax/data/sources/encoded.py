@@ -2,7 +2,6 @@
 
 import abc
 import contextlib
-import json
 import logging
 import math
 import pathlib
@@ -176,14 +175,6 @@ def as_value(name: str, value: Any, place: str) -> Any:
         return array.reshape(-1, 4) if name == "boxes" else array
     except (ValueError, TypeError) as error:
         raise BrokenRecord(place, f"its {name} is no array: {error}") from None
-
-
-def parse_json(data: bytes | str) -> Any:
-    """The value of a JSON text; ValueError for anything else, however deep."""
-    try:
-        return json.loads(data)
-    except RecursionError:
-        raise ValueError("values inside values, too deep to be read") from None
 
 
 def read_file(path: pathlib.Path, place: str) -> bytes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import pathlib
 
-from mmjax.data.sources import encoded, table
+from mmjax import schema
+from mmjax.data.sources import table
 
 
 def rows(file: pathlib.Path) -> list[table.Row]:
@@ -20,7 +21,7 @@ def _row(number: int, text: str, error: str) -> table.Row:
     if error:
         return table.Row(number, {}, error)
     try:
-        fields = encoded.parse_json(text)
+        fields = schema.parse_json(text)
     except ValueError as bad:
         return table.Row(number, {}, f"bad json: {bad}")
     if not isinstance(fields, dict):

@@ -6,6 +6,7 @@ One JSON file with `images`: each has `filename` (below `filepath`, where there 
 
 from __future__ import annotations
 
+from mmjax import schema
 from mmjax.data.sources import encoded, table
 from mmjax.errors import UserError
 
@@ -25,7 +26,7 @@ def open(
     if captions < 1:
         raise UserError(f"karpathy option captions={captions}: use 1 or more")
     try:
-        listed = encoded.parse_json(table.read(file))["images"]
+        listed = schema.parse_json(table.read(file))["images"]
         entries = [
             (
                 str(entry["split"]),

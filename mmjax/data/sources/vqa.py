@@ -8,6 +8,7 @@ answers: [{answer}]}]} (Antol et al. 2015), and easy-VQA's, [[question, answer, 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mmjax import schema
 from mmjax.data.sources import encoded, pairs, table
 from mmjax.errors import UserError
 
@@ -85,7 +86,7 @@ def _answers(note: Mapping[str, Any]) -> tuple[Any, list[str]]:
 def _read(path: str, key: str, parse: Callable[[Any], Any], form: str) -> list[Any]:
     file = encoded.existing(path, f"file of {key}")
     try:
-        data = encoded.parse_json(table.read(file))
+        data = schema.parse_json(table.read(file))
         return [parse(e) for e in (data[key] if isinstance(data, dict) else data)]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         kind = type(error).__name__

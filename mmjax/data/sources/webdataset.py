@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from mmjax import schema
 from mmjax.data import content, records, tar_index
 from mmjax.data.records import BrokenRecord
 from mmjax.data.sources import encoded
@@ -102,7 +103,7 @@ class Shards(encoded.Encoded):
         out: dict[str, Any] = {}
         if (data := self._part(shard, at, 1)) is not None:
             try:
-                out = encoded.parse_json(data)
+                out = schema.parse_json(data)
             except ValueError as error:  # bad JSON, or bytes that are not UTF-8
                 raise BrokenRecord(self.place(i), f"bad json: {error}") from None
             if not isinstance(out, dict):

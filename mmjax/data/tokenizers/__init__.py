@@ -7,7 +7,6 @@ B captions, L = `context` positions.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -112,8 +111,8 @@ def from_json(text: str) -> Tokenizer:
       UserError: not JSON, or not of this format.
     """
     try:
-        values = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        values = schema.parse_json(text)
+    except ValueError as error:
         raise UserError(f"tokenizer: not JSON: {error}") from error
     if isinstance(values, dict) and values.get("kind") == "pieces":
         from mmjax.data.tokenizers import pieces

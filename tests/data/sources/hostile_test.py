@@ -102,7 +102,7 @@ def test_what_a_folder_leaves_out(tmp_path):
         f"{root}/link: a link to a folder: links are not followed, mount or copy it",
         f"{root}/x.heic: its suffix .heic is none that is read ({read}) (2 such files)",
     ]
-    taken = [str(p.relative_to(root)) for p in embed.image_files([str(root)])]
+    taken = [str(p.relative_to(root)) for p in embed.image_files([str(root)])[0]]
     assert taken == source.files  # one list of suffixes
     viewed = open_source(f"folder:{root}?limit=1&keep=1")
     assert [*map(str, viewed.left_out)] == [*map(str, source.left_out)]
