@@ -75,6 +75,8 @@ LEFT_OUT = {  # words of a command: why it isn't run
 def small(words):
     """The words of a command as it is run here."""
     made = list(words)
+    if words[1:2] == ("plan",):  # as printed: no array is made
+        return made
     for pattern, to in SMALL:
         made = [re.sub(pattern, to, word) for word in made]
     for name, value in OPTIONS.items():
