@@ -5,6 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .PHONY: demo demo-clip test test-parity test-hosts test-faults test-browser test-docs \
+  test-fuzz \
   lint format lock clean help
 
 help:
@@ -17,6 +18,7 @@ help:
 	@echo "make test-docs    every command of README, docs/ and --help, small, in order"
 	@echo "make test-browser  the report page in headless Chromium, which it installs by apt"
 	@echo "make test-faults  runs killed, stopped and starved in many ways, and resumed"
+	@echo "make test-fuzz    5,000 damaged and hostile inputs, by area: none may be taken wrongly"
 	@echo "make lock         requirements.lock again (LOCK_ARGS=--upgrade: newest)"
 	@echo "PYTHON=python3.12 make ...   with another interpreter, 3.11 or later"
 
@@ -57,6 +59,11 @@ test-faults: $(READY)
 # What needs data, weights or packages from elsewhere is listed with its reason.
 test-docs: $(READY)
 	$(BIN)/python -m pytest -q -s -m docs tests/docs_run_test.py $(PYTEST_ARGS)
+
+# MMJAX_FUZZ_JSON=FILE.json writes the table, MMJAX_FUZZ_SEED=N draws other inputs,
+# MMJAX_FUZZ_COUNT=N as many.
+test-fuzz: $(READY)
+	$(BIN)/python -m pytest -q -m fuzz tests/fuzz --timeout 3600 $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

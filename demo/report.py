@@ -6,6 +6,7 @@ them: what is missing yet is named in its place.
 
 import dataclasses
 import json
+import logging
 import pathlib
 import shlex
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from mmjax.report import charts, page
 from mmjax.train import metric_writer
 from mmjax_demo import elements, numbers, panels, words
 
+_log = logging.getLogger(__name__)
 FILE = "report.html"
 TITLE = "From captions to pictures, from nothing, on one machine"
 RUNS = {  # run: (title, what its loss is)
@@ -92,20 +94,34 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     found = _Found(
         workdir, _read(workdir / "summary.json"), _read(workdir / "results.json")
     )
-    made = [(anchor, title, body(found)) for anchor, title, body in _SECTIONS]
-    text = page.document(TITLE, _head(found), made, by="mmjax demo")
+    made = [(anchor, title, _part(body, found)) for anchor, title, body in _SECTIONS]
+    text = page.document(TITLE, _part(_head, found), made, by="mmjax demo")
     path = workdir / FILE
     with errors.writing(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    """A JSON object; {} where there is none, or one cut by a stop."""
+    """A JSON object; {} where there is none, or, with a warning, a damaged one."""
     try:
-        return schema.read_json(path)
-    except (FileNotFoundError, UserError):
+        return schema.read_json(path) if path.exists() else {}
+    except UserError as error:
+        _log.warning("left out: %s", error)
         return {}
+
+
+def _part(body: Callable[[_Found], str], found: _Found) -> str:
+    """A part of the page; where its values cannot be shown, a line that says so."""
+    try:
+        return body(found)
+    except Exception as error:  # the files may hold anything
+        said = f"{type(error).__name__}: {error}"
+        _log.warning("%s: a part of the page is left out: %s", found.workdir, said)
+        return elements.absent(
+            "a file that this part is made of holds other values than numbers, run "
+            f"mmjax demo again ({said[:200]})."
+        )
 
 
 def _absent(stage: str, what: str) -> str:

@@ -8,6 +8,7 @@ import importlib
 import json
 import math
 import numbers
+import os
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,6 +59,10 @@ def read_json(path: Any, *, fix: str = "put back a copy of it") -> dict[str, Any
 
     path: a pathlib.Path, or what reads like one.
     """
+    if os.path.exists(path) and not os.path.isfile(
+        path
+    ):  # a pipe or a device may never end
+        raise UserError(f"{path} is no plain file: {fix}")
     try:
         held = parse_json(path.read_bytes())  # bytes that are no text: a ValueError
     except ValueError as error:
@@ -168,7 +173,8 @@ def convert(value: Any, kind: Any, where: str) -> Any:
     if kind in (int, float):
         number = numbers.Integral if kind is int else numbers.Real
         if isinstance(value, number) and not isinstance(value, bool):
-            return kind(value)
+            with contextlib.suppress(OverflowError):  # a whole number above all floats
+                return kind(value)
     elif isinstance(value, outer) if isinstance(outer, type) else callable(value):
         return value
     raise _mismatch(value, kind, where)
@@ -222,9 +228,13 @@ def parse(text: str, kind: Any, where: str, *, old: Any = None) -> Any:
     raise UserError(f"{where}: expected {_name(kind)}{example}, got {given}")
 
 
+# What ast.literal_eval raises of texts: the last two of such that are nested deep.
+NO_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
+
+
 def _literal(text: str) -> Any:
     for read in (ast.literal_eval, float):
-        with contextlib.suppress(ValueError, SyntaxError):
+        with contextlib.suppress(*NO_LITERAL):
             value = tuples(read(text))
             return text if isinstance(value, str) else value  # quotes are a string's
     return text

@@ -1,6 +1,8 @@
 """Mappings become dataclasses, or say precisely why they cannot."""
 
 import dataclasses
+import os
+import pathlib
 import types
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -141,6 +143,9 @@ def test_text_is_read_as_the_annotation_asks(text, kind, value):
         ("xmap", Literal["jit", "pmap"], ["'jit', 'pmap'", "'xmap'"]),
         ("(1, 2, 3)", tuple[int, int], ["tuple[int, int]", "(tuple)"]),
         ("yes", bool, ["expected bool", "'yes' (str)"]),
+        ("9" * 500, float, ["key: expected float", "(int)"]),
+        ("{[]: 1}", int, ["expected int", "'{[]: 1}' (str)"]),
+        ("[" * 3000, float, ["expected float", "(str)"]),
     ],
 )
 def test_text_that_does_not_fit(text, kind, parts):
@@ -183,3 +188,10 @@ def test_what_a_dataclass_refuses_names_its_place_once(kind, message):
     with pytest.raises(UserError) as error:
         schema.from_mapping(Refuses, {"depth": 3}, "top")
     assert str(error.value).count("top") == 1
+
+
+def test_a_pipe_or_a_device_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", pathlib.Path("/dev/zero"), tmp_path):
+        with pytest.raises(UserError, match=f"{path} is no plain file: put back"):
+            schema.read_json(path)

@@ -11,7 +11,7 @@ import json
 import pathlib
 from typing import Any
 
-from mmjax import errors
+from mmjax import errors, schema
 from mmjax.cli.train import add_devices
 from mmjax.errors import UserError
 from mmjax.parallel import runtime
@@ -87,7 +87,7 @@ def _option(text: str) -> tuple[str, Any]:
         raise UserError(f"--set {text}: give it as --set KEY=VALUE")
     try:
         return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except schema.NO_LITERAL:
         return name, {"true": True, "false": False}.get(value, value)
 
 

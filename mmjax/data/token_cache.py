@@ -65,6 +65,13 @@ class Header:
     shard: int
     about: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        if type(self.source.get("records")) is not int:
+            raise ValueError(f"source.records is {self.source.get('records')!r}")
+        schema.at_least(0, self, "records")
+        schema.at_least(1, self, "shard")
+        schema.at_least(1, self.stage1, "grid", "vocab_size")
+
     @property
     def records(self) -> int:
         return self.source["records"]
@@ -76,8 +83,12 @@ class Header:
 
     def files(self, folder: pathlib.Path) -> list[pathlib.Path]:
         """The record files, whether they are written or not."""
+        return list(self.each_file(folder))
+
+    def each_file(self, folder: pathlib.Path) -> Iterator[pathlib.Path]:
+        """`files`, one by one: a damaged header may ask for any number of them."""
         count = -(-self.records // self.shard)
-        return [folder / f"tokens-{k:05d}.array_record" for k in range(count)]
+        return (folder / f"tokens-{k:05d}.array_record" for k in range(count))
 
     def identity(self) -> dict[str, Any]:
         """What two caches must share to be the same."""

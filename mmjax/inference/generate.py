@@ -68,7 +68,14 @@ class Generator:
     def check_prompts(self, prompts: Sequence[str] | Sequence[int]) -> None:
         """Raises UserError for a text that is empty or longer than the context."""
         tokenizer = self.parts.tokenizer
-        for prompt in (p for p in prompts if isinstance(p, str)):
+        for prompt in prompts:
+            if not isinstance(prompt, str):
+                if tokenizer is None:
+                    continue
+                raise UserError(
+                    f"the prompt {prompt!r} is no text, and this run reads texts: say "
+                    "what the image should show"
+                )
             if tokenizer is None:
                 raise UserError(
                     f"the prompt {prompt!r} is a text, and this run has no tokenizer: "
@@ -76,6 +83,10 @@ class Generator:
                 )
             if not prompt.strip():
                 raise UserError("the prompt is empty: say what the image should show")
+            try:
+                prompt.encode()
+            except UnicodeError as error:
+                raise UserError(f"the prompt {prompt!r} is no text: {error}") from None
             size, context = tokenizer.count(prompt), tokenizer.context
             if size > context:
                 raise UserError(

@@ -58,6 +58,38 @@ class Facts:
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Facts))
+_INSIDE = {  # what is read of those facts that are mappings
+    "model": ("fingerprint", "step", "workdir"),
+    "source": ("spec", "name", "fingerprint", "records"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shard:
+    """What index.json says of a shard: of its rows' file, and of its items'."""
+
+    rows: int
+    last_record: int
+    bytes: tuple[int, int]
+    sha256: tuple[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Saved(Facts):
+    """index.json, as it must be to be read."""
+
+    version: int = VERSION
+    count: int = 0
+    shards: tuple[_Shard, ...] = ()
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, keys in _INSIDE.items():
+            for key in keys:
+                if key not in getattr(self, name):
+                    raise UserError(f"{name} has no {key}")
+        if sum(shard.rows for shard in self.shards) != self.count:
+            raise UserError(f"count is {self.count}, and its shards hold other rows")
 
 
 class Writer:
@@ -234,8 +266,11 @@ def open_store(folder: str | pathlib.Path) -> Store:
     shards = []
     for number, noted in enumerate(saved["shards"]):
         path, shape = folder / _names(number)[0], (noted["rows"], facts.d)
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
-        shards.append(stored.view(DTYPES[facts.dtype]))
+        try:
+            stored = np.load(path, mmap_mode="r", allow_pickle=False)
+            shards.append(stored.view(DTYPES[facts.dtype]))
+        except Exception as error:  # a damaged header can raise anything
+            raise UserError(f"{path} is damaged ({error}): copy it again") from None
         if stored.shape != shape:
             raise UserError(
                 f"{path} is {stored.shape}, and {DONE} says {shape}: build the index "
@@ -264,6 +299,10 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
             f"{path} is of version {saved['version']}{lacks}; this program reads "
             f"version {VERSION}: build the index again"
         )
+    try:
+        schema.from_mapping(_Saved, saved, str(path))
+    except UserError as error:
+        raise UserError(f"{error}: it is damaged, build the index again") from None
     return saved
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import os
 import pathlib
 import zlib
 from collections.abc import Mapping
@@ -127,9 +128,16 @@ class Checkpointer:
             "state": ocp.StandardCheckpointHandler(),
             "data": ocp.JsonCheckpointHandler(),
         }
-        self._manager = ocp.CheckpointManager(
-            self.home / FOLDER, options=options, item_handlers=self._handlers
-        )
+        _check_plain(self.home)
+        try:
+            self._manager = ocp.CheckpointManager(
+                self.home / FOLDER, options=options, item_handlers=self._handlers
+            )
+        except ValueError as error:  # it reads when each step was saved
+            raise UserError(
+                f"{self.home / FOLDER} is damaged ({_first_line(error)}): move the "
+                "newest step elsewhere, or put back a copy"
+            ) from error
         # Looked up here, before any process can have begun to write them.
         self._frozen = (self.home / "frozen").exists()
 
@@ -336,6 +344,16 @@ def _sums(state: TrainState, data: Any) -> dict[str, int]:
     """Sums of all that a checkpoint holds: arrays, and the data iterator's state."""
     text = json.dumps(data, sort_keys=True)
     return {**checksum.sums(state), "data": zlib.crc32(text.encode())}
+
+
+def _check_plain(home: epath.Path) -> None:
+    """UserError at a pipe or a device: Orbax would wait for it, and not end."""
+    local = "://" not in str(home)
+    parts = [home / FOLDER, home / "frozen"] if local else []
+    for folder, _, names in itertools.chain.from_iterable(map(os.walk, parts)):
+        for path in (os.path.join(folder, name) for name in names):
+            if os.path.exists(path) and not os.path.isfile(path):
+                raise UserError(f"{path} is no plain file: put back a copy of {home}")
 
 
 def _first_line(error: Exception) -> str:

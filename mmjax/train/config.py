@@ -144,9 +144,13 @@ def _shorten(config: ConfigDict, before: ConfigDict, named: set[str]) -> None:
 
 def from_json(saved: str | Mapping) -> ConfigDict:
     """The config of a run.json: lists become tuples again, so overrides work."""
-    return ConfigDict(
-        schema.tuples(json.loads(saved) if isinstance(saved, str) else saved)
-    )
+    values = json.loads(saved) if isinstance(saved, str) else saved
+    try:
+        return ConfigDict(schema.tuples(values))
+    except (ValueError, TypeError) as error:  # a key with a dot, say
+        raise UserError(
+            f"the config of this run is damaged ({error}): put back a copy of run.json"
+        ) from None
 
 
 # -- the file ------------------------------------------------------------------

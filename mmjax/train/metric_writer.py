@@ -86,6 +86,8 @@ def read(workdir: pathlib.Path) -> list[dict]:
     A last line without its end was cut by a kill, and is nobody's fault.
     """
     path, rows, bad = pathlib.Path(workdir) / FILE, [], []
+    if path.exists() and not path.is_file():  # a pipe or a device may never end
+        raise errors.UserError(f"{path} is no plain file: move it elsewhere")
     text = path.read_bytes().decode(errors="replace") if path.exists() else ""
     for number, line in enumerate(text.split("\n"), 1):
         row = None

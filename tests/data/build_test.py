@@ -1,4 +1,5 @@
 import gzip
+import os
 import pickle
 import shutil
 import struct
@@ -219,3 +220,11 @@ def test_no_feature_is_imported_from_anywhere(photos, tmp_path, monkeypatch):
     assert not (tmp_path / "ran").exists()
     path.write_text(text)
     assert len(open_source(f"tfds:x/train?data_dir={tmp_path}/d")) == 5
+
+
+def test_a_pipe_in_a_prepared_set_is_not_waited_for(photos, tmp_path):
+    folder = build.build({"train": f"folder:{photos}"}, tmp_path, name="x")
+    (folder / "features.json").unlink()
+    os.mkfifo(folder / "features.json")
+    with pytest.raises(UserError, match=r"features\.json: it is no plain file"):
+        open_source(f"tfds:x/train?data_dir={tmp_path}")

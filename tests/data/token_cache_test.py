@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import json
 import multiprocessing
+import os
 
 import batch_fields
 import numpy as np
@@ -295,8 +296,22 @@ def test_damage_is_a_broken_record_or_a_message(tmp_path):
     (out / "header.json").write_text(json.dumps(saved | {"hook": 1}))
     with pytest.raises(UserError, match="unknown key 'hook'"):
         open_source(f"tokens:{out}")
+    for name, value, words in (
+        ("shard", 0, "shard is 0: use 1 or more"),
+        ("source", {}, "source.records is None"),
+        ("source", {"records": -1}, "records is -1: use 0 or more"),
+        ("source", {"records": 1 << 60}, "array_record is missing"),
+        ("stage1", saved["stage1"] | {"grid": 0}, "grid is 0: use 1 or more"),
+    ):
+        (out / "header.json").write_text(json.dumps(saved | {name: value}))
+        with pytest.raises(UserError, match=words):
+            open_source(f"tokens:{out}")
     (out / "header.json").write_text("[" * 100_000)
     with pytest.raises(UserError, match="nested too deep .*: write the tokens again"):
+        open_source(f"tokens:{out}")
+    (out / "header.json").write_text(json.dumps(saved))
+    os.mkfifo(out / "tokens-00002.array_record")
+    with pytest.raises(UserError, match="00002.array_record: it is no plain file"):
         open_source(f"tokens:{out}")
 
 

@@ -3,6 +3,7 @@
 import html.parser
 import json
 import math
+import os
 import pathlib
 import re
 
@@ -309,6 +310,35 @@ def test_files_cut_by_a_stop_do_no_harm(workdir):
     assert len(page.all("svg")) == 6  # the loss curves have lost one evaluation
     (workdir / "summary.json").write_text("[" * 100_000)
     assert "which makes summary.json" in read(workdir).text("numbers")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"k_curve": {"val": 3}},
+        {"k_curve": {"val": {"k": ["1", 8], "all": [0.1, 0.2]}}},
+        {"k_curve": {"val": {"k": [1, 8], "all": [0.1]}}},
+        {"clip_scores": {"edges": [0.1, "x", 0.3], "first": [5, 1], "best": [2, 4]}},
+        {"clip_scores": {"edges": [0.1, 0.3], "first": [5, 1], "best": [2, 4]}},
+        {"judges": [1], "cards": "x", "about": 3, "code_counts": [10**400]},
+    ],
+)
+def test_values_that_cannot_be_drawn_cost_their_own_part(workdir, changed, caplog):
+    (workdir / "results.json").write_text(json.dumps(RESULTS | changed))
+    page = read(workdir)
+    assert "holds other values than numbers" in page.text()
+    assert "a part of the page is left out" in caplog.text
+    assert "99.5 %" in page.text("numbers")  # of summary.json
+
+
+def test_what_is_no_text_or_no_file_is_left_out(workdir, caplog):
+    (workdir / "summary.json").write_bytes(b"\xff\xfe")
+    (workdir / "results.json").unlink()
+    os.mkfifo(workdir / "results.json")
+    assert "which makes summary.json" in read(workdir).text("numbers")
+    assert caplog.text.count("left out: ") == 2
+    (workdir / "summary.json").write_text(json.dumps({"odd \ud800": 3}))
+    assert "odd \\ud800" in read(workdir).text("numbers")
 
 
 def test_numbers_that_are_none_are_shown_as_they_are(workdir):

@@ -137,7 +137,13 @@ def test_completion_keeps_what_is_given_and_sees_no_more(run):
 
 @pytest.mark.parametrize(
     "prompts, said",
-    [([" "], "empty"), (["a red star " * 40], "has .* tokens .* reads 96: shorten")],
+    [
+        ([" "], "empty"),
+        (["a red star " * 40], "has .* tokens .* reads 96: shorten"),
+        ([3], "the prompt 3 is no text, and this run reads texts"),
+        (["a", -1], "the prompt -1 is no text, and this run reads texts"),
+        (["a \udcff"], "is no text: .* surrogates not allowed"),
+    ],
 )
 def test_bad_prompts(run, prompts, said):
     with pytest.raises(UserError, match=said):

@@ -142,3 +142,30 @@ def test_damage_is_seen(tmp_path):
     with pytest.raises(UserError, match="made by weights aa .step 3 of /runs/x.*bb"):
         made.check_model("bb", "/runs/y")
     made.check_model("aa", "/runs/y")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"model": {"step": 3}}, "model has no fingerprint"),
+        ({"source": "s"}, "source: expected"),
+        ({"d": "6"}, "d: expected int"),
+        ({"count": 24}, "count is 24"),
+        ({"shards": 3}, "shards: expected"),
+        ({"shards": [{"rows": 25}]}, "'last_record' is missing"),
+    ],
+)
+def test_a_damaged_index_json_says_where(tmp_path, changed, words):
+    write(tmp_path / "x")
+    noted = tmp_path / "x" / "index.json"
+    noted.write_text(json.dumps(json.loads(noted.read_text()) | changed))
+    with pytest.raises(UserError, match=f"{words}.*damaged, build the index again"):
+        store.open_store(tmp_path / "x")
+
+
+def test_a_damaged_header_of_rows(tmp_path):
+    write(tmp_path / "x")
+    path = tmp_path / "x" / "rows-00001.npy"
+    path.write_bytes(path.read_bytes().replace(b"descr", b"dewcr"))
+    with pytest.raises(UserError, match="rows-00001.npy is damaged .*correct keys"):
+        store.open_store(tmp_path / "x")

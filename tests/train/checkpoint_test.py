@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import pathlib
 import random
 import shutil
@@ -327,3 +328,18 @@ def test_a_run_is_opened_without_its_optimizer(tiny_run):
     assert got.keys() == want.keys()
     for path, value in want.items():
         np.testing.assert_array_equal(got[path], value, err_msg=path)
+
+
+@pytest.mark.parametrize("part", ["checkpoints/3/state/_METADATA", "frozen/_METADATA"])
+def test_a_pipe_in_a_checkpoint_is_not_waited_for(copy, part):
+    (copy / part).unlink()
+    os.mkfifo(copy / part)
+    with pytest.raises(UserError, match=f"{part} is no plain file: put back a copy"):
+        restore(copy)
+
+
+def test_damaged_times_of_a_checkpoint_are_said(copy):
+    path = copy / "checkpoints" / "3" / "_CHECKPOINT_METADATA"
+    path.write_text(path.read_text().replace("metrics", "numbers"))
+    with pytest.raises(UserError, match="checkpoints is damaged .*move the newest"):
+        restore(copy)

@@ -3,11 +3,13 @@
 import errno
 import json
 import math
+import os
 import pathlib
 import struct
 
 import pytest
 
+from mmjax.errors import UserError
 from mmjax.train import metric_writer
 
 
@@ -101,3 +103,9 @@ def test_lines_that_are_no_rows_are_left_out_and_said_so(tmp_path, caplog):
         caplog.text
     )
     assert metric_writer.evaluations(tmp_path) == {"val/x": 0.5, "val/y": 2.0}
+
+
+def test_a_pipe_in_place_of_the_rows_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / metric_writer.FILE)
+    with pytest.raises(UserError, match="metrics.jsonl is no plain file"):
+        metric_writer.read(tmp_path)

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.train import run_file
+from mmjax.train import config, run_file
 
 OLD = {  # as mmjax 0.1 wrote it
     "config": {
@@ -99,3 +99,9 @@ def test_a_folder_of_checkpoints_belongs_to_one_run(tmp_path):
     assert run_file.identity(a, home) == run
     run_file.write(home, about)  # written before runs had ids
     assert run_file.identity(b, home) == run
+
+
+def test_a_config_with_keys_that_none_has(tmp_path):
+    run_file.write(tmp_path, {"config": {"data": {"a.b": 1}}, "fields": {}})
+    with pytest.raises(UserError, match=r"damaged .*dots.* put back a copy of run.js"):
+        config.from_json(run_file.read(tmp_path)["config"])

@@ -96,6 +96,9 @@ class Prepared(encoded.Encoded):
 
         self.args = (folder, split)
         self.names = {"image": image, "text": text, "label": label, "boxes": boxes}
+        for path in folder.iterdir():  # a pipe or a device may never end
+            if not path.is_dir() and (reason := content.plain(path)):
+                raise UserError(f"cannot read {path}: {reason}")
         with _readable(folder), _known_features():
             builder = tfds.builder_from_directory(folder)
         stored = builder.info.file_format.value

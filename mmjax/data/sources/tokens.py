@@ -41,9 +41,11 @@ class Tokens:
         self.name = f"tokens:{folder}"
         self.class_names = header.class_names
         self.stage1: dict[str, Any] = vars(header.stage1)
-        for file in header.files(folder):
+        for file in header.each_file(folder):
             if not file.exists():
                 raise UserError(f"{file} is missing: run `mmjax data tokenize` again")
+            if reason := content.plain(file):
+                raise UserError(f"cannot read {file}: {reason}")
 
     @functools.cached_property
     def _data(self) -> ArrayRecordDataSource:
