@@ -32,20 +32,23 @@ def write(workdir: epath.PathLike, run: Mapping) -> None:
 def identity(workdir: epath.PathLike, home: epath.PathLike) -> str:
     """The id of the run of a workdir, with checkpoints at `home`; at first, a new one.
 
-    A workdir that was lost, and is empty again at the same path, is the same run.
+    An empty workdir goes on with the run of one that is lost, as on a new machine.
 
     Raises:
-      UserError: the checkpoints at `home` are of the run of another workdir.
+      UserError: the checkpoints at `home` are of the run of another workdir, which is
+        still there, or this workdir has another run.
     """
     mine, theirs = (read(p) if exists(p) else {} for p in (workdir, home))
     known = theirs.get("run")
     if str(home) == str(workdir) or not (known and checkpoint.saved_steps(home)):
         return mine.get("run") or secrets.token_hex(8)
-    if mine.get("run") == known or (not mine and theirs["workdir"] == str(workdir)):
+    there = theirs.get("workdir", "")
+    lost = not exists(there) or read(there).get("run") != known
+    if mine.get("run") == known or (not mine and lost):
         return known
     raise UserError(
         f"config.checkpoint.folder {home} holds checkpoints of another run, that of "
-        f"{theirs['workdir']}: give this one another folder; if it is the same run, "
+        f"{there}: give this one another folder; if it is the same run, "
         f"which has moved, copy {home}/{NAME} to {workdir} first"
     )
 
