@@ -128,6 +128,7 @@ def test_checkpoints_in_a_folder_of_their_own_outlive_the_workdir(tmp_path):
     loop.run(config, tmp_path / "two")
     assert metric_writer.read(tmp_path / "two")[0]["step"] == 11  # on from step 10
     assert int(restore.restore(tmp_path / "two")[1].step) == 12
+    shutil.rmtree(tmp_path / "two")  # while it is there, no other may use the folder
     other = config_lib.load("configs/clip.py:tiny", [folder, "--config.batch_size=32"])
     with pytest.raises(UserError, match="config.batch_size was 16"):
         loop.run(other, tmp_path / "three")

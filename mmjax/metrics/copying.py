@@ -33,12 +33,15 @@ def nearest(
     gallery_md = gallery_md.astype(np.float32) - middle_d
     query_nd = query_nd.astype(np.float32) - middle_d
     norm_m = np.einsum("md,md->m", gallery_md, gallery_md)
+    # Equal rows differ by it, as the product's columns are summed in other orders.
+    rounding = 16 * np.finfo(np.float32).eps * norm_m.max()
     step = max(1, _CELLS // len(gallery_md))
     index_n = np.empty(len(query_nd), np.int64)
     distance_n = np.empty(len(query_nd))
     for start in range(0, len(query_nd), step):
         rows_sd = query_nd[start : start + step]
-        best_s = (norm_m - 2 * rows_sd @ gallery_md.T).argmin(1)
+        score_sm = norm_m - 2 * rows_sd @ gallery_md.T
+        best_s = (score_sm <= score_sm.min(1, keepdims=True) + rounding).argmax(1)
         index_n[start : start + step] = best_s
         # again from the difference: a copy is at 0 and not at the product's rounding
         apart_sd = (rows_sd - gallery_md[best_s]).astype(np.float64)
