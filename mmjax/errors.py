@@ -61,7 +61,8 @@ def writing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         `path` before is still there.
     """
     path = pathlib.Path(os.path.realpath(path))
-    part = path.with_name(f".part{os.getpid()}-{path.name}")  # with the same suffix
+    # With the same suffix; and always of one name, so that a kill leaves one, at most.
+    part = path.with_name(f".part-{path.name}")
     if path.exists() and not path.is_file() and not path.is_dir():
         part = path
     try:
