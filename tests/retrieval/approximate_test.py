@@ -27,8 +27,8 @@ def test_without_faiss(tmp_path, monkeypatch):
 
 def made_store(folder, *, count=3000, d=16, dtype="float32"):
     facts = store.Facts(
-        model={"fingerprint": "aa"},
-        source={"name": "s"},
+        model={"fingerprint": "aa", "task": "clip", "step": 3, "workdir": "/runs/x"},
+        source={"spec": "s", "name": "s", "fingerprint": "ff", "records": count},
         preprocessing={},
         d=d,
         dtype=dtype,
