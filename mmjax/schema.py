@@ -59,9 +59,8 @@ def read_json(path: Any, *, fix: str = "put back a copy of it") -> dict[str, Any
 
     path: a pathlib.Path, or what reads like one.
     """
-    if os.path.exists(path) and not os.path.isfile(
-        path
-    ):  # a pipe or a device may never end
+    # A pipe or a device may never end.
+    if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"{path} is no plain file: {fix}")
     try:
         held = parse_json(path.read_bytes())  # bytes that are no text: a ValueError

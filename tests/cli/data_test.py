@@ -129,7 +129,7 @@ def test_check_names_all_that_is_amiss(tmp_path, capsys, monkeypatch):
         "x.tsv line 3: 1 cells under 2 names",
         "x.tsv line 4: cannot read /dev/zero: it is no plain file",
         "x.jsonl line 2: its label 4000000000",
-        "x.jsonl line 3: bad json: values inside values",
+        "x.jsonl line 3: bad json: nested too deep",
         "x.jsonl line 4: cannot read",
         "x.jsonl line 5: bad json",
         "x.jsonl line 6: it has no label",
