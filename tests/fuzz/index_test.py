@@ -7,16 +7,10 @@ import types
 import fuzzing
 import numpy as np
 import pytest
+from image_index import FACTS
 
 from mmjax.retrieval import gallery, store
 
-FACTS = store.Facts(
-    model={"fingerprint": "aa", "task": "clip", "step": 3, "workdir": "/runs/x"},
-    source={"spec": "s", "name": "s", "fingerprint": "ff", "records": 25},
-    preprocessing={"size": 8},
-    d=6,
-    shard_rows=10,
-)
 ROWS = np.random.default_rng(0).standard_normal((25, 6)).astype(np.float32)
 
 
@@ -47,13 +41,7 @@ def test_a_damaged_index(count, index, no_model, ledger, tmp_path):
         shutil.copytree(index, place)
         path = rng.choice([place / store.DONE, *sorted(place.iterdir())])
         notes.append(path.name)
-        if rng.random() < 0.08:
-            fuzzing.spoil(rng, path, notes)
-        elif path.suffix == ".json" and rng.random() < 0.8:
-            facts = fuzzing.mutate(rng, json.loads(path.read_text()), notes)
-            path.write_text(json.dumps(facts))
-        else:
-            path.write_bytes(fuzzing.damage(rng, path.read_bytes(), notes)[0])
+        fuzzing.alter(rng, path, notes)
         found = gallery.open_gallery(place)
         return fuzzing.RIGHT if found.search(ROWS[:3], 7) == want else fuzzing.SILENT
 

@@ -62,13 +62,7 @@ def test_a_page_of_damaged_files(count, demo, ledger, tmp_path):
         paths = sorted(p for p in place.rglob("*") if p.is_file())
         path = rng.choice([place / "results.json", place / "summary.json", *paths])
         notes.append(path.name)
-        if rng.random() < 0.08:
-            fuzzing.spoil(rng, path, notes)
-        elif path.suffix == ".json" and rng.random() < 0.8:
-            values = fuzzing.mutate(rng, json.loads(path.read_text()), notes)
-            path.write_text(json.dumps(values))
-        else:
-            path.write_bytes(fuzzing.damage(rng, path.read_bytes(), notes)[0])
+        fuzzing.alter(rng, path, notes)
         with fuzzing.warnings() as said:
             page = report.write(place).read_text(encoding="utf-8")
         if Scripts(page).found:

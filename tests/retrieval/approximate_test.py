@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from image_index import FACTS
 
 from mmjax.errors import UserError
 from mmjax.parallel import Layout
@@ -26,14 +27,7 @@ def test_without_faiss(tmp_path, monkeypatch):
 
 
 def made_store(folder, *, count=3000, d=16, dtype="float32"):
-    facts = store.Facts(
-        model={"fingerprint": "aa", "task": "clip", "step": 3, "workdir": "/runs/x"},
-        source={"spec": "s", "name": "s", "fingerprint": "ff", "records": count},
-        preprocessing={},
-        d=d,
-        dtype=dtype,
-        shard_rows=700,
-    )
+    facts = dataclasses.replace(FACTS, d=d, dtype=dtype, shard_rows=700)
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((40, d))
     rows = centres[rng.integers(0, 40, count)] + 0.4 * rng.standard_normal((count, d))

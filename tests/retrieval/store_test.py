@@ -6,17 +6,10 @@ import json
 import ml_dtypes
 import numpy as np
 import pytest
+from image_index import FACTS
 
 from mmjax.errors import UserError
 from mmjax.retrieval import store
-
-FACTS = store.Facts(
-    model={"fingerprint": "aa", "task": "clip", "step": 3, "workdir": "/runs/x"},
-    source={"spec": "s", "name": "s", "fingerprint": "ff", "records": 25},
-    preprocessing={"size": 8},
-    d=6,
-    shard_rows=10,
-)
 
 
 def rows(count=25):

@@ -6,6 +6,7 @@ An input is a number: area, number and seed (MMJAX_FUZZ_SEED) draw the same one 
 import collections
 import contextlib
 import copy
+import json
 import logging
 import os
 import pathlib
@@ -48,14 +49,7 @@ HOSTILE = (
 _TOKENS = (
     *(b"\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x80", b"\r", b"\n", b"\t"),
     *(b'"', b",", b"{", b"}", b"[", b"]", b":", b"\\", b"-1", b"1e999", b"NaN"),
-    *(
-        b"null",
-        b"\xef\xbb\xbf",
-        b"\xed\xa0\x80",
-        b"../",
-        b"%s",
-        b"99999999999999999999",
-    ),
+    *(b"null", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"../", b"%s", b"9" * 20),
 )
 
 
@@ -244,3 +238,13 @@ def spoil(rng: random.Random, path: pathlib.Path, notes: list) -> None:
         path.symlink_to("/dev/zero")
     elif kind == "long":
         path.write_bytes(bytes(1 << 20))
+
+
+def alter(rng: random.Random, path: pathlib.Path, notes: list) -> None:
+    """Has a file spoiled, values of its JSON replaced, or its bytes damaged."""
+    if rng.random() < 0.08:
+        spoil(rng, path, notes)
+    elif path.suffix == ".json" and rng.random() < 0.8:
+        path.write_text(json.dumps(mutate(rng, json.loads(path.read_text()), notes)))
+    else:
+        path.write_bytes(damage(rng, path.read_bytes(), notes)[0])
