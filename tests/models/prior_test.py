@@ -254,8 +254,9 @@ def test_the_paper_has_twelve_billion_parameters():
     parameters, module = count("dalle_12b")
     w = 3968
     blocks = 64 * (12 * w**2 + 13 * w)  # kernels; biases and norms
-    tables = (16384 + 8192 + 2 * 256 + 2 * 32) * w
-    heads = (16384 + 256 + 8192) * w
+    # 256 byte pairs between two marks: 258 positions, each with a token of padding.
+    tables = (16384 + 8192 + 2 * 258 + 2 * 32) * w
+    heads = (16384 + 258 + 8192) * w
     assert parameters == blocks + tables + heads + 2 * w
     assert round(parameters / 1e9) == 12
     assert (module.tokens, module.width // module.heads) == (1024, 64)
