@@ -5,13 +5,13 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .PHONY: demo demo-clip test test-parity test-hosts test-faults test-browser test-docs \
-  test-fuzz \
-  lint format lock clean help
+  test-fuzz test-long lint format lock clean help
 
 help:
 	@echo "make demo         CLIP and DALL-E on drawn shapes, small: train, draw, re-rank, report"
 	@echo "make demo-clip    the first part alone: CLIP, which classifies unseen images"
 	@echo "make test         all tests (PYTEST_ARGS='-k text' for some)"
+	@echo "make test-long    what costs much and rarely breaks alone: every family resumed, ..."
 	@echo "make lint         ruff: format and rules; make format applies both"
 	@echo "make test-parity  tests against the originals, which it installs (torch is large)"
 	@echo "make test-hosts   runs of several processes: every topology, moves between them"
@@ -30,6 +30,9 @@ demo-clip: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 -q $(PYTEST_ARGS)
+
+test-long: $(READY)
+	$(BIN)/python -m pytest -n 2 -q -m long $(PYTEST_ARGS)
 
 test-parity: $(READY)
 	$(BIN)/python -m pip install -q -e '.[parity]'

@@ -131,7 +131,15 @@ def test_evaluators_without_data_are_passed_over():
         eval_cli._choose(parts.config, args)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [
+        name
+        if name in ("clip", "prior")
+        else pytest.param(name, marks=pytest.mark.long)
+        for name in FAMILIES
+    ],
+)
 def test_tiny_trains_and_resumes(family: str, tmp_path: pathlib.Path):
     spec = f"{ROOT}/configs/{family}.py:tiny"
     # Evaluators run in the last call alone: they are most of the compile time.

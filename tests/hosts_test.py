@@ -96,7 +96,8 @@ def _apart(a: pathlib.Path, b: pathlib.Path) -> float:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("mode", [pytest.param("jit", marks=pytest.mark.hosts), "pmap"])
+@pytest.mark.hosts
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_sigterm_to_one_process_stops_both_and_one_process_goes_on(mode, tmp_path):
     """Both save the same step; a process of four devices ends as one run of its own."""
     steps = 60

@@ -161,6 +161,7 @@ def test_a_prior_that_does_not_fit_says_why(tmp_path):
         formats.find("dalle_mini").to_mmjax(source)
 
 
+@pytest.mark.long
 def test_a_converted_tokenizer_serves_data_priors_and_evaluations(tmp_path, model_of):
     """At the size that overrides ask for; its weights are those that priors hold."""
     export = formats.find("taming_vqgan").from_mmjax(model_of(CASES["taming_vqgan"]))

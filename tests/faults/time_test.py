@@ -73,6 +73,7 @@ def test_a_clock_that_jumps_by_days(lab, tmp_path):
     assert lab.kept(workdir) == [39, 40]  # the newest by step, whatever their dates
 
 
+@pytest.mark.faults
 def test_a_clock_set_back_and_forth_in_this_process(lab, tmp_path, monkeypatch):
     """As above, for every `make test`: two saves, days apart in the wrong order."""
     real, looks = time.time, [0]

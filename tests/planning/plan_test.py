@@ -32,6 +32,12 @@ def built():
     return program.build(tiny())
 
 
+@pytest.fixture(scope="module")
+def alone():
+    """The same over data alone."""
+    return program.build(tiny(mesh={"data": 4}))
+
+
 def test_state_is_what_a_run_holds(built):
     """Bytes of every kind on device 0, of a state that is really there."""
     config = tiny()
@@ -54,21 +60,17 @@ def test_state_is_what_a_run_holds(built):
     assert built.sizes["activations"] > 0
 
 
-def test_operations_do_not_depend_on_the_mesh(built):
-    alone = program.build(tiny(mesh={"data": 4}))
+def test_operations_do_not_depend_on_the_mesh(built, alone):
     assert alone.flops.model == built.flops.model > 0
     assert alone.sizes["params"] > built.sizes["params"]
 
 
-def test_pmap_is_planned_and_needs_what_jit_needs():
+def test_pmap_is_planned_and_needs_what_jit_needs(alone):
     """The state is donated: the next one is written over it."""
-    made = {}
-    for mode in ("jit", "pmap"):
-        config = tiny()
-        with config.unlocked():
-            config.parallel = {"mode": mode}
-        made[mode] = program.build(config)
-    jit, pmap = made["jit"], made["pmap"]
+    config = tiny()
+    with config.unlocked():
+        config.parallel = {"mode": "pmap"}
+    jit, pmap = alone, program.build(config)
     # Both directions of the contrastive loss are products of their own under pmap.
     assert pmap.flops.model == pytest.approx(jit.flops.model, rel=0.01)
     assert pmap.sizes["batch"] == jit.sizes["batch"]
@@ -200,6 +202,7 @@ def test_command_in_a_process_of_its_own():
     assert done.returncode == 2 and "batch 16 must split over 3" in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_papers_prior_on_256_devices():
     """12 billion parameters; 6 N T and attention's share of operations."""

@@ -133,9 +133,14 @@ def whole() -> dict:
     ("layout", "devices", "impl"),
     [
         ({}, 1, "dense"),
-        ({"mesh": parallel.MeshConfig(data=2, fsdp=2)}, 4, "ring"),
+        pytest.param(
+            {"mesh": parallel.MeshConfig(data=2, fsdp=2)},
+            4,
+            "ring",
+            marks=pytest.mark.long,
+        ),
         ({"mode": "pmap"}, 4, "dense"),
-        ({"mode": "pmap"}, 4, "chunked"),
+        pytest.param({"mode": "pmap"}, 4, "chunked", marks=pytest.mark.long),
     ],
 )
 def test_slices_of_a_batch_meet_each_other(layout: dict, devices: int, impl: str):

@@ -245,6 +245,7 @@ def test_refuses():
         base.build({"name": "dvae", "tokenizer": other})
 
 
+@pytest.mark.long
 def test_learns_scenes():
     source = open_source("shapes:train?size=16&count=64&objects=1")
     cfg = image.Field(size=16, mode="squash", train_scale=(1.0, 1.0))

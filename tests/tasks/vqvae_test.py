@@ -187,6 +187,7 @@ def test_codes_are_placed_when_asked():
     assert extra["codebook"]["initialised"] == 1 and metrics["commitment"] > 0
 
 
+@pytest.mark.long
 def test_training_uses_the_codebook_and_learns():
     task = task_of()
     _, before = train(task, 1, rows=32)

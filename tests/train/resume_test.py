@@ -104,6 +104,7 @@ def test_interrupt_saves_and_exits_130(tmp_path: pathlib.Path):
     assert saved == metric_writer.read(tmp_path)[-1]["step"]
 
 
+@pytest.mark.long
 def test_full_disk_is_one_message_and_keeps_what_was_saved(tmp_path: pathlib.Path):
     whole, full = tmp_path / "whole", tmp_path / "full"
     short = [a.replace("steps=20", "steps=10") for a in _command(whole)]
