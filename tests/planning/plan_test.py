@@ -214,9 +214,9 @@ def test_the_papers_prior_on_256_devices():
     flat = json.loads(done.stdout)
     assert flat["params"] == pytest.approx(12e9, rel=0.03)
     config = config_lib.load(f"{ROOT}/configs/prior.py:dalle_12b", [])
-    tokens = 1024 * (256 + 1024)
+    tokens = 1024 * (258 + 1024)
     # Text sees text; 128 image tokens at a time see all that is before their end.
-    pairs = 64 * (256**2 + sum(128 * (256 + 128 * k) for k in range(1, 9)))
+    pairs = 64 * (258**2 + sum(128 * (258 + 128 * k) for k in range(1, 9)))
     attention = 12 * 1024 * config.task.width * pairs  # 4 forwards, twice that back
     want = 6 * flat["params"] * tokens + attention
     assert flat["flops_per_step"] == pytest.approx(want, rel=0.02)
