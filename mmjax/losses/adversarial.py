@@ -1,0 +1,22 @@
+"""Losses of two players, from a discriminator's scores: higher is "real".
+
+Lim and Ye 2017 (arXiv 1705.02894), as in VQGAN and DF-GAN. Scores have any shape.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def hinge_real(scores: jax.Array) -> jax.Array:
+    """mean max(0, 1 - D(x)): the discriminator's loss on real images, ()."""
+    return jnp.maximum(0.0, 1.0 - scores.astype(jnp.float32)).mean()
+
+
+def hinge_fake(scores: jax.Array) -> jax.Array:
+    """mean max(0, 1 + D(x)): the discriminator's loss on generated images, ()."""
+    return jnp.maximum(0.0, 1.0 + scores.astype(jnp.float32)).mean()
+
+
+def generator(scores: jax.Array) -> jax.Array:
+    """-mean D(x): the generator's loss, ()."""
+    return -scores.astype(jnp.float32).mean()
