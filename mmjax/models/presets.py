@@ -142,6 +142,11 @@ def image_tower(spec: Tower, **shared: Any) -> nn.Module:
     return _tower("image", spec, shared)
 
 
+def text_tower(spec: Tower, **shared: Any) -> nn.Module:
+    """The text tower of a spec, alone; `shared` fills fields that it leaves open."""
+    return _tower("text", spec, shared)
+
+
 def build(
     name: str = "",
     *,

@@ -1,0 +1,64 @@
+"""The loss of a denoiser, weighted by how much data is left in what it sees.
+
+The signal-to-noise ratio is snr = alpha^2 / sigma^2. A weight here is one of the error
+in x_0; an error in another form is that error times a factor of its own (`in_form`),
+so that a weighted loss is the same number whatever the network predicts.
+
+Legend: b rows.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def _snr(alpha_b: jax.Array, sigma_b: jax.Array) -> jax.Array:
+    return jnp.square(alpha_b / jnp.maximum(sigma_b, 1e-8))
+
+
+def x0_error_in_form(form: str, alpha_b: jax.Array, sigma_b: jax.Array) -> jax.Array:
+    """Square error of a form over the square error of the x_0 it stands for, (b,)."""
+    if form == "x0":
+        return jnp.ones_like(alpha_b)
+    if form == "eps":
+        return _snr(alpha_b, sigma_b)
+    if form == "v":
+        return jnp.square((alpha_b**2 + sigma_b**2) / jnp.maximum(sigma_b, 1e-8))
+    return jnp.square((alpha_b + sigma_b) / jnp.maximum(sigma_b, 1e-8))
+
+
+def weight(
+    kind: str,
+    form: str,
+    alpha_b: jax.Array,
+    sigma_b: jax.Array,
+    *,
+    gamma: float,
+) -> jax.Array:
+    """What the square error of a form is multiplied by, (b,).
+
+    kind:
+      "none": 1, the plain error of what the network predicts.
+      "eps", "x0", "v", "flow": the error as if the network predicted that.
+      "min_snr": min(snr, gamma) of the error in x_0 (Hang et al. 2023, eq. 8; gamma 5
+        in the paper).
+      "p2": 1 / (1 + snr)^gamma of the error in eps (Choi et al. 2022, eq. 8 with k = 1;
+        gamma 1 in the paper).
+    """
+    if kind == "none":
+        return jnp.ones_like(alpha_b)
+    own_b = x0_error_in_form(form, alpha_b, sigma_b)
+    snr_b = _snr(alpha_b, sigma_b)
+    if kind == "min_snr":
+        return jnp.minimum(snr_b, gamma) / jnp.maximum(own_b, 1e-8)
+    if kind == "p2":
+        return snr_b / (1 + snr_b) ** gamma / jnp.maximum(own_b, 1e-8)
+    return x0_error_in_form(kind, alpha_b, sigma_b) / jnp.maximum(own_b, 1e-8)
+
+
+WEIGHTS = ("none", "eps", "x0", "v", "flow", "min_snr", "p2")
+
+
+def square_error(given: jax.Array, target: jax.Array) -> jax.Array:
+    """Mean square difference of every row, float32 (b,)."""
+    error = jnp.square(given.astype(jnp.float32) - target.astype(jnp.float32))
+    return error.mean(tuple(range(1, error.ndim)))
