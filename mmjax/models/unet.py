@@ -85,8 +85,10 @@ class TransformerBlock(nn.Module):
         )
         x_nc = x_nc + attention(norm("norm_1"), t)
         if context_blc is not None:
-            cross = CrossAttention(self.heads, self.dtype, name="cross")
-            x_nc = x_nc + cross(norm("norm_2"), t, context_blc, mask_bl)
+            cross = CrossAttention(
+                self.heads, use_bias=False, dtype=self.dtype, name="cross"
+            )
+            x_nc = x_nc + cross(norm("norm_2"), context_blc, mask_bl)
         both = Dense(8 * width, dtype=self.dtype, name="fc")(norm("norm_3"))
         value, gate = jnp.split(both, 2, axis=-1)
         return x_nc + Dense(width, dtype=self.dtype, name="proj")(value * gelu(gate))
@@ -188,14 +190,14 @@ class UNet(Numbers, nn.Module):
         Numbers.__post_init__(self)
         nn.Module.__post_init__(self)
 
-    def check_grid(self, height: int, width: int) -> None:
-        """UserError where the levels do not divide the sides of an image or latent."""
-        if height % self.factor or width % self.factor:
+    def check_grid(self, grid: int, where: str) -> None:
+        """UserError for a side of images or latents that the levels do not divide."""
+        if grid % self.factor:
             levels = len(self.mult)
             raise UserError(
-                f"a grid of {height} x {width} cannot be halved {levels - 1} times, as "
-                f"the UNet's {levels} levels (mult) do: use multiples of {self.factor},"
-                " or fewer levels"
+                f"{where}.mult has {levels} levels, each half the side of the one "
+                f"before, and the rows are {grid} a side: use rows of a multiple of "
+                f"{self.factor}, or fewer levels"
             )
 
     @nn.compact
@@ -217,7 +219,8 @@ class UNet(Numbers, nn.Module):
           vector_be: what is added to the time embedding, after a linear map: a class'
             or a whole text's vector.
         """
-        self.check_grid(*x_bhwc.shape[1:3])
+        for side in x_bhwc.shape[1:3]:
+            self.check_grid(side, "the UNet")
         block, attend, resize = _parts(self, context_blc, mask_bl)
         time_be = _time(self, t_b, vector_be)
         x = convnet.Conv(self.width, dtype=self.dtype, name="conv_in")(x_bhwc)

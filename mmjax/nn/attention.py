@@ -125,36 +125,38 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention of `t` tokens a row to those of a context, without biases but the last.
+    """Tokens ask and those of a context answer.
 
     Takes flat (n, w) and a context (b, l, c) of any width; `mask_bl` is True where the
-    context may be seen, and None is everywhere.
+    context may be seen, and None is everywhere. `use_bias` is of all maps but the last,
+    which has one.
     """
 
     heads: int
+    use_bias: bool = True
+    out_init: Initializer | None = None
     dtype: str = "float32"
 
     @nn.compact
     def __call__(
         self,
         x_nw: jax.Array,
-        t: int,
         context_blc: jax.Array,
         mask_bl: jax.Array | None = None,
     ) -> jax.Array:
-        n, w = x_nw.shape
-        b, length, _ = context_blc.shape
-        d = w // self.heads
-        q_nw = Dense(w, False, dtype=self.dtype, name="query")(x_nw)
-        kv_blw = Dense(2 * w, False, dtype=self.dtype, name="key_value")(context_blc)
-        q_bhtd = q_nw.reshape(b, t, self.heads, d).transpose(0, 2, 1, 3)
-        k, v = kv_blw.reshape(b, length, 2, self.heads, d).transpose(2, 0, 3, 1, 4)
+        (n, w), b = x_nw.shape, len(context_blc)
+
+        def heads(x: jax.Array, parts: int, name: str) -> jax.Array:
+            dense = Dense(parts * w, self.use_bias, dtype=self.dtype, name=name)
+            x = dense(x).reshape(b, -1, parts, self.heads, w // self.heads)
+            return x.transpose(2, 0, 3, 1, 4)
+
+        (q,), (k, v) = heads(x_nw, 1, "q"), heads(context_blc, 2, "kv")
         if mask_bl is not None:  # of every head's matrix
             mask_bl = jnp.repeat(mask_bl, self.heads, axis=0)[:, None]
-        y_bhtd = attend(q_bhtd, k, v, mask_bl)
+        y_nw = attend(q, k, v, mask_bl).transpose(0, 2, 1, 3).reshape(n, w)
         zeros = nn.initializers.zeros
-        out = Dense(w, bias_init=zeros, dtype=self.dtype, name="out")
-        return out(y_bhtd.transpose(0, 2, 1, 3).reshape(n, w))
+        return Dense(w, True, self.out_init, zeros, self.dtype, name="out")(y_nw)
 
 
 class AttentionPool(nn.Module):

@@ -8,7 +8,7 @@ from numpy_layers import attend, conv, dense, filled, group_norm, silu
 from scipy import special
 
 from mmjax.errors import UserError
-from mmjax.models import unet
+from mmjax.models import denoiser, unet
 from mmjax.nn import timestep
 
 GROUPS, HEADS = 4, 2
@@ -43,8 +43,8 @@ def transformer(x_hwc, context_lc, p):
     y = y + dense(heads(*np.split(qkv, 3, axis=-1)), own["attention"]["out"])
     if context_lc is not None:
         cross = own["cross"]
-        q = dense(layer_norm(y, own["norm_2"]), cross["query"])
-        kv = np.split(dense(context_lc, cross["key_value"]), 2, axis=-1)
+        q = dense(layer_norm(y, own["norm_2"]), cross["q"])
+        kv = np.split(dense(context_lc, cross["kv"]), 2, axis=-1)
         y = y + dense(heads(q, *kv), cross["out"])
     value, gate = np.split(dense(layer_norm(y, own["norm_3"]), own["fc"]), 2, axis=-1)
     gate = gate * (1 + special.erf(gate / np.sqrt(2))) / 2
@@ -216,7 +216,7 @@ def test_bad_numbers_are_named(more, words):
         unet.build(NET | more, "config.task.net", channels=3)
 
 
-def test_a_grid_that_the_levels_do_not_divide_is_named(model):
-    words = "a grid of 6 x 7 cannot be halved 1 times.* 2 levels .*multiples of 2"
+def test_a_grid_that_the_levels_do_not_divide_is_named():
+    words = "config.task.net.mult has 2 levels.* rows are 7 a side: .*multiple of 2"
     with pytest.raises(UserError, match=words):
-        model[0].check_grid(6, 7)
+        denoiser.build({"kind": "unet", **NET}, grid=7, channels=3)
