@@ -1,5 +1,8 @@
 """Opens public weights: a file, a folder as Hugging Face keeps them, or `hf://org/name`.
 
+A folder of diffusers' pipelines has a folder for each part: its keys and files are
+`PART/...`.
+
 safetensors are read by their library. Torch's zip archives are read as data, without
 torch (`mmjax.convert.torch_archive`); its older format by
 `torch.load(weights_only=True)`. Nothing is ever unpickled or run.
@@ -39,6 +42,9 @@ _HELD = ("state_dict", "model", "model_state_dict", "module")
 _INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _AROUND = ("module.", "model.")
 _AVERAGED = "n_averaged"  # beside the keys of torch's AveragedModel
+PIPELINE = "model_index.json"
+# Parts of a pipeline that draw no image
+_ASIDE = ("safety_checker", "feature_extractor", "image_encoder")
 _SIDE = 64 << 20  # bytes of a JSON beside the weights; a large tokenizer has 34 MB
 
 
@@ -62,6 +68,18 @@ class Source:
         config = self.files.get("config.json")
         return config if isinstance(config, Mapping) else {}
 
+    def part(self, name: str) -> "Source":
+        """A part of a pipeline, alone."""
+        tensors, files = (
+            {
+                key.removeprefix(f"{name}/"): value
+                for key, value in held.items()
+                if key.startswith(f"{name}/")
+            }
+            for held in (self.tensors, self.files)
+        )
+        return Source(f"{self.place}/{name}", tensors, files, self.folder / name)
+
 
 def read(place: str | pathlib.Path) -> Source:
     """Opens `place`; a file's folder is searched for its JSON files as well.
@@ -75,6 +93,8 @@ def read(place: str | pathlib.Path) -> Source:
         raise UserError(
             f"{place}: no such file or folder; public models: {HUB}ORG/NAME"
         )
+    if (path / PIPELINE).is_file():
+        return _pipeline(path, str(place))
     weights = _weights(path) if path.is_dir() else [path]
     tensors: dict[str, np.ndarray] = {}
     heads = _pair(weights)
@@ -89,12 +109,34 @@ def read(place: str | pathlib.Path) -> Source:
         raise UserError(f"{place}: holds no tensors")
     tensors = tensors if heads else _unwrapped(tensors, place)
     folder = path if path.is_dir() else path.parent
-    files = {
+    return Source(str(place), tensors, _files(folder), folder)
+
+
+def _files(folder: pathlib.Path) -> dict[str, Any]:
+    """The JSON files of a folder, parsed, by name."""
+    return {
         path.name: _json(path)
         for path in sorted(folder.glob("*.json"))
         if not path.name.endswith(".index.json") and path.stat().st_size <= _SIDE
     }
-    return Source(str(place), tensors, files, folder)
+
+
+def _pipeline(folder: pathlib.Path, place: str) -> Source:
+    """The parts that the folder's index names and that it has."""
+    files = _files(folder)
+    index, tensors = files[PIPELINE], {}
+    named = index.keys() - _ASIDE if isinstance(index, Mapping) else ()
+    for name in sorted(named):
+        part = folder / name
+        if not part.is_dir():
+            continue
+        if any(file.suffix in (".safetensors", *TORCH) for file in part.iterdir()):
+            source = read(part)
+            tensors |= {f"{name}/{key}": v for key, v in source.tensors.items()}
+        files |= {f"{name}/{file}": v for file, v in _files(part).items()}
+    if not tensors:
+        raise UserError(f"{place}: {PIPELINE} names no part that holds weights")
+    return Source(place, tensors, files, folder)
 
 
 def _unwrapped(
@@ -132,14 +174,23 @@ def fetch(place: str) -> pathlib.Path:
             "the files another way and give their folder"
         ) from e
     try:
-        for suffixes in (["json", "safetensors", "txt", "model"], ["bin", "pt"]):
-            patterns = [f"*.{suffix}" for suffix in suffixes]
-            folder = pathlib.Path(
+
+        def get(*patterns: str) -> pathlib.Path:
+            return pathlib.Path(
                 hub.snapshot_download(
-                    name, revision=revision or None, allow_patterns=patterns
+                    name, revision=revision or None, allow_patterns=list(patterns)
                 )
             )
-            if any(folder.glob("*.safetensors")):
+
+        # A pipeline's repository often holds the same weights in single files as well.
+        folder = get(PIPELINE)
+        parts = [""]
+        if (folder / PIPELINE).is_file():
+            parts = [f"{part}/" for part in _json(folder / PIPELINE)]
+            parts = [part for part in parts if part[:-1] not in _ASIDE]
+        for suffixes in (["json", "safetensors", "txt", "model"], ["bin", "pt"]):
+            folder = get(*(f"{part}*.{suffix}" for part in parts for suffix in suffixes))
+            if any(folder.rglob("*.safetensors")):
                 break
     except Exception as e:  # of the client, its transport or the server
         reason = " ".join(str(e).split())[:200]

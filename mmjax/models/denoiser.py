@@ -56,6 +56,8 @@ class Conditioned(nn.Module):
         the context; a bag of words has none.
       classes: labels; 0 is none. One more row of the table stands for no label.
       read_padding: whether the net reads a text's padding as well.
+      end_padding: whether the tower sees padding as the end of the text again, as
+        transformers' CLIPTokenizer pads.
       pooled: whether the tower's pooled features are the vector.
     """
 
@@ -63,6 +65,7 @@ class Conditioned(nn.Module):
     text: nn.Module | None = None
     classes: int = 0
     read_padding: bool = False
+    end_padding: bool = False
     pooled: bool = False
 
     def setup(self) -> None:
@@ -73,6 +76,8 @@ class Conditioned(nn.Module):
     def of_text(self, tokens_bl: jax.Array, mask_bl: jax.Array) -> Condition:
         """The condition of texts."""
         context = vector = None
+        if self.end_padding:
+            tokens_bl = jnp.where(mask_bl, tokens_bl, tokens_bl.max(1, keepdims=True))
         if hasattr(self.text, "sequence"):
             context = self.text.sequence(tokens_bl).astype(jnp.float32)
         if self.pooled:

@@ -45,7 +45,7 @@ class Task:
       empty for none. Its weights are `frozen/text`, such as a CLIP's, unless
       `train_tower`.
     classes: labels that condition it, where there is no tower; 0 is none.
-    read_padding, pooled: see `mmjax.models.denoiser.Conditioned`.
+    read_padding, end_padding, pooled: see `mmjax.models.denoiser.Conditioned`.
     prediction: what the net gives: "eps", "v", "x0" or "flow"; see
       `mmjax.sampling.noise.TARGETS`.
     schedule: see `mmjax.sampling.noise.Schedule`.
@@ -66,6 +66,7 @@ class Task:
     train_tower: bool = False
     classes: int = 0
     read_padding: bool = False
+    end_padding: bool = False
     pooled: bool = False
     prediction: str = "eps"
     schedule: Schedule = Schedule()
@@ -136,6 +137,7 @@ class Task:
             text=presets.text_tower(self.tower) if self.tower else None,
             classes=self.classes,
             read_padding=self.read_padding,
+            end_padding=self.end_padding,
             pooled=self.pooled,
         )
 
