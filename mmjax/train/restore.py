@@ -110,7 +110,7 @@ def check_cache(parts: Parts, state: TrainState) -> None:
         raise UserError(
             f"{parts.source.name} was written by an image tokenizer with fingerprint "
             f"{stage1['fingerprint']}, and this model holds {held or 'none'}: set "
-            "config.graft to the run that wrote it, or run `mmjax data tokenize` again"
+            "config.graft to the run that wrote it, or run `mmjax data encode` again"
         )
 
 
