@@ -10,7 +10,6 @@ l tokens of a text.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,8 +20,8 @@ import numpy as np
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.nn import divide
-from mmjax.nn.attention import SelfAttention, attend
+from mmjax.nn import divide, timestep
+from mmjax.nn.attention import CrossAttention, SelfAttention
 from mmjax.nn.dense import Dense
 from mmjax.nn.init import normal
 from mmjax.nn.norm import layer_norm
@@ -30,18 +29,6 @@ from mmjax.nn.transformer import Mlp, remat
 
 EPS = 1e-6
 _ZEROS = nn.initializers.zeros
-
-
-def time_features(t_b: jax.Array, width: int) -> jax.Array:
-    """cos and sin of times at `width / 2` frequencies from 1 down to 1e-4, (b, width).
-
-    Of the position encoding of Vaswani et al. 2017, cosines first, as in the public
-    codes of DiT and latent diffusion.
-    """
-    half = width // 2
-    rate_h = jnp.exp(-math.log(10000.0) * jnp.arange(half) / half)
-    angle_bh = t_b.astype(jnp.float32)[:, None] * rate_h
-    return jnp.concatenate([jnp.cos(angle_bh), jnp.sin(angle_bh)], axis=-1)
 
 
 def grid_features(grid: int, width: int) -> np.ndarray:
@@ -57,31 +44,6 @@ def _norm(x_nw: jax.Array) -> jax.Array:
     """LayerNorm without parameters: the modulation has them."""
     w = x_nw.shape[-1]
     return layer_norm(x_nw, jnp.ones(w), jnp.zeros(w), EPS)
-
-
-class CrossAttention(nn.Module):
-    """Patches ask and tokens of a context answer, flat (n, w)."""
-
-    heads: int
-    dtype: str = "float32"
-
-    @nn.compact
-    def __call__(
-        self, x_nw: jax.Array, context_blw: jax.Array, mask_bl: jax.Array | None
-    ) -> jax.Array:
-        (n, w), b = x_nw.shape, len(context_blw)
-
-        def heads(x: jax.Array, parts: int) -> jax.Array:
-            x = x.reshape(b, -1, parts, self.heads, w // self.heads)
-            return x.transpose(2, 0, 3, 1, 4)
-
-        (q,) = heads(Dense(w, dtype=self.dtype, name="q")(x_nw), 1)
-        k, v = heads(Dense(2 * w, dtype=self.dtype, name="kv")(context_blw), 2)
-        mask = None
-        if mask_bl is not None:
-            mask = jnp.repeat(mask_bl, self.heads, axis=0)[:, None]
-        y = attend(q, k, v, mask).transpose(0, 2, 1, 3).reshape(n, w)
-        return Dense(w, True, _ZEROS, _ZEROS, dtype=self.dtype, name="out")(y)
 
 
 class Block(nn.Module):
@@ -109,7 +71,9 @@ class Block(nn.Module):
         attention = SelfAttention(self.heads, dtype=self.dtype, name="attn")
         x_nw = x_nw + gate_1 * attention(y, t)
         if context_blw is not None:
-            cross = CrossAttention(self.heads, self.dtype, name="cross")
+            cross = CrossAttention(
+                self.heads, out_init=_ZEROS, dtype=self.dtype, name="cross"
+            )
             x_nw = x_nw + cross(_norm(x_nw), context_blw, mask_bl)
         y = (_norm(x_nw) * (1 + scale_2) + shift_2).astype(self.dtype)
         mlp = Mlp(int(self.mlp_ratio * w), "gelu_tanh", dtype=self.dtype, name="mlp")
@@ -154,7 +118,7 @@ class DiT(nn.Module):
         cuts = cuts.transpose(0, 1, 3, 2, 4, 5).reshape(b * side * side, -1)
         x_nw = Dense(w, name="patch_embedding")(cuts)
         x_nw = x_nw + jnp.tile(grid_features(side, w), (b, 1))
-        time = Dense(w, True, normal(0.02), name="time_1")(time_features(t_b, 256))
+        time = Dense(w, True, normal(0.02), name="time_1")(timestep.sinusoids(t_b, 256))
         time = Dense(w, True, normal(0.02), name="time_2")(nn.silu(time))
         if vector_be is not None:
             time = time + Dense(w, True, normal(0.02), name="vector")(vector_be)
