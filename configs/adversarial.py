@@ -1,0 +1,113 @@
+"""Image tokenizers and autoencoders with a discriminator and a perceptual loss.
+
+| preset | starts from | data | cost | expect |
+|---|---|---|---|---|
+| flickr8k (default) | vqvae:flickr8k | Flickr8k | minutes | experiments/vqgan_stage |
+| vqgan_f16 | nothing | your web shards | a pod | VQGAN's images |
+| kl_f8 | nothing | your web shards | a pod | Stable Diffusion's autoencoder |
+| tiny, tiny_kl | nothing | shapes | seconds | nothing: for tests |
+
+`flickr8k` goes on from a trained VQ-VAE, and compares features of a classifier:
+
+    mmjax train --config configs/vqvae.py:flickr8k --workdir runs/vqvae
+    mmjax train --config configs/classifier.py:tiny_imagenet --workdir runs/features
+    mmjax train --config configs/adversarial.py:flickr8k --workdir runs/vqgan \\
+      --config.graft.params=runs/vqvae --config.graft.codebook=runs/vqvae \\
+      --config.graft.likelihood=runs/vqvae --config.graft.features=runs/features
+
+Of the presets at paper size, these numbers are those of the originals' configuration
+files and code: the networks, the step the discriminator starts at, its weight and its
+layers, the weights of all losses, Adam's betas and the learning rate of 4.5e-6 times
+the batch. The batch is ours, and so is the schedule: theirs is constant. The perceptual
+loss of the originals is LPIPS, of VGG-16; here it compares the stages of a classifier
+of your own, whose differences are not weighted by what people see. CompVis' code gave
+the learned variance of `kl_f8` to no optimizer; here it is trained.
+"""
+
+from ml_collections import ConfigDict
+
+from mmjax_configs import autoencoder_kl, classifier, common, vqvae
+
+
+def _played(config: ConfigDict, *, lr: float, features: ConfigDict) -> ConfigDict:
+    """A stage-1 config with both players, each with an Adam of its own."""
+    inner, network = config.task, dict(features.task, kind="classifier", weight=1.0)
+    del network["name"], network["smoothing"]
+    config.task = ConfigDict(
+        dict(
+            name="adversarial",
+            stage1=inner,
+            discriminator=dict(width=64, depth=3, norm="batch"),
+            weight=0.8,
+            start=0,
+            warmup=0,
+            perceptual=network,
+        )
+    )
+    config.optim.update(name="adam", lr=lr, b1=0.5, b2=0.9, eps=1e-8, weight_decay=0.0)
+    config.optim.groups = dict(discriminator=dict(match="^discriminator/"))
+    return config
+
+
+def _photo_features() -> ConfigDict:
+    """A classifier of 256 px images, whatever data it is trained on."""
+    config = classifier.tiny_imagenet()
+    config.task.classes, config.task.image_size = 1000, 256
+    config.task.image = dict(kind="conv", width=64, depths=(2, 2, 2, 2, 2))
+    return config
+
+
+def flickr8k() -> ConfigDict:
+    """16 x 16 codes of Flickr8k photos; the VQ-VAE's encoder and codes move on."""
+    config = _played(vqvae.flickr8k(), lr=3e-4, features=classifier.tiny_imagenet())
+    config.steps, config.optim.warmup, config.log_every = 900, 50, 25
+    config.task.stage1.kmeans = 0  # the codes are placed already
+    config.task.start, config.task.warmup = 100, 100
+    config.task.discriminator = dict(width=32, depth=2, norm="batch")
+    config.graft = dict.fromkeys(("params", "codebook", "likelihood", "features"), "")
+    config.checkpoint.every = 100
+    for judge in config.evals.values():
+        judge.every = min(judge.every, 300)
+    return config
+
+
+def vqgan_f16() -> ConfigDict:
+    """Esser et al. 2021, ImageNet, f = 16 with 1024 codes (taming-transformers)."""
+    made = vqvae.vqgan_f16()
+    config = _played(made, lr=4.5e-6 * made.batch_size, features=_photo_features())
+    config.task.start = 250_001
+    config.graft = dict(features="")
+    return config
+
+
+def kl_f8() -> ConfigDict:
+    """Rombach et al. 2022, table 8, f = 8 with 4 channels (latent-diffusion)."""
+    made = autoencoder_kl.kl_f8()
+    config = _played(made, lr=4.5e-6 * made.batch_size, features=_photo_features())
+    config.task.start, config.task.weight = 50_001, 0.5
+    config.graft = dict(features="")
+    return config
+
+
+def _tiny(config: ConfigDict) -> ConfigDict:
+    """Both players learn from the first step, the generator sees the other's second."""
+    config = _played(config, lr=2e-3, features=classifier.tiny())
+    config.task.discriminator = dict(width=8, depth=1, norm="group")
+    config.task.start, config.task.warmup = 1, 1
+    return config
+
+
+def tiny() -> ConfigDict:
+    """Seconds on a CPU; every part of a real run, none of its size."""
+    return _tiny(vqvae.tiny())
+
+
+def tiny_kl() -> ConfigDict:
+    """As tiny, an autoencoder with a learned variance, and batch norms."""
+    config = _tiny(autoencoder_kl.tiny())
+    config.task.discriminator.norm = "batch"
+    return config
+
+
+PRESETS = {f.__name__: f for f in (flickr8k, vqgan_f16, kl_f8, tiny, tiny_kl)}
+get_config = common.chooser(PRESETS)
