@@ -74,7 +74,7 @@ def gtsrb() -> ConfigDict:
 
 def tiny_imagenet() -> ConfigDict:
     """100 of its classes at 64 px: 3,000 training images, for features of photos."""
-    config = _run(classes=100, size=64, width=32, steps=1200, batch_size=64)
+    config = _run(classes=100, size=64, width=16, steps=800, batch_size=64)
     config.task.image.depths = (1, 1, 1, 1)
     file = f"{ROOT}/tiny_imagenet/tin100"
     config.data.train = f"npz:{file}-train-3k.npz?keep=true"
