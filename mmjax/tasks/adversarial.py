@@ -189,7 +189,8 @@ class Task:
         """
         if ctx.stride > 1:
             raise UserError(
-                "config.optim.accum is above 1: set it to 1 for adversarial"
+                f"config.optim.accum is {ctx.stride}, and the adaptive weight needs "
+                "all rows of a step at once: set it to 1"
             )
         held, x_bhw3 = self.learned(variables), pixels(batch)
 

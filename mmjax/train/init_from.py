@@ -89,8 +89,7 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
             source |= learned.frozen
             part = _path(source, part, f"{where}={run}#{part}")
         old, new = _at(whole, path), _at(source, part)
-        tasks = (theirs.task, part), (parts.task, path)
-        new = _without_spare(new, old, *tasks)
+        new = _without_spare(new, old, (theirs.task, part), (parts.task, path))
         new, resized = resize_positions(new, old, path)
         _check_shapes(old, new, where, run)
         leaves = [] if frozen else [f"{part}/{leaf}" for leaf in tree.flatten(new)]
@@ -101,12 +100,7 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
                 _agree(before.get(fact), now.get(fact), fact, where, run)
         for line in resized:
             log.warning("%s: %s", where, line)
-        placed = jax.tree.map(
-            lambda o, n: parallel_lib.spread(np.asarray(n, o.dtype), o.sharding),
-            old,
-            new,
-        )
-        whole = _put(whole, path, placed)
+        whole = _put(whole, path, jax.tree.map(_placed, old, new))
         taken.append((where, path, run, learned))
     variables = variables._replace(
         params=whole["params"],
@@ -189,6 +183,13 @@ def _at(variables: PyTree, path: str) -> PyTree:
             return None
         variables = variables[key]
     return variables
+
+
+def _placed(old: jax.Array, new: Any) -> jax.Array:
+    """`new` with the type and the sharding of `old`."""
+    if new is old:
+        return old
+    return parallel_lib.spread(np.asarray(new, old.dtype), old.sharding)
 
 
 def _put(variables: PyTree, path: str, new: PyTree) -> PyTree:

@@ -1,5 +1,6 @@
 """Reconstruction: numbers by hand, the alarm, and what it refuses."""
 
+import dataclasses
 import json
 import logging
 import types
@@ -173,9 +174,8 @@ def test_fid_compares_with_the_originals_in_a_runs_features(make_env, make_sourc
         **{"predict": {"features": features}, "tokenizer": None, "batch_size": 4},
         image_cfg=types.SimpleNamespace(evaluate=lambda image: image),
     )
-    env = make_env(
-        reconstruct=reconstruct, tokenizer=False, open_run=lambda workdir: judge
-    )
+    env = make_env(reconstruct=reconstruct, tokenizer=False)
+    env = dataclasses.replace(env, open_run=lambda workdir: judge)
     cfg = {"source": source, "features": "runs/judge", "frechet_resamples": 5}
     evaluator = reconstruction.Evaluator(cfg, env)
     off = {"off": np.float32(51 / 255)}
