@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from mmjax import schema
 from mmjax.errors import UserError
 from mmjax.models import classifier
+from mmjax.models.lpips import Lpips
 
 Stages = dict[str, jax.Array]
 _BLOCK = re.compile(r"(stage_\d+)_block_\d+")
@@ -30,10 +31,12 @@ class FeatureNetwork:
     module: its variables are those of a trained run.
     stages: (variables, images float32 (b, h, w, 3) in [0, 1]) to features by stage,
       (b, g, g, c).
+    weights: variables to the weights of the channels (c,) by stage; None: all weigh 1.
     """
 
     module: nn.Module
     stages: Callable[[Mapping, jax.Array], Stages]
+    weights: Callable[[Mapping], Stages | None] = lambda variables: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +74,37 @@ class ClassifierSpec:
         return FeatureNetwork(module, stages)
 
 
-KINDS = {"classifier": ClassifierSpec}
+@dataclasses.dataclass(frozen=True)
+class LpipsSpec:
+    """LPIPS (Zhang et al. 2018): weights by `mmjax convert`, or random ones.
+
+    image_size: pixels a side. widths, depths: see `mmjax.models.lpips.Lpips`.
+    """
+
+    image_size: int
+    kind: str = "lpips"
+    widths: tuple[int, ...] = Lpips.widths
+    depths: tuple[int, ...] = Lpips.depths
+    dtype: str = "float32"
+
+    def network(self, where: str) -> FeatureNetwork:
+        """See FeatureNetwork; UserError for a side that cannot be halved so often."""
+        factor = 2 ** (len(self.widths) - 1)
+        if self.image_size % factor:
+            raise UserError(
+                f"{where}.image_size is {self.image_size}, and lpips halves it "
+                f"{len(self.widths) - 1} times: use a multiple of {factor}"
+            )
+        module = Lpips(self.widths, self.depths, self.dtype)
+
+        def weights(variables: Mapping) -> Stages:
+            params, count = variables["params"], len(self.widths)
+            return {f"stage_{k}": params[f"stage_{k}"] for k in range(count)}
+
+        return FeatureNetwork(module, module.apply, weights)
+
+
+KINDS = {"classifier": ClassifierSpec, "lpips": LpipsSpec}
 
 
 def build(

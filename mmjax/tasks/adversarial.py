@@ -255,7 +255,8 @@ class Task:
 
         def distance(y_bhw3: jax.Array) -> jax.Array:
             generated = self.network.stages(frozen, y_bhw3)
-            apart = perceptual_losses.distance(generated, real)
+            weights = self.network.weights(frozen)
+            apart = perceptual_losses.distance(generated, real, weights)
             return self.perceptual_weight * apart
 
         return jax.value_and_grad(distance)(y_bhw3)
