@@ -1,12 +1,16 @@
 """LPIPS' weights to a run, into a tokenizer's stage by graft, and out again."""
 
+import dataclasses
+
 import jax
 import numpy as np
+import pytest
 import safetensors.numpy
 
 from mmjax import tree
-from mmjax.convert import import_export
+from mmjax.convert import import_export, read
 from mmjax.convert.formats import lpips
+from mmjax.errors import UserError
 from mmjax.train import config as config_lib
 from mmjax.train import init_from, setup
 
@@ -28,6 +32,7 @@ def state_dict():
     return tensors
 
 
+@pytest.mark.long
 def test_through_a_run_into_another(tmp_path):
     tensors, file = state_dict(), tmp_path / "lpips.safetensors"
     safetensors.numpy.save_file(tensors, file)
@@ -52,3 +57,20 @@ def test_through_a_run_into_another(tmp_path):
     assert again.keys() == {k for k in tensors if not k.startswith("lins.")}
     for key, value in again.items():
         np.testing.assert_array_equal(value, tensors[key], key)
+
+
+def test_keys_have_a_place_each_way():
+    tensors = state_dict()
+    source = read.Source("here", tensors, {}, None)
+    assert lpips.detect(source) and not lpips.TABLE.unknown(tensors)
+    model = lpips.to_mmjax(source)
+    assert model.task["perceptual"]["widths"] == WIDTHS
+    again = lpips.from_mmjax(model)
+    (written,) = again.tensors.values()
+    assert "discriminator are left out" in again.notes[0]
+    assert written.keys() == {k for k in tensors if not k.startswith("lins.")}
+    for key, value in written.items():
+        np.testing.assert_array_equal(value, tensors[key], key)
+    other = dataclasses.replace(model, task={"perceptual": {"classes": 3}})
+    with pytest.raises(UserError, match="of kind 'classifier': only 'lpips' fits"):
+        lpips.from_mmjax(other)

@@ -23,7 +23,7 @@ def convolved(x, kernel, stride, bias=0.0):
 def started(spec, size):
     module = PatchDiscriminator(spec)
     x = np.random.default_rng(0).uniform(-1, 1, (3, size, size, 3)).astype(np.float32)
-    variables = jax.device_get(jax.jit(module.init)(jax.random.key(0), x))
+    variables = module.init(jax.random.key(0), x)
     rng = np.random.default_rng(1)  # norms that do something, in biases as well
     return (
         module,
@@ -57,9 +57,8 @@ def test_scores_by_hand(train):
     np.testing.assert_allclose(got, want, atol=2e-5)
 
 
-@pytest.mark.parametrize(("depth", "field"), [(1, 16), (2, 34)])
-def test_a_score_sees_its_patch_alone(depth, field):
-    size = field + 2 ** (depth + 3)
+def test_a_score_sees_its_patch_alone():
+    depth, field, size = 1, 16, 32
     spec = Spec(width=2, depth=depth, norm="none")
     module, variables, x = started(spec, size)
     side, middle = spec.side(size), spec.side(size) // 2
