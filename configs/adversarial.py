@@ -15,24 +15,28 @@
       --config.graft.params=runs/vqvae --config.graft.codebook=runs/vqvae \\
       --config.graft.likelihood=runs/vqvae --config.graft.features=runs/features
 
-Of the presets at paper size, these numbers are those of the originals' configuration
-files and code: the networks, the step the discriminator starts at, its weight and its
-layers, the weights of all losses, Adam's betas and the learning rate of 4.5e-6 times
-the batch. The batch is ours, and so is the schedule: theirs is constant. The perceptual
-loss of the originals is LPIPS, of VGG-16; here it compares the stages of a classifier
-of your own, whose differences are not weighted by what people see. CompVis' code gave
-the learned variance of `kl_f8` to no optimizer; here it is trained.
+The presets at paper size compare features by LPIPS, whose weights come in by
+`mmjax convert` of the `lpips` package's state dict, and `--config.graft.features`.
+
+Of their numbers these were read in the originals' code and configuration files: the
+networks, the step that the discriminator starts at, its weight, its layers and the
+weights of all losses (taming-transformers for `vqgan_f16`); 50,001, 0.5 and the KL
+weight (latent-diffusion for `kl_f8`). Adam's betas and the learning rate of 4.5e-6
+times the batch are theirs by report. The batch and the schedule are ours; theirs is
+constant. CompVis' code gave the learned variance of `kl_f8` to no optimizer; here it
+is trained.
 """
 
 from ml_collections import ConfigDict
 
 from mmjax_configs import autoencoder_kl, classifier, common, vqvae
 
+LPIPS = dict(kind="lpips", image_size=256, weight=1.0)
 
-def _played(config: ConfigDict, *, lr: float, features: ConfigDict) -> ConfigDict:
+
+def _played(config: ConfigDict, *, lr: float, perceptual: dict) -> ConfigDict:
     """A stage-1 config with both players, each with an Adam of its own."""
-    inner, network = config.task, dict(features.task, kind="classifier", weight=1.0)
-    del network["name"], network["smoothing"]
+    inner = config.task
     config.task = ConfigDict(
         dict(
             name="adversarial",
@@ -41,7 +45,7 @@ def _played(config: ConfigDict, *, lr: float, features: ConfigDict) -> ConfigDic
             weight=0.8,
             start=0,
             warmup=0,
-            perceptual=network,
+            perceptual=perceptual,
         )
     )
     config.optim.update(name="adam", lr=lr, b1=0.5, b2=0.9, eps=1e-8, weight_decay=0.0)
@@ -49,12 +53,11 @@ def _played(config: ConfigDict, *, lr: float, features: ConfigDict) -> ConfigDic
     return config
 
 
-def _photo_features() -> ConfigDict:
-    """A classifier of 256 px images, whatever data it is trained on."""
-    config = classifier.tiny_imagenet()
-    config.task.classes, config.task.image_size = 1000, 256
-    config.task.image = dict(kind="conv", width=64, depths=(2, 2, 2, 2, 2))
-    return config
+def _stages(config: ConfigDict, *, weight: float) -> dict:
+    """The perceptual loss in the stages of a config's classifier."""
+    network = dict(config.task, kind="classifier", weight=weight)
+    del network["name"], network["smoothing"]
+    return network
 
 
 def flickr8k() -> ConfigDict:
@@ -62,10 +65,10 @@ def flickr8k() -> ConfigDict:
 
     The perceptual loss' gradient is 35 times that of the pixels' there, at weight 1.
     """
-    config = _played(vqvae.flickr8k(), lr=3e-4, features=classifier.tiny_imagenet())
+    stages = _stages(classifier.tiny_imagenet(), weight=0.1)
+    config = _played(vqvae.flickr8k(), lr=3e-4, perceptual=stages)
     config.steps, config.optim.warmup, config.log_every = 600, 50, 25
     config.task.stage1.loss_name = "l1"
-    config.task.perceptual.weight = 0.1
     config.task.start, config.task.warmup = 100, 100
     config.task.discriminator = dict(width=32, depth=2, norm="batch")
     config.graft = dict.fromkeys(("params", "codebook", "likelihood", "features"), "")
@@ -78,7 +81,7 @@ def flickr8k() -> ConfigDict:
 def vqgan_f16() -> ConfigDict:
     """Esser et al. 2021, ImageNet, f = 16 with 1024 codes (taming-transformers)."""
     made = vqvae.vqgan_f16()
-    config = _played(made, lr=4.5e-6 * made.batch_size, features=_photo_features())
+    config = _played(made, lr=4.5e-6 * made.batch_size, perceptual=LPIPS)
     config.task.start = 250_001
     config.graft = dict(features="")
     return config
@@ -87,7 +90,7 @@ def vqgan_f16() -> ConfigDict:
 def kl_f8() -> ConfigDict:
     """Rombach et al. 2022, table 8, f = 8 with 4 channels (latent-diffusion)."""
     made = autoencoder_kl.kl_f8()
-    config = _played(made, lr=4.5e-6 * made.batch_size, features=_photo_features())
+    config = _played(made, lr=4.5e-6 * made.batch_size, perceptual=LPIPS)
     config.task.start, config.task.weight = 50_001, 0.5
     config.graft = dict(features="")
     return config
@@ -95,7 +98,8 @@ def kl_f8() -> ConfigDict:
 
 def _tiny(config: ConfigDict) -> ConfigDict:
     """Both players learn from the first step, the generator sees the other's second."""
-    config = _played(config, lr=2e-3, features=classifier.tiny())
+    stages = _stages(classifier.tiny(), weight=1.0)
+    config = _played(config, lr=2e-3, perceptual=stages)
     config.task.discriminator = dict(width=8, depth=1, norm="group")
     config.task.start, config.task.warmup = 1, 1
     return config
