@@ -155,7 +155,9 @@ def test_any_stage_1_task_plays(name):
     task = task_of(name)
     variables = jax.eval_shape(task.init, jax.random.key(0), BATCH)
     grads, extra, metrics = jax.eval_shape(task.grads, variables, BATCH, ctx_at(0))
-    for have, want in ((grads, variables.params), (extra, variables.extra)):
+    _, (kept, _) = jax.eval_shape(task.loss, variables, BATCH, ctx_at(0))
+    pairs = (grads, variables.params), (extra, variables.extra), (kept, variables.extra)
+    for have, want in pairs:
         shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), t) for t in (have, want)]
         assert shapes[0] == shapes[1]
     assert {"loss", "psnr", "perceptual", "unbalanced"} <= metrics.keys()
