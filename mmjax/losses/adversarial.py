@@ -40,12 +40,22 @@ def matching_penalty(
     is the norm of both as one vector, as in the authors' code: with an even power it is
     a polynomial, so it has a gradient of its own where one of the two is zero.
 
+    Its gradient is that of the directional derivative of D along d penalty / d (dx, de),
+    which forward mode gives: on a CPU a third of the time of reverse over reverse.
+
     Args:
       score: gives scores (b,) of images and texts, each of its own row, and any other
-        arrays.
+        arrays. Forward mode has to know its operations.
       x, e: rows of images and of text vectors, (b, ...).
     """
-    scores_b, pull, more = jax.vjp(score, x, e, has_aux=True)
-    grads = pull(jnp.ones_like(scores_b))
-    square_b = sum(jnp.square(g).reshape(len(g), -1).sum(-1) for g in grads)
-    return weight * jnp.mean(square_b ** (power / 2)), scores_b, more
+    scores_b, pull, _ = jax.vjp(score, x, e, has_aux=True)
+    grads = jax.lax.stop_gradient(pull(jnp.ones_like(scores_b)))
+
+    def of_grads(grads: tuple[jax.Array, ...]) -> jax.Array:
+        square_b = sum(jnp.square(g).reshape(len(g), -1).sum(-1) for g in grads)
+        return weight * jnp.mean(square_b ** (power / 2))
+
+    penalty, along = jax.value_and_grad(of_grads)(grads)
+    scores_b, slopes_b, more = jax.jvp(score, (x, e), along, has_aux=True)
+    slope = slopes_b.sum()
+    return penalty + slope - jax.lax.stop_gradient(slope), scores_b, more

@@ -59,7 +59,7 @@ class DFBlock(nn.Module):
 
 
 class Conv3(nn.Module):
-    """3x3 convolution with bias, torch's initialisation; see `convnet.Conv.upsample`."""
+    """3x3 convolution with bias; as `convnet.Conv`, but for torch's initialisation."""
 
     features: int
     upsample: bool = False

@@ -1,14 +1,10 @@
 """DF-GAN: images from a sentence vector by two players (Tao et al. 2022).
 
-The players take turns: at even steps the discriminator learns, at odd ones the
-generator, against the discriminator as it is then. So does the paper, whose step is two
-of ours; here the generator's turn has a batch of its own. Both gradients at the same
-parameters would be cheaper, by a forward pass, but alternating steps converge where
-simultaneous ones circle (Gidel et al. 2019, arXiv 1807.04740). `config.optim.groups`
-has to say the same, or a player that pauses moves on by its optimizer's momentum:
-
-    generator: match "^generator/", every 2, offset 1
-    discriminator: match "^discriminator/", every 2, offset 0
+Both players learn at every step, from one pass of the generator and at the same
+parameters. The paper has the discriminator move first. So do groups of
+`config.optim.groups` with `every` 2 and offsets 0 and 1, at twice the computation: the
+gradient of the one that pauses is computed all the same, since XLA's CPU back-end
+(jax 0.10) takes ten times as long over convolutions inside a `jax.lax.cond`.
 
 Legend: b rows, s pixels a side, z numbers of noise, d of a condition, l tokens. While
 sampling: p prompts, k candidates of each.
@@ -32,10 +28,6 @@ from mmjax.sampling import autoregressive
 from mmjax.state import Ctx, Vars
 from mmjax.tasks import base
 from mmjax.tasks.base import Batch, Metrics, Predict, PyTree, pixels
-
-PLAYERS = "generator", "discriminator"
-# What only the discriminator's turn measures: `extra` keeps it for the other's.
-_KEPT = ("loss", "penalty", "real_score", "real_accuracy", "mismatched_accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +56,7 @@ class Sampling:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Fields are `config.task`; those of the networks as in `mmjax.models.df_gan.DfGan`.
+    """Fields are `config.task`; the networks' are as in `mmjax.models.df_gan.DfGan`.
 
     tower: the text tower, as the `text` of a dual encoder (`mmjax.models.presets`);
       its weights are `frozen/text`, random until a CLIP's are put there. Its vector is
@@ -135,8 +127,7 @@ class Task:
         if self.tower:
             text = batch["tokens"][:1], batch["tokens_mask"][:1]
             frozen["text"] = self.text.init(of_text, *text)["params"]
-        extra = {"last": dict.fromkeys(_KEPT, jnp.zeros(()))}
-        made = Vars(params={}, extra=extra, frozen=frozen)
+        made = Vars(params={}, frozen=frozen)
         rows = {name: value[:1] for name, value in batch.items()}
         e_1d = self._condition(made, rows)
         params = self.model.init(of_model, jnp.zeros((1, self.noise)), e_1d)["params"]
@@ -161,15 +152,14 @@ class Task:
     def grads(
         self, variables: Vars, batch: Batch, ctx: Ctx
     ) -> tuple[PyTree, PyTree, Metrics]:
-        """The gradient of the player whose turn it is, and zeros for the other.
+        """Each player's gradient of its own loss.
 
         Metrics: `loss`, the discriminator's, with `penalty`; `generator`, the other's;
         `real_accuracy`, `fake_accuracy` and `mismatched_accuracy`, shares of rows on
         the right side of 0; `balance`, half the distance of the mean scores of real
         and generated images: 0 where the generator wins, 1 and more where the
         discriminator does; `spread`, the standard deviation over rows of generated
-        pixels, as a share of that of real ones: near 0 all images are one. What the
-        generator's turn does not measure is as it was the turn before.
+        pixels, as a share of that of real ones: near 0 all images are one.
         """
         real_bss3 = 2.0 * pixels(batch) - 1.0
         e_bd = self._condition(variables, batch)
@@ -177,78 +167,64 @@ class Task:
         noise_bz = self._noise(len(e_bd), ctx)
         params = variables.params
 
-        def moved(player: str, grads: PyTree) -> PyTree:
-            zeros = {p: jax.tree.map(jnp.zeros_like, params[p]) for p in PLAYERS}
-            return {**zeros, player: grads}
+        def draw(player: PyTree) -> jax.Array:
+            return self._apply({"generator": player}, "generate", noise_bz, e_bd)
 
-        def judges() -> tuple:
-            made_bss3 = self._apply(params, "generate", noise_bz, e_bd)
+        def judge(player: PyTree, x_bss3: jax.Array) -> jax.Array:
+            return self._judge({"discriminator": player}, x_bss3, e_bd)[0]
 
-            def loss(player: PyTree) -> tuple:
-                whole = {**params, "discriminator": player}
-                return self._judged(whole, real_bss3, made_bss3, e_bd, wrong_bd)
-
-            grads, (last, fake_b) = jax.grad(loss, has_aux=True)(
-                params["discriminator"]
-            )
-            return moved("discriminator", grads), last, fake_b, made_bss3
-
-        def draws() -> tuple:
-            def loss(player: PyTree) -> tuple:
-                whole = {**params, "generator": player}
-                made_bss3 = self._apply(whole, "generate", noise_bz, e_bd)
-                features = self._apply(whole, "features", made_bss3)
-                fake_b = self._apply(whole, "scores", features, e_bd)
-                return losses.generator(fake_b), (fake_b, made_bss3)
-
-            grads, (fake_b, made_bss3) = jax.grad(loss, has_aux=True)(
-                params["generator"]
-            )
-            return moved("generator", grads), variables.extra["last"], fake_b, made_bss3
-
-        turn = ctx.step % 2 == 0
-        grads, last, fake_b, made_bss3 = jax.lax.cond(turn, judges, draws)
-        metrics = last | {
-            "generator": losses.generator(fake_b),
-            "fake_accuracy": (fake_b < 0).mean(dtype=jnp.float32),
-            "balance": 0.5 * (last["real_score"] - fake_b.mean()),
+        made_bss3, of_generator = jax.vjp(draw, params["generator"])
+        fake_b, of_fake = jax.vjp(judge, params["discriminator"], made_bss3)
+        generator, to_fake = jax.value_and_grad(losses.generator)(fake_b)
+        fooled, from_fake = jax.value_and_grad(losses.hinge_fake)(fake_b)
+        (real_loss, seen), at_real = jax.value_and_grad(self._real_loss, has_aux=True)(
+            params["discriminator"], real_bss3, e_bd, wrong_bd
+        )
+        at_fake = of_fake(0.5 * from_fake)[0]
+        grads = {
+            "generator": of_generator(of_fake(to_fake)[1])[0],
+            "discriminator": jax.tree.map(jnp.add, at_real, at_fake),
+        }
+        metrics = {
+            "loss": real_loss + 0.5 * fooled,
+            "generator": generator,
+            "penalty": seen["penalty"],
+            "real_accuracy": _share(seen["real"] > 0),
+            "fake_accuracy": _share(fake_b < 0),
+            "mismatched_accuracy": _share(seen["mismatched"] < 0),
+            "balance": 0.5 * (seen["real"].mean() - fake_b.mean()),
             "spread": _deviation(made_bss3, ctx) / _deviation(real_bss3, ctx),
         }
-        del metrics["real_score"]
-        return grads, {"last": last}, metrics
+        return grads, variables.extra, metrics
 
-    def _judged(
+    def _judge(
+        self, params: PyTree, x_bss3: jax.Array, e_bd: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """The discriminator's scores (b,) of images and texts, and its features."""
+        features = self._apply(params, "features", x_bss3)
+        return self._apply(params, "scores", features, e_bd), features
+
+    def _real_loss(
         self,
-        params: PyTree,
+        player: PyTree,
         real_bss3: jax.Array,
-        made_bss3: jax.Array,
         e_bd: jax.Array,
         wrong_bd: jax.Array,
-    ) -> tuple[jax.Array, tuple[Metrics, jax.Array]]:
-        """The discriminator's loss (section 3.3), what it measured, scores of fakes."""
-
-        def score(x_bss3: jax.Array, e_bd: jax.Array) -> tuple[jax.Array, jax.Array]:
-            features = self._apply(params, "features", x_bss3)
-            return self._apply(params, "scores", features, e_bd), features
-
+    ) -> tuple[jax.Array, Metrics]:
+        """What the discriminator's loss has of real images (section 3.3)."""
+        params = {"discriminator": player}
         penalty, real_b, features = losses.matching_penalty(
-            score, real_bss3, e_bd, weight=self.penalty, power=self.power
+            functools.partial(self._judge, params),
+            *(real_bss3, e_bd),
+            weight=self.penalty,
+            power=self.power,
         )
         wrong_b = self._apply(params, "scores", features, wrong_bd)
-        fake_b, _ = score(made_bss3, e_bd)
         # A row whose neighbour has the same text or label has no wrong one.
         differs_b = (wrong_bd != e_bd).any(-1)
         mismatched = losses.hinge_fake(jnp.where(differs_b, wrong_b, -1.0))
-        fooled = 0.5 * (losses.hinge_fake(fake_b) + mismatched)
-        loss = losses.hinge_real(real_b) + fooled + penalty
-        last = {
-            "loss": loss,
-            "penalty": penalty,
-            "real_score": real_b.mean(),
-            "real_accuracy": (real_b > 0).mean(dtype=jnp.float32),
-            "mismatched_accuracy": (wrong_b < 0).mean(dtype=jnp.float32),
-        }
-        return loss, (last, fake_b)
+        loss = losses.hinge_real(real_b) + 0.5 * mismatched + penalty
+        return loss, {"penalty": penalty, "real": real_b, "mismatched": wrong_b}
 
     def _sample(self, variables: Vars, batch: Batch, ctx: Ctx) -> Metrics:
         """See `predict`."""
@@ -299,6 +275,11 @@ class Task:
             }
 
         return {"loss": loss, "sample": self._sample}
+
+
+def _share(true_b: jax.Array) -> jax.Array:
+    """Of rows, ()."""
+    return true_b.mean(dtype=jnp.float32)
 
 
 def _deviation(x_bss3: jax.Array, ctx: Ctx) -> jax.Array:
