@@ -6,9 +6,9 @@
 
 | preset | noised | net | cost | expect |
 |---|---|---|---|---|
-| shapes (default) | latents, 8 x 8 x 4 at 32 px | DiT | 2 CPU cores, 12 minutes | README |
-| shapes_pixels | pixels, 32 px | DiT of 4 x 4 pixels | 2 CPU cores, 12 minutes | README |
-| shapes_unet | latents, 8 x 8 x 4 at 32 px | UNet | 2 CPU cores | |
+| shapes (default) | latents, 8 x 8 x 4 | DiT | 2 CPU cores, 12 minutes | README |
+| shapes_pixels | pixels, 32 x 32 | DiT, 4 x 4 | 2 CPU cores, 12 minutes | README |
+| shapes_unet | latents, 8 x 8 x 4 | UNet | 2 CPU cores | |
 | tiny, tiny_pixels | shapes of 16 px | DiT, UNet | seconds | nothing: for tests |
 """
 
@@ -31,7 +31,7 @@ def _run(*, steps: int, batch_size: int, size: int, **task: object) -> ConfigDic
 
 
 def _reads(config: ConfigDict, vocab: int, context: int, **tower: object) -> None:
-    """Texts by a transformer that is trained with the net (Rombach et al. 2022, 4.3)."""
+    """Texts by a transformer trained with the net (Rombach et al. 2022, 4.3)."""
     spec = dict(kind="transformer", vocab_size=vocab, context=context, **tower)
     config.task.tower = spec
     config.task.train_tower = True
@@ -72,6 +72,15 @@ def shapes_pixels() -> ConfigDict:
     return config
 
 
+def shapes_unet() -> ConfigDict:
+    """As shapes, by a UNet of two levels."""
+    config = shapes()
+    net = dict(kind="unet", width=96, mult=(1, 2), depth=1, attention=(0, 1))
+    config.task.net = ConfigDict(dict(net, heads=4, groups=8))
+    config.optim.name, config.optim.lr = "adamw", 1.5e-3
+    return config
+
+
 def tiny() -> ConfigDict:
     """Seconds on a CPU; every part of a real run, none of its size."""
     stage1 = autoencoder_kl.tiny().task.autoencoder
@@ -92,5 +101,5 @@ def tiny() -> ConfigDict:
     return config
 
 
-PRESETS = {f.__name__: f for f in (shapes, shapes_pixels, tiny)}
+PRESETS = {f.__name__: f for f in (shapes, shapes_pixels, shapes_unet, tiny)}
 get_config = common.chooser(PRESETS)

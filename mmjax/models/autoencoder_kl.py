@@ -87,8 +87,8 @@ class Spec:
     """The keys of `config.task.autoencoder` of the task `autoencoder_kl`.
 
     image_size: pixels a side. code_dim: channels of a latent. net: as
-    `mmjax.models.codec.build` takes it, of kind "vqgan" by default. scale, shift: see AutoencoderKl. dtype: of the
-    networks' compute.
+    `mmjax.models.codec.build` takes it, of kind "vqgan" by default. scale, shift: see
+    AutoencoderKl. dtype: of the networks' compute.
     """
 
     image_size: int

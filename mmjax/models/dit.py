@@ -21,8 +21,8 @@ import numpy as np
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.nn import divide
-from mmjax.nn.attention import SelfAttention, attend
+from mmjax.nn import divide, timestep
+from mmjax.nn.attention import CrossAttention, SelfAttention
 from mmjax.nn.dense import Dense
 from mmjax.nn.init import normal
 from mmjax.nn.norm import layer_norm
@@ -30,18 +30,6 @@ from mmjax.nn.transformer import Mlp, remat
 
 EPS = 1e-6
 _ZEROS = nn.initializers.zeros
-
-
-def time_features(t_b: jax.Array, width: int) -> jax.Array:
-    """cos and sin of times at `width / 2` frequencies from 1 down to 1e-4, (b, width).
-
-    Of the position encoding of Vaswani et al. 2017, cosines first, as in the public
-    codes of DiT and latent diffusion.
-    """
-    half = width // 2
-    rate_h = jnp.exp(-math.log(10000.0) * jnp.arange(half) / half)
-    angle_bh = t_b.astype(jnp.float32)[:, None] * rate_h
-    return jnp.concatenate([jnp.cos(angle_bh), jnp.sin(angle_bh)], axis=-1)
 
 
 def grid_features(grid: int, width: int) -> np.ndarray:
@@ -59,29 +47,24 @@ def _norm(x_nw: jax.Array) -> jax.Array:
     return layer_norm(x_nw, jnp.ones(w), jnp.zeros(w), EPS)
 
 
-class CrossAttention(nn.Module):
-    """Patches ask and tokens of a context answer, flat (n, w)."""
+class Near(nn.Module):
+    """`sum_k x_k * kernel_k` over the 3 x 3 patches k around each, flat (n, w).
 
-    heads: int
-    dtype: str = "float32"
+    A depthwise convolution, from zero. As shifted products it is fast on CPUs too.
+    """
 
     @nn.compact
-    def __call__(
-        self, x_nw: jax.Array, context_blw: jax.Array, mask_bl: jax.Array | None
-    ) -> jax.Array:
-        (n, w), b = x_nw.shape, len(context_blw)
-
-        def heads(x: jax.Array, parts: int) -> jax.Array:
-            x = x.reshape(b, -1, parts, self.heads, w // self.heads)
-            return x.transpose(2, 0, 3, 1, 4)
-
-        (q,) = heads(Dense(w, dtype=self.dtype, name="q")(x_nw), 1)
-        k, v = heads(Dense(2 * w, dtype=self.dtype, name="kv")(context_blw), 2)
-        mask = None
-        if mask_bl is not None:
-            mask = jnp.repeat(mask_bl, self.heads, axis=0)[:, None]
-        y = attend(q, k, v, mask).transpose(0, 2, 1, 3).reshape(n, w)
-        return Dense(w, True, _ZEROS, _ZEROS, dtype=self.dtype, name="out")(y)
+    def __call__(self, x_nw: jax.Array, t: int) -> jax.Array:
+        side, w = math.isqrt(t), x_nw.shape[-1]
+        kernel_9w = self.param("kernel", _ZEROS, (9, w), jnp.float32)
+        x_bhhw = x_nw.reshape(-1, side, side, w)
+        wide = jnp.pad(x_bhhw, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        shifts = [(i, j) for i in range(3) for j in range(3)]
+        y = sum(
+            wide[:, i : i + side, j : j + side] * k_w
+            for (i, j), k_w in zip(shifts, kernel_9w, strict=True)
+        )
+        return y.reshape(x_nw.shape)
 
 
 class Block(nn.Module):
@@ -89,6 +72,7 @@ class Block(nn.Module):
 
     heads: int
     mlp_ratio: float = 4.0
+    near: bool = False
     dtype: str = "float32"
 
     @nn.compact
@@ -101,6 +85,8 @@ class Block(nn.Module):
         mask_bl: jax.Array | None,
     ) -> jax.Array:
         w = x_nw.shape[-1]
+        if self.near:
+            x_nw = x_nw + Near(name="near")(_norm(x_nw), t)
         change_b6w = Dense(6 * w, True, _ZEROS, _ZEROS, name="modulation")(time_bw)
         parts = jnp.split(jnp.repeat(change_b6w, t, axis=0), 6, axis=-1)
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = parts
@@ -109,7 +95,9 @@ class Block(nn.Module):
         attention = SelfAttention(self.heads, dtype=self.dtype, name="attn")
         x_nw = x_nw + gate_1 * attention(y, t)
         if context_blw is not None:
-            cross = CrossAttention(self.heads, self.dtype, name="cross")
+            cross = CrossAttention(
+                self.heads, out_init=_ZEROS, dtype=self.dtype, name="cross"
+            )
             x_nw = x_nw + cross(_norm(x_nw), context_blw, mask_bl)
         y = (_norm(x_nw) * (1 + scale_2) + shift_2).astype(self.dtype)
         mlp = Mlp(int(self.mlp_ratio * w), "gelu_tanh", dtype=self.dtype, name="mlp")
@@ -128,6 +116,7 @@ class DiT(nn.Module):
     depth: int
     heads: int
     mlp_ratio: float = 4.0
+    near: bool = False
     remat: str = "none"
     dtype: str = "float32"
 
@@ -154,7 +143,7 @@ class DiT(nn.Module):
         cuts = cuts.transpose(0, 1, 3, 2, 4, 5).reshape(b * side * side, -1)
         x_nw = Dense(w, name="patch_embedding")(cuts)
         x_nw = x_nw + jnp.tile(grid_features(side, w), (b, 1))
-        time = Dense(w, True, normal(0.02), name="time_1")(time_features(t_b, 256))
+        time = Dense(w, True, normal(0.02), name="time_1")(timestep.sinusoids(t_b, 256))
         time = Dense(w, True, normal(0.02), name="time_2")(nn.silu(time))
         if vector_be is not None:
             time = time + Dense(w, True, normal(0.02), name="vector")(vector_be)
@@ -163,7 +152,9 @@ class DiT(nn.Module):
             context_blw = Dense(w, name="context")(context_blw)
         block = remat(Block, self.remat, static_argnums=(2,))
         for i in range(self.depth):
-            layer = block(self.heads, self.mlp_ratio, self.dtype, name=f"block_{i}")
+            layer = block(
+                self.heads, self.mlp_ratio, self.near, self.dtype, name=f"block_{i}"
+            )
             x_nw = layer(x_nw, side * side, time_bw, context_blw, mask_bl)
         change_b2w = Dense(2 * w, True, _ZEROS, _ZEROS, name="modulation")(time_bw)
         shift, scale = jnp.split(
@@ -180,7 +171,9 @@ class Spec:
     """The keys of `config.task.net` of kind "dit"; the defaults are DiT-XL/2's.
 
     patch: numbers a side of a patch. width, depth, heads, mlp_ratio: of the
-    transformer. remat: see `mmjax.nn.transformer.REMAT`. dtype: of its compute.
+    transformer. near: whether each block begins with a depthwise 3 x 3 convolution,
+    from which outlines are learned sooner. remat: see `mmjax.nn.transformer.REMAT`.
+    dtype: of its compute.
     """
 
     patch: int = 2
@@ -188,6 +181,7 @@ class Spec:
     depth: int = 28
     heads: int = 16
     mlp_ratio: float = 4.0
+    near: bool = False
     remat: str = "none"
     dtype: str = "float32"
 

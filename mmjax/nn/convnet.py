@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.nn.dense import Dense
-from mmjax.nn.init import normal
+from mmjax.nn.init import Initializer, normal
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -28,6 +28,7 @@ class Conv(nn.Module):
         `conv_upsampled`. For kernel 3.
       gain: factor of the result, put on the parameters: that spares a pass over the
         image each way.
+      kernel_init: None is N(0, 1 / fan-in).
     """
 
     features: int
@@ -35,11 +36,12 @@ class Conv(nn.Module):
     upsample: bool = False
     gain: float = 1.0
     dtype: str = "float32"
+    kernel_init: Initializer | None = None
 
     @nn.compact
     def __call__(self, x_bhwc: jax.Array) -> jax.Array:
         size, channels = self.kernel, x_bhwc.shape[-1]
-        init = normal((size * size * channels) ** -0.5)
+        init = self.kernel_init or normal((size * size * channels) ** -0.5)
         kernel = self.param("kernel", init, (size, size, channels, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         kernel, bias = scaled(kernel, bias, self.gain)

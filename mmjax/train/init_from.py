@@ -58,6 +58,10 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
     - what both runs hold frozen, such as the image tokenizer whose codes a prior
       learned, unless the part belongs to the text or is frozen itself.
 
+    Variables that only training needs (`training_only` of a task), such as those of a
+    discriminator, are left out where this run has none of the name, and stay as they
+    are where RUN has none.
+
     Images may be of another size where the part has the positions of their patches:
     these are resized, and the log says so.
 
@@ -87,6 +91,7 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
             source |= learned.frozen
             part = _path(source, part, f"{where}={run}#{part}")
         old, new = _at(whole, path), _at(source, part)
+        new = _without_spare(new, old, (theirs.task, part), (parts.task, path))
         new, resized = resize_positions(new, old, path)
         _check_shapes(old, new, where, run)
         leaves = [f"{part}/{leaf}" for leaf in tree.flatten(new)]
@@ -99,12 +104,7 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
                 _agree(before.get(fact), now.get(fact), fact, where, run)
         for line in resized:
             log.warning("%s: %s", where, line)
-        placed = jax.tree.map(
-            lambda o, n: parallel_lib.spread(np.asarray(n, o.dtype), o.sharding),
-            old,
-            new,
-        )
-        whole = _put(whole, path, placed)
+        whole = _put(whole, path, jax.tree.map(_placed, old, new))
         taken.append((where, path, run, learned))
     variables = variables._replace(
         params=whole["params"],
@@ -189,6 +189,13 @@ def _at(variables: PyTree, path: str) -> PyTree:
     return variables
 
 
+def _placed(old: jax.Array, new: Any) -> jax.Array:
+    """`new` with the type and the sharding of `old`."""
+    if new is old:
+        return old
+    return parallel_lib.spread(np.asarray(new, old.dtype), old.sharding)
+
+
 def _put(variables: PyTree, path: str, new: PyTree) -> PyTree:
     key, _, rest = path.partition("/")
     return {**variables, key: _put(variables[key], rest, new) if rest else new}
@@ -205,6 +212,29 @@ def _check_shapes(old: PyTree, new: PyTree, where: str, run: str) -> None:
                 "this model: give config.task the numbers that run was trained with, "
                 "or name another run"
             )
+
+
+def _without_spare(
+    new: PyTree, old: PyTree, theirs: tuple[Any, str], ours: tuple[Any, str]
+) -> PyTree:
+    """`new` less what only their training needs, and `old`'s for what only ours does.
+
+    That is what a task lists as `training_only` and the other run does not have.
+
+    theirs, ours: the tasks, and the paths that `new` and `old` lie at.
+    """
+    arrays, want = tree.flatten(new), tree.flatten(old)
+
+    def spare(leaf: str, task: Any, path: str) -> bool:
+        full = f"{path}/{leaf}".strip("/")
+        return tree.under(full, getattr(task, "training_only", ()))
+
+    extra = {leaf for leaf in arrays.keys() - want.keys() if spare(leaf, *theirs)}
+    own = {leaf for leaf in want.keys() - arrays.keys() if spare(leaf, *ours)}
+    if not extra and not own:
+        return new
+    kept = {leaf: value for leaf, value in arrays.items() if leaf not in extra}
+    return tree.unflatten(kept | {leaf: want[leaf] for leaf in own})
 
 
 def _check_frozen(

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy_layers import attend, conv, dense, filled, group_norm, silu
 
 from mmjax.errors import UserError
 from mmjax.models import autoencoder_kl, gumbel_vq, image_tokenizer, vqgan
@@ -12,60 +13,18 @@ GROUPS = 4
 NET = {"width": 8, "mult": (1, 2), "depth": 1, "hidden": 6, "groups": GROUPS}
 
 
-def filled(module, *args):
-    """Random parameters, none of them at a norm's 1 or a bias' 0."""
-    shapes = jax.eval_shape(module.init, jax.random.key(0), *args)
-    rng = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda x: rng.normal(size=x.shape, scale=0.4).astype(np.float32), shapes
-    )
-
-
-def group_norm(x_hwc, p):
-    """(x - mean) / sqrt(var + 1e-6) of every group of channels, scaled."""
-    y_hwc = np.empty_like(x_hwc)
-    for part in np.split(np.arange(x_hwc.shape[-1]), GROUPS):
-        one = x_hwc[..., part]
-        y_hwc[..., part] = (one - one.mean()) / np.sqrt(one.var() + 1e-6)
-    return y_hwc * p["scale"] + p["bias"]
-
-
-def conv(x_hwc, p, stride=1, before=1):
-    """3x3 by its definition; `before` rows and columns of zeros, one behind."""
-    kernel = p["kernel"]
-    x = np.pad(x_hwc, ((before, 1), (before, 1), (0, 0)))
-    rows, columns = ((n - 3) // stride + 1 for n in x.shape[:2])
-    y = np.empty((rows, columns, kernel.shape[-1]))
-    for i in range(rows):
-        for j in range(columns):
-            window = x[i * stride : i * stride + 3, j * stride : j * stride + 3]
-            y[i, j] = np.einsum("abc,abcf->f", window, kernel)
-    return y + p["bias"]
-
-
-def silu(x):
-    return x / (1 + np.exp(-x))
-
-
-def dense(x, p):
-    return x @ p["kernel"] + p["bias"]
-
-
 def block(x_hwc, p):
     y = x_hwc
     for i in (1, 2):
-        y = conv(silu(group_norm(y, p[f"norm_{i}"])), p[f"conv_{i}"])
+        y = conv(silu(group_norm(y, p[f"norm_{i}"], GROUPS)), p[f"conv_{i}"])
     return (dense(x_hwc, p["skip"]) if "skip" in p else x_hwc) + y
 
 
 def attention(x_hwc, p):
     h, w, c = x_hwc.shape
-    y_nc = group_norm(x_hwc, p["norm"]).reshape(-1, c)
+    y_nc = group_norm(x_hwc, p["norm"], GROUPS).reshape(-1, c)
     q, k, v = np.split(dense(y_nc, p["attention"]["qkv"]), 3, axis=-1)
-    logits_nn = q @ k.T / np.sqrt(c)
-    probs_nn = np.exp(logits_nn - logits_nn.max(-1, keepdims=True))
-    probs_nn /= probs_nn.sum(-1, keepdims=True)
-    return x_hwc + dense(probs_nn @ v, p["attention"]["out"]).reshape(h, w, c)
+    return x_hwc + dense(attend(q, k, v), p["attention"]["out"]).reshape(h, w, c)
 
 
 def middle(x_hwc, p):
@@ -84,7 +43,7 @@ def test_the_encoder_is_its_definition():
         y = block(conv(y, p["conv_in"]), p["level_0_block_0"])
         y = conv(y, p["down_1"], stride=2, before=0)
         y = attention(block(y, p["level_1_block_0"]), p["level_1_attention_0"])
-        y = silu(group_norm(middle(y, p), p["norm"]))
+        y = silu(group_norm(middle(y, p), p["norm"], GROUPS))
         want.append(dense(conv(y, p["conv_out"]), p["point"]))
     got = jax.jit(module.apply)(variables, x)
     assert got.shape == (2, 4, 4, 10)
@@ -103,7 +62,7 @@ def test_the_decoder_is_its_definition():
     y = conv(y.repeat(2, 0).repeat(2, 1), p["up_1"])
     for i in (0, 1):
         y = attention(block(y, p[f"level_0_block_{i}"]), p[f"level_0_attention_{i}"])
-    want = conv(silu(group_norm(y, p["norm"])), p["conv_out"])
+    want = conv(silu(group_norm(y, p["norm"], GROUPS)), p["conv_out"])
     (got,) = jax.jit(module.apply)(variables, z)
     np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
 

@@ -109,7 +109,9 @@ def test_image_to_image_begins_from_the_image(variables):
         draw(variables, prompts(), strength=0.5)
     kept = TASK._image(variables, TASK._rows(variables, {"image": batch["image"]}))
     off = [
-        np.abs(draw(variables, batch, steps=20, strength=s)["image"] - kept[:, None])
+        np.abs(
+            draw(variables, batch, steps=20, strength=s)["image"] - 1.0 * kept[:, None]
+        )
         for s in (0.05, 1.0)
     ]
     assert off[0].mean() < off[1].mean()
