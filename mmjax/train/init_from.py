@@ -27,6 +27,7 @@ from mmjax.train.setup import Parts
 
 log = logging.getLogger(__name__)
 PyTree = Any
+_TABLE = re.compile("/(token|text)_embedding/?$")  # of tokens, by id
 # Fields of modules that say how they compute or begin, not what their weights mean.
 _FREE = ("parent", "name", "dtype", "scan", "remat", "ema")
 _FREE += ("init_scale", "init_bias", "init_style", "max_scale")
@@ -48,7 +49,8 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
     compute, and that no shape shows:
 
     - the fields of their modules, such as `act` and `heads`, but for `_FREE`;
-    - the tokenizer, context included, where the part holds a table of tokens;
+    - the tokenizer, context included, where the part holds a table of tokens, frozen
+      or not;
     - `mean` and `std` of config.task, and size, method and mode of the images, unless
       the part belongs to the text or is put into frozen variables. A frozen image
       tokenizer reads pixels as they are, so its own fields are all that matters;
@@ -92,7 +94,9 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
         new = _without_spare(new, old, (theirs.task, part), (parts.task, path))
         new, resized = resize_positions(new, old, path)
         _check_shapes(old, new, where, run)
-        leaves = [] if frozen else [f"{part}/{leaf}" for leaf in tree.flatten(new)]
+        leaves = [f"{part}/{leaf}" for leaf in tree.flatten(new)]
+        if frozen:  # pixels it reads as they are, but texts as this run's tokens
+            leaves = [leaf for leaf in leaves if _TABLE.search(leaf)]
         before = _fields(theirs.task, part) | _inputs(theirs, leaves)
         now = _fields(parts.task, path) | _inputs(parts, leaves)
         for fact in before | now:
@@ -261,7 +265,7 @@ def _inputs(run: Parts, leaves: list[str]) -> dict[str, Any]:
     facts = {}
     if not leaves:
         return facts
-    if any(re.search("/(token|text)_embedding/?$", path) for path in leaves):
+    if any(map(_TABLE.search, leaves)):
         words, facts["the tokenizer"] = run.tokenizer, "none"
         if words is not None:
             digest = zlib.crc32(words.to_json().encode())
@@ -274,7 +278,7 @@ def _inputs(run: Parts, leaves: list[str]) -> dict[str, Any]:
         names = labels.class_names
         digest = zlib.crc32(json.dumps(names).encode())
         facts["the class names"] = f"{len(names)} names, fingerprint {digest:08x}"
-    if not leaves[0].startswith("params/text"):
+    if not re.match("(params/)?text", leaves[0]):
         for key in ("mean", "std"):
             facts[f"task.{key}"] = getattr(run.task, key, None)
         for key in ("size", "method", "mode"):
