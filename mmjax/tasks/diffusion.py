@@ -100,17 +100,14 @@ class Task:
                 f"prediction is 'eps', and the schedule ({self.schedule.kind}) ends in "
                 "noise alone, where eps says nothing of the data: use v, x0 or flow"
             )
-        if self.sampling.guided and not (self.caption_dropout and self._conditional):
-            why = "without caption_dropout" if self._conditional else "with no prompts"
+        conditional = bool(self.tower or self.classes)
+        if self.sampling.guided and not (self.caption_dropout and conditional):
+            why = "without caption_dropout" if conditional else "with no prompts"
             raise UserError(
                 f"sampling.guidance is {self.sampling.guidance}, and the model was "
                 f"trained {why}: set guidance to 1, or train with caption_dropout=0.1"
             )
         _ = self.levels, self.model  # their numbers are checked here
-
-    @property
-    def _conditional(self) -> bool:
-        return bool(self.tower or self.classes)
 
     @property
     def reads(self) -> tuple[str, ...]:

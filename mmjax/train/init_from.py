@@ -75,8 +75,7 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
         where = f"config.graft.{place.replace('/', '.')}"
         run, _, part = parts.cfg.graft[place].partition("#")
         if not run:
-            fix = f"give the workdir of a trained run, --{where}=DIR"
-            raise UserError(f"{where} is empty: {fix}")
+            raise UserError(f"{where} is empty: name a trained run, --{where}=DIR")
         path = _path(whole, place, where)
         theirs, trained = load(pathlib.Path(run))
         learned = trained.eval_vars()
