@@ -41,8 +41,8 @@ def _reads(config: ConfigDict, vocab: int, context: int, **tower: object) -> Non
 def shapes() -> ConfigDict:
     """Scenes of 8 x 8 latents from their captions."""
     stage1 = autoencoder_kl.shapes().task.autoencoder
-    config = _run(steps=3000, batch_size=64, size=32, stage1=stage1)
-    config.task.net = dict(kind="dit", patch=1, width=128, depth=5, heads=4, near=True)
+    config = _run(steps=1500, batch_size=64, size=32, stage1=stage1)
+    config.task.net = dict(kind="dit", patch=1, width=160, depth=5, heads=5, near=True)
     _reads(config, 640, 24, width=128, depth=2, heads=4)
     config.task.prediction = "flow"
     config.task.schedule = dict(kind="flow")

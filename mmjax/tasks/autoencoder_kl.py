@@ -41,6 +41,7 @@ class Task(Stage1):
     """
 
     SPEC = "autoencoder"
+    training_only = ("params/log_variance",)
     autoencoder: dict
     loss_name: str = "l1"
     kl_weight: float = 1e-6

@@ -133,11 +133,13 @@ def test_latents_are_what_the_autoencoder_gives_and_a_diffusion_model_reads(
         open_source(f"tokens:{out}")
 
     graft = [f"--config.graft.autoencoder={tmp_path / 'kl'}", "--config.steps=2"]
-    reads = [f"--config.data.train=latents:{out}", "--config.evals={}"]
+    reads = [f"--config.data.train=latents:{out}"]
     cfg = config.load("configs/diffusion.py:tiny", [*graft, *reads])
+    cfg.evals = {}
     loop.run(cfg, tmp_path / "diffusion")
     frozen = load.load_run(tmp_path / "diffusion").state.vars.frozen["autoencoder"]
     assert token_cache.fingerprint(frozen) == cache.stage1["fingerprint"]
     cfg = config.load("configs/diffusion.py:tiny", reads)  # another autoencoder's
+    cfg.evals = {}
     with pytest.raises(errors.UserError, match="fingerprint"):
         loop.run(cfg, tmp_path / "other")
