@@ -42,12 +42,12 @@ def shapes() -> ConfigDict:
     """Scenes of 8 x 8 latents from their captions."""
     stage1 = autoencoder_kl.shapes().task.autoencoder
     config = _run(steps=3000, batch_size=64, size=32, stage1=stage1)
-    config.task.net = dict(kind="dit", patch=1, width=160, depth=5, heads=5)
+    config.task.net = dict(kind="dit", patch=1, width=128, depth=5, heads=4, near=True)
     _reads(config, 640, 24, width=128, depth=2, heads=4)
     config.task.prediction = "flow"
     config.task.schedule = dict(kind="flow")
     config.task.times = "logit_normal"
-    config.task.sampling = dict(sampler="dpm_solver", steps=20, guidance=2.0)
+    config.task.sampling = dict(sampler="dpm_solver", steps=20, guidance=3.0)
     config.data.train = (
         ("shapes:train?size=32&count=15000&seed=2&words=full&objects=1", 1.0),
         ("shapes:train?size=32&count=60000&seed=3&words=full&objects=2", 4.0),

@@ -5,5 +5,7 @@ RUNS = (
     ("longer", "configs/vqvae.py:flickr8k"),
     ("features", "configs/classifier.py:tiny_imagenet"),
     ("judge", "configs/classifier.py:tiny_imagenet"),
+    ("fine", "configs/classifier.py:tiny_imagenet"),
+    ("strong", "configs/adversarial.py:flickr8k"),
     ("vqgan", "configs/adversarial.py:flickr8k"),
 )

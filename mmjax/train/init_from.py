@@ -65,9 +65,8 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
     Images may be of another size where the part has the positions of their patches:
     these are resized, and the log says so.
 
-    Raises:
-      UserError: no run is named, a path does not exist, or one of these differs; the
-        message has both values.
+    Raises UserError where no run is named, a path does not exist, or one of these
+    differs, with both values.
     """
     variables = state.vars
     whole = {"params": variables.params, **variables.extra, **variables.frozen}
@@ -76,9 +75,7 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
         where = f"config.graft.{place.replace('/', '.')}"
         run, _, part = parts.cfg.graft[place].partition("#")
         if not run:
-            raise UserError(
-                f"{where} is empty: give the workdir of a trained run, --{where}=DIR"
-            )
+            raise UserError(f"{where} is empty: name a trained run, --{where}=DIR")
         path = _path(whole, place, where)
         theirs, trained = load(pathlib.Path(run))
         learned = trained.eval_vars()
@@ -95,8 +92,8 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
         new, resized = resize_positions(new, old, path)
         _check_shapes(old, new, where, run)
         leaves = [f"{part}/{leaf}" for leaf in tree.flatten(new)]
-        if frozen:  # pixels it reads as they are, but texts as this run's tokens
-            leaves = [leaf for leaf in leaves if _TABLE.search(leaf)]
+        # what is frozen reads pixels as they are, but texts as this run's tokens
+        leaves = [leaf for leaf in leaves if not frozen or _TABLE.search(leaf)]
         before = _fields(theirs.task, part) | _inputs(theirs, leaves)
         now = _fields(parts.task, path) | _inputs(parts, leaves)
         for fact in before | now:
