@@ -172,7 +172,9 @@ def test_labels_in_place_of_texts():
     weights = made.init(jax.random.key(0), rows)
     assert not weights.frozen
     e_bd = made._condition(weights, rows)
-    assert e_bd.shape == (B, 7) and not (e_bd.sum(1) - rows["label"].clip(-1, 0) - 1).any()
+    assert (
+        e_bd.shape == (B, 7) and not (e_bd.sum(1) - rows["label"].clip(-1, 0) - 1).any()
+    )
     made.check({"label": {"class_names": ["a"] * 7}})
     with pytest.raises(UserError, match="classes is 7, and the data have 8 classes"):
         made.check({"label": {"class_names": ["a"] * 8}})
