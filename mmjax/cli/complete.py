@@ -15,7 +15,7 @@ from mmjax.errors import UserError
 
 EXAMPLE = """examples:
   mmjax complete runs/demo/prior runs/demo/scene.png "a small red star" --rows 16 -k 8
-  mmjax complete runs/diffusion scene.png "a small red star" --mask mask.png
+  mmjax complete runs/diffusion photo.jpg "a small red star" --mask mask.png
 """
 
 

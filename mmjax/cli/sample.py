@@ -22,7 +22,7 @@ EXAMPLE = """examples:
       --clip runs/demo/clip --top 8 --out best.png
   mmjax sample runs/demo/prior "a red star" --set temperature=0.7 --set top_p=0.9
   mmjax sample runs/diffusion "a red star" --negative "a blue ring" --set guidance=3
-  mmjax sample runs/diffusion "a red star" --start scene.png --set strength=0.6
+  mmjax sample runs/diffusion "a red star" --start photo.jpg --set strength=0.6
 """
 
 
