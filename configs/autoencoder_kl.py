@@ -36,17 +36,17 @@ def kl_f8() -> ConfigDict:
 
 def shapes() -> ConfigDict:
     """Scenes of 32 px as 8 x 8 latents of 4 channels."""
-    config = common.run(steps=3000, batch_size=32)
-    net = dict(width=32, mult=(1, 2, 2), depth=1, attention=(), middle=False, groups=8)
-    spec = dict(image_size=32, code_dim=4, net=dict(net, hidden=4), scale=0.0)
+    config = common.run(steps=4500, batch_size=32)
+    # As configs/vqvae.py:shapes: a latent is a function of its own 4 x 4 pixels.
+    net = dict(kind="conv", widths=(64,), stem=4, depth=0, decoder_depth=2, head=256)
+    spec = dict(image_size=32, code_dim=4, net=net, scale=0.0)
     config.task = ConfigDict(dict(name="autoencoder_kl", autoencoder=spec))
-    config.task.kl_weight = 1e-3
+    config.task.loss_name, config.task.kl_weight = "l2", 1e-4
     config.data.train = "shapes:train?size=32&count=20000&keep=true"
     config.data.fields.image = common.images(32)
     config.optim.b2, config.optim.eps = 0.99, 1e-8
-    config.optim.lr = 2e-3
+    config.optim.lr = 5e-3
     config.optim.weight_decay = 0.0
-    config.optim.clip_norm = 1.0
     source = "shapes:val?size=32&count=1000"
     config.evals.val = dict(type="reconstruction", every=config.steps, source=source)
     return config

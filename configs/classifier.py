@@ -5,6 +5,7 @@
 | shapes (default) | 64 colour-shape classes, all pairs | 3 minutes | 99.9 % of val |
 | cifar10 | the CIFAR-10 subset | some minutes | |
 | gtsrb | German traffic signs | some minutes | |
+| tiny_imagenet | 100 Tiny-ImageNet classes | some minutes | |
 | tiny | shapes | seconds | nothing: it is for tests |
 """
 
@@ -71,6 +72,17 @@ def gtsrb() -> ConfigDict:
     return _judged(config, f"{file}&part=held_out")
 
 
+def tiny_imagenet() -> ConfigDict:
+    """100 of its classes at 64 px: 3,000 training images, for features of photos."""
+    config = _run(classes=100, size=64, width=16, steps=800, batch_size=64)
+    config.task.image.depths = (1, 1, 1, 1)
+    file = f"{ROOT}/tiny_imagenet/tin100"
+    config.data.train = f"npz:{file}-train-3k.npz?keep=true"
+    config.data.fields.image.update(train_scale=(0.3, 1.0), flip=True)
+    config.task.smoothing = 0.1
+    return _judged(config, f"npz:{file}-val-2k.npz")
+
+
 def tiny() -> ConfigDict:
     """Seconds on a CPU; every part of a real run, none of its size."""
     config = _run(classes=64, size=16, width=8, steps=4, batch_size=16)
@@ -80,5 +92,5 @@ def tiny() -> ConfigDict:
     return _judged(config, "shapes:val?size=16&objects=1&count=32")
 
 
-PRESETS = {f.__name__: f for f in (shapes, cifar10, gtsrb, tiny)}
+PRESETS = {f.__name__: f for f in (shapes, cifar10, gtsrb, tiny_imagenet, tiny)}
 get_config = common.chooser(PRESETS)

@@ -30,7 +30,7 @@ def _run(
     size = stage1["image_size"]
     config.data.fields.tokens = common.text(vocab, context)
     config.data.fields.image = common.images(size)
-    config.data.fields.image_tokens = dict(kind="tokens")  # of `mmjax data tokenize`
+    config.data.fields.image_tokens = dict(kind="tokens")  # of `mmjax data encode`
     config.optim.b2, config.optim.eps = 0.96, 1e-8
     config.optim.weight_decay = 0.045
     config.optim.clip_norm = 1.0

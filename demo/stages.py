@@ -114,9 +114,9 @@ class Demo:
         self._train("tokenizer")
 
     def _tokens(self) -> None:
-        from mmjax.inference import tokenize
+        from mmjax.inference import encode
 
-        tokenize.tokenize(
+        encode.encode(
             self.workdir / "tokenizer",
             self.plan.train,
             self.workdir / "tokens",

@@ -42,6 +42,11 @@ def unflatten(leaves: dict[str, Any]) -> PyTree:
     return traverse_util.unflatten_dict(leaves, sep="/")
 
 
+def under(path: str, parents: Sequence[str]) -> bool:
+    """Whether a path is one of these, or lies below one of them."""
+    return any(path == p or path.startswith(f"{p}/") for p in parents)
+
+
 def map_with_path(function: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
     """`jax.tree.map` whose function takes the '/'-joined path first."""
     return jax.tree_util.tree_map_with_path(

@@ -1,17 +1,21 @@
-"""Completes an image from its top rows and a prompt, with a trained generator.
+"""Completes an image from some of its pixels and a prompt, with a trained generator.
 
-The image goes through the run's evaluation view (its size, crop or squash); what lies
-below the given rows of pixels is hidden from the model. A prior takes whole rows of
-tokens: a multiple of 4 pixels, where an image of 32 x 32 has 8 x 8 tokens.
+The image goes through the run's evaluation view (its size, crop or squash); the other
+pixels are hidden from the model. A prior takes whole rows of tokens from the top: a
+multiple of 4 pixels, where an image of 32 x 32 has 8 x 8 tokens. A diffusion model
+takes any pixels: --mask names an image of the view's size, black where pixels are kept
+and white where they are drawn anew.
 """
 
 import argparse
 import pathlib
 
 from mmjax.cli import sample
+from mmjax.errors import UserError
 
 EXAMPLE = """examples:
   mmjax complete runs/demo/prior runs/demo/scene.png "a small red star" --rows 16 -k 8
+  mmjax complete runs/diffusion photo.jpg "a small red star" --mask mask.png
 """
 
 
@@ -19,9 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
     parser.add_argument("image", type=pathlib.Path, metavar="IMAGE")
     parser.add_argument("prompt", metavar="PROMPT")
-    parser.add_argument(
-        "--rows", type=int, required=True, metavar="N", help="rows of pixels given"
-    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--rows", type=int, metavar="N", help="rows of pixels given")
+    text = "an image, white where pixels are drawn anew"
+    which.add_argument("--mask", type=pathlib.Path, metavar="IMAGE", help=text)
     sample.add_options(parser, default="complete.png")
 
 
@@ -39,9 +44,19 @@ def run(args: argparse.Namespace) -> int:
         mode, side = generator.parts.image_cfg.mode, view.shape[0]
         print(f"note: {args.image} is {width} x {height}: {mode} to {side} x {side}")
     known_ss = np.zeros(view.shape[:2], bool)
-    known_ss[: args.rows] = True
+    if args.mask is None:
+        known_ss[: args.rows] = True
+    else:
+        mask = load.read_image(args.mask)
+        if mask.shape != view.shape:
+            raise UserError(
+                f"{args.mask} is {mask.shape[1]} x {mask.shape[0]}, and the model's "
+                f"view of {args.image} {view.shape[1]} x {view.shape[0]}: give a mask "
+                "of that size"
+            )
+        known_ss = mask.mean(-1) < 128
     with sample.progress(args.k) as bar:
         options = {"k": args.k, "seed": args.seed, "tick": bar.update}
         drawn = generator.complete([image], args.prompts, known=known_ss, **options)
-    given = {"image": str(args.image), "rows": args.rows}
+    given = {"image": str(args.image), "rows": args.rows, "mask": str(args.mask or "")}
     return sample.finish(args, generator, drawn, clip, shown=[view], extra=given)

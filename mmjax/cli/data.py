@@ -1,4 +1,4 @@
-"""Checks sources, trains a BPE, builds data sets, encodes images as tokens.
+"""Checks sources, trains a BPE, builds data sets, encodes images.
 
 A SOURCE is kind:place?option=value, such as shapes:train, webdataset:/d/x-*.tar,
 jsonl:/d/x.jsonl, folder:/d, npz:/d/x.npz, tfds:name/split?data_dir=/d.
@@ -15,7 +15,7 @@ EXAMPLE = """examples:
   mmjax data bpe "webdataset:/data/x-*.tar" --vocab-size 8192 --out bpe.json
   mmjax data build photos --data-dir /data/tfds --split train=folder:/photos
   mmjax data build mnist --data-dir /data/tfds --manual-dir /data/mnist_files
-  mmjax data tokenize runs/demo/tokenizer shapes:train --out /data/shapes_tokens
+  mmjax data encode runs/demo/tokenizer shapes:train --out /data/shapes_tokens
 """
 
 
@@ -61,21 +61,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     build.set_defaults(act=_build)
 
-    tokenize = verbs.add_parser(
-        "tokenize",
-        help="write image tokens, to read as tokens:DIR",
-        description="Encodes every image once by a trained image tokenizer, as an "
-        "evaluation sees it, one source after another. Run it again to go on after a "
-        "stop.",
+    encode = verbs.add_parser(
+        "encode",
+        aliases=["tokenize"],
+        help="write image tokens or latents, to read as tokens:DIR or latents:DIR",
+        description="Encodes every image once by a trained image tokenizer or "
+        "autoencoder, as an evaluation sees it, one source after another. Run it again "
+        "to go on after a stop.",
     )
-    tokenize.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
-    tokenize.add_argument("sources", nargs="+", metavar="SOURCE")
-    tokenize.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR")
-    tokenize.add_argument("--step", type=int, help="a saved step (default: the newest)")
-    tokenize.add_argument(
+    encode.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
+    encode.add_argument("sources", nargs="+", metavar="SOURCE")
+    encode.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR")
+    encode.add_argument("--step", type=int, help="a saved step (default: the newest)")
+    encode.add_argument(
         "--batch-size", type=int, metavar="N", help="images a call (the run's own)"
     )
-    tokenize.set_defaults(act=_tokenize)
+    encode.set_defaults(act=_encode)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -139,16 +140,19 @@ def _build(args: argparse.Namespace) -> int:
     return 0
 
 
-def _tokenize(args: argparse.Namespace) -> int:
-    from mmjax.inference import tokenize
+def _encode(args: argparse.Namespace) -> int:
+    from mmjax.inference import encode
     from mmjax.parallel import runtime
 
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: use 1 or more")
     runtime.configure()
     places, options = (args.workdir, args.sources, args.out), {"step": args.step}
-    header = tokenize.tokenize(*places, batch_size=args.batch_size, **options)
-    grid, digest = header.stage1.grid, header.stage1.fingerprint
-    print(f"{args.out}: {header.records} records of {grid} x {grid} tokens by {digest}")
-    print(f"read it as tokens:{args.out}")
+    header = encode.encode(*places, batch_size=args.batch_size, **options)
+    stage1 = header.stage1
+    what, kind = f"{stage1.grid} x {stage1.grid} tokens", "tokens"
+    if stage1.channels:
+        what, kind = f"latents of {stage1.shape}", "latents"
+    print(f"{args.out}: {header.records} records of {what} by {stage1.fingerprint}")
+    print(f"read it as {kind}:{args.out}")
     return 0

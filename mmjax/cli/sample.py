@@ -21,12 +21,18 @@ EXAMPLE = """examples:
   mmjax sample runs/demo/prior "a red star" "a blue ring" -k 64 \\
       --clip runs/demo/clip --top 8 --out best.png
   mmjax sample runs/demo/prior "a red star" --set temperature=0.7 --set top_p=0.9
+  mmjax sample runs/diffusion "a red star" --negative "a blue ring" --set guidance=3
+  mmjax sample runs/diffusion "a red star" --start photo.jpg --set strength=0.6
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
     parser.add_argument("prompts", nargs="+", metavar="PROMPT")
+    text = "what the images should not show (diffusion models, with guidance)"
+    parser.add_argument("--negative", default="", metavar="TEXT", help=text)
+    text = "an image to begin from, as far as strength says (diffusion models)"
+    parser.add_argument("--start", type=pathlib.Path, metavar="IMAGE", help=text)
     add_options(parser, default="sample.png")
 
 
@@ -48,11 +54,17 @@ def add_options(parser: argparse.ArgumentParser, *, default: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     clip, generator = begin(args)
+    more: dict[str, Any] = {"negative": args.negative}
+    if args.start is not None:
+        from mmjax.inference import load
+
+        more["start"] = [load.read_image(args.start)] * len(args.prompts)
     with progress(len(args.prompts) * args.k) as bar:
         drawn = generator.sample(
-            args.prompts, k=args.k, seed=args.seed, tick=bar.update
+            args.prompts, k=args.k, seed=args.seed, tick=bar.update, **more
         )
-    return finish(args, generator, drawn, clip)
+    given = {"negative": args.negative, "start": str(args.start or "")}
+    return finish(args, generator, drawn, clip, extra=given)
 
 
 def begin(args: argparse.Namespace) -> tuple[Any, Any]:

@@ -1,12 +1,12 @@
-"""Images encoded once: a folder of image tokens that a prior trains from.
+"""Images encoded once: a folder of tokens or latents that a second stage trains from.
 
     DIR/header.json                     whose tokens of what; `complete` when all are in
     DIR/tokens-00000.array_record ...   a record each, `SHARD` to a file
 
 A record is the length of its JSON (uint32, little endian), the JSON (key, captions,
-label) and the tokens, uint16 or uint32, little endian, row by row. One that could not
-be read keeps its place, as its reason: record i of the cache is record i of its source,
-so that a run draws the same rows from either.
+label) and the codes, row by row: tokens uint16 or uint32, latents float16, all little
+endian. One that could not be read keeps its place, as its reason: record i of the cache
+is record i of its source, so that a run draws the same rows from either.
 
 Legend: b rows of a batch, n tokens of an image.
 """
@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import pathlib
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -41,11 +42,37 @@ Encode = Callable[[np.ndarray], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Stage1:
-    """An image tokenizer. fingerprint: of its weights; grid: tokens a side."""
+    """An image tokenizer, or an autoencoder with latents.
+
+    fingerprint: of its weights. grid: codes a side. vocab_size: of a tokenizer.
+    channels: of a latent.
+    """
 
     fingerprint: str
     grid: int
-    vocab_size: int
+    vocab_size: int = 0
+    channels: int = 0
+
+    def __post_init__(self) -> None:
+        schema.at_least(1, self, "grid", "channels" if self.channels else "vocab_size")
+
+    @property
+    def name(self) -> str:
+        """What a record calls its codes."""
+        return "latent" if self.channels else "image_tokens"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a record's codes."""
+        grid, c = self.grid, self.channels
+        return (grid, grid, c) if c else (grid * grid,)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of a code on disk. A half has 11 bits of a latent, whose deviation is 1."""
+        if self.channels:
+            return np.dtype("<f2")
+        return np.dtype("<u2" if self.vocab_size <= 1 << 16 else "<u4")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,16 +97,10 @@ class Header:
             raise ValueError(f"source.records is {self.source.get('records')!r}")
         schema.at_least(0, self, "records")
         schema.at_least(1, self, "shard")
-        schema.at_least(1, self.stage1, "grid", "vocab_size")
 
     @property
     def records(self) -> int:
         return self.source["records"]
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Of a token on disk."""
-        return np.dtype("<u2" if self.stage1.vocab_size <= 1 << 16 else "<u4")
 
     def files(self, folder: pathlib.Path) -> list[pathlib.Path]:
         """The record files, whether they are written or not."""
@@ -94,6 +115,7 @@ class Header:
         """What two caches must share to be the same."""
         values = dataclasses.asdict(self)
         source = {k: v for k, v in values.pop("source").items() if k != "name"}
+        values["stage1"] = {k: v for k, v in values["stage1"].items() if v}
         kept = {k: v for k, v in values.items() if k not in ("complete", "about")}
         return {**kept, "source": source}
 
@@ -125,10 +147,10 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield from _leaves(value, f"{path}/{name}")
 
 
-def pack(record: Mapping[str, Any], tokens_n: np.ndarray, dtype: np.dtype) -> bytes:
-    """A record and its tokens as bytes; see the module's head."""
+def pack(record: Mapping[str, Any], codes: np.ndarray, dtype: np.dtype) -> bytes:
+    """A record and its codes as bytes; see the module's head."""
     kept = {k: record[k] for k in ("key", "text", "label") if k in record}
-    return _bytes(kept, tokens_n.astype(dtype))
+    return _bytes(kept, codes.astype(dtype))
 
 
 def pack_broken(reason: str) -> bytes:
@@ -136,14 +158,15 @@ def pack_broken(reason: str) -> bytes:
     return _bytes({"broken": reason}, np.zeros(0, np.uint16))
 
 
-def _bytes(values: Mapping[str, Any], tokens_n: np.ndarray) -> bytes:
+def _bytes(values: Mapping[str, Any], codes: np.ndarray) -> bytes:
     text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
     head = text.encode("utf-8", "surrogatepass")
-    return struct.pack("<I", len(head)) + head + tokens_n.tobytes()
+    return struct.pack("<I", len(head)) + head + codes.tobytes()
 
 
 def unpack(data: bytes, header: Header, place: str) -> Record:
-    """The record that `pack` wrote; `image_tokens` int32 (n,).
+    """The record that `pack` wrote, with `image_tokens` int32 (n,), or `latent`
+    float32 (g, g, c).
 
     Raises BrokenRecord where a broken one was written, or where the bytes are not what
     was written.
@@ -151,19 +174,20 @@ def unpack(data: bytes, header: Header, place: str) -> Record:
     values = unpack_head(data, place)
     if "broken" in values:
         raise BrokenRecord(place, values["broken"])
-    start = 4 + struct.unpack_from("<I", data)[0]
+    start, stage1 = 4 + struct.unpack_from("<I", data)[0], header.stage1
     try:
-        tokens_n = np.frombuffer(data, header.dtype, offset=start)
+        codes = np.frombuffer(data, stage1.dtype, offset=start)
     except ValueError as error:
-        raise BrokenRecord(place, f"the tokens are damaged: {error}") from None
-    wanted = header.stage1.grid**2
-    if tokens_n.size != wanted:
-        raise BrokenRecord(place, f"{tokens_n.size} image tokens, expected {wanted}")
-    return {**values, "image_tokens": tokens_n.astype(np.int32)}
+        raise BrokenRecord(place, f"the codes are damaged: {error}") from None
+    if codes.size != (wanted := math.prod(stage1.shape)):
+        what = "latent numbers" if stage1.channels else "image tokens"
+        raise BrokenRecord(place, f"{codes.size} {what}, expected {wanted}")
+    kind = np.float32 if stage1.channels else np.int32
+    return {**values, stage1.name: codes.astype(kind).reshape(stage1.shape)}
 
 
 def unpack_head(data: bytes, place: str) -> dict[str, Any]:
-    """All but the tokens of a record; BrokenRecord where it is damaged."""
+    """All but the codes of a record; BrokenRecord where it is damaged."""
     try:
         size = struct.unpack_from("<I", data)[0]
         return schema.parse_json(data[4 : 4 + size])
@@ -180,7 +204,7 @@ def read_header(folder: pathlib.Path) -> Header | None:
     path = folder / HEADER
     if not path.exists():
         return None
-    values = schema.read_json(path, fix="write the tokens again")
+    values = schema.read_json(path, fix="encode the images again")
     if values.get("format") != FORMAT:
         raise UserError(f"{path} is no header of image tokens ({FORMAT})")
     return schema.from_mapping(Header, values, str(path))
@@ -203,7 +227,7 @@ def write(
     """Encodes every record of a source, or the rest of one that was cut short.
 
     Args:
-      encode: uint8 (b, S, S, 3) images, the evaluation views, to (b, n) tokens;
+      encode: uint8 (b, S, S, 3) images, the evaluation views, to codes (b, ...);
         called with `batch_size` rows alone, so that it compiles once.
       out: the cache's folder. A file becomes part of it when it is whole.
       max_broken: share of broken records at which it ends in a UserError.
@@ -213,7 +237,7 @@ def write(
       The header. Where the folder holds the same tokens already, nothing is done.
 
     Raises:
-      UserError: the folder holds tokens of another tokenizer, source or view, or other
+      UserError: the folder holds codes of another stage 1, source or view, or other
         files; too many broken records.
     """
     out = pathlib.Path(out)
@@ -250,14 +274,14 @@ def write(
         running = pipeline.run(batches, threads=threads, workers=0)
         with _whole_file(path) as writer, contextlib.closing(running):
             for (_, done), (pixels_bhw3, rows) in zip(spans, running, strict=True):
-                tokens_bn = _checked(encode(pixels_bhw3), stage1, batch_size)
+                codes = _checked(encode(pixels_bhw3), stage1, batch_size)
                 broken = [row for row in rows if isinstance(row, BrokenRecord)]
                 budget.add(len(rows), len(broken), broken)
-                for row, tokens_n in zip(rows, tokens_bn, strict=False):
+                for row, code in zip(rows, codes, strict=False):
                     if isinstance(row, BrokenRecord):
                         writer.write(pack_broken(str(row)))
                     else:
-                        writer.write(pack(row, tokens_n, header.dtype))
+                        writer.write(pack(row, code, stage1.dtype))
                 progress(done, total)
     header = dataclasses.replace(header, complete=True)
     _write_header(out, header)
@@ -330,18 +354,23 @@ def _write_header(out: pathlib.Path, header: Header) -> None:
         part.write_text(json.dumps(dataclasses.asdict(header), indent=1), "utf-8")
 
 
-def _checked(tokens_bn: Any, stage1: Stage1, rows: int) -> np.ndarray:
-    tokens_bn = np.asarray(tokens_bn)
-    wanted = (rows, stage1.grid**2)
-    if tokens_bn.shape != wanted or tokens_bn.dtype.kind not in "iu":
+def _checked(codes: Any, stage1: Stage1, rows: int) -> np.ndarray:
+    codes, wanted = np.asarray(codes), (rows, *stage1.shape)
+    kinds, name = ("f", "floats") if stage1.channels else ("iu", "integers")
+    if codes.shape != wanted or codes.dtype.kind not in kinds:
         raise UserError(
-            f"the tokenizer gave {tokens_bn.dtype} {tokens_bn.shape}, expected "
-            f"integers {wanted}"
+            f"stage 1 gave {codes.dtype} {codes.shape}, expected {name} {wanted}"
         )
-    low, high = int(tokens_bn.min()), int(tokens_bn.max())
-    if low < 0 or high >= stage1.vocab_size:
+    low, high = codes.min(), codes.max()
+    if stage1.channels:
+        if not max(-low, high) < np.finfo(stage1.dtype).max:
+            raise UserError(
+                f"stage 1 gave latents from {low} to {high}: its weights are broken, "
+                "go back to an earlier checkpoint"
+            )
+    elif low < 0 or high >= stage1.vocab_size:
         raise UserError(
             f"the tokenizer gave tokens {low} to {high}, outside its vocabulary of "
             f"{stage1.vocab_size}"
         )
-    return tokens_bn
+    return codes

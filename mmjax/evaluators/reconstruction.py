@@ -3,6 +3,7 @@
 Legend: b batch, s side, n images, t tokens of an image, k codes.
 """
 
+import functools
 import logging
 import math
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmjax.evaluators import base
-from mmjax.evaluators.common import forward
-from mmjax.metrics import bootstrap, embeddings
+from mmjax.evaluators.common import forward, judge_network
+from mmjax.metrics import bootstrap, embeddings, frechet, judges
 from mmjax.report import image_grid
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,8 @@ _DEFINITIONS = {
     "codes": "how many codes occur in these images",
     "used": "codes as a share of the codebook",
     "dead": "codes of the codebook that do not occur",
+    "fid": "squared Frechet distance of the reconstructions to their originals in the "
+    "features, of 8 bits a channel",
 }
 
 
@@ -35,17 +38,21 @@ class Config(base.EvalConfig):
 
     png: a file to write, originals above their reconstructions; "" writes none.
     images: how many it shows, the source's first.
+    features: workdir of a run that offers "features", for FID; "" is none.
+    frechet_resamples: of the bootstrap of FID, which is slow.
     """
 
     alarm: float = 0.1
     png: str = ""
     images: int = 16
+    features: str = ""
+    frechet_resamples: int = 100
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.alarm <= 1:
             raise ValueError(f"alarm is {self.alarm}: use a share from 0 to 1")
-        self.at_least(images=1)
+        self.at_least(images=1, frechet_resamples=1)
 
 
 class Evaluator(base.Evaluator):
@@ -57,6 +64,12 @@ class Evaluator(base.Evaluator):
 
     config_class, calls = Config, {"reconstruct": forward.IMAGE}
 
+    @functools.cached_property
+    def _judge(self) -> base.Network | None:
+        """The run whose features FID compares."""
+        args = self.config.features, ["features"], self.where
+        return judge_network.load(self.env, *args) if self.config.features else None
+
     def check(self, vars_abstract: base.PyTree) -> None:
         """See the base."""
         shape = self.output_shapes(vars_abstract)["reconstruct"]
@@ -66,14 +79,16 @@ class Evaluator(base.Evaluator):
         wanted = self.size, side, side, 3
         if shape != wanted:
             raise self.error(f"'reconstruct' must give image {wanted}, gives {shape}")
+        _ = self._judge  # a workdir that is no run says so before the first step
 
     def run(self, variables: base.PyTree) -> base.Result:
-        """psnr and mse with intervals; codes, perplexity, used and dead where known.
+        """psnr, mse and fid with intervals; codes, perplexity, used, dead where known.
 
         `arrays` holds index, psnr and mse of every image, and `count` of every code.
         """
         shown: list[tuple[np.ndarray, np.ndarray]] = []
         count_k, codes = np.zeros(0, np.int64), None
+        judge, features = self._judge, {"real": [], "rebuilt": []}
 
         def keep(outputs, batch, valid_b):
             nonlocal count_k, codes
@@ -89,6 +104,10 @@ class Evaluator(base.Evaluator):
                 before_k = count_k
                 count_k = np.bincount(tokens_n, minlength=max(codes or 0, len(count_k)))
                 count_k[: len(before_k)] += before_k
+            if judge is not None:
+                pair = real_bss3, image_grid.eight_bit(rebuilt_bss3)
+                for rows, images in zip(features.values(), pair, strict=True):
+                    rows.append(judge_network.of_images(judge, "features", images))
             room = self.config.images - len(shown)
             shown.extend(list(zip(real_bss3, rebuilt_bss3, strict=True))[:room])
             return {"mse": np.square(off_bss3, dtype=np.float64).mean((1, 2, 3))}
@@ -100,10 +119,24 @@ class Evaluator(base.Evaluator):
         if count_k.size:
             arrays["count"] = count_k
             values |= self._usage(count_k, codes)
+        if judge is not None:
+            values |= self._fid(**{k: np.concatenate(v) for k, v in features.items()})
         if self.config.png:
             image_grid.draw(self.config.png, *_rows(shown))
         metrics = {name: text for name, text in _DEFINITIONS.items() if name in values}
-        return base.Result(values, self.card(counts, metrics), arrays)
+        if judge is None:
+            return base.Result(values, self.card(counts, metrics), arrays)
+        card = self.card(counts, metrics, network=judge_network.describe(judge))
+        card["interval"] |= {
+            "frechet": frechet.INTERVAL,
+            "frechet_resamples": self.config.frechet_resamples,
+        }
+        return base.Result(values, card | {"runs": {"features": judge.name}}, arrays)
+
+    def _fid(self, real: np.ndarray, rebuilt: np.ndarray) -> dict[str, float]:
+        """fid of features (n, d), with its interval over reconstructions."""
+        draw = self.draw | {"resamples": self.config.frechet_resamples}
+        return judges.fid(rebuilt[:, None], real, judges.picks(1), **draw)
 
     def _usage(self, count_k: np.ndarray, codes: int | None) -> dict[str, float]:
         """codes and perplexity of counts; used and dead of a codebook of `codes`."""
@@ -137,7 +170,6 @@ def _rows(
     rows, captions = [], []
     for start in range(0, len(shown), COLUMNS):
         real, rebuilt = zip(*shown[start : start + COLUMNS], strict=True)
-        eight_bit = [np.rint(255 * np.clip(x, 0, 1)).astype(np.uint8) for x in rebuilt]
-        rows += [list(real), eight_bit]
+        rows += [list(real), list(image_grid.eight_bit(np.stack(rebuilt)))]
         captions += ["originals", "reconstructions"]
     return rows, captions

@@ -111,12 +111,17 @@ class Generator:
         k: int,
         seed: int = 0,
         tick: Tick = lambda count: None,
+        negative: str = "",
+        start: Sequence[np.ndarray] | None = None,
         predict: str = "sample",
         rows: Mapping[str, np.ndarray] | None = None,
     ) -> Candidates:
         """`k` candidates for each prompt: a text, or the number of a label.
 
         Args:
+          negative: A text that guidance leads away from, in place of the empty one.
+          start: One uint8 image (h, w, 3) a prompt that drawing begins from, as far as
+            the sampling's `strength` says.
           predict: The task's function that draws.
           rows: What it reads besides, one row a prompt.
 
@@ -127,9 +132,19 @@ class Generator:
             raise UserError(f"k is {k}: ask for one candidate or more")
         self.check_prompts(prompts)
         conditions = calls.conditions(prompts, self.parts.tokenizer, seed=seed)
+        more = dict(rows or {})
+        if negative or start is not None:
+            self._check_diffuses("negative" if negative else "start")
+        if negative:
+            self.check_prompts([negative])
+            texts = calls.conditions([negative], self.parts.tokenizer, seed=seed)
+            for key in ("tokens", "tokens_mask"):
+                more[f"negative_{key}"] = np.repeat(texts[key], len(prompts), axis=0)
+        if start is not None:
+            more["image"] = self._views(start, prompts)
         arrays = calls.draw(
             lambda batch: self.parts.predict[predict](self.variables, batch),
-            conditions | dict(rows or {}),
+            conditions | more,
             k=k,
             size=self.batch,
             devices=self.parts.layout.rows,
@@ -164,11 +179,7 @@ class Generator:
         """
         if "complete" not in self.parts.raw:
             raise UserError(f"task {self.parts.config.task.name} completes no images")
-        if len(images) != len(prompts):
-            raise UserError(
-                f"{len(images)} images and {len(prompts)} prompts: pair them"
-            )
-        pixels = np.stack([self.parts.image_cfg.evaluate(image) for image in images])
+        pixels = self._views(images, prompts)
         if np.shape(known)[-2:] != pixels.shape[1:3]:
             raise UserError(
                 f"known is {np.shape(known)}, the images {pixels.shape[1:3]}: give one "
@@ -178,6 +189,26 @@ class Generator:
         if hasattr(self.parts.task, "completion"):
             rows = self.parts.task.completion(rows)
         return self.sample(prompts, predict="complete", rows=rows, **options)
+
+    def _views(self, images: Sequence[np.ndarray], prompts: Sequence) -> np.ndarray:
+        """The run's evaluation views of one image a prompt, uint8 (p, s, s, 3)."""
+        if len(images) != len(prompts):
+            raise UserError(
+                f"{len(images)} images and {len(prompts)} prompts: pair them"
+            )
+        return np.stack([self.parts.image_cfg.evaluate(image) for image in images])
+
+    def _check_diffuses(self, what: str) -> None:
+        if "strength" not in self.options:
+            raise UserError(
+                f"task {self.parts.config.task.name} draws without {what!r}: leave it "
+                "out, or give the workdir of a diffusion model"
+            )
+        if what == "negative" and not getattr(self.parts.task.sampling, "guided", 0):
+            raise UserError(
+                "negative leads guidance, and sampling.guidance is "
+                f"{self.options['guidance']}, which is off: set it to 3, say"
+            )
 
 
 def embeddings(run: Run, drawn: Candidates) -> tuple[np.ndarray, np.ndarray]:

@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import schema
-from mmjax.models import images
-from mmjax.models.vqgan import VqganNet
+from mmjax.models import codec, images
 
 LOG_VARIANCE = (-30.0, 20.0)  # clipped there, in all of the originals
 
@@ -87,9 +86,9 @@ def kl(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
 class Spec:
     """The keys of `config.task.autoencoder` of the task `autoencoder_kl`.
 
-    image_size: pixels a side. code_dim: channels of a latent. net: the fields of
-    `mmjax.models.vqgan.VqganNet`. scale, shift: see AutoencoderKl. dtype: of the
-    networks' compute.
+    image_size: pixels a side. code_dim: channels of a latent. net: as
+    `mmjax.models.codec.build` takes it, of kind "vqgan" by default. scale, shift: see
+    AutoencoderKl. dtype: of the networks' compute.
     """
 
     image_size: int
@@ -105,7 +104,7 @@ def build(
 ) -> AutoencoderKl:
     """The module of a spec; errors name keys below `where`."""
     spec = schema.from_mapping(Spec, fields, where)
-    net = schema.from_mapping(VqganNet, spec.net, f"{where}.net")
+    net = codec.build({"kind": "vqgan", **spec.net}, f"{where}.net")
     return AutoencoderKl(
         encoder=net.encoder(spec.code_dim, spec.dtype, double=True),
         decoder=net.decoder(spec.code_dim, spec.dtype),

@@ -110,8 +110,8 @@ class ConvNet:
         """Pixels a side of a code."""
         return self.stem * 2 ** (len(self.widths) - 1)
 
-    def encoder(self, code_dim: int, dtype: str) -> nn.Module:
-        return ConvEncoder(self, code_dim, dtype)
+    def encoder(self, code_dim: int, dtype: str, *, double: bool = False) -> nn.Module:
+        return ConvEncoder(self, code_dim * (1 + double), dtype)
 
     def decoder(self, code_dim: int, dtype: str) -> nn.Module:
         del code_dim  # read off the input
@@ -199,8 +199,9 @@ class OpenAiNet:
         """Pixels a side of a code."""
         return 2 ** (self.groups - 1)
 
-    def encoder(self, code_dim: int, dtype: str) -> nn.Module:
-        return dvae.Encoder(code_dim, self.hidden, self.groups, self.blocks, dtype)
+    def encoder(self, code_dim: int, dtype: str, *, double: bool = False) -> nn.Module:
+        sizes = self.hidden, self.groups, self.blocks
+        return dvae.Encoder(code_dim * (1 + double), *sizes, dtype)
 
     def decoder(self, code_dim: int, dtype: str) -> nn.Module:
         sizes = self.hidden, self.groups, self.blocks
@@ -211,7 +212,10 @@ NETS = {"conv": ConvNet, "openai": OpenAiNet, "vqgan": VqganNet}
 
 
 def build(spec: Mapping[str, Any], where: str) -> ConvNet | OpenAiNet | VqganNet:
-    """The numbers of a pair, with `factor`, `encoder(...)` and `decoder(...)`."""
+    """The numbers of a pair, with `factor`, `encoder(...)` and `decoder(...)`.
+
+    An encoder with `double` gives 2d channels: means and log variances.
+    """
     kind = spec["kind"] if "kind" in spec else "conv"
     if kind not in NETS:
         raise UserError(f"{where}.kind is {kind!r}{schema.suggest(kind, NETS)}")

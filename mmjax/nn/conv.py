@@ -4,14 +4,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.nn.init import torch_default
+from mmjax.nn.init import Initializer, torch_default
 
 
 class Conv(nn.Module):
     """Square convolution, kernel (k, k, in, out), torch's default initialisation.
 
     padding: zeros before and after, on both axes; None is `kernel // 2`. 1x1
-    convolutions are `Dense`.
+    convolutions are `Dense`. kernel_init: of the kernel, where it is not the default.
     """
 
     features: int
@@ -19,6 +19,7 @@ class Conv(nn.Module):
     stride: int = 1
     use_bias: bool = False
     padding: tuple[int, int] | None = None
+    kernel_init: Initializer | None = None
     dtype: str = "float32"
 
     @nn.compact
@@ -26,7 +27,8 @@ class Conv(nn.Module):
         size, channels = self.kernel, x_bhwc.shape[-1]
         padding = self.padding or (size // 2, size // 2)
         init = torch_default(size * size * channels)
-        kernel = self.param("kernel", init, (size, size, channels, self.features))
+        shape = (size, size, channels, self.features)
+        kernel = self.param("kernel", self.kernel_init or init, shape)
         y = jax.lax.conv_general_dilated(
             x_bhwc.astype(self.dtype),
             kernel.astype(self.dtype),

@@ -13,6 +13,11 @@ GAP, MARGIN, LEAST = 4, 8, 64  # pixels; small images are enlarged to about LEAS
 PAPER, INK = (255, 255, 255), (34, 34, 34)
 
 
+def eight_bit(images: np.ndarray) -> np.ndarray:
+    """Floats in [0, 1], clipped there, as uint8 of the same shape."""
+    return np.rint(255 * np.clip(images, 0, 1)).astype(np.uint8)
+
+
 def draw(
     path: str | pathlib.Path,
     rows: Sequence[Sequence[np.ndarray]],

@@ -41,6 +41,7 @@ class Task(Stage1):
     """
 
     SPEC = "autoencoder"
+    training_only = ("params/log_variance",)
     autoencoder: dict
     loss_name: str = "l1"
     kl_weight: float = 1e-6
@@ -82,7 +83,7 @@ class Task(Stage1):
         metrics = {"reconstruction": reconstruction, "kl": kl_b.mean()}
         if self.learned_variance:
             metrics["log_variance"] = s = variables.params["log_variance"]
-            reconstruction = reconstruction * jnp.exp(-s) + s
+            reconstruction = self.weigh(variables, reconstruction) + s
         loss = reconstruction + self.kl_weight * kl_b.mean() / x_bhw3[0].size
         seen = jax.lax.stop_gradient(z_bggd)
         means = {
@@ -90,6 +91,12 @@ class Task(Stage1):
             "latent": {"mean": seen.mean(), "square": jnp.square(seen).mean()},
         }
         return Seen(loss, 0.5 * y_bhw3 + 0.5, means, {}, metrics)
+
+    def weigh(self, variables: Vars, error: jax.Array) -> jax.Array:
+        """See Stage1: over the learned variance, where there is one."""
+        if not self.learned_variance:
+            return error
+        return error * jnp.exp(-variables.params["log_variance"])
 
     def moved(
         self, variables: Vars, means: Metrics, rows: PyTree, ctx: Ctx

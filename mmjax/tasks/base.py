@@ -50,6 +50,10 @@ class Task(Protocol):
     Their number splits over the devices. With `config.optim.accum` slices, `extra` goes
     from slice to slice: chains move once a slice.
 
+    Names that `training_only` lists, such as "params/discriminator", are of variables
+    that no other run reads: a part of a run that is grafted leaves them out, where the
+    other has no such variables, and they have no share in a run's fingerprint.
+
     Parameters that have bounds are put back inside after every update by
 
         bounded(params) -> params, as they are within their bounds
@@ -250,25 +254,28 @@ def cosine(step: jax.Array, start: float, end: float, steps: int) -> jax.Array:
     return end + (start - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
 
 
-def build(config: Mapping) -> Task:
-    """The task of `config.task`; unknown names and keys raise UserError."""
+def build(config: Mapping, where: str = "config.task") -> Task:
+    """The task of `config.task`; unknown names and keys raise UserError.
+
+    where: the key of the config that `config` is.
+    """
     fields = {key: config[key] for key in config if key != "name"}
     name = config["name"] if "name" in config else ""
     if not isinstance(name, str) or not name.isidentifier():
-        raise UserError(f"config.task.name is {name!r}: give a module of mmjax.tasks")
+        raise UserError(f"{where}.name is {name!r}: give a module of mmjax.tasks")
     try:
         module = importlib.import_module(f"mmjax.tasks.{name}")
     except ModuleNotFoundError as e:
         if e.name != f"mmjax.tasks.{name}":
             raise
         raise UserError(
-            f"config.task.name is {name!r}, but there is no mmjax/tasks/{name}.py"
+            f"{where}.name is {name!r}, but there is no mmjax/tasks/{name}.py"
         ) from e
-    task = schema.from_mapping(module.Task, fields, "config.task")
+    task = schema.from_mapping(module.Task, fields, where)
     for field in dataclasses.fields(task):
         value = getattr(task, field.name)
         if value != field.default:  # 0 there is a preset's, or the data's
-            _check_sizes(field.name, value, f"config.task.{field.name}")
+            _check_sizes(field.name, value, f"{where}.{field.name}")
     return task
 
 

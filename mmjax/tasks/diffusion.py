@@ -78,11 +78,8 @@ class Task:
     sampling: Sampling = Sampling()
 
     def __post_init__(self) -> None:
-        for key, legal in (
-            ("prediction", noise.TARGETS),
-            ("times", TIMES),
-            ("weighting", losses.WEIGHTS),
-        ):
+        names = dict(prediction=noise.TARGETS, times=TIMES, weighting=losses.WEIGHTS)
+        for key, legal in names.items():
             if (value := getattr(self, key)) not in legal:
                 raise ValueError(f"{key} is {value!r}{schema.suggest(value, legal)}")
         if not 0 <= self.caption_dropout <= 1:
@@ -104,17 +101,14 @@ class Task:
                 f"prediction is 'eps', and the schedule ({self.schedule.kind}) ends in "
                 "noise alone, where eps says nothing of the data: use v, x0 or flow"
             )
-        if self.sampling.guided and not (self.caption_dropout and self._conditional):
-            why = "without caption_dropout" if self._conditional else "with no prompts"
+        conditional = bool(self.tower or self.classes)
+        if self.sampling.guided and not (self.caption_dropout and conditional):
+            why = "without caption_dropout" if conditional else "with no prompts"
             raise UserError(
                 f"sampling.guidance is {self.sampling.guidance}, and the model was "
                 f"trained {why}: set guidance to 1, or train with caption_dropout=0.1"
             )
         _ = self.levels, self.model  # their numbers are checked here
-
-    @property
-    def _conditional(self) -> bool:
-        return bool(self.tower or self.classes)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -161,10 +155,10 @@ class Task:
 
     def check(self, spec: base.Spec) -> None:
         """See mmjax.tasks.base.Task."""
+        key, size = "image_size", self.image_size
         if self.stage1:
-            base.check_image(spec, self.autoencoder.image_size, "stage1.image_size")
-        else:
-            base.check_image(spec, self.image_size, "image_size")
+            key, size = "stage1.image_size", self.autoencoder.image_size
+        base.check_image(spec, size, key)
         if "latent" in spec and spec["latent"]["shape"] not in ((0,), self._shape):
             raise UserError(
                 f"config.data.fields.latent has the shape {spec['latent']['shape']}, "
@@ -290,7 +284,6 @@ class Task:
                 conditions += [self._condition(variables, negative)]
             else:
                 conditions += [self._condition(variables, batch, dropped_b=True)]
-        streams = len(conditions)
         condition = jax.tree.map(
             lambda *parts: jnp.repeat(jnp.concatenate(parts), k, axis=0), *conditions
         )
@@ -298,10 +291,11 @@ class Task:
 
         def denoise(x: jax.Array, i: jax.Array) -> tuple[jax.Array, jax.Array]:
             time, alpha, sigma = (column[i] for column in table)
-            times = jnp.full(streams * len(x), time)
-            rows = jnp.concatenate([x] * streams)
-            call = functools.partial(self._apply, dtype=options.dtype)
-            given = call(variables, "__call__", rows, times, condition)
+            rows = jnp.concatenate([x] * len(conditions))
+            times = jnp.full(len(rows), time)
+            given = self._apply(
+                variables, "__call__", rows, times, condition, dtype=options.dtype
+            )
             if options.guided:
                 given, without = jnp.split(given, 2)
                 given = autoregressive.guide(given, without, options.guidance)
@@ -368,12 +362,9 @@ class Task:
         A latent is known where all of its pixels are.
         """
         rows = self._rows(variables, {"image": batch["image"]})
-        known_pss1 = batch["known"][..., None]
-        patch = known_pss1.shape[1] // self._shape[0]
-        mask = known_pss1
-        if patch > 1:
-            p, g = len(mask), self._shape[0]
-            mask = mask.reshape(p, g, patch, g, patch, 1).all((2, 4))
+        known_pss1, g = batch["known"][..., None], self._shape[0]
+        patch = known_pss1.shape[1] // g
+        mask = known_pss1.reshape(-1, g, patch, g, patch, 1).all((2, 4))
         drawn = self._sample(variables, batch, ctx, known=(rows, mask))
         given = batch["image"][:, None]
         image = jnp.where(known_pss1[:, None], given, drawn["image"])

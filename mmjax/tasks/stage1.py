@@ -76,6 +76,10 @@ class Stage1:
         """The loss with all that it is made of, of uint8 images (b, h, w, 3)."""
         return self._settled(variables, self.look(variables, batch, ctx), ctx)
 
+    def weigh(self, variables: Vars, error: jax.Array) -> jax.Array:
+        """A loss of the image beside the task's own, as the task's enters `loss`."""
+        return error
+
     def _settled(self, variables: Vars, seen: Seen, ctx: Ctx) -> Forward:
         extra, metrics = self.settle(variables, seen.means, seen.rows, ctx)
         metrics = seen.metrics | metrics

@@ -27,6 +27,7 @@ from mmjax.train.setup import Parts
 
 log = logging.getLogger(__name__)
 PyTree = Any
+_TABLE = re.compile("/(token|text)_embedding/?$")  # of tokens, by id
 # Fields of modules that say how they compute or begin, not what their weights mean.
 _FREE = ("parent", "name", "dtype", "scan", "remat", "ema")
 _FREE += ("init_scale", "init_bias", "init_style", "max_scale")
@@ -48,7 +49,8 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
     compute, and that no shape shows:
 
     - the fields of their modules, such as `act` and `heads`, but for `_FREE`;
-    - the tokenizer, context included, where the part holds a table of tokens;
+    - the tokenizer, context included, where the part holds a table of tokens, frozen
+      or not;
     - `mean` and `std` of config.task, and size, method and mode of the images, unless
       the part belongs to the text or is put into frozen variables. A frozen image
       tokenizer reads pixels as they are, so its own fields are all that matters;
@@ -56,12 +58,15 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
     - what both runs hold frozen, such as the image tokenizer whose codes a prior
       learned, unless the part belongs to the text or is frozen itself.
 
+    Variables that only training needs (`training_only` of a task), such as those of a
+    discriminator, are left out where this run has none of the name, and stay as they
+    are where RUN has none.
+
     Images may be of another size where the part has the positions of their patches:
     these are resized, and the log says so.
 
-    Raises:
-      UserError: no run is named, a path does not exist, or one of these differs; the
-        message has both values.
+    Raises UserError where no run is named, a path does not exist, or one of these
+    differs, with both values.
     """
     variables = state.vars
     whole = {"params": variables.params, **variables.extra, **variables.frozen}
@@ -70,9 +75,7 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
         where = f"config.graft.{place.replace('/', '.')}"
         run, _, part = parts.cfg.graft[place].partition("#")
         if not run:
-            raise UserError(
-                f"{where} is empty: give the workdir of a trained run, --{where}=DIR"
-            )
+            raise UserError(f"{where} is empty: name a trained run, --{where}=DIR")
         path = _path(whole, place, where)
         theirs, trained = load(pathlib.Path(run))
         learned = trained.eval_vars()
@@ -85,9 +88,12 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
             source |= learned.frozen
             part = _path(source, part, f"{where}={run}#{part}")
         old, new = _at(whole, path), _at(source, part)
+        new = _without_spare(new, old, (theirs.task, part), (parts.task, path))
         new, resized = resize_positions(new, old, path)
         _check_shapes(old, new, where, run)
-        leaves = [] if frozen else [f"{part}/{leaf}" for leaf in tree.flatten(new)]
+        leaves = [f"{part}/{leaf}" for leaf in tree.flatten(new)]
+        # what is frozen reads pixels as they are, but texts as this run's tokens
+        leaves = [leaf for leaf in leaves if not frozen or _TABLE.search(leaf)]
         before = _fields(theirs.task, part) | _inputs(theirs, leaves)
         now = _fields(parts.task, path) | _inputs(parts, leaves)
         for fact in before | now:
@@ -95,12 +101,7 @@ def init_from(parts: Parts, state: TrainState) -> TrainState:
                 _agree(before.get(fact), now.get(fact), fact, where, run)
         for line in resized:
             log.warning("%s: %s", where, line)
-        placed = jax.tree.map(
-            lambda o, n: parallel_lib.spread(np.asarray(n, o.dtype), o.sharding),
-            old,
-            new,
-        )
-        whole = _put(whole, path, placed)
+        whole = _put(whole, path, jax.tree.map(_placed, old, new))
         taken.append((where, path, run, learned))
     variables = variables._replace(
         params=whole["params"],
@@ -185,6 +186,13 @@ def _at(variables: PyTree, path: str) -> PyTree:
     return variables
 
 
+def _placed(old: jax.Array, new: Any) -> jax.Array:
+    """`new` with the type and the sharding of `old`."""
+    if new is old:
+        return old
+    return parallel_lib.spread(np.asarray(new, old.dtype), old.sharding)
+
+
 def _put(variables: PyTree, path: str, new: PyTree) -> PyTree:
     key, _, rest = path.partition("/")
     return {**variables, key: _put(variables[key], rest, new) if rest else new}
@@ -201,6 +209,29 @@ def _check_shapes(old: PyTree, new: PyTree, where: str, run: str) -> None:
                 "this model: give config.task the numbers that run was trained with, "
                 "or name another run"
             )
+
+
+def _without_spare(
+    new: PyTree, old: PyTree, theirs: tuple[Any, str], ours: tuple[Any, str]
+) -> PyTree:
+    """`new` less what only their training needs, and `old`'s for what only ours does.
+
+    That is what a task lists as `training_only` and the other run does not have.
+
+    theirs, ours: the tasks, and the paths that `new` and `old` lie at.
+    """
+    arrays, want = tree.flatten(new), tree.flatten(old)
+
+    def spare(leaf: str, task: Any, path: str) -> bool:
+        full = f"{path}/{leaf}".strip("/")
+        return tree.under(full, getattr(task, "training_only", ()))
+
+    extra = {leaf for leaf in arrays.keys() - want.keys() if spare(leaf, *theirs)}
+    own = {leaf for leaf in want.keys() - arrays.keys() if spare(leaf, *ours)}
+    if not extra and not own:
+        return new
+    kept = {leaf: value for leaf, value in arrays.items() if leaf not in extra}
+    return tree.unflatten(kept | {leaf: want[leaf] for leaf in own})
 
 
 def _check_frozen(
@@ -231,7 +262,7 @@ def _inputs(run: Parts, leaves: list[str]) -> dict[str, Any]:
     facts = {}
     if not leaves:
         return facts
-    if any(re.search("/(token|text)_embedding/?$", path) for path in leaves):
+    if any(map(_TABLE.search, leaves)):
         words, facts["the tokenizer"] = run.tokenizer, "none"
         if words is not None:
             digest = zlib.crc32(words.to_json().encode())
@@ -244,7 +275,7 @@ def _inputs(run: Parts, leaves: list[str]) -> dict[str, Any]:
         names = labels.class_names
         digest = zlib.crc32(json.dumps(names).encode())
         facts["the class names"] = f"{len(names)} names, fingerprint {digest:08x}"
-    if not leaves[0].startswith("params/text"):
+    if not re.match("(params/)?text", leaves[0]):
         for key in ("mean", "std"):
             facts[f"task.{key}"] = getattr(run.task, key, None)
         for key in ("size", "method", "mode"):

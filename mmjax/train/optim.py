@@ -344,7 +344,7 @@ def make(
     if cfg.accum > 1 and couples_rows:
         raise UserError(
             f"config.optim.accum is {cfg.accum}, but this task's loss couples rows: "
-            "slices would see fewer negatives; set it to 1 and the batch to what fits, "
+            "slices would not see each other; set it to 1 and the batch to what fits, "
             "or give the task `embed` and `loss_of` (mmjax/tasks/base.py)"
         )
     if cfg.name == "lbfgs":

@@ -110,14 +110,20 @@ def check_cache(parts: Parts, state: TrainState) -> None:
         raise UserError(
             f"{parts.source.name} was written by an image tokenizer with fingerprint "
             f"{stage1['fingerprint']}, and this model holds {held or 'none'}: set "
-            "config.graft to the run that wrote it, or run `mmjax data tokenize` again"
+            "config.graft to the run that wrote it, or run `mmjax data encode` again"
         )
 
 
 def fingerprint(parts: Parts, variables: Vars) -> str:
     """16 hex digits of all that a run learned; of the averaged weights, if given.
 
-    A model that holds this one frozen says the same of it. Every process calls this.
+    A model that holds this one frozen says the same of it: what the task lists as
+    `training_only` has no part in it. Every process calls this.
     """
     held = {"params": variables.params, **variables.extra}
+    spare = getattr(parts.task, "training_only", ())
+    if spare:
+        leaves = tree.flatten(held)
+        kept = {k: v for k, v in leaves.items() if not tree.under(k, spare)}
+        held = tree.unflatten(kept)
     return token_cache.fingerprint(parts.layout.fetch(held))

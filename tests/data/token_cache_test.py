@@ -185,7 +185,7 @@ def test_a_cut_run_goes_on_and_is_not_read_before(tmp_path):
         "tokens-00000.array_record",
         "tokens-00001.array_record",
     ]
-    with pytest.raises(UserError, match="not whole.*data tokenize"):
+    with pytest.raises(UserError, match="not whole.*data encode"):
         open_source(f"tokens:{out}")
 
     def counted(pixels_bhw3):

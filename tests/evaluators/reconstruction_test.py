@@ -1,7 +1,9 @@
 """Reconstruction: numbers by hand, the alarm, and what it refuses."""
 
+import dataclasses
 import json
 import logging
+import types
 
 import jax
 import numpy as np
@@ -10,6 +12,8 @@ from PIL import Image
 
 from mmjax.errors import UserError
 from mmjax.evaluators import reconstruction
+from mmjax.evaluators.base import Network
+from mmjax.metrics import frechet
 
 CODES = 5
 
@@ -156,3 +160,33 @@ def test_the_card_defines_its_numbers(make_env, make_source):
         *("psnr", "mse", "perplexity", "codes", "used", "dead")
     }
     assert card["tokenizer"] is None and card["interval"]["level"] == 0.95
+
+
+def test_fid_compares_with_the_originals_in_a_runs_features(make_env, make_source):
+    """Every channel moved by 0.2 moves means by 0.2 and no covariance."""
+    source, images = example(make_source, n=10)
+
+    def features(batch):
+        return batch["image"].reshape(len(batch["image"]), -1) / 255.0
+
+    judge = Network(
+        **{"name": "runs/judge", "task": "fake", "step": 3, "fingerprint": "abcd"},
+        **{"predict": {"features": features}, "tokenizer": None, "batch_size": 4},
+        image_cfg=types.SimpleNamespace(evaluate=lambda image: image),
+    )
+    env = make_env(reconstruct=reconstruct, tokenizer=False)
+    env = dataclasses.replace(env, open_run=lambda workdir: judge)
+    cfg = {"source": source, "features": "runs/judge", "frechet_resamples": 5}
+    evaluator = reconstruction.Evaluator(cfg, env)
+    off = {"off": np.float32(51 / 255)}
+    evaluator.check(jax.eval_shape(lambda: off))
+    got = evaluator.run(off)
+    assert got.values["fid"] == pytest.approx(12 * 0.2**2, rel=1e-4)
+    assert got.values["fid_lo"] <= got.values["fid"] <= got.values["fid_hi"]
+    assert got.card["network"] == {"task": "fake", "step": 3, "fingerprint": "abcd"}
+    assert "fid" in got.card["metrics"] and got.card["runs"] == {"features": judge.name}
+    rebuilt = np.rint(images + 51.0).clip(0, 255).reshape(10, -1) / 255
+    want = frechet.distance(
+        *frechet.gaussian(rebuilt), *frechet.gaussian(images.reshape(10, -1) / 255)
+    )
+    assert got.values["fid"] == pytest.approx(want, rel=1e-4)

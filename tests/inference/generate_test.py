@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mmjax import cli, evaluators, parallel
+from mmjax.data import image as image_lib
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.inference import generate, load
@@ -186,3 +187,51 @@ def test_the_command_line(prior, tiny_run, tmp_path, capsys):
     options = json.loads(png.with_suffix(".json").read_text())["sampling"]
     wanted = {"temperature": 0.5, "dtype": "bfloat16", "top_k": 3, "guidance": 1.0}
     assert options == wanted | {"top_p": 1.0}
+
+
+@pytest.fixture(scope="module")
+def diffusion(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A workdir of configs/diffusion.py:tiny, until its last layers are not zero."""
+    workdir = tmp_path_factory.mktemp("diffusion") / "run"
+    options = ["--config.optim.lr=0.05", "--config.optim.ema=0.0"]
+    cfg = config.load("configs/diffusion.py:tiny", options)
+    cfg.evals = {}
+    loop.run(cfg, workdir)
+    return workdir
+
+
+def test_a_diffusion_model_from_the_command_line(diffusion, prior, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    scene, mask = tmp_path / "scene.png", tmp_path / "mask.png"
+    pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    scene.write_bytes(image_lib.encode_png(pixels))
+    free = np.zeros((16, 16, 3), np.uint8)
+    free[4:12, 4:12] = 255
+    mask.write_bytes(image_lib.encode_png(free))
+    out = ["--out", str(tmp_path / "out.png"), "-k", "2"]
+    sample = ["sample", str(diffusion), PROMPTS[0], *out]
+    assert cli.main([*sample, "--negative", PROMPTS[1]]) == 0
+    assert cli.main([*sample, "--start", str(scene), "--set", "strength=0.4"]) == 0
+    complete = ["complete", str(diffusion), str(scene), PROMPTS[0], *out]
+    assert cli.main([*complete, "--mask", str(mask)]) == 0
+    assert cli.main([*complete, "--rows", "7"]) == 0
+    assert cli.main([*sample, "--negative", PROMPTS[1], "--set", "guidance=1"]) == 2
+    assert "guidance is 1" in capsys.readouterr().err
+    assert cli.main(["sample", str(prior), PROMPTS[0], *out, "--negative", "x"]) == 2
+    assert "without 'negative'" in capsys.readouterr().err
+    small = tmp_path / "small.png"
+    small.write_bytes(image_lib.encode_png(free[:8]))
+    assert cli.main([*complete, "--mask", str(small)]) == 2
+    assert "16 x 8" in capsys.readouterr().err
+
+
+def test_negative_texts_and_starts_change_what_is_drawn(diffusion):
+    run = load.load_run(diffusion)
+    generator = generate.Generator(run, sampling={"strength": 0.7})
+    start = [np.full((16, 16, 3), c, np.uint8) for c in (0, 255)]
+    drawn = [
+        generator.sample(PROMPTS[:2], k=1, start=start, negative=text).images
+        for text in ("", PROMPTS[1])
+    ]
+    assert (drawn[0] != drawn[1]).any()
+    assert (drawn[0][0] != drawn[0][1]).any()

@@ -23,16 +23,17 @@ def group_norm(x_hwc, p, groups, eps=1e-6):
 
 
 def conv(x_hwc, p, stride=1, before=1):
-    """3x3 by its definition; `before` rows and columns of zeros, one behind."""
+    """By its definition; `before` rows and columns of zeros, one behind."""
     kernel = p["kernel"]
+    k = len(kernel)
     x = np.pad(x_hwc, ((before, 1), (before, 1), (0, 0)))
-    rows, columns = ((n - 3) // stride + 1 for n in x.shape[:2])
+    rows, columns = ((n - k) // stride + 1 for n in x.shape[:2])
     y = np.empty((rows, columns, kernel.shape[-1]))
     for i in range(rows):
         for j in range(columns):
-            window = x[i * stride : i * stride + 3, j * stride : j * stride + 3]
+            window = x[i * stride : i * stride + k, j * stride : j * stride + k]
             y[i, j] = np.einsum("abc,abcf->f", window, kernel)
-    return y + p["bias"]
+    return y + p.get("bias", 0.0)
 
 
 def silu(x):

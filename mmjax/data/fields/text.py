@@ -23,7 +23,8 @@ class Field(base.Field):
     tokenizer: `clip` (its vocabulary file at `path`), `bpe` (the JSON file at `path`,
       or without `path` trained on the records' texts), `bytes`, or `pieces` (the
       tokenizer of imported weights, at `path`).
-    path: the tokenizer's file.
+    path: the tokenizer's file; of `bpe` and `pieces` also the workdir of a run, whose
+      tokenizer it is.
     vocab_size: of a BPE the most ids it may have, 8192; elsewhere fixed.
     context: tokens in a row, marks included; 77.
     lower: whether texts are lower-cased; True.

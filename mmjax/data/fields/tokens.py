@@ -1,4 +1,4 @@
-"""Token ids that were made before: of images, by `mmjax data tokenize`."""
+"""Token ids that were made before: of images, by `mmjax data encode`."""
 
 import dataclasses
 from typing import Any, ClassVar, Self

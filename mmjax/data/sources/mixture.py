@@ -60,7 +60,7 @@ class Mixture:
                 raise UserError(
                     f"a mixture of {self.sources[0].name} ({_say(made[0])}) and "
                     f"{source.name} ({_say(other)}): write both with the same image "
-                    "tokenizer, by `mmjax data tokenize`"
+                    "tokenizer, by `mmjax data encode`"
                 )
         self.stage1 = made[0]
         self.left_out = [part for s in self.sources for part in records.left_out(s)]

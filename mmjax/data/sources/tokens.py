@@ -1,4 +1,4 @@
-"""Image tokens that `mmjax data tokenize` wrote: `tokens:/data/shapes_tokens`.
+"""Image tokens that `mmjax data encode` wrote: `tokens:/data/shapes_tokens`.
 
 Records hold `image_tokens` int32 (grid * grid,) in place of an image, with the
 captions, key and label of the source they were made of.
@@ -17,33 +17,37 @@ from mmjax.data.sources import encoded
 from mmjax.errors import UserError
 
 
-def open(path: str) -> "Tokens":
+def open(path: str, kind: str = "tokens") -> "Cache":
     """The cache in the folder `path`; UserError where it is none, or not whole."""
-    return Tokens(encoded.existing(path, "folder of image tokens"))
+    return Cache(encoded.existing(path, f"folder of encoded images ({kind})"), kind)
 
 
-class Tokens:
-    """Records of a cache. `stage1`: fingerprint, grid and vocab_size of their maker."""
+class Cache:
+    """Records of a cache of `kind`. `stage1`: fingerprint and sizes of their maker."""
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, folder: pathlib.Path, kind: str):
         header = token_cache.read_header(folder)
         if header is None:
             raise UserError(
-                f"{folder} holds no image tokens (no {token_cache.HEADER}): write them "
-                "with `mmjax data tokenize`"
+                f"{folder} holds no {kind} (no {token_cache.HEADER}): write them with "
+                "`mmjax data encode`"
             )
         if not header.complete:
             raise UserError(
                 f"{folder} is not whole, its writing was cut short: run the same "
-                "`mmjax data tokenize` again"
+                "`mmjax data encode` again"
             )
+        holds = "latents" if header.stage1.channels else "tokens"
+        if holds != kind:
+            raise UserError(f"{folder} holds {holds}: read it as {holds}:{folder}")
         self.folder, self.header = folder, header
-        self.name = f"tokens:{folder}"
+        self.name = f"{kind}:{folder}"
         self.class_names = header.class_names
-        self.stage1: dict[str, Any] = vars(header.stage1)
+        sizes = vars(header.stage1).items()
+        self.stage1: dict[str, Any] = {k: v for k, v in sizes if v}
         for file in header.each_file(folder):
             if not file.exists():
-                raise UserError(f"{file} is missing: run `mmjax data tokenize` again")
+                raise UserError(f"{file} is missing: run `mmjax data encode` again")
             if reason := content.plain(file):
                 raise UserError(f"cannot read {file}: {reason}")
 
@@ -53,7 +57,7 @@ class Tokens:
         if len(data) != len(self):
             raise UserError(
                 f"{self.folder} holds {len(data)} records, its header says "
-                f"{len(self)}: delete it and run `mmjax data tokenize` again"
+                f"{len(self)}: delete it and run `mmjax data encode` again"
             )
         return data
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from mmjax import schema
 from mmjax.data.tokenizers import merges as merges_lib
-from mmjax.data.tokenizers.base import CONTEXT, Tokenizer
+from mmjax.data.tokenizers.base import CONTEXT, FORMAT, Tokenizer
 from mmjax.data.tokenizers.bpe import BpeTokenizer, train_bpe
 from mmjax.data.tokenizers.bytes import ByteTokenizer
 from mmjax.errors import UserError
@@ -132,12 +132,14 @@ def from_json(text: str) -> Tokenizer:
 
 
 def load(path: str | Path) -> Tokenizer:
-    """`from_json` of a file.
+    """`from_json` of a file, or the tokenizer of a run, by its workdir.
 
     Raises:
       UserError: missing, not UTF-8, or not a tokenizer; the message names the file.
     """
     try:
+        if Path(path).is_dir():
+            return _of_run(Path(path) / "run.json")
         return from_json(Path(path).read_text("utf-8"))
     except OSError as error:
         raise UserError(
@@ -146,3 +148,13 @@ def load(path: str | Path) -> Tokenizer:
         ) from error
     except (UnicodeDecodeError, UserError) as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _of_run(path: Path) -> Tokenizer:
+    """The one tokenizer among the fields that a run's `run.json` keeps."""
+    held = schema.read_json(path, fix="name a run, or the file of a tokenizer")
+    saved = held["fields"].values() if "fields" in held else ()
+    texts = [text for text in saved if text.startswith(f'{{"format":"{FORMAT}"')]
+    if len(texts) != 1:
+        raise UserError(f"it holds {len(texts)} tokenizers, and one is asked for")
+    return from_json(texts[0])

@@ -1,4 +1,4 @@
-"""Image tokens of a source, by a trained tokenizer: what `mmjax data tokenize` runs."""
+"""Tokens or latents of a source's images, by a trained run: `mmjax data encode`."""
 
 import pathlib
 import sys
@@ -12,7 +12,7 @@ from mmjax.errors import UserError
 from mmjax.inference import load
 
 
-def tokenize(
+def encode(
     workdir: pathlib.Path,
     sources: Sequence[str],
     out: pathlib.Path,
@@ -20,7 +20,7 @@ def tokenize(
     step: int | None = None,
     batch_size: int | None = None,
 ) -> token_cache.Header:
-    """Writes the tokens of sources, one after another, by the run in `workdir`.
+    """Writes the codes of sources, one after another, by the run in `workdir`.
 
     Raises:
       UserError: the run encodes no images, or see `token_cache.write`.
@@ -28,28 +28,34 @@ def tokenize(
     opened = [open_source(spec) for spec in sources]
     for source in opened:
         if records.stage1(source):
-            raise UserError(f"{source.name} holds image tokens already")
+            raise UserError(f"{source.name} holds encoded images already")
     source = opened[0]
     if len(opened) > 1:  # parts of a mixture weighted by their lengths come in order
         source = mixture.Mixture([(part, float(len(part))) for part in opened])
     run = load.load_run(workdir, step)
-    if "encode" not in run.parts.predict:
+    if not {"encode", "reconstruct"} <= run.parts.predict.keys():
         raise UserError(
             f"{workdir} is a run of task {run.config.task.name}, which encodes no "
-            "images: give the run of an image tokenizer"
+            "images: give the run of an image tokenizer or an autoencoder"
         )
-    variables, encode = run.state.eval_vars(), run.parts.predict["encode"]
+    variables, predict = run.state.eval_vars(), run.parts.predict["encode"]
     model = run.task.model
+    sizes = {
+        key: getattr(model, name)
+        for key, name in (("vocab_size", "vocab_size"), ("channels", "code_dim"))
+        if hasattr(model, name)
+    }
+    if "vocab_size" in sizes:
+        sizes.pop("channels", None)
+    stage1 = token_cache.Stage1(run.fingerprint, model.grid, **sizes)
     # Lines in a log file are rarer than the bar's in a terminal.
     pause = 0.5 if sys.stderr.isatty() else 15.0
     with tqdm.tqdm(total=len(source), unit="img", mininterval=pause) as bar:
         return token_cache.write(
             source,
-            lambda pixels_bhw3: encode(variables, {"image": pixels_bhw3})[
-                "image_tokens"
-            ],
+            lambda image: predict(variables, {"image": image})[stage1.name],
             out,
-            stage1=token_cache.Stage1(run.fingerprint, model.grid, model.vocab_size),
+            stage1=stage1,
             image_cfg=run.parts.image_cfg,
             batch_size=batch_size or run.parts.cfg.batch_size,
             about={"run": str(run.workdir.absolute()), "step": run.step},

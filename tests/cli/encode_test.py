@@ -1,11 +1,11 @@
-"""`mmjax data tokenize`, by a tokenizer trained for two steps."""
+"""`mmjax data encode`, by a tokenizer trained for two steps."""
 
 import batch_fields
 import jax
 import numpy as np
 import pytest
 
-from mmjax import cli
+from mmjax import cli, errors
 from mmjax.data import pipeline, token_cache
 from mmjax.data.sources import open_source
 from mmjax.inference import load
@@ -36,8 +36,8 @@ def spec(run):
     return f"shapes:train?size={run.parts.image_cfg.size}&count=50"
 
 
-def call(*argv):
-    return cli.main(["data", "tokenize", *map(str, argv)])
+def call(*argv, verb="encode"):
+    return cli.main(["data", verb, *map(str, argv)])
 
 
 def test_a_run_from_the_cache_sees_what_encoding_on_the_fly_gives(
@@ -109,3 +109,37 @@ def test_refuses(stage1, spec, tmp_path, capsys, argv, part):
 def test_a_run_that_encodes_nothing(tiny_run, spec, tmp_path, capsys):
     assert call(tiny_run, spec, "--out", tmp_path / "t") == 2
     assert "task clip, which encodes no images" in capsys.readouterr().err
+
+
+def test_latents_are_what_the_autoencoder_gives_and_a_diffusion_model_reads(
+    tmp_path, capsys
+):
+    cfg = config.load("configs/autoencoder_kl.py:tiny", ["--config.steps=2"])
+    cfg.evals = type(cfg.evals)()
+    loop.run(cfg, tmp_path / "kl")
+    out, spec = tmp_path / "latents", "shapes:train?size=16&count=40"
+    assert call(tmp_path / "kl", spec, "--out", out, verb="tokenize") == 0
+    assert f"latents:{out}" in capsys.readouterr().out
+    autoencoder, cache = load.load_run(tmp_path / "kl"), open_source(f"latents:{out}")
+    image = np.stack([open_source(spec)[i]["image"] for i in range(40)])
+    want = autoencoder.parts.predict["encode"](
+        autoencoder.state.eval_vars(), {"image": image}
+    )["latent"]
+    got = np.stack([cache[i]["latent"] for i in range(40)])
+    np.testing.assert_allclose(got, want, atol=2e-3 * np.abs(want).max())
+    assert cache.captions(7) == open_source(spec)[7]["text"]
+    assert call(tmp_path / "kl", f"latents:{out}", "--out", tmp_path / "b") == 2
+    with pytest.raises(errors.UserError, match="holds latents.*latents:"):
+        open_source(f"tokens:{out}")
+
+    graft = [f"--config.graft.autoencoder={tmp_path / 'kl'}", "--config.steps=2"]
+    reads = [f"--config.data.train=latents:{out}"]
+    cfg = config.load("configs/diffusion.py:tiny", [*graft, *reads])
+    cfg.evals = {}
+    loop.run(cfg, tmp_path / "diffusion")
+    frozen = load.load_run(tmp_path / "diffusion").state.vars.frozen["autoencoder"]
+    assert token_cache.fingerprint(frozen) == cache.stage1["fingerprint"]
+    cfg = config.load("configs/diffusion.py:tiny", reads)  # another autoencoder's
+    cfg.evals = {}
+    with pytest.raises(errors.UserError, match="fingerprint"):
+        loop.run(cfg, tmp_path / "other")
