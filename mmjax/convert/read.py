@@ -9,6 +9,7 @@ torch (`mmjax.convert.torch_archive`); its older format by
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import re
@@ -43,6 +44,9 @@ _INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _AROUND = ("module.", "model.")
 _AVERAGED = "n_averaged"  # beside the keys of torch's AveragedModel
 PIPELINE = "model_index.json"
+# What is fetched of a public model: the second where the first has no weights.
+_FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model"), ("*.bin", "*.pt")
+_VARIANTS = ("*.fp16*", "*.non_ema*")  # the same weights once more
 # Parts of a pipeline that draw no image
 _ASIDE = ("safety_checker", "feature_extractor", "image_encoder")
 _SIDE = 64 << 20  # bytes of a JSON beside the weights; a large tokenizer has 34 MB
@@ -121,12 +125,17 @@ def _files(folder: pathlib.Path) -> dict[str, Any]:
     }
 
 
+def _parts(folder: pathlib.Path) -> list[str]:
+    """`PART/` of every part that a pipeline's index names."""
+    index = _json(folder / PIPELINE)
+    names = sorted(index) if isinstance(index, Mapping) else ()
+    return [f"{name}/" for name in names if name not in _ASIDE]
+
+
 def _pipeline(folder: pathlib.Path, place: str) -> Source:
     """The parts that the folder's index names and that it has."""
-    files = _files(folder)
-    index, tensors = files[PIPELINE], {}
-    named = index.keys() - _ASIDE if isinstance(index, Mapping) else ()
-    for name in sorted(named):
+    files, tensors = _files(folder), {}
+    for name in (place[:-1] for place in _parts(folder)):
         part = folder / name
         if not part.is_dir():
             continue
@@ -173,23 +182,18 @@ def fetch(place: str) -> pathlib.Path:
             f"{place} needs huggingface_hub: pip install 'mmjax[convert]', or fetch "
             "the files another way and give their folder"
         ) from e
+    get = functools.partial(
+        hub.snapshot_download,
+        name,
+        revision=revision or None,
+        ignore_patterns=list(_VARIANTS),
+    )
     try:
-
-        def get(*patterns: str) -> pathlib.Path:
-            return pathlib.Path(
-                hub.snapshot_download(
-                    name, revision=revision or None, allow_patterns=list(patterns)
-                )
-            )
-
-        # A pipeline's repository often holds the same weights in single files as well.
-        folder = get(PIPELINE)
-        parts = [""]
-        if (folder / PIPELINE).is_file():
-            parts = [f"{part}/" for part in _json(folder / PIPELINE)]
-            parts = [part for part in parts if part[:-1] not in _ASIDE]
-        for suffixes in (["json", "safetensors", "txt", "model"], ["bin", "pt"]):
-            folder = get(*(f"{part}*.{suffix}" for part in parts for suffix in suffixes))
+        folder = pathlib.Path(get(allow_patterns=[PIPELINE]))
+        places = _parts(folder) if (folder / PIPELINE).is_file() else [""]
+        for names in _FETCHED:
+            patterns = [place + name for place in places for name in names]
+            folder = pathlib.Path(get(allow_patterns=patterns))
             if any(folder.rglob("*.safetensors")):
                 break
     except Exception as e:  # of the client, its transport or the server

@@ -126,13 +126,11 @@ class Task:
     def model(self) -> Conditioned:
         """The net with its text tower, a pure function of the fields."""
         g, c = self._shape[1:]
+        names = "classes", "read_padding", "end_padding", "pooled"
         return Conditioned(
             net=denoiser.build(self.net, grid=g, channels=c),
             text=presets.text_tower(self.tower) if self.tower else None,
-            classes=self.classes,
-            read_padding=self.read_padding,
-            end_padding=self.end_padding,
-            pooled=self.pooled,
+            **{name: getattr(self, name) for name in names},
         )
 
     @property

@@ -12,6 +12,7 @@ from mmjax.convert.name_table import Table
 from mmjax.convert.read import Source
 from mmjax.errors import UserError
 from mmjax.models import autoencoder_kl
+from mmjax.models.vqgan import VqganNet
 
 ABOUT = "diffusers' AutoencoderKL: a folder with config.json"
 TASK = "autoencoder_kl"
@@ -57,7 +58,11 @@ def from_mmjax(model: formats.Model) -> formats.Export:
     # of training alone, or said by the scale
     rest = {k: v for k, v in model.arrays.items() if not k.startswith(_TRAINING)}
     model = dataclasses.replace(model, arrays=rest)
-    net = autoencoder_kl.VqganNet(**spec.net)
+    if (kind := spec.net.get("kind", "vqgan")) != "vqgan":
+        raise UserError(
+            f"this autoencoder's networks are of kind {kind!r}: only 'vqgan' fits"
+        )
+    net = VqganNet(**spec.net)
     if net.points and spec.code_dim != net.hidden:
         raise UserError(
             f"latents of {spec.code_dim} channels and hidden {net.hidden}: diffusers "
