@@ -94,9 +94,12 @@ def from_merges(merges: Sequence[tuple[str, str]], context: int) -> base.Tokeniz
 
 
 def hugging_face_files(
-    words: base.Tokenizer | None,
+    words: base.Tokenizer | None, *, pad: str = END
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Files that transformers.CLIPTokenizer reads, and notes."""
+    """Files that transformers.CLIPTokenizer reads, and notes.
+
+    pad: the word that fills a text up.
+    """
     if words is None or not words.merges:
         return {}, ("the tokenizer is not a byte-pair encoding: it is not written",)
     known = (*merges_lib.vocabulary(words.merges), START, END)
@@ -107,7 +110,7 @@ def hugging_face_files(
         "bos_token": START,
         "eos_token": END,
         "unk_token": END,
-        "pad_token": END,
+        "pad_token": pad,
         "model_max_length": words.context,
         "do_lower_case": words.lower,
     }

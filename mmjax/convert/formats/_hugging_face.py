@@ -89,7 +89,7 @@ def _known(own: Mapping[str, Any], known: Collection[str], where: str) -> None:
         raise UserError(f"{where} says {said}, which ours does not have: refused")
 
 
-def _tower(config: Mapping[str, Any]) -> dict[str, Any]:
+def tower(config: Mapping[str, Any]) -> dict[str, Any]:
     """Fields that both towers of ours have, from a tower's config."""
     ratio = _clip_config.ratio(config["intermediate_size"], config["hidden_size"])
     return {
@@ -99,8 +99,8 @@ def _tower(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _numbers(tower: Any) -> dict[str, Any]:
-    """What the configs of both towers hold; undoes `_tower`."""
+def numbers(tower: Any) -> dict[str, Any]:
+    """What the configs of both towers hold; undoes `tower`."""
     acts = {ours: theirs for theirs, ours in _ACTS.items()}
     return {
         **{theirs: getattr(tower, ours) for theirs, ours in _FIELDS.items()},
@@ -137,7 +137,7 @@ def imported(
     image, stats = preprocessing(source, size)
     if not processor(source):
         image["mode"], stats = default
-    image_tower, text_tower = _tower(vision), _tower(text)
+    image_tower, text_tower = tower(vision), tower(text)
     task = _clip_config.task(
         {"kind": "vit", "patch": vision["patch_size"], **image_tower, **towers[1]},
         {**text_tower, **towers[0]},
@@ -241,14 +241,14 @@ def exported(
         **config,
         "text_config": {
             "model_type": f"{kind}_text_model",
-            **_numbers(dual.text),
+            **numbers(dual.text),
             "vocab_size": dual.text.vocab_size,
             "max_position_embeddings": dual.text.context,
             **text,
         },
         "vision_config": {
             "model_type": f"{kind}_vision_model",
-            **_numbers(dual.image),
+            **numbers(dual.image),
             "image_size": dual.image.image_size,
             "patch_size": dual.image.patch,
             **vision,

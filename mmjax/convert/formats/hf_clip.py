@@ -22,7 +22,7 @@ ABOUT = "Hugging Face CLIPModel: a folder with config.json"
 TASK = "clip"
 # What transformers' config classes have where config.json leaves a key out.
 _SHARED = {"num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
-_TEXT = {
+TEXT = {
     **_SHARED,
     "vocab_size": 49408,
     "hidden_size": 512,
@@ -55,7 +55,7 @@ def detect(source: Source) -> bool:
 
 
 def to_mmjax(source: Source) -> formats.Model:
-    text = _hugging_face.merged(source, "text_config", _TEXT)
+    text = _hugging_face.merged(source, "text_config", TEXT)
     vision = _hugging_face.merged(source, "vision_config", _VISION)
     return _hugging_face.imported(
         source,
