@@ -39,8 +39,9 @@ def _run(*, steps: int, batch_size: int, size: int, **task: object) -> ConfigDic
 
 def _reads(config: ConfigDict, of: ConfigDict) -> None:
     """The text tower and the tokens of a CLIP's config, whose run is grafted."""
-    sizes = dict(vocab_size=of.task.vocab_size, context=of.task.context)
-    config.task.tower = dict(sizes, **of.task.text)
+    shared = dict(vocab_size=of.task.vocab_size, context=of.task.context)
+    shared["act"] = of.task.act if "act" in of.task else "quick_gelu"  # CLIP's default
+    config.task.tower = dict(shared, **of.task.text)
     config.data.fields.tokens = of.data.fields.tokens.to_dict()
     config.data.fields.tokens.path = ""
     config.graft = ConfigDict(dict(text=""))

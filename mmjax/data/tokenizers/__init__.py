@@ -154,7 +154,8 @@ def _of_run(path: Path) -> Tokenizer:
     """The one tokenizer among the fields that a run's `run.json` keeps."""
     held = schema.read_json(path, fix="name a run, or the file of a tokenizer")
     saved = held["fields"].values() if "fields" in held else ()
-    texts = [text for text in saved if text.startswith(f'{{"format":"{FORMAT}"')]
+    start = f'{{"format":"{FORMAT}"'
+    texts = [text for text in saved if text[: len(start)] == start]
     if len(texts) != 1:
         raise UserError(f"it holds {len(texts)} tokenizers, and one is asked for")
     return from_json(texts[0])

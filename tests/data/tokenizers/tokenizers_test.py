@@ -334,6 +334,23 @@ def test_build_refuses(spec, message):
         tokenizers.build(spec)
 
 
+def test_a_run_gives_its_one_tokenizer(tmp_path):
+    made = trained(context=9)
+    saved = {"label": ["a circle"], "image": "", "words": made.to_json()}
+    file, spec = tmp_path / "run.json", {"kind": "bpe", "path": str(tmp_path)}
+    file.write_text(json.dumps({"fields": saved}), "utf-8")
+    assert tokenizers.build(spec).fingerprint() == made.fingerprint()
+    file.write_text(json.dumps({"fields": saved | {"more": made.to_json()}}), "utf-8")
+    with pytest.raises(UserError, match="it holds 2 tokenizers"):
+        tokenizers.build(spec)
+    file.write_text("{}")
+    with pytest.raises(UserError, match="it holds 0 tokenizers"):
+        tokenizers.build(spec)
+    file.unlink()
+    with pytest.raises(UserError, match="cannot read"):
+        tokenizers.build(spec)
+
+
 def test_build_trains_or_loads(tmp_path):
     made = tokenizers.build({"kind": "bpe", "vocab_size": 560, "context": 9}, CAPTIONS)
     assert (made.vocab_size, made.context) == (560, 9)
