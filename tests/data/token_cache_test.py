@@ -274,7 +274,9 @@ def test_damage_is_a_broken_record_or_a_message(tmp_path):
     out = tmp_path / "c"
     header = write(out)
     place = "here"
-    good = token_cache.pack({"key": "k", "text": []}, np.arange(16), header.dtype)
+    good = token_cache.pack(
+        {"key": "k", "text": []}, np.arange(16), header.stage1.dtype
+    )
     assert token_cache.unpack(good, header, place)["image_tokens"][-1] == 15
     for data, words in (
         (good[:-2], "15 image tokens, expected 16"),
@@ -307,7 +309,7 @@ def test_damage_is_a_broken_record_or_a_message(tmp_path):
         with pytest.raises(UserError, match=words):
             open_source(f"tokens:{out}")
     (out / "header.json").write_text("[" * 100_000)
-    with pytest.raises(UserError, match="nested too deep .*: write the tokens again"):
+    with pytest.raises(UserError, match="nested too deep .*: encode the images again"):
         open_source(f"tokens:{out}")
     (out / "header.json").write_text(json.dumps(saved))
     os.mkfifo(out / "tokens-00002.array_record")

@@ -10,7 +10,7 @@ import pytest
 from mmjax import tree
 from mmjax.data import token_cache
 from mmjax.errors import UserError
-from mmjax.inference import load, tokenize
+from mmjax.inference import encode, load
 from mmjax.state import Vars
 from mmjax.train import config as config_lib
 from mmjax.train import init_from, loop, restore, setup
@@ -89,7 +89,7 @@ def test_a_prior_takes_the_tokenizer_alone_and_reads_its_tokens(runs, tmp_path):
     held = token_cache.fingerprint(jax.device_get(state.vars.frozen["tokenizer"]))
     assert held == run.fingerprint
     source = "shapes:train?size=16&count=8"
-    header = tokenize.tokenize(run.workdir, [source], tmp_path / "cache", batch_size=8)
+    header = encode.encode(run.workdir, [source], tmp_path / "cache", batch_size=8)
     assert header.stage1.fingerprint == held
 
 

@@ -210,7 +210,7 @@ def channels(arrays: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
 def of_config(
     theirs: Mapping[str, Any], found: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
-    """Heads and groups that a config.json (`theirs`) says, for the numbers that arrays show.
+    """Heads and groups of a config.json (`theirs`), for the numbers that arrays show.
 
     Raises UserError for parts that ours have not.
     """
