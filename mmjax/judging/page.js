@@ -26,7 +26,7 @@ async function ask(path, body) {
     if (reply && reply.status < 500) {
       say("");
       const values = await reply.json();
-      if (reply.status === 409 && path !== "/state") return ask("/state");
+      if (reply.status === 409 && path === "/vote") return ask("/state");
       if (!reply.ok) throw new Error(values.error);
       return values;
     }
