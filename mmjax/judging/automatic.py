@@ -18,7 +18,6 @@ from mmjax.judging import study as studies
 from mmjax.judging.study import Study
 from mmjax.judging.votes import Vote
 from mmjax.metrics import bootstrap, judges
-from mmjax.sampling import rerank
 
 _REAL = 10_000  # images of a source, at most, that FID compares with
 
@@ -106,7 +105,7 @@ def _clip(
     cosines = []
     for row, images_p in zip(values, images, strict=True):
         image_pkd = clip.embed_images(list(images_p))[:, None]
-        cosine_pk = rerank.clip_scores(image_pkd, texts_pd)
+        cosine_pk = np.einsum("pkd,pd->pk", image_pkd, texts_pd)
         row |= judges.clip_score(cosine_pk, judges.picks(1), **draw)
         if real_md is not None and len(images_p) > 1 and len(real_md) > 1:
             few = draw | {"resamples": min(draw["resamples"], 100)}

@@ -16,7 +16,7 @@ def draw(summary: Mapping[str, Any]) -> Any:
     """A panel a question, as Ramesh et al. 2021, figure 7: a bar each two models.
 
     A bar's parts are the pairs that gave the first model all votes, all but one, ...;
-    the point is its share of majorities with Wilson's interval, the dashed line the
+    the point is its share of majorities with its interval, the dashed line the
     paper's.
     """
     comparisons = summary["questions"]["realism"]["comparisons"]
@@ -33,7 +33,7 @@ def draw(summary: Mapping[str, Any]) -> Any:
                 axes.barh(y, share, 0.5, left, color=tones[wanted - k], label=k)
                 left += share
             if row["majority"] is not None:
-                low, high = row["majority_wilson"]
+                low, high = row["majority_lo"], row["majority_hi"]
                 value = row["majority"]
                 reach = [[max(value - low, 0)], [max(high - value, 0)]]
                 axes.errorbar(
@@ -83,9 +83,7 @@ def _key(figure: Any, tones: Any, wanted: int) -> None:
         Patch(color=tones[wanted - k], label=f"{k}/{wanted}")
         for k in range(wanted, -1, -1)
     ]
-    parts.append(
-        Line2D([], [], marker="o", color=figures.INK, label="majority, 95 % (Wilson)")
-    )
+    parts.append(Line2D([], [], marker="o", color=figures.INK, label="majority, 95 %"))
     figure.legend(
         handles=parts,
         ncols=len(parts),

@@ -13,7 +13,6 @@ import numpy as np
 from mmjax.errors import UserError
 from mmjax.inference import generate, load
 from mmjax.judging.study import Model
-from mmjax.sampling import rerank
 from mmjax.sampling.calls import Tick
 
 
@@ -121,9 +120,9 @@ def draw(
     for drawer in drawers:
         listed = _prompts(drawer, prompts)
         drawn = drawer.generator.sample(listed, k=k, seed=seed, tick=tick)
-        best_p1 = np.zeros((len(prompts), 1), int)
+        best_p = np.zeros(len(prompts), int)
         if clip is not None:
-            scores_pk = rerank.clip_scores(*generate.embeddings(clip, drawn))
-            best_p1 = rerank.top(scores_pk, 1)
-        images.append(rerank.chosen(drawn.images, best_p1)[:, 0])
+            image_pkd, text_pd = generate.embeddings(clip, drawn)
+            best_p = np.einsum("pkd,pd->pk", image_pkd, text_pd).argmax(1)
+        images.append(drawn.images[np.arange(len(prompts)), best_p])
     return images

@@ -141,30 +141,19 @@ def _votes(out: pathlib.Path, held: Mapping[str, Any]) -> str:
         "share of majorities. Dashed: the paper's share, of other images and raters."
     )
     parts = [_tiles(held), page.image(out / CHART, alt=alt, text=text)]
-    head = [
-        "first over second",
-        "majority",
-        "Wilson",
-        "over prompts",
-        "pairs",
-        "all votes",
-        "Wilson",
-        "over prompts and raters",
-        "votes",
-    ]
+    head = ["", "majority", "95 %", "pairs", "all votes", "95 %", "Wilson", "clusters"]
     for question in QUESTIONS:
         rows = []
         for row in held["questions"][question]["comparisons"]:
             pairs = f"{row['pairs']} ({row['pairs_whole']} whole, {row['ties']} tied)"
             cells = [
                 _percent(row["majority"]),
-                _span(*row["majority_wilson"]),
                 _span(row["majority_lo"], row["majority_hi"]),
                 pairs,
-                _percent(row["share"]),
-                _span(*row["share_wilson"]),
+                f"{_percent(row['share'])} of {row['votes']}",
                 _span(row["share_lo"], row["share_hi"]),
-                f"{row['votes']}",
+                _span(*row["share_wilson"]),
+                _span(*row["share_bootstrap"]),
             ]
             rows.append((f"{row['first']} over {row['second']}", cells))
         parts.append(page.matrix(f"{SHORT[question]}: {ASKED[question]}", head, rows))
@@ -183,8 +172,9 @@ def _votes(out: pathlib.Path, held: Mapping[str, Any]) -> str:
             parts.append(page.matrix(name, ["model", "strength", "95 %"], lines))
     parts.append(
         page.paragraph(
-            "Ties count one half. Wilson's interval takes votes as independent. The "
-            "others resample prompts, or prompts and raters: quote those.",
+            "Ties count one half. 95 %: the outer ends of Wilson's interval, which takes "
+            "votes as independent, and of a bootstrap over clusters: prompts, and for "
+            "all votes raters too.",
             "soft",
         )
     )

@@ -146,29 +146,21 @@ def _comparison(
     right_n = np.array([v.choice == "a" for v in votes], float)
     prompt_n = np.array([study.pairs[v.pair].prompt for v in votes], int)
     rater_n = np.array([v.rater for v in votes], int)
-    share, low, high = _shares(right_n, [prompt_n, rater_n], draw)
     tallies = tallies_of(votes)
     won_u = np.array([row[0] for row in tallies.values()], float)
     count_u = np.array([row.sum() for row in tallies.values()], float)
     major_u = preference.majority(won_u, count_u)
     by_prompt = np.array([study.pairs[pair].prompt for pair, _ in tallies], int)
-    major, major_low, major_high = _shares(major_u, [by_prompt], draw)
     whole = count_u == study.votes
     return {
         "first": first,
         "second": second,
         "votes": len(votes),
-        "share": share,
-        "share_wilson": _wilson(right_n),
-        "share_lo": low,
-        "share_hi": high,
+        **_share_of("share", right_n, [prompt_n, rater_n], draw),
         "pairs": len(tallies),
         "pairs_whole": int(whole.sum()),
         "ties": int((major_u == 0.5).sum()),
-        "majority": major,
-        "majority_wilson": _wilson(major_u),
-        "majority_lo": major_low,
-        "majority_hi": major_high,
+        **_share_of("majority", major_u, [by_prompt], draw),
         # of whole pairs: how many gave the first 0, 1, ... of their votes
         "histogram": np.bincount(
             won_u[whole].astype(int), minlength=study.votes + 1
@@ -176,24 +168,35 @@ def _comparison(
     }
 
 
-def _shares(
-    value_n: np.ndarray, clusters: Sequence[np.ndarray], draw: Mapping[str, int]
-) -> tuple[float | None, float | None, float | None]:
-    """A mean and its interval over clusters; None three times of no values."""
-    if not len(value_n):
-        return None, None, None
-    drawn = [
-        weight_n @ value_n / weight_n.sum() if weight_n.any() else np.nan
-        for weight_n in bootstrap.crossed(clusters, **draw)
-    ]
-    low, high = bootstrap.middle(drawn)
-    return float(value_n.mean()), float(low), float(high)
+def _share_of(
+    name: str,
+    value_n: np.ndarray,
+    clusters: Sequence[np.ndarray],
+    draw: Mapping[str, int],
+) -> dict[str, Any]:
+    """A mean with Wilson's interval, the bootstrap's over clusters, and what to quote.
 
-
-def _wilson(value_n: np.ndarray) -> list[float | None]:
+    `_lo` and `_hi` are the outer ends of both: a bootstrap of votes that are all the
+    same has no width, and Wilson's knows no clusters. None of no values.
+    """
     if not len(value_n):
-        return [None, None]
-    return list(preference.wilson(float(value_n.sum()), len(value_n)))
+        ends = {"_wilson": [None, None], "_bootstrap": [None, None]}
+        values = {"": None, "_lo": None, "_hi": None, **ends}
+    else:
+        drawn = [
+            weight_n @ value_n / weight_n.sum() if weight_n.any() else np.nan
+            for weight_n in bootstrap.crossed(clusters, **draw)
+        ]
+        wilson = preference.wilson(float(value_n.sum()), len(value_n))
+        low, high = map(float, bootstrap.middle(drawn))
+        values = {
+            "": float(value_n.mean()),
+            "_lo": float(np.nanmin([wilson[0], low])),
+            "_hi": float(np.nanmax([wilson[1], high])),
+            "_wilson": list(wilson),
+            "_bootstrap": [low, high] if np.isfinite(low) else [None, None],
+        }
+    return {name + end: value for end, value in values.items()}
 
 
 def _agreement(

@@ -227,14 +227,16 @@ class Votes:
         # Where an answer to a pair before the last is undone, that pair comes first.
         current = next((row for row in seen if row[3] < asked), None)
         free = self._free(db, {row[1] for row in seen})
+        open_pairs = sum(row[3] < asked for row in seen)
         if current is None:
             current = self._show(db, rater, seen, free)
+            open_pairs = int(current is not None)
+            free.pop(current[1] if current else "", None)
         rate = sum(1 / every for every in self._every if every)
-        left = len(free) - (current is not None and current[1] in free)
         state = {
             "done": current is None,
             "finished": finished,
-            "about": finished + (current is not None) + round(left * (1 + rate)),
+            "about": finished + open_pairs + round(len(free) * (1 + rate)),
             "undo": any(row[3] for row in seen),
         }
         if current is not None:
