@@ -107,6 +107,10 @@ def _new(args: argparse.Namespace) -> int:
     studies.check_models([name for name, _ in named])
     studies.check_new(args.study)
     _at_least(args, votes=1, trap_every=0, repeat_every=0, k=1, size=8, batch=1)
+    if args.k > 1 and args.clip is None:
+        raise UserError(
+            f"-k {args.k} needs somebody to choose: name a CLIP with --clip RUN"
+        )
     prompts = studies.read_prompts(args.prompts)
     sampling = _sampling(args.set, [name for name, _ in named])
     runtime.configure(devices=args.devices)

@@ -110,10 +110,8 @@ def draw(
     Ramesh et al. 2021 had 512 candidates in all figures, chosen by CLIP.
 
     Raises:
-      UserError: k is above 1 and nothing chooses.
+      UserError: a CLIP is to choose among images of labels, which it cannot read.
     """
-    if k > 1 and clip is None:
-        raise UserError(f"-k {k} needs somebody to choose: name a CLIP with --clip RUN")
     if clip is not None and not drawers[0].reads_texts:
         raise UserError("CLIP reads captions, and these runs draw labels: no --clip")
     images = []

@@ -172,8 +172,8 @@ def _votes(out: pathlib.Path, held: Mapping[str, Any]) -> str:
             parts.append(page.matrix(name, ["model", "strength", "95 %"], lines))
     parts.append(
         page.paragraph(
-            "Ties count one half. 95 %: the outer ends of Wilson's interval, which takes "
-            "votes as independent, and of a bootstrap over clusters: prompts, and for "
+            "Ties count one half. 95 %: the outer ends of Wilson's interval, which has "
+            "votes independent, and of a bootstrap over clusters: prompts, and for "
             "all votes raters too.",
             "soft",
         )
