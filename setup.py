@@ -38,6 +38,7 @@ INSTALL = [
 
 TORCH = ["torch>=2.4", "open_clip_torch>=3.2"]  # the peer, and its tokenizer
 SKLEARN = ["scikit-learn>=1.6"]  # the linear probe's peer
+JUDGE = ["starlette>=1.0,<2", "uvicorn>=0.40,<1"]  # both of plain Python, no more
 EXTRAS = {
     "cuda12": ["jax[cuda12]"],
     "cuda13": ["jax[cuda13]"],
@@ -53,6 +54,8 @@ EXTRAS = {
     "faiss": ["faiss-cpu>=1.9"],
     # tests against the original implementations
     "parity": [*TORCH, *SKLEARN, "transformers", "diffusers"],
+    # the page of `mmjax judge serve`: routes and requests, and the server under them
+    "judge": JUDGE,
     "notebook": ["nbclient", "nbformat", "ipykernel"],
     "dev": [
         "pytest",
@@ -60,6 +63,7 @@ EXTRAS = {
         "pytest-timeout",  # a hung worker fails its test, not the whole run
         "ruff",  # format and lint
         "pip-tools",  # make lock
+        *JUDGE,  # its tests, through starlette's client: httpx2 is there already
     ],
 }
 
@@ -77,7 +81,9 @@ setup(
         "mmjax_demo",
     ],
     package_dir={"mmjax_configs": "configs", "mmjax_demo": "demo"},
-    package_data={"mmjax": ["data/templates/*.json", "report/page.css"]},
+    package_data={
+        "mmjax": ["data/templates/*.json", "report/page.css", "judging/page.*"]
+    },
     install_requires=INSTALL,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["mmjax = mmjax.cli:main"]},

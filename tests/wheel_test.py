@@ -39,6 +39,8 @@ def test_top_level_names_are_ours(site):
     assert names == {"mmjax", "mmjax_configs", "mmjax_demo"}
     assert (site / "mmjax/data/templates/clip.json").is_file()
     assert (site / "mmjax/report/page.css").is_file()
+    for kind in ("html", "css", "js"):
+        assert (site / f"mmjax/judging/page.{kind}").is_file()
 
 
 def test_configs_resolve_from_another_folder(site, tmp_path):

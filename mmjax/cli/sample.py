@@ -79,7 +79,7 @@ def begin(args: argparse.Namespace) -> tuple[Any, Any]:
     from mmjax.inference import generate, load
 
     prior = load.load_run(args.workdir, args.step)
-    options = dict(map(_option, args.set))
+    options = dict(map(option, args.set))
     generator = generate.Generator(prior, sampling=options, batch=args.batch)
     if prior.tokenizer is None:
         args.prompts = [int(p) if p.isdigit() else p for p in args.prompts]
@@ -92,7 +92,7 @@ def begin(args: argparse.Namespace) -> tuple[Any, Any]:
     return load.load_run(args.clip) if args.clip else None, generator
 
 
-def _option(text: str) -> tuple[str, Any]:
+def option(text: str) -> tuple[str, Any]:
     """(name, value) of KEY=VALUE; what is no number, truth or tuple is a string."""
     name, equals, value = text.partition("=")
     if not equals:

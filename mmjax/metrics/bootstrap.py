@@ -1,7 +1,7 @@
 """Confidence intervals by resampling examples, the same ones every time."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,12 +34,40 @@ def interval(
 
     NaN values (a resample that says nothing) are left out; see `resampled`.
     """
-    drawn = resampled(statistic, n, resamples=resamples, seed=seed)
+    return middle(resampled(statistic, n, resamples=resamples, seed=seed))
+
+
+def middle(drawn: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """low_k and high_k around the middle 95 % of resampled values, without NaN."""
     with warnings.catch_warnings():
         # a value that no resample says anything of has NaN for its ends
         warnings.filterwarnings("ignore", "All-NaN slice")
         low_k, high_k = np.nanpercentile(np.stack(drawn), ENDS, axis=0)
     return low_k, high_k
+
+
+def crossed(
+    clusters: Sequence[np.ndarray], *, resamples: int, seed: int
+) -> Iterator[np.ndarray]:
+    """Weights (n,) of examples that lie in clusters of several kinds at once.
+
+    The pigeonhole bootstrap (Owen 2007): the clusters of each kind, such as the prompts
+    and the raters of votes, are drawn with replacement, independently of the other
+    kinds, and an example counts the product of its clusters' numbers. It never gives
+    less than the true variance, and somewhat more where examples are independent.
+
+    Args:
+      clusters: For each kind, (n,) which cluster an example belongs to.
+    """
+    rng = np.random.default_rng(seed)
+    kinds = [np.unique(kind_n, return_inverse=True)[1] for kind_n in clusters]
+    for _ in range(resamples):
+        weights_n = np.ones(len(kinds[0]))
+        for kind_n in kinds:
+            many = int(kind_n.max()) + 1 if len(kind_n) else 0
+            drawn = rng.integers(0, many, many) if many else np.zeros(0, int)
+            weights_n *= np.bincount(drawn, minlength=many)[kind_n]
+        yield weights_n
 
 
 def with_interval(
