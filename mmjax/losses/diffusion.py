@@ -1,8 +1,9 @@
 """The loss of a denoiser, weighted by how much data is left in what it sees.
 
 The signal-to-noise ratio is snr = alpha^2 / sigma^2. A weight here is one of the error
-in x_0; an error in another form is that error times a factor of its own (`in_form`),
-so that a weighted loss is the same number whatever the network predicts.
+in x_0; an error in another form is that error times a factor of its own
+(`x0_error_in_form`), so that a weighted loss is the same number whatever the network
+predicts.
 
 Legend: b rows.
 """

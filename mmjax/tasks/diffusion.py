@@ -203,7 +203,7 @@ class Task:
         return self.autoencoder.apply(variables.frozen["autoencoder"], x, method=method)
 
     def _rows(self, variables: Vars, batch: Batch) -> jax.Array:
-        """What is noised, (b, g, g, c): latents, or pixels in [-1, 1]."""
+        """What is noised, (b, g, g, c): means of latents, or pixels in [-1, 1]."""
         if "latent" in batch:
             return batch["latent"]
         if not self.stage1:
@@ -259,7 +259,7 @@ class Task:
         time_b, eps, dropped_b = jax.vmap(draws)(ctx.example_keys(b))
         alpha_b, sigma_b = self.schedule.levels(time_b)
         alpha, sigma = (x[:, None, None, None] for x in (alpha_b, sigma_b))
-        x_t = alpha * x_0 + sigma * eps
+        x_t = noise.noised(x_0, eps, alpha, sigma)
         condition = self._condition(variables, batch, dropped_b & ctx.train)
         given = self._apply(variables, "__call__", x_t, time_b, condition)
         target = noise.TARGETS[form](x_0, eps, alpha, sigma)
@@ -326,10 +326,10 @@ class Task:
         if "image" in batch and known is None:
             start = self._rows(variables, {"image": batch["image"]})
             x = x + alpha_m[0] * jnp.repeat(start, k, axis=0)
-        elif skipped and known is None:
+        elif skipped:
             raise UserError(
                 f"sampling.strength is {options.strength}, a share of the way from a "
-                "given image, and none is given: name one, or set strength to 1"
+                "whole image, and none is given: name one, or set strength to 1"
             )
 
         def after(x: jax.Array, i: jax.Array) -> jax.Array:
@@ -357,15 +357,18 @@ class Task:
         """Inpainting, see `predict`: at every level the known part is the given one.
 
         Lugmayr et al. 2022, eq. 8, without their resampling, with the row's own noise.
-        A latent is known where all of its pixels are.
+        A latent is known where all of its pixels are; the autoencoder, which looks
+        further, sees the known pixels' mean in place of the others.
         """
-        rows = self._rows(variables, {"image": batch["image"]})
         known_pss1, g = batch["known"][..., None], self._shape[0]
         patch = known_pss1.shape[1] // g
         mask = known_pss1.reshape(-1, g, patch, g, patch, 1).all((2, 4))
+        given = jnp.where(known_pss1, batch["image"], 0)
+        count = jnp.maximum(known_pss1.sum((1, 2), keepdims=True), 1)
+        mean = given.astype(jnp.float32).sum((1, 2), keepdims=True) / count
+        rows = self._rows(variables, {"image": jnp.where(known_pss1, given, mean)})
         drawn = self._sample(variables, batch, ctx, known=(rows, mask))
-        given = batch["image"][:, None]
-        image = jnp.where(known_pss1[:, None], given, drawn["image"])
+        image = jnp.where(known_pss1[:, None], given[:, None], drawn["image"])
         return {**drawn, "image": image}
 
     def predict(self) -> Mapping[str, Any]:
