@@ -9,8 +9,8 @@ The text tower is a trained CLIP's, and so is its tokenizer:
 
 | preset | CLIP (configs/clip.py) | cost | expect |
 |---|---|---|---|
-| shapes (default) | shapes_transformer | 2 CPU cores, 25 minutes | README |
-| emoji | emoji | 2 CPU cores | |
+| shapes (default) | shapes_transformer | 2 CPU cores | not measured yet |
+| emoji | emoji | 2 CPU cores | not measured yet |
 | birds_256 | yours, of bird photos | a GPU, days | the paper |
 | tiny, tiny_labels | random; none | seconds | nothing: for tests |
 """

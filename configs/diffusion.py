@@ -101,5 +101,21 @@ def tiny() -> ConfigDict:
     return config
 
 
-PRESETS = {f.__name__: f for f in (shapes, shapes_pixels, shapes_unet, tiny)}
+def tiny_pixels() -> ConfigDict:
+    """As tiny, of pixels, by a UNet, of labels in place of texts."""
+    config = tiny()
+    del config.task["tower"], config.data.fields["tokens"]
+    config.task.stage1, config.task.image_size = ConfigDict(), 16
+    net = dict(kind="unet", width=16, mult=(1, 2), depth=1, attention=(1,))
+    config.task.net = ConfigDict(dict(net, heads=2, groups=4))
+    config.task.update(classes=64, pooled=False, prediction="eps", weighting="none")
+    config.task.sampling.clip = 1.0
+    config.data.fields.label = dict(kind="label")
+    config.data.train += "&objects=1"
+    config.evals.val.source += "&objects=1"
+    return config
+
+
+_ALL = (shapes, shapes_pixels, shapes_unet, tiny, tiny_pixels)
+PRESETS = {f.__name__: f for f in _ALL}
 get_config = common.chooser(PRESETS)

@@ -1,8 +1,9 @@
 """The `mmjax` command: `mmjax VERB ...` runs mmjax/cli/VERB.py.
 
 A verb's module has `add_arguments(parser)`, `run(args) -> int` and `EXAMPLE`, its
-`--help`'s last lines. Only the module of the verb in question is imported, and those
-import JAX inside `run`, so that `--help` and typos answer at once.
+`--help`'s last lines; one with `OWN_HELP` adds --help itself. Only the module of the
+verb in question is imported, and those import JAX inside `run`, so that `--help` and
+typos answer at once.
 """
 
 import argparse
@@ -63,7 +64,10 @@ def _parse(verb: str, argv: Sequence[str]) -> tuple[argparse.Namespace, object]:
         raise UserError(f"no verb {verb!r}{schema.suggest(verb, names)}")
     module = importlib.import_module(f"mmjax.cli.{verb}")
     parser = Parser(
-        prog=f"mmjax {verb}", description=module.__doc__, epilog=module.EXAMPLE
+        prog=f"mmjax {verb}",
+        description=module.__doc__,
+        epilog=module.EXAMPLE,
+        add_help=not getattr(module, "OWN_HELP", False),
     )
     module.add_arguments(parser)
     # Overrides are the config's business: argparse does not know the keys.

@@ -2,11 +2,13 @@
 
 A prompt is a text, or the number of a label where the model was trained on labels.
 Candidate number c of a prompt is the same image whatever -k is. With --clip, a
-trained contrastive run, the candidates are shown best first.
+trained contrastive run, the candidates are shown best first. After --help, a WORKDIR
+has what --set may change of it listed.
 """
 
 import argparse
 import ast
+import inspect
 import json
 import pathlib
 from typing import Any
@@ -26,7 +28,44 @@ EXAMPLE = """examples:
 """
 
 
+OWN_HELP = True  # argparse's own --help takes no run
+
+
+class _Help(argparse.Action):
+    """Prints the help, and the sampling options of a run that is named after it."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        parser.print_help()
+        if values is not None:
+            print(f"\n{_options_of(pathlib.Path(values))}")
+        parser.exit()
+
+
+def _options_of(workdir: pathlib.Path) -> str:
+    """What --set may change of a run, and what it is there."""
+    from mmjax.tasks import base
+    from mmjax.train import config, run_file
+
+    task = base.build(config.from_json(run_file.read(workdir)["config"]).task)
+    options = base.sampling_options(task)
+    if not options:
+        raise UserError(f"{workdir} holds a model that draws no images")
+    lines = (f"  {name}={value}" for name, value in options.items())
+    about = inspect.getdoc(type(task.sampling))
+    return "\n".join([f"--set, as {workdir} has it:", *lines, "", about])
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    text = "this help; with a run, also what --set may change of it"
+    parser.add_argument(
+        "-h", "--help", action=_Help, nargs="?", metavar="WORKDIR", help=text
+    )
     parser.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
     parser.add_argument("prompts", nargs="+", metavar="PROMPT")
     text = "what the images should not show (diffusion models, with guidance)"

@@ -58,7 +58,6 @@ def write(
     return held
 
 
-# -- figures -------------------------------------------------------------------
 def _sheet(
     path: pathlib.Path, folder: pathlib.Path, study: Study, votes: Sequence[Vote]
 ) -> None:
@@ -87,7 +86,6 @@ def _sheet(
     image_grid.draw(path, rows, captions)
 
 
-# -- the page ------------------------------------------------------------------
 def _page(out: pathlib.Path, study: Study, held: Mapping[str, Any]) -> str:
     asked = held["questions"]
     raters, excluded = held["raters"], held["excluded"]

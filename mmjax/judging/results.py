@@ -53,7 +53,6 @@ def _is_plain(study: Study, name: str) -> bool:
     return studies.original(name) is None and study.pairs[name].kind == "plain"
 
 
-# -- raters --------------------------------------------------------------------
 def _raters(
     study: Study, votes: Sequence[Vote], min_attention: float
 ) -> list[dict[str, Any]]:
@@ -118,7 +117,6 @@ def _traps(study: Study, votes: Sequence[Vote]) -> dict[str, dict[str, Any]]:
     return found
 
 
-# -- questions -----------------------------------------------------------------
 def _question(
     study: Study, votes: Sequence[Vote], question: str, draw: Mapping[str, int]
 ) -> dict[str, Any]:
@@ -266,7 +264,6 @@ def _strengths(
     ]
 
 
-# -- tallies -------------------------------------------------------------------
 def majorities(study: Study, votes: Iterable[Vote], question: str) -> dict[str, float]:
     """Of each plain pair with votes 1.0 where `a` has most, 0.5 of a tie, or 0.0."""
     own = [v for v in votes if v.question == question and _is_plain(study, v.pair)]

@@ -94,7 +94,6 @@ class Application:
         ]
         self.app = Starlette(routes=routes)
 
-    # -- who may ask ---------------------------------------------------------------
     def _guard(self, answer: Callable[[Any], Awaitable[Any]]) -> Callable:
         """An endpoint with safe headers, that answers `Refused` in a sentence."""
         from starlette.responses import JSONResponse
@@ -150,7 +149,6 @@ class Application:
     def _csrf(self, session: str) -> str:
         return hmac.new(self._key, session.encode(), hashlib.sha256).hexdigest()
 
-    # -- what is answered ----------------------------------------------------------
     async def _page(self, request: Any) -> Any:
         from starlette.responses import HTMLResponse, RedirectResponse
 

@@ -207,7 +207,6 @@ class Votes:
         pair = self.study.find(row[0])
         return (pair.b if (side == "right") != bool(row[1]) else pair.a).image
 
-    # -- inside a transaction ------------------------------------------------------
     def _answers(self, db: sqlite3.Connection, rater: int, pair: str) -> dict[str, str]:
         rows = db.execute(
             "SELECT question, choice FROM votes WHERE rater = ? AND pair = ?",

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.errors import UserError
+from mmjax.sampling import candidates
 
 PyTree = Any
 # (state, last tokens (b,), their position ()) -> logits (b, v) of the next, state
@@ -59,11 +60,6 @@ class Sampling:
     def guided(self) -> bool:
         """Whether a second stream of rows, without the prompt, is needed."""
         return self.guidance != 1.0
-
-
-def guide(logits_bv: jax.Array, without_bv: jax.Array, scale: float) -> jax.Array:
-    """Logits pushed away from those without the prompt: `u + scale (c - u)`."""
-    return without_bv + scale * (logits_bv - without_bv)
 
 
 def _nucleus(logits_bv: jax.Array, mass: float) -> jax.Array:
@@ -117,17 +113,6 @@ def restrict(logits_bv: jax.Array, options: Sampling) -> jax.Array:
     return jax.nn.log_softmax(logits_bv, axis=-1)
 
 
-def row_keys(seed_p: jax.Array, candidate_pk: jax.Array) -> jax.Array:
-    """One typed key a row, (p*k,): `fold_in(key(seed), candidate)`.
-
-    A candidate's tokens follow from its prompt, seed and number alone, whatever the
-    other rows are.
-    """
-
-    fold = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)))
-    return fold(jax.vmap(jax.random.key)(seed_p), candidate_pk).reshape(-1)
-
-
 def draw(
     keys_b: jax.Array, logits_bv: jax.Array, options: Sampling
 ) -> tuple[jax.Array, jax.Array]:
@@ -159,7 +144,8 @@ def generate(
         second half are the same without their text.
       step: the model, on rows of a prompt next to each other; with guidance on 2b.
       state: what `step` begins with.
-      keys_b: from `row_keys`; token i of a row is drawn with `fold_in(key, i)`.
+      keys_b: from `candidates.row_keys`; a row's token i is drawn with
+        `fold_in(key, i)`.
 
     Returns:
       ids int32 (b, m) and the sum (b,) of their log-probabilities.
@@ -171,7 +157,7 @@ def generate(
     def choose(logits_bv: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits_bv = logits_bv.astype(jnp.float32)
         if options.guided:
-            logits_bv = guide(logits_bv[:b], logits_bv[b:], options.guidance)
+            logits_bv = candidates.guide(logits_bv[:b], logits_bv[b:], options.guidance)
         now_b = jax.vmap(jax.random.fold_in, (0, None))(keys_b, index)
         return draw(now_b, logits_bv, options)
 

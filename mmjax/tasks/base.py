@@ -165,6 +165,27 @@ def check_text(spec: Spec, *, vocab_size: int, context: int, exact: bool) -> Non
         )
 
 
+def check_tower(spec: Spec, tower: Any) -> None:
+    """Raises UserError unless the field `tokens` fits a text tower."""
+    context = getattr(tower, "context", 0)  # a bag of words has no positions
+    check_text(spec, vocab_size=tower.vocab_size, context=context, exact=False)
+
+
+def check_classes(spec: Spec, classes: int) -> None:
+    """Raises UserError where the field `label` has more classes than the model."""
+    names = len(spec["label"].get("class_names", ()))
+    if names > classes:
+        raise UserError(
+            f"config.task.classes is {classes}, and the data have {names} classes: set "
+            f"it to {names}"
+        )
+
+
+def eight_bit(x_bhw3: jax.Array) -> jax.Array:
+    """Images in [0, 1], clipped, as uint8."""
+    return jnp.round(255.0 * jnp.clip(x_bhw3, 0.0, 1.0)).astype(jnp.uint8)
+
+
 def pixels(batch: Batch) -> jax.Array:
     """The batch's images, uint8 (b, h, w, 3), as float32 in [0, 1]."""
     return batch["image"].astype(jnp.float32) / 255.0

@@ -83,9 +83,7 @@ class Task(base.Normalised):
     def check(self, spec: base.Spec) -> None:
         """See mmjax.tasks.base.Task."""
         base.check_image(spec, self.model.image.image_size, "image_size")
-        text = self.model.text
-        context = getattr(text, "context", 0)  # a bag of words has no positions
-        base.check_text(spec, vocab_size=text.vocab_size, context=context, exact=False)
+        base.check_tower(spec, self.model.text)
 
     def init(self, key: jax.Array, batch: base.Batch) -> Vars:
         """See mmjax.tasks.base.Task."""

@@ -20,11 +20,10 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import schema
-from mmjax.errors import UserError
 from mmjax.losses import adversarial as losses
 from mmjax.models import presets
 from mmjax.models.df_gan import DfGan
-from mmjax.sampling import autoregressive
+from mmjax.sampling import candidates
 from mmjax.state import Ctx, Vars
 from mmjax.tasks import base
 from mmjax.tasks.base import Batch, Metrics, Predict, PyTree, pixels
@@ -111,14 +110,9 @@ class Task:
         """See mmjax.tasks.base.Task."""
         base.check_image(spec, self.image_size, "image_size")
         if self.tower:
-            context = getattr(self.text, "context", 0)
-            size = self.text.vocab_size
-            base.check_text(spec, vocab_size=size, context=context, exact=False)
-        elif len(names := spec["label"].get("class_names", ())) > self.classes:
-            raise UserError(
-                f"config.task.classes is {self.classes}, and the data have "
-                f"{len(names)} classes: set it to {len(names)}"
-            )
+            base.check_tower(spec, self.text)
+        else:
+            base.check_classes(spec, self.classes)
 
     def init(self, key: jax.Array, batch: Batch) -> Vars:
         """See mmjax.tasks.base.Task."""
@@ -229,11 +223,11 @@ class Task:
     def _sample(self, variables: Vars, batch: Batch, ctx: Ctx) -> Metrics:
         """See `predict`."""
         p, k = batch["candidate"].shape
-        keys_b = autoregressive.row_keys(batch["seed"], batch["candidate"])
+        keys_b = candidates.row_keys(batch["seed"], batch["candidate"])
         draw = functools.partial(self.sampling.noise, size=self.noise)
         e_bd = jnp.repeat(self._condition(variables, batch), k, axis=0)
         x_bss3 = self._apply(variables.params, "generate", jax.vmap(draw)(keys_b), e_bd)
-        image = jnp.round(127.5 * (x_bss3 + 1.0)).astype(jnp.uint8)
+        image = base.eight_bit(0.5 * x_bss3 + 0.5)
         return {"image": image.reshape(p, k, *image.shape[1:])}
 
     def predict(self) -> Mapping[str, Predict]:

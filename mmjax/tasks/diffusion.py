@@ -18,7 +18,7 @@ from mmjax.errors import UserError
 from mmjax.losses import diffusion as losses
 from mmjax.models import autoencoder_kl, denoiser, presets
 from mmjax.models.denoiser import Condition, Conditioned
-from mmjax.sampling import autoregressive, noise, solvers
+from mmjax.sampling import candidates, noise, solvers
 from mmjax.sampling import diffusion as sampling_lib
 from mmjax.sampling.diffusion import Sampling
 from mmjax.sampling.noise import Schedule
@@ -164,16 +164,9 @@ class Task:
                 "autoencoder, or set config.task.stage1 to theirs"
             )
         if self.tower:
-            context = getattr(self.text, "context", 0)
-            size = self.text.vocab_size
-            base.check_text(spec, vocab_size=size, context=context, exact=False)
+            base.check_tower(spec, self.text)
         if self.classes:
-            names = spec["label"].get("class_names", ())
-            if len(names) not in (0, self.classes):
-                raise UserError(
-                    f"config.task.classes is {self.classes}, and the data have "
-                    f"{len(names)} classes: set it to {len(names)}"
-                )
+            base.check_classes(spec, self.classes)
 
     def init(self, key: jax.Array, batch: Batch) -> Vars:
         """See mmjax.tasks.base.Task."""
@@ -216,8 +209,7 @@ class Task:
         if self.stage1:
             z_bggd = self._stage1(variables, "unscaled", x_bggc)
             x_bggc = self._stage1(variables, "decode", z_bggd)
-        shown = jnp.clip(0.5 * x_bggc + 0.5, 0.0, 1.0)
-        return jnp.round(255.0 * shown).astype(jnp.uint8)
+        return base.eight_bit(0.5 * x_bggc + 0.5)
 
     def _condition(
         self, variables: Vars, batch: Batch, dropped_b: jax.Array | bool = False
@@ -296,7 +288,7 @@ class Task:
             )
             if options.guided:
                 given, without = jnp.split(given, 2)
-                given = autoregressive.guide(given, without, options.guidance)
+                given = candidates.guide(given, without, options.guidance)
             x_0, eps = noise.estimates(self.prediction, given, x, alpha, sigma)
             if options.clip:
                 x_0 = jnp.clip(x_0, -options.clip, options.clip)
@@ -310,7 +302,7 @@ class Task:
     ) -> dict[str, jax.Array]:
         """See `predict`; known: rows (p, g, g, c) and mask that keep what is given."""
         options, (p, k) = self.sampling, batch["candidate"].shape
-        keys_b = autoregressive.row_keys(batch["seed"], batch["candidate"])
+        keys_b = candidates.row_keys(batch["seed"], batch["candidate"])
 
         def normal(number: jax.Array | int) -> jax.Array:
             keys = jax.vmap(jax.random.fold_in, (0, None))(keys_b, number)

@@ -19,7 +19,7 @@ from mmjax.losses import tokens as losses
 from mmjax.models import image_tokenizer, prior
 from mmjax.models.prior import Prior
 from mmjax.nn import grid_masks
-from mmjax.sampling import autoregressive
+from mmjax.sampling import autoregressive, candidates
 from mmjax.sampling.autoregressive import Sampling
 from mmjax.state import Ctx, Vars
 from mmjax.tasks import base
@@ -273,14 +273,14 @@ class Task:
             first_pv,
             step,
             cache,
-            autoregressive.row_keys(batch["seed"], batch["candidate"]),
+            candidates.row_keys(batch["seed"], batch["candidate"]),
             start=prefix_pm.shape[1],
             length=model.tokens,
             options=options,
         )
         ids_bn = jnp.concatenate([jnp.repeat(prefix_pm, k, axis=0), ids_bm], axis=1)
         x_bhw3 = self._stage1(variables, "decode_tokens", ids_bn)
-        image_bhw3 = jnp.round(255.0 * jnp.clip(x_bhw3, 0, 1)).astype(jnp.uint8)
+        image_bhw3 = base.eight_bit(x_bhw3)
         return {
             "image_tokens": ids_bn.reshape(p, k, -1),
             "log_prob": log_prob_b.reshape(p, k),

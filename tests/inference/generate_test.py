@@ -225,6 +225,19 @@ def test_a_diffusion_model_from_the_command_line(diffusion, prior, tmp_path, cap
     assert "16 x 8" in capsys.readouterr().err
 
 
+def test_help_lists_the_sampling_options_of_a_run(diffusion, tiny_run, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["sample", "--help", str(diffusion)])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0 and "--negative" in said
+    assert (
+        "steps=3" in said and "eta=0.5" in said
+    )  # as configs/diffusion.py:tiny has it
+    assert "strength: how much of a given image is drawn anew" in said
+    assert cli.main(["sample", "-h", str(tiny_run)]) == 2
+    assert "draws no images" in capsys.readouterr().err
+
+
 def test_negative_texts_and_starts_change_what_is_drawn(diffusion):
     run = load.load_run(diffusion)
     generator = generate.Generator(run, sampling={"strength": 0.7})

@@ -9,6 +9,7 @@ import pytest
 
 from mmjax.errors import UserError
 from mmjax.sampling import autoregressive as ar
+from mmjax.sampling import candidates
 from mmjax.sampling.autoregressive import Sampling
 
 V, LENGTH = 4, 3
@@ -37,7 +38,7 @@ def run(rows: int, options: Sampling = PLAIN, start: int = 0, seed: int = 0):
     def step(calls, ids_b, index):
         return after_nvv[index, ids_b] + 0.0 * calls, calls + 1
 
-    keys_b = ar.row_keys(jnp.zeros(1, jnp.uint32), jnp.arange(rows)[None])
+    keys_b = candidates.row_keys(jnp.zeros(1, jnp.uint32), jnp.arange(rows)[None])
     first_pv = jnp.tile(first_v[None], (2 if options.guided else 1, 1))
     return jax.jit(
         lambda: ar.generate(
@@ -102,8 +103,8 @@ def test_a_row_follows_from_its_key_alone():
 
 
 def test_keys_are_of_prompt_seed_and_candidate():
-    seeds, candidates = jnp.asarray([3, 8], jnp.uint32), jnp.asarray([[0, 5], [5, 0]])
-    keys_b = ar.row_keys(seeds, candidates)
+    seeds, numbers = jnp.asarray([3, 8], jnp.uint32), jnp.asarray([[0, 5], [5, 0]])
+    keys_b = candidates.row_keys(seeds, numbers)
     want = [
         jax.random.fold_in(jax.random.key(s), c)
         for s, c in ((3, 0), (3, 5), (8, 5), (8, 0))
@@ -145,7 +146,7 @@ def test_a_small_temperature_is_greedy(temperature: float, options: dict):
         )
     )(jnp.concatenate([x_bv[:8], without_bv[:8]]))
     assert np.isfinite(log_prob_b).all() and (log_prob_b <= 0).all()
-    first_bv = ar.guide(x_bv[:8], without_bv[:8], 1.5)
+    first_bv = candidates.guide(x_bv[:8], without_bv[:8], 1.5)
     np.testing.assert_array_equal(ids_bn[:, 0], first_bv.argmax(-1))
     same = ar.restrict(jnp.asarray([[2.0, 5.0, 5.0]]), options)
     np.testing.assert_allclose(np.exp(same), [[0.0, 0.5, 0.5]], atol=1e-6)
@@ -170,16 +171,16 @@ def test_top_p_of_equal_probabilities_keeps_all():
 
 def test_guidance_is_a_straight_line_through_both_streams():
     a_bv, b_bv = logits(2), logits(2)[::-1]
-    np.testing.assert_allclose(ar.guide(a_bv, b_bv, 1.0), a_bv, atol=1e-5)
-    np.testing.assert_allclose(ar.guide(a_bv, b_bv, 0.0), b_bv, atol=1e-5)
+    np.testing.assert_allclose(candidates.guide(a_bv, b_bv, 1.0), a_bv, atol=1e-5)
+    np.testing.assert_allclose(candidates.guide(a_bv, b_bv, 0.0), b_bv, atol=1e-5)
     want = 3.0 * a_bv - 2.0 * b_bv
-    np.testing.assert_allclose(ar.guide(a_bv, b_bv, 3.0), want, atol=1e-5)
+    np.testing.assert_allclose(candidates.guide(a_bv, b_bv, 3.0), want, atol=1e-5)
 
 
 def test_guidance_draws_from_the_guided_distribution():
     """The first half of the rows has the prompt: p ~ c^s u^(1-s)."""
     with_v, without_v = chain(0)[0], chain(1)[0]
-    keys_b = ar.row_keys(jnp.zeros(1, jnp.uint32), jnp.arange(8)[None])
+    keys_b = candidates.row_keys(jnp.zeros(1, jnp.uint32), jnp.arange(8)[None])
     options = Sampling(guidance=2.5)
 
     def step(seen, ids_b, index):
