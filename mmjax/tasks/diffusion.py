@@ -6,6 +6,7 @@ p prompts, k candidates of each, b = p*k.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -314,10 +315,12 @@ class Task:
         levels = sampling_lib.last(self.levels, options.strength)
         skipped = len(self.levels.time) - len(levels.time)
         alpha_m, sigma_m = (jnp.asarray(x, jnp.float32) for x in levels[1:])
-        x = sigma_m[0] * eps
+        # Data of unit variance and no mean, which is all that is known of them here.
+        x = jnp.hypot(alpha_m[0], sigma_m[0]) * eps
         if "image" in batch and known is None:
             start = self._rows(variables, {"image": batch["image"]})
-            x = x + alpha_m[0] * jnp.repeat(start, k, axis=0)
+            start = jnp.repeat(start, k, axis=0)
+            x = noise.noised(start, eps, alpha_m[0], sigma_m[0])
         elif skipped:
             raise UserError(
                 f"sampling.strength is {options.strength}, a share of the way from a "
@@ -383,8 +386,9 @@ class Task:
             plain = dataclasses.replace(self.sampling, guidance=1.0)
             task = dataclasses.replace(self, sampling=plain)
             denoise = task._denoiser(variables, batch, 1)
-            eps = solvers.invert(denoise, x, self.levels) / self.levels.sigma[0]
-            return {"noise": eps[:, None]}
+            x = solvers.invert(denoise, x, self.levels)
+            size = math.hypot(self.levels.alpha[0], self.levels.sigma[0])
+            return {"noise": x[:, None] / size}
 
         return {
             "loss": base.evaluated(self),

@@ -218,3 +218,19 @@ def test_latents_of_another_shape():
     spec = {"latent": {"shape": (4, 4, 4)}, "tokens": {"shape": (16,)}}
     with pytest.raises(UserError, match=r"\(4, 4, 4\).*\(8, 8, 4\)"):
         TASK.check(spec)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_noise_begins_with_variance_1_at_any_level(spacing):
+    """As data of unit variance have it there; a fresh net gives v = 0, so alpha x."""
+    keys = dict(sampler="ddim", steps=2, spacing=spacing, offset=1, guidance=1.0)
+    task = task_of(sampling=keys | {"eta": 0.0})
+    variables = jax.jit(task.init)(jax.random.key(0), batch_of())
+    noise = np.random.default_rng(0).normal(size=(2, 1, 8, 8, 4)).astype(np.float32)
+    drawn = task.predict()["sample"](variables, prompts(k=1) | {"noise": noise}, ctx())[
+        "image"
+    ]
+    x, (_, alpha_m, sigma_m) = noise[:, 0], task.levels
+    for i in range(2):
+        x = alpha_m[i + 1] * alpha_m[i] * x + sigma_m[i + 1] * sigma_m[i] * x
+    near(np.asarray(drawn[:, 0]), np.asarray(task._image(variables, jnp.asarray(x))))
