@@ -3,7 +3,7 @@
 | preset | data | latents | cost | expect |
 |---|---|---|---|---|
 | kl_f8 (default) | your web shards | 32 x 32 x 4 at 256 px | a pod | see below |
-| shapes | made by our code | 8 x 8 x 4 at 32 px | 2 CPU cores, 5 minutes | README |
+| shapes | made by our code | 8 x 8 x 4 at 32 px | 2 CPU cores, 2 minutes | README |
 | tiny | shapes | 8 x 8 x 4 at 16 px | seconds | nothing: it is for tests |
 
 `kl_f8` has the layers of Stable Diffusion's autoencoder. It is trained with neither a

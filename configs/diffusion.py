@@ -6,9 +6,9 @@
 
 | preset | noised | net | cost | expect |
 |---|---|---|---|---|
-| shapes (default) | latents, 8 x 8 x 4 | DiT | 2 CPU cores, 12 minutes | README |
-| shapes_pixels | pixels, 32 x 32 | DiT, 4 x 4 | 2 CPU cores, 12 minutes | README |
-| shapes_unet | latents, 8 x 8 x 4 | UNet | 2 CPU cores | |
+| shapes (default) | latents, 8 x 8 x 4 | DiT | 2 CPU cores, 17 minutes | README |
+| shapes_pixels | pixels, 32 x 32 | DiT, 4 x 4 | 2 CPU cores | not measured yet |
+| shapes_unet | latents, 8 x 8 x 4 | UNet | 2 CPU cores | not measured yet |
 | tiny, tiny_pixels | shapes of 16 px | DiT, UNet | seconds | nothing: for tests |
 """
 
