@@ -53,7 +53,7 @@ EXTRAS = {
     # approximate search in an index that is larger than memory
     "faiss": ["faiss-cpu>=1.9"],
     # tests against the original implementations
-    "parity": [*TORCH, *SKLEARN, "transformers", "diffusers"],
+    "parity": [*TORCH, *SKLEARN, "transformers", "diffusers", "lpips"],
     # the page of `mmjax judge serve`: routes and requests, and the server under them
     "judge": JUDGE,
     "notebook": ["nbclient", "nbformat", "ipykernel"],
