@@ -153,9 +153,10 @@ def load(path: str | Path) -> Tokenizer:
 def _of_run(path: Path) -> Tokenizer:
     """The one tokenizer among the fields that a run's `run.json` keeps."""
     held = schema.read_json(path, fix="name a run, or the file of a tokenizer")
-    saved = held["fields"].values() if "fields" in held else ()
+    fields = held["fields"] if "fields" in held else {}
+    saved = fields.values() if isinstance(fields, dict) else ()
     start = f'{{"format":"{FORMAT}"'
-    texts = [text for text in saved if text[: len(start)] == start]
+    texts = [text for text in saved if isinstance(text, str) and text.startswith(start)]
     if len(texts) != 1:
         raise UserError(f"it holds {len(texts)} tokenizers, and one is asked for")
     return from_json(texts[0])

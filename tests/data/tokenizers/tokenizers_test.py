@@ -336,16 +336,17 @@ def test_build_refuses(spec, message):
 
 def test_a_run_gives_its_one_tokenizer(tmp_path):
     made = trained(context=9)
-    saved = {"label": ["a circle"], "image": "", "words": made.to_json()}
+    saved = {"label": ["a circle"], "image": "", "words": made.to_json(), "ids": 64}
     file, spec = tmp_path / "run.json", {"kind": "bpe", "path": str(tmp_path)}
     file.write_text(json.dumps({"fields": saved}), "utf-8")
     assert tokenizers.build(spec).fingerprint() == made.fingerprint()
     file.write_text(json.dumps({"fields": saved | {"more": made.to_json()}}), "utf-8")
     with pytest.raises(UserError, match="it holds 2 tokenizers"):
         tokenizers.build(spec)
-    file.write_text("{}")
-    with pytest.raises(UserError, match="it holds 0 tokenizers"):
-        tokenizers.build(spec)
+    for nothing in ({}, {"fields": 3}, {"fields": [made.to_json()]}):
+        file.write_text(json.dumps(nothing), "utf-8")
+        with pytest.raises(UserError, match="it holds 0 tokenizers"):
+            tokenizers.build(spec)
     file.unlink()
     with pytest.raises(UserError, match="cannot read"):
         tokenizers.build(spec)
