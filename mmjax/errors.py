@@ -5,6 +5,7 @@ import errno
 import os
 import pathlib
 import re
+import stat
 from collections.abc import Iterator
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -48,6 +49,20 @@ def refused(error: BaseException) -> str:
     if not said:
         return ""
     return f"{where}{said}; give another place, or mend this one"
+
+
+def plain(path: str | os.PathLike) -> str:
+    """Why a path cannot be read as a file, "" where it can.
+
+    FIFOs, devices and sockets are refused: reading one may never end.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        return error.strerror or str(error)
+    except ValueError as error:  # a NUL or a lone surrogate in the name
+        return str(error)
+    return "" if stat.S_ISREG(mode) else "it is no plain file"
 
 
 @contextlib.contextmanager

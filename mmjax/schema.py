@@ -14,6 +14,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union
 
+from mmjax import errors
 from mmjax.errors import UserError
 
 T = TypeVar("T")
@@ -60,8 +61,8 @@ def read_json(path: Any, *, fix: str = "put back a copy of it") -> dict[str, Any
     path: a pathlib.Path, or what reads like one.
     """
     # A pipe or a device may never end.
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise UserError(f"{path} is no plain file: {fix}")
+    if os.path.exists(path) and (reason := errors.plain(path)):
+        raise UserError(f"cannot read {path}: {reason}: {fix}")
     try:
         held = parse_json(path.read_bytes())  # bytes that are no text: a ValueError
     except ValueError as error:

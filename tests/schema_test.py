@@ -193,5 +193,5 @@ def test_what_a_dataclass_refuses_names_its_place_once(kind, message):
 def test_a_pipe_or_a_device_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path / "fifo", pathlib.Path("/dev/zero"), tmp_path):
-        with pytest.raises(UserError, match=f"{path} is no plain file: put back"):
+        with pytest.raises(UserError, match=f"{path}: it is no plain file: put back"):
             schema.read_json(path)

@@ -63,7 +63,7 @@ def bring_in(
     source = read.read(place)
     if config is not None:
         try:
-            given = schema.parse_json(config.read_bytes())
+            given = schema.parse_json(read.whole(config))
         except (OSError, ValueError) as e:
             raise UserError(f"--json {config}: cannot be read as JSON ({e})") from e
         rest = {k: v for k, v in source.files.items() if k != config.name}

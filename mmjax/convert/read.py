@@ -10,7 +10,6 @@ torch (`mmjax.convert.torch_archive`); its older format by
 
 import dataclasses
 import functools
-import json
 import pathlib
 import re
 import zipfile
@@ -21,6 +20,7 @@ import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
+from mmjax import errors, schema
 from mmjax.convert import torch_archive
 from mmjax.errors import UserError
 
@@ -246,6 +246,8 @@ def _tensors(file: pathlib.Path) -> dict[str, np.ndarray]:
     if file.suffix != ".safetensors":
         legal = ", ".join((".safetensors", *TORCH))
         raise UserError(f"{file}: {file.suffix or 'no suffix'} is not among {legal}")
+    if reason := errors.plain(file):
+        raise UserError(f"{file}: {reason}: fetch it again")
     try:
         return safetensors.numpy.load_file(file)
     except (safetensors.SafetensorError, OSError) as e:
@@ -301,6 +303,13 @@ def _legacy(file: pathlib.Path) -> Any:
 
 def _json(path: pathlib.Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as e:
+        return schema.parse_json(whole(path))
+    except ValueError as e:
         raise UserError(f"{path}: not JSON ({e})") from e
+
+
+def whole(path: pathlib.Path) -> bytes:
+    """A plain file's bytes: a pipe in its place would be waited for."""
+    if reason := errors.plain(path):
+        raise UserError(f"{path}: {reason}: fetch it again")
+    return path.read_bytes()

@@ -6,33 +6,19 @@ is a copy of.
 
 import os
 import pathlib
-import stat
 import zlib
 from collections.abc import Sequence
 
+from mmjax import errors
 from mmjax.errors import UserError
 
 SAMPLE = 4096  # bytes at each end of a file that are looked at
 FILES = 1024  # files of a source that are looked at, evenly spaced
 
 
-def plain(path: str | os.PathLike) -> str:
-    """Why a path cannot be read as a file, "" where it can.
-
-    FIFOs, devices and sockets are refused: reading one may never end.
-    """
-    try:
-        mode = os.stat(path).st_mode
-    except OSError as error:
-        return error.strerror or str(error)
-    except ValueError as error:  # a NUL or a lone surrogate in the name
-        return str(error)
-    return "" if stat.S_ISREG(mode) else "it is no plain file"
-
-
 def read(path: pathlib.Path) -> bytes:
     """A plain file's bytes; UserError where it cannot be read."""
-    if reason := plain(path):
+    if reason := errors.plain(path):
         raise UserError(f"cannot read {path}: {reason}")
     try:
         return path.read_bytes()
@@ -58,7 +44,7 @@ def sums(paths: Sequence[pathlib.Path]) -> list[tuple[int, int]]:
 
 
 def _sum(path: pathlib.Path) -> tuple[int, int]:
-    if plain(path):
+    if errors.plain(path):
         return -1, 0
     try:
         with path.open("rb") as file:

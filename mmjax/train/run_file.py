@@ -79,7 +79,11 @@ def read(workdir: epath.PathLike) -> dict[str, Any]:
             f"{path} is damaged (it lacks {' or '.join(parts)}, or they are no "
             f"mappings): {fix}"
         )
-    return _from_1(run) if version == 1 else run
+    try:
+        return _from_1(run) if version == 1 else run
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path} is no run of format 1 ({what}): {fix}") from None
 
 
 def inside(folder: epath.PathLike) -> str:

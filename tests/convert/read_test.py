@@ -201,6 +201,17 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         read.read(tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_pipe_or_device_in_a_folder_is_not_read(name, tmp_path):
+    safetensors.numpy.save_file({"a": np.ones(2)}, tmp_path / "model.safetensors")
+    path = tmp_path / name
+    for put in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        path.unlink(missing_ok=True)
+        put(path)
+        with pytest.raises(UserError, match=f"{name}: it is no plain file|no weights"):
+            read.read(tmp_path)
+
+
 def test_damaged_archives(tmp_path):
     for name, raw in (("a.pt", b"PK\x03\x04" + bytes(100)), ("b.pt", b"")):
         (tmp_path / name).write_bytes(raw)

@@ -89,6 +89,21 @@ def test_messages(photos, tmp_path):
         open_source(f"tfds:x/train?{where}")
 
 
+def test_a_lost_class_name_renames_no_other(tmp_path):
+    source = "shapes:val?size=16&count=4&objects=1"
+    folder = build.build({"train": source}, tmp_path, name="x")
+    names = folder / "label.labels.txt"
+    whole = names.read_text()
+    for text, count in (
+        (whole.partition("\n")[2], 63),
+        (whole.replace("\n", " ", 1), 63),
+        (whole + "more\n", 65),
+    ):
+        names.write_text(text)
+        with pytest.raises(UserError, match=rf"names {count} classes.* has 64"):
+            open_source(f"tfds:x/train?data_dir={tmp_path}")
+
+
 def test_builtin_builders(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="did you mean 'mnist'"):
         build.builtin("mnits", tmp_path, manual_dir=None)

@@ -176,7 +176,8 @@ def damage(rng: random.Random, data: bytes, notes: list) -> tuple[bytes, int]:
 def hostile(rng: random.Random, old: Any = None) -> Any:
     """A value in place of `old`: of another kind, or one of its kind that is odd."""
     numbers = isinstance(old, (int, float)) and not isinstance(old, bool)
-    near = [old + 1, -old, old * 2, float(old), str(old)] if numbers else []
+    near = [old + 1, -old, old * 2, str(old)] if numbers else []
+    near += [float(old)] if numbers and abs(old) < 1e300 else []
     if isinstance(old, str):
         near = [old + "x", old[:-1], old.upper(), [old], old + "\0", old * 300]
     if isinstance(old, (list, dict)):

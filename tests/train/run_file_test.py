@@ -68,6 +68,16 @@ def test_runs_of_the_first_format_have_fields(tmp_path):
     assert run["config"]["data"] == {"train": "shapes:train"}
 
 
+def test_a_damaged_run_of_the_first_format(tmp_path):
+    for key, value in (("tokenizer", None), ("config", {"data": 3}), ("format", None)):
+        damaged = {**OLD, key: value}
+        if key == "tokenizer":
+            del damaged[key]
+        (tmp_path / run_file.NAME).write_text(json.dumps(damaged))
+        with pytest.raises(UserError, match="run.json is (no run of format|damaged)"):
+            run_file.read(tmp_path)
+
+
 def test_a_later_format_names_the_version_that_reads_it(tmp_path):
     later = {"format": run_file.FORMAT + 1, "versions": {"mmjax": "9.0"}}
     (tmp_path / run_file.NAME).write_text(json.dumps(later))

@@ -7,6 +7,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from mmjax.convert import read
 from mmjax.convert.read import Source
 from mmjax.data.tokenizers import base, bpe
 from mmjax.data.tokenizers import merges as merges_lib
@@ -26,7 +27,7 @@ def clip(context: int, source: Source) -> base.Tokenizer:
     own = source.folder / OWN
     if own.is_file():
         try:
-            text = gzip.decompress(own.read_bytes()).decode("utf-8")
+            text = gzip.decompress(read.whole(own)).decode("utf-8")
         except (OSError, EOFError, ValueError) as e:
             raise UserError(f"{own}: damaged ({e})") from e
         return from_merges(

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.data import content, image, records
+from mmjax import errors
+from mmjax.data import image, records
 from mmjax.data.records import BrokenRecord, Record
 from mmjax.errors import UserError
 
@@ -179,7 +180,7 @@ def as_value(name: str, value: Any, place: str) -> Any:
 
 def read_file(path: pathlib.Path, place: str) -> bytes:
     """A file's bytes; BrokenRecord at `place` when it cannot be read."""
-    reason = content.plain(path)
+    reason = errors.plain(path)
     try:
         if not reason and path.stat().st_size > MAX_BYTES:
             reason = f"it has {path.stat().st_size} bytes, above {MAX_BYTES}"
@@ -195,7 +196,7 @@ def existing(path: str, term: str) -> pathlib.Path:
     absolute = pathlib.Path(path).expanduser().absolute()
     if not absolute.exists():
         raise UserError(f"{term} {absolute} does not exist")
-    if not absolute.is_dir() and (reason := content.plain(absolute)):
+    if not absolute.is_dir() and (reason := errors.plain(absolute)):
         raise UserError(f"cannot read the {term} {absolute}: {reason}")
     return absolute
 

@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from mmjax.data import content
+from mmjax import errors
 from mmjax.data.sources import columns
 from mmjax.errors import UserError
 
@@ -17,7 +17,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} holds no .npy files")
     arrays = {}
     for file in files:
-        if reason := content.plain(file):
+        if reason := errors.plain(file):
             raise UserError(f"cannot read {file}: {reason}")
         try:
             arrays[file.stem] = np.load(file, mmap_mode="r", allow_pickle=False)

@@ -5,14 +5,14 @@ import pathlib
 
 import numpy as np
 
-from mmjax.data import content
+from mmjax import errors
 from mmjax.data.sources import columns
 from mmjax.errors import UserError
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     """All members of a `.npz`; UserError where it is none, or holds objects."""
-    if reason := content.plain(path):
+    if reason := errors.plain(path):
         raise UserError(f"cannot read {path}: {reason}")
     try:
         with np.load(path, allow_pickle=False) as z:

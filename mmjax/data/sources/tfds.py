@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mmjax import errors, schema
 from mmjax.data import content, records
 from mmjax.data import image as images
 from mmjax.data.records import BrokenRecord
@@ -97,7 +98,7 @@ class Prepared(encoded.Encoded):
         self.args = (folder, split)
         self.names = {"image": image, "text": text, "label": label, "boxes": boxes}
         for path in folder.iterdir():  # a pipe or a device may never end
-            if not path.is_dir() and (reason := content.plain(path)):
+            if not path.is_dir() and (reason := errors.plain(path)):
                 raise UserError(f"cannot read {path}: {reason}")
         with _readable(folder), _known_features():
             builder = tfds.builder_from_directory(folder)
@@ -123,11 +124,25 @@ class Prepared(encoded.Encoded):
             if not isinstance(feature, tfds.features.ClassLabel):
                 raise UserError(f"{folder}: {self.label!r} is no ClassLabel: {feature}")
             self.class_names = tuple(feature.names)
+            self._check_names(folder)
         if text:
             self.check_fields()
 
     def __reduce__(self):  # the data source is opened again
         return functools.partial(type(self), *self.args, **self.names), ()
+
+    def _check_names(self, folder: pathlib.Path) -> None:
+        """A line lost or added in the file of names would rename every later class."""
+        from tensorflow_datasets.core.features.feature import FeatureConnector
+
+        described = schema.read_json(folder / "features.json")
+        with _readable(folder), _known_features():
+            count = FeatureConnector.from_json(described)[self.label].num_classes
+        if count is not None and count != len(self.class_names):
+            raise UserError(
+                f"{folder}: {self.label}.labels.txt names {len(self.class_names)} "
+                f"classes, and features.json has {count}: put back a copy of them"
+            )
 
     def _require(self, features: Mapping[str, Any], folder: pathlib.Path) -> None:
         for role, value in self.names.items():

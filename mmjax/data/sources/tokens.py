@@ -11,6 +11,7 @@ from typing import Any
 
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
+from mmjax import errors
 from mmjax.data import content, records, token_cache
 from mmjax.data.records import BrokenRecord, Record
 from mmjax.data.sources import encoded
@@ -48,7 +49,7 @@ class Cache:
         for file in header.each_file(folder):
             if not file.exists():
                 raise UserError(f"{file} is missing: run `mmjax data encode` again")
-            if reason := content.plain(file):
+            if reason := errors.plain(file):
                 raise UserError(f"cannot read {file}: {reason}")
 
     @functools.cached_property

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from mmjax import schema
-from mmjax.data import content, records, tar_index
+from mmjax import errors, schema
+from mmjax.data import records, tar_index
 from mmjax.data.records import BrokenRecord
 from mmjax.data.sources import encoded
 from mmjax.errors import UserError
@@ -156,7 +156,7 @@ def expand(pattern: str) -> list[pathlib.Path]:
     for name in found:
         if not os.path.exists(name):
             raise UserError(f"shard {name} does not exist")
-        if reason := content.plain(name):
+        if reason := errors.plain(name):
             raise UserError(f"cannot read shard {name}: {reason}")
     return [pathlib.Path(path).absolute() for path in dict.fromkeys(found)]
 
