@@ -137,14 +137,10 @@ def _by_novelty(
     word for word; oracle_seen_k<pool>: of those that are. And how many are new."""
     known = {text for spec in plan.train for text in open_source(spec).texts()}
     new_p = np.array([prompt not in known for prompt in prompts])
-    found: dict[str, float] = {"prompts_new": int(new_p.sum())}
-    for tag, group_p in (("new", new_p), ("seen", ~new_p)):
-        columns = {
-            f"oracle_{tag}_k{pool}": all_pn[group_p][:, [n]]
-            for n, pool in enumerate(plan.pools)
-        }
-        found |= judges.means(columns, **DRAW) if group_p.any() else {}
-    return found
+    columns = {
+        f"oracle_{{}}_k{pool}": all_pn[:, [n]] for n, pool in enumerate(plan.pools)
+    }
+    return judges.by_novelty(columns, new_p, **DRAW)
 
 
 def _curve(right: Mapping[str, float], pools: tuple[int, ...]) -> dict[str, list]:

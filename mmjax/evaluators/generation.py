@@ -45,6 +45,11 @@ _DEFINITIONS = {
     },
     "copying": copying.METRICS,
 }
+_NOVELTY = {  # where `known` is given
+    "oracle_new": "oracle_all of prompts that are no caption of `known`",
+    "oracle_seen": "oracle_all of prompts that are one",
+    "prompts_new": "how many prompts are no caption of `known`",
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class Config(EvalConfig):
       `features` offers "features", and "logits" for the classes.
     reference: real images that FID compares with; empty takes the prompts' own.
     train: the training images, where copies are looked for.
+    known: the training captions; the oracle's share is given of prompts that are none
+      of them, word for word, and of the others, apart.
     condition: what is drawn for, "text" or "label".
     caption: which caption of a record is the prompt; of shapes the first says all.
     sampling: changes to the options that the task samples with. An option given
@@ -75,6 +82,7 @@ class Config(EvalConfig):
     features: str = ""
     reference: Any = ""
     train: Any = ""
+    known: Any = ""
     condition: Literal["text", "label"] = "text"
     caption: int = 0
     sampling: Mapping[str, Any] = field(default_factory=dict)
@@ -96,6 +104,8 @@ class Config(EvalConfig):
                     f"best_of {pool} looks at more than the {self.candidates} "
                     f"candidates there are: set candidates to {max(self.best_of)}"
                 )
+        if self.known and self.condition != "text":
+            raise ValueError("known are captions, and condition is 'label': leave one")
         if self.best_of and not self.clip:
             raise ValueError("best_of picks by CLIP: give the workdir of a run as clip")
 
@@ -252,7 +262,19 @@ class Evaluator(base.Evaluator):
         truths = [record["scene"] for record in self._records[0]]
         args = arrays["image"], truths, chosen
         values, arrays["oracle"] = judges_lib.oracle(*args, **self.draw)
+        if self.config.known:
+            columns = {
+                f"oracle_{{}}{suffix}": judges_lib.taken(arrays["oracle"], pick_pn)
+                for suffix, pick_pn in chosen.items()
+            }
+            values |= judges_lib.by_novelty(columns, self._new, **self.draw)
         return values
+
+    @functools.cached_property
+    def _new(self) -> np.ndarray:
+        """(p,) whether a prompt is no caption of `known`."""
+        texts = set(self.open(self.config.known).texts())
+        return np.array([prompt not in texts for prompt in self._captions])
 
     def _clip(self, arrays: dict, chosen: judges_lib.Picks, facts: dict) -> dict:
         return judges_lib.clip_score(arrays["clip"], chosen, **self.draw)
@@ -300,7 +322,7 @@ class Evaluator(base.Evaluator):
 
     def _card(self, facts: dict[str, int]) -> dict[str, Any]:
         cfg, runs = self.config, self._networks
-        specs = {"reference": cfg.reference, "train": cfg.train}
+        specs = {"reference": cfg.reference, "train": cfg.train, "known": cfg.known}
         views = {key: self.open(spec) for key, spec in specs.items() if spec}
         mask_pl = self._rows.get("tokens_mask", np.zeros((0, 1)))
         counts = {
@@ -309,9 +331,11 @@ class Evaluator(base.Evaluator):
             "broken": self._records[1],
             "prompts_fill_context": int(mask_pl.all(1).sum()),
         }
+        described = [_DEFINITIONS[name] for name in cfg.named]
+        described += [_NOVELTY] if cfg.known and "oracle" in cfg.named else []
         card = self.card(
             counts | facts,
-            {k: text for name in cfg.named for k, text in _DEFINITIONS[name].items()},
+            {k: text for part in described for k, text in part.items()},
             resampled=judges_lib.UNIT,
             text=cfg.condition == "text",
             judges=list(cfg.named),

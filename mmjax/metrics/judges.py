@@ -52,11 +52,26 @@ def oracle(
     truths = [scene for scene in scenes_p for _ in range(k)]
     right = scenes.judge(flat(images), truths)
     columns = {
-        f"oracle_{name}{suffix}": _take(right[name].reshape(p, k), pick_pn)
+        f"oracle_{name}{suffix}": taken(right[name].reshape(p, k), pick_pn)
         for suffix, pick_pn in chosen.items()
         for name in ORDER
     }
     return means(columns, **draw), right["all"].reshape(p, k)
+
+
+def by_novelty(
+    columns: Mapping[str, np.ndarray], new_p: np.ndarray, **draw: int
+) -> Values:
+    """Means (p, n) of the new prompts and of the others, apart.
+
+    A column's name has `{}` in the place of "new" and "seen". Nothing is given of a
+    group without a prompt.
+    """
+    values: Values = {"prompts_new": int(new_p.sum())}
+    for tag, group_p in (("new", new_p), ("seen", ~new_p)):
+        rows = {name.format(tag): v[group_p] for name, v in columns.items()}
+        values |= means(rows, **draw) if group_p.any() else {}
+    return values
 
 
 def clip_score(cosines_pk: np.ndarray, chosen: Picks, **draw: int) -> Values:
@@ -66,7 +81,7 @@ def clip_score(cosines_pk: np.ndarray, chosen: Picks, **draw: int) -> Values:
     100.
     """
     score_pk = np.maximum(100.0 * cosines_pk, 0)
-    columns = {f"clip_score{s}": _take(score_pk, pick) for s, pick in chosen.items()}
+    columns = {f"clip_score{s}": taken(score_pk, pick) for s, pick in chosen.items()}
     return means(columns, **draw)
 
 
@@ -77,7 +92,7 @@ def classifier(
     known_p = label_p >= 0
     right_pk = logits_pkc.argmax(2) == label_p[:, None]
     columns = {
-        f"classifier_accuracy{suffix}": _take(right_pk, pick_pn)[known_p]
+        f"classifier_accuracy{suffix}": taken(right_pk, pick_pn)[known_p]
         for suffix, pick_pn in chosen.items()
     }
     return means(columns, **draw)
@@ -147,7 +162,7 @@ def _of_sets(
     """A statistic of each pick's rows, resampled by prompt."""
     values: Values = {}
     for suffix, pick_pn in chosen.items():
-        rows_pnd = _take(rows_pkd, pick_pn)
+        rows_pnd = taken(rows_pkd, pick_pn)
         count, each = rows_pnd.shape[:2]
         value, of_rows = of(flat(rows_pnd))
 
@@ -158,7 +173,8 @@ def _of_sets(
     return values
 
 
-def _take(values_pk: np.ndarray, pick_pn: np.ndarray) -> np.ndarray:
+def taken(values_pk: np.ndarray, pick_pn: np.ndarray) -> np.ndarray:
+    """The picked candidates' values (p, n, ...)."""
     count = len(values_pk)
     index_pn = np.broadcast_to(pick_pn, (count, pick_pn.shape[1]))
     return rerank.chosen(values_pk, index_pn)

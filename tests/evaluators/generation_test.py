@@ -102,6 +102,7 @@ def test_every_judge_and_its_card():
         "clip": "runs/clip",
         "features": "runs/classifier",
         "train": TRAIN,
+        "known": f"{SPEC}&limit=5",
         "resamples": 50,
         "frechet_resamples": 5,
     }
@@ -111,6 +112,9 @@ def test_every_judge_and_its_card():
     values = got.values
     assert values["oracle_all"] == 0.5  # candidates 0 and 2
     assert values["oracle_all_best1"] == values["oracle_all_best4"] == 1
+    assert values["prompts_new"] == 4
+    assert values["oracle_new"] == values["oracle_seen"] == 0.5
+    assert values["oracle_new_best4"] == 1
     assert values["clip_score"] == 50 and values["clip_score_best2"] == 100
     assert values["copies"] == 0 and values["nearest"] > 0.02
     assert values["fid"] > 0.1 and values["fid_best1"] < 1e-6  # the reference itself
@@ -265,6 +269,7 @@ def test_broken_prompts_are_left_out():
         ({"judges": ("clip",)}, "judge 'clip' needs clip"),
         ({"judges": "frechet"}, "judge 'frechet' needs features"),
         ({"judges": "copying"}, "judge 'copying' needs train"),
+        ({"known": SPEC, "condition": "label"}, "known are captions"),
         ({"candidates": 0}, "candidates must be at least 1, got 0"),
         ({"candidates": 4, "best_of": (8,)}, "best_of 8 .* the 4 candidates"),
         ({"candidates": 8, "best_of": (8,)}, "workdir of a run as clip"),
