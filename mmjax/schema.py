@@ -48,11 +48,23 @@ class Plugin:
 
 
 def parse_json(data: bytes | str) -> Any:
-    """The value of a JSON text; ValueError for anything else, however deep."""
+    """The value of a JSON text; ValueError for anything else, however deep.
+
+    So is a key that comes twice: which of its values is meant nobody can know.
+    """
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=_once)
     except RecursionError:
         raise ValueError("nested too deep to be read") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it has the key {twice!r} twice")
+    return found
 
 
 def read_json(path: Any, *, fix: str = "put back a copy of it") -> dict[str, Any]:

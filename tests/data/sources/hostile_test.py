@@ -242,6 +242,25 @@ def test_a_bomb_and_a_damaged_gz(tmp_path, monkeypatch):
             open_source(f"jsonl:{path}")
 
 
+def test_a_key_that_comes_twice(tmp_path):
+    lines = (
+        '{"image": "0.png", "caption": "a"}',
+        '{"image": "0.png", "caption": "a", "caption": "b"}',
+    )
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    paint(tmp_path / "0.png")
+    good, bad = read(f"jsonl:{tmp_path}/x.jsonl")
+    assert [texts for _, texts, _ in good] == [["a"]]
+    assert bad == [("x.jsonl line 2", "bad json: it has the key 'caption' twice")]
+
+
+def test_arrays_that_unfold_beyond_memory(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros((1000, 2)))
+    monkeypatch.setattr(os, "sysconf", lambda name: 64)
+    with pytest.raises(UserError, match=r"unfolds to 0.0 GiB, and this machine has"):
+        open_source(f"npz:{tmp_path}/x.npz")
+
+
 def test_fifos_and_devices_are_refused(tmp_path):
     fifo = tmp_path / "a.png"
     os.mkfifo(fifo)
