@@ -99,7 +99,7 @@ def test_kernel_cca_finds_what_linear_cca_does_not():
     half = slice(400), slice(400, 800)
     linear = cca.fit((a[half[0]], b[half[0]]), 1).held_out((a[half[1]], b[half[1]]))
     maps = [cca.fourier(x, width=100, scale=1.0, seed=i) for i, x in enumerate((a, b))]
-    train, test = ([m(x[h]) for m, x in zip(maps, (a, b))] for h in half)
+    train, test = ([m(x[h]) for m, x in zip(maps, (a, b), strict=True)] for h in half)
     kernel = cca.fit(train, 1, reg=1e-3).held_out(test)
     assert abs(linear.sum()) < 0.2 and kernel.sum() > 0.9
 
