@@ -17,7 +17,8 @@ Legend: n rows, d e columns of a view, k components, m random features, v views.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import linalg
@@ -55,15 +56,36 @@ def correlations(codes: Views) -> np.ndarray:
 
     A column that is constant in a view correlates with nothing: 0.
     """
-    centred = [np.asarray(x, np.float64) - x.mean(0, dtype=np.float64) for x in codes]
-    norms = [np.linalg.norm(x, axis=0) for x in centred]
-    floors = [1e-12 * np.sqrt(np.square(x).sum(0)) for x in codes]
-    unit = [
-        np.where(norm > floor, x / np.where(norm > floor, norm, 1.0), 0.0)
-        for x, norm, floor in zip(centred, norms, floors, strict=True)
-    ]
-    pairs = [(a, b) for i, a in enumerate(unit) for b in unit[i + 1 :]]
-    return np.mean([(a * b).sum(0) for a, b in pairs], axis=0)
+    return weighted(codes)(np.ones(len(codes[0])))
+
+
+def weighted(codes: Views) -> Callable[[np.ndarray], np.ndarray]:
+    """`correlations` as a function of the rows' weights (n,), for the bootstrap."""
+    centred = []
+    for x_nk in codes:
+        x_nk = np.asarray(x_nk, np.float64)
+        moved_nk = x_nk - x_nk.mean(0)
+        floor_k = 1e-12 * np.linalg.norm(x_nk, axis=0)
+        varies_k = np.linalg.norm(moved_nk, axis=0) > floor_k
+        centred.append(np.where(varies_k, moved_nk, 0.0))
+    pairs = list(itertools.combinations(range(len(centred)), 2))
+    products = [x * x for x in centred] + [centred[i] * centred[j] for i, j in pairs]
+    moments_nm = np.concatenate([*centred, *products], axis=1)
+
+    def statistic(weight_n: np.ndarray) -> np.ndarray:
+        parts = np.split(
+            weight_n @ moments_nm / weight_n.sum(), len(centred) * 2 + len(pairs)
+        )
+        means, squares = parts[: len(centred)], parts[len(centred) :]
+        variances = [q - m * m for q, m in zip(squares, means, strict=False)]
+        out = []
+        for (i, j), joint_k in zip(pairs, squares[len(centred) :], strict=True):
+            scale_k = np.sqrt(np.maximum(variances[i] * variances[j], 0))
+            product_k = joint_k - means[i] * means[j]
+            out.append(product_k / np.where(scale_k > 0, scale_k, np.inf))
+        return np.mean(out, axis=0)
+
+    return statistic
 
 
 def fit(
@@ -103,11 +125,11 @@ def null(
     Every repeat fits on training rows whose partners are permuted, and is judged on
     the pairs of `test`: what the fit finds where there is nothing to find.
     """
-    white, means, halves = _whitened(train, components, reg)
+    centred, means, halves = _whitened(train, components, reg)
     rng = np.random.default_rng(seed)
     totals = []
     for _ in range(repeats):
-        drawn = [white[0], *(x[rng.permutation(len(x))] for x in white[1:])]
+        drawn = [centred[0], *(x[rng.permutation(len(x))] for x in centred[1:])]
         fitted = _solve(drawn, means, halves, components)
         totals.append(fitted.held_out(test).sum())
     return np.asarray(totals)
@@ -116,14 +138,14 @@ def null(
 def _whitened(
     views: Views, components: int | None, reg: float | Sequence[float]
 ) -> tuple[Views, Views, Views]:
-    """White rows (n, d) of every view, its mean (d,) and its whitener (d, d)."""
+    """Centred rows (n, d) of every view, its mean (d,) and its whitener (d, d)."""
     views = _checked(views)
     regs = np.broadcast_to(np.asarray(reg, np.float64), len(views))
     _check_size(views, components, regs)
     means = [x.mean(0) for x in views]
-    halves = [_whitener(x - m, r) for x, m, r in zip(views, means, regs, strict=True)]
-    white = [(x - m) @ h for x, m, h in zip(views, means, halves, strict=True)]
-    return white, means, halves
+    centred = [x - mean for x, mean in zip(views, means, strict=True)]
+    halves = [_whitener(x, r) for x, r in zip(centred, regs, strict=True)]
+    return centred, means, halves
 
 
 def _checked(views: Views) -> list[np.ndarray]:
@@ -188,24 +210,30 @@ def _whitener(centred_nd: np.ndarray, reg: float) -> np.ndarray:
     return linalg.solve_triangular(lower_dd, np.eye(d), lower=True).T
 
 
-def _solve(white: Views, means: Views, halves: Views, components: int | None) -> Fitted:
-    """The directions, from white rows and whiteners of every view."""
-    n, k = len(white[0]), components or min(x.shape[1] for x in white)
-    if len(white) == 2:
-        u_dk, s_k, vt_ke = linalg.svd(
-            white[0].T @ white[1] / (n - 1), full_matrices=False
-        )
-        directions, values_k = [u_dk[:, :k], vt_ke[:k].T], s_k[:k]
+def _solve(
+    centred: Views, means: Views, halves: Views, components: int | None
+) -> Fitted:
+    """The directions, from centred rows and whiteners of every view."""
+    n, v = len(centred[0]), len(centred)
+    k = components or min(x.shape[1] for x in centred)
+
+    def cross(i: int, j: int) -> np.ndarray:
+        return halves[i].T @ (centred[i].T @ centred[j] / (n - 1)) @ halves[j]
+
+    if v == 2:
+        u_dk, values_k, vt_ke = linalg.svd(cross(0, 1), full_matrices=False)
+        directions, values_k = [u_dk[:, :k], vt_ke[:k].T], values_k[:k]
     else:
-        widths = [x.shape[1] for x in white]
-        both = np.concatenate(white, axis=1)
-        blocks = both.T @ both / (n - 1)
-        ends = np.cumsum(widths)
-        for width, end in zip(widths, ends, strict=True):
-            blocks[end - width : end, end - width : end] = np.eye(width)
-        total = len(blocks)
-        values_k, vectors = linalg.eigh(blocks, subset_by_index=(total - k, total - 1))
-        values_k = (values_k[::-1] - 1) / (len(white) - 1)
+        ends = np.cumsum([x.shape[1] for x in centred])
+        blocks = np.eye(ends[-1])
+        for i, j in itertools.combinations(range(v), 2):
+            part = np.s_[ends[i] - len(halves[i]) : ends[i]]
+            other = np.s_[ends[j] - len(halves[j]) : ends[j]]
+            blocks[part, other] = cross(i, j)
+            blocks[other, part] = blocks[part, other].T
+        last = len(blocks) - 1
+        values_k, vectors = linalg.eigh(blocks, subset_by_index=(last - k + 1, last))
+        values_k = (values_k[::-1] - 1) / (v - 1)
         directions = np.split(vectors[:, ::-1], ends[:-1])
     weights = [h @ part for h, part in zip(halves, directions, strict=True)]
     return Fitted(tuple(means), tuple(weights), values_k)
