@@ -116,11 +116,11 @@ def tiny() -> ConfigDict:
         reg=0.1,
     )
     config.log_every, config.checkpoint.every = 1, 2
-    one = "size=8&objects=1"
+    one = "size=16&objects=1"
     config.data.train = f"shapes:train?{one}&count=64"
     test = f"shapes:val?{one}&count=32"
     judged = dict(components=2, repeats=2, svm=(1.0,), clusters="kmeans", resamples=20)
-    return _judged(_halves(config, 32), test, **judged)
+    return _judged(_halves(config, 128), test, **judged)
 
 
 PRESETS = {

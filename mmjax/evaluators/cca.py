@@ -194,7 +194,7 @@ class Evaluator(base.Evaluator):
         cfg, test = self.config, codes["test"]
         statistic = cca.weighted(test)
         values = self.intervals(
-            ["correlation"], lambda weight_n: statistic(weight_n).sum(), len(test[0])
+            ["correlation"], lambda weight_n: [statistic(weight_n).sum()], len(test[0])
         )
         total = values["correlation"]
         values["train_correlation"] = float(cca.correlations(codes["train"]).sum())
@@ -233,12 +233,12 @@ class Evaluator(base.Evaluator):
             best = min(cfg.svm, key=lambda c: wrong(c, "val").mean())
         wrong_n = wrong(best, "test")
         values = self.intervals(
-            ["svm_error"], lambda w: wrong_n @ w / w.sum(), len(wrong_n)
+            ["svm_error"], lambda w: [wrong_n @ w / w.sum()], len(wrong_n)
         )
         return values | {"svm_c": float(best)}
 
     def _clusters(self, x_nk: np.ndarray, label_n: np.ndarray) -> dict[str, float]:
         make = getattr(clusters, self.config.clusters)
-        id_n = make(x_nk, len(self.class_names), seed=self.config.seed)
+        id_n = make(x_nk, len(np.unique(label_n)), seed=self.config.seed)
         accuracy, nmi = clusters.scores(id_n, label_n)
         return {"clustering": accuracy, "nmi": nmi}
