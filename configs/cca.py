@@ -56,7 +56,7 @@ def split_mnist() -> ConfigDict:
     config.optim.update(name="lbfgs", lr=1.0, schedule="constant", warmup=0)
     config.log_every = 1
     config.checkpoint.every = 10
-    test = f"{_MNIST}?part=test"
+    test = f"{_MNIST}?split=test"
     return _judged(_halves(config, 392), test, components=50, repeats=2)
 
 
@@ -91,7 +91,7 @@ def noisy_mnist() -> ConfigDict:
         config.data.fields[view] = dict(kind="pixels", of=value, width=784)
     config.data.train = f"{_MNIST}?noisy=true&limit=50000"
     config.optim.update(name="adamw", lr=1e-3, weight_decay=1e-4)
-    test = f"{_MNIST}?part=test&noisy=true"
+    test = f"{_MNIST}?split=test&noisy=true"
     judged = dict(components=10, svm=(0.01, 0.1, 1.0, 10.0), clusters="spectral")
     val = f"{_MNIST}?noisy=true&skip=50000"
     return _judged(config, test, val=val, repeats=2, **judged)

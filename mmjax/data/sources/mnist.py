@@ -1,4 +1,4 @@
-"""MNIST as its four gzip files lie in a folder: `mnist:/d/mnist?part=test`."""
+"""MNIST as its four gzip files lie in a folder: `mnist:/d/mnist?split=test`."""
 
 import gzip
 import pathlib
@@ -15,29 +15,29 @@ _BLOCK = 10_000  # rows among which a digit's partner is drawn
 
 
 def open(
-    path: str, part: str = "train", noisy: bool = False, seed: int = 0
+    path: str, split: str = "train", noisy: bool = False, seed: int = 0
 ) -> columns.Columns:
     """Records have `image` uint8 (28, 28, 3) and `label`.
 
-    part: train (60,000) or test (10,000). noisy: they also have the two views of Wang
+    split: train (60,000) or test (10,000). noisy: they also have the two views of Wang
     et al. 2015, section 4.2: `rotated` uint8 (28, 28), the image turned by U[-45, 45]
     degrees, and `noisy`, another image of the digit with noise U[0, 1] added to each
     pixel, cut off at 1. Partners are of the same 10,000 rows, so that parts chosen by
     skip= and limit= in whole tens of thousands share no image. seed: of both.
     """
-    if part not in _FILES:
-        raise UserError(f"mnist part={part!r}: use {' or '.join(_FILES)}")
+    if split not in _FILES:
+        raise UserError(f"mnist split={split!r}: use {' or '.join(_FILES)}")
     folder = pathlib.Path(path).expanduser()
-    images = _idx(folder / f"{_FILES[part]}-images-idx3-ubyte.gz", 3)
-    labels = _idx(folder / f"{_FILES[part]}-labels-idx1-ubyte.gz", 1)
+    images = _idx(folder / f"{_FILES[split]}-images-idx3-ubyte.gz", 3)
+    labels = _idx(folder / f"{_FILES[split]}-labels-idx1-ubyte.gz", 1)
     arrays = {"image": images, "label": labels.astype(np.int32)}
     if noisy:
-        rng = np.random.default_rng([seed, part == "test"])
+        rng = np.random.default_rng([seed, split == "test"])
         arrays["rotated"] = _rotated(images, rng.uniform(-45, 45, len(images)))
         arrays["noisy"] = _noisy(images[_partners(labels, rng)], rng)
     arrays["class_names"] = np.arange(10).astype(str)
-    again = open, (path, part, noisy, seed)
-    return columns.Columns(f"mnist:{folder}?part={part}", arrays, again=again)
+    again = open, (path, split, noisy, seed)
+    return columns.Columns(f"mnist:{folder}?split={split}", arrays, again=again)
 
 
 def _idx(path: pathlib.Path, axes: int) -> np.ndarray:
