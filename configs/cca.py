@@ -63,10 +63,10 @@ def split_mnist() -> ConfigDict:
 def split_mnist_batches() -> ConfigDict:
     """The same networks by Adam on large minibatches (Wang et al. 2015)."""
     config = split_mnist()
-    config.steps, config.batch_size = 1000, 1500
+    config.steps, config.batch_size = 800, 1500
     config.optim.update(name="adam", lr=1e-3, schedule="cosine", warmup=50)
     config.log_every = 20
-    config.checkpoint.every = 250
+    config.checkpoint.every = 200
     config.evals.test.every = config.steps
     return config
 

@@ -48,7 +48,10 @@ class Numbers(base.Field):
         return {name: (self.step or (0,), "float32")}
 
     def row(self, name: str, record: Record, rng: Any, view: base.View) -> Any:
-        return {name: self.normal(self.numbers(name, record))[0]}
+        values = self.numbers(name, record)
+        if not np.isfinite(values).all():
+            raise base.misfit(name, record, _not_finite(values))
+        return {name: self.normal(values)[0]}
 
     def gather(self, name: str, values: np.ndarray) -> Any:
         fits = values.shape[1:] == self.step and values.dtype.kind in "buif"
@@ -61,8 +64,6 @@ class Numbers(base.Field):
         except ValueError as error:  # lists of different lengths
             raise base.misfit(name, record, f"expected numbers: {error}") from error
         if array.dtype.kind in "buif":
-            if not np.isfinite(array).all():
-                raise base.misfit(name, record, _not_finite(array))
             return array.astype(np.float32)
         reason = f"expected numbers, got {array.dtype} {array.shape}"
         raise base.misfit(name, record, reason)
