@@ -222,15 +222,17 @@ class Evaluator(base.Evaluator):
         return self.intervals(names, lambda w: hits_kn @ w / w.sum(), len(own_n))
 
     def _svm(self, rows: dict, labels: dict) -> dict[str, float]:
-        cfg = self.config
+        fits = {
+            c: linear_svm.fit(rows["train"], labels["train"], c=c)
+            for c in self.config.svm
+        }
 
         def wrong(c: float, part: str) -> np.ndarray:
-            found = linear_svm.fit(rows["train"], labels["train"], c=c)
-            return linear_svm.predict(*found, rows[part]) != labels[part]
+            return linear_svm.predict(*fits[c], rows[part]) != labels[part]
 
-        best = cfg.svm[0]
-        if len(cfg.svm) > 1:
-            best = min(cfg.svm, key=lambda c: wrong(c, "val").mean())
+        best = next(iter(fits))
+        if len(fits) > 1:
+            best = min(fits, key=lambda c: wrong(c, "val").mean())
         wrong_n = wrong(best, "test")
         values = self.intervals(
             ["svm_error"], lambda w: [wrong_n @ w / w.sum()], len(wrong_n)

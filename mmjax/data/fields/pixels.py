@@ -24,9 +24,12 @@ class Field(vector.Field):
     part: Literal["whole", "left", "right", "top", "bottom"] = "whole"
 
     def column(self, name: str, columns: Mapping[str, Any], index: Any) -> Any:
-        values = base.Field.column(self, name, columns, index)
-        fits = values is not None and values.dtype == np.uint8 and values.ndim > 2
-        return self._flat(values) if fits else None
+        values = columns.get(self.reads(name))
+        if values is None or values.dtype != np.uint8 or values.ndim < 3:
+            return None
+        if values.ndim == 4 and values.strides[3] == 0:  # grey, shown as RGB
+            values = values[..., 0]
+        return self._flat(np.asarray(values[index]))
 
     def _rows(self, name: str, record: Record, part: str) -> np.ndarray:
         image = np.asarray(record[part])
