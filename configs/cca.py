@@ -6,6 +6,7 @@
 | split_mnist_batches | the same, in large minibatches | 6 minutes | see experiments |
 | split_mnist_pretrain | denoising autoencoders for `split_mnist` | an hour | |
 | noisy_mnist | rotated digits, noisy digits | hours | SVM error 2.9 % (paper) |
+| noisy_mnist_relu | the same, rectifiers | 6 minutes | see experiments |
 | noisy_mnist_ae | the same, DCCAE | hours | 2.2 % (paper) |
 | tiny | halves of shapes | seconds | nothing: it is for tests |
 
@@ -97,6 +98,16 @@ def noisy_mnist() -> ConfigDict:
     return _judged(config, test, val=val, repeats=2, **judged)
 
 
+def noisy_mnist_relu() -> ConfigDict:
+    """The same with rectifiers, which learn in minutes without pretraining."""
+    config = noisy_mnist()
+    config.steps, config.task.encoder.act = 500, "relu"
+    config.optim.warmup = 25
+    config.checkpoint.every = 125
+    config.evals.test.every = config.steps
+    return config
+
+
 def noisy_mnist_ae() -> ConfigDict:
     """The same with reconstruction, DCCAE."""
     config = noisy_mnist()
@@ -130,6 +141,7 @@ PRESETS = {
         split_mnist_batches,
         split_mnist_pretrain,
         noisy_mnist,
+        noisy_mnist_relu,
         noisy_mnist_ae,
         tiny,
     )
