@@ -95,13 +95,11 @@ class MultiView(nn.Module):
 
     decoded: view -> hidden widths of its decoder. A view without an encoder is decoded
       from the code of the first view (SplitAE of Wang et al. 2015).
-    noise: standard deviation of the layers' input in `denoise`.
     """
 
     encoders: Mapping[str, nn.Module]
     decoded: Mapping[str, tuple[int, ...]]
     act: str = "sigmoid"
-    noise: float = 0.0
 
     def encode(self, views: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Codes (b, k) of every view that has an encoder."""
@@ -123,13 +121,14 @@ class MultiView(nn.Module):
 
     @nn.compact
     def denoise(
-        self, views: Mapping[str, jax.Array], keys_b: jax.Array
+        self, views: Mapping[str, jax.Array], keys_b: jax.Array, noise: float
     ) -> tuple[dict[str, jax.Array], jax.Array]:
         """As `__call__`, of denoising autoencoders, one a layer, with tied weights.
 
-        Each restores its clean input from a noisy one (Andrew et al. 2013, section 3),
-        and no gradient goes to the layer below: all layers learn side by side. Errors
-        are means over columns. Parameters: `back_VIEW_LAYER`, biases.
+        Each restores its clean input from one with noise of standard deviation `noise`
+        (Andrew et al. 2013, section 3), and no gradient goes to the layer below: all
+        layers learn side by side. Errors are means over columns. Parameters:
+        `back_VIEW_LAYER`, biases.
         """
         codes, error_b = {}, jnp.zeros(len(keys_b))
         for number, (view, mlp) in enumerate(self.encoders.items()):
@@ -143,7 +142,7 @@ class MultiView(nn.Module):
                         jax.random.fold_in(k, i), (d,)
                     )
                 )(keys_b)
-                code_bk = act((x_bd + self.noise * noise_bd) @ kernel + bias)
+                code_bk = act((x_bd + noise * noise_bd) @ kernel + bias)
                 back = self.param(f"back_{view}_{i}", nn.initializers.zeros, (width,))
                 error_b += jnp.square(code_bk @ kernel.T + back - x_bd).mean(-1)
                 x_bd = act(x_bd @ kernel + bias)

@@ -120,7 +120,6 @@ class Task:
                 for view in decoded
             },
             act=self.encoder.get("act", "sigmoid"),
-            noise=self.noise,
         )
 
     def check(self, spec: base.Spec) -> None:
@@ -162,7 +161,7 @@ class Task:
         if self.objective != "denoise":
             return base.split(self.model.init(key, views))
         keys_b = jax.random.split(key, len(next(iter(views.values()))))
-        return base.split(self.model.init(key, views, keys_b, method="denoise"))
+        return base.split(self.model.init(key, views, keys_b, 0.0, method="denoise"))
 
     def embed(
         self, variables: Vars, batch: base.Batch, ctx: Ctx
@@ -172,7 +171,8 @@ class Task:
         args = (views,)
         if self.objective == "denoise":
             how = {"method": "denoise"}
-            args += (ctx.example_keys(len(next(iter(views.values())))),)
+            rows = len(next(iter(views.values())))
+            args += (ctx.example_keys(rows), self.noise)
         whole = {"params": variables.params, **variables.extra}
         codes, error_b = self.model.apply(whole, *args, **how)
         return {"codes": codes, "error": error_b}, variables.extra

@@ -11,8 +11,10 @@ from mmjax.losses import cca as losses
 from mmjax.nn import activation
 from mmjax.state import Ctx
 from mmjax.tasks import base
-from mmjax.train import optim, update
+from mmjax.train import config as config_lib
+from mmjax.train import init_from, loop, optim, restore, setup, update
 
+VIEWS = ("view_a", "view_b")
 MLP = {"kind": "mlp", "hidden": (7,), "act": "cube_root"}
 CTX = Ctx(rng=jax.random.key(3), step=jnp.zeros((), jnp.int32), train=True)
 
@@ -219,3 +221,28 @@ def test_a_view_that_records_may_lack_has_no_rule():
     spec = {"kind": "text", "shape": (4,), "dtype": "int32"}
     with pytest.raises(UserError, match="view_a is int32.*use kind vector"):
         task_of().check({"view_a": spec, "view_b": spec})
+
+
+def test_pretrained_layers_are_grafted(tmp_path):
+    halves = "shapes:train?size=16&objects=1&count=32"
+    given = [f"data.train={halves}", "batch_size=32", "task.reconstruction=0.0"]
+    given = [f"--config.{text}" for text in given]
+    first = [*given, "--config.task.objective=denoise", "--config.task.noise=0.1"]
+    config = config_lib.load("cca:tiny", [*first, "--config.steps=2"])
+    config.evals = {}
+    loop.run(config, tmp_path / "denoise")
+    learned = restore.restore(tmp_path / "denoise")[1].vars.params
+    places = {f"encoders_{view}": str(tmp_path / "denoise") for view in VIEWS}
+    second = [f"graft.{place}={run}" for place, run in places.items()]
+    second += ["optim.name=lbfgs", "optim.lr=1.0", "optim.schedule=constant"]
+    second += ["optim.warmup=0", "task.objective=dcca"]
+    given += [f"--config.{text}" for text in second]
+    parts = setup.build(config_lib.load("cca:tiny", given))
+    fresh = parts.layout.init(parts.update.init, jax.random.key(0), parts.sample())
+    state = init_from.init_from(parts, fresh)
+    for view in VIEWS:
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            state.vars.params[f"encoders_{view}"],
+            learned[f"encoders_{view}"],
+        )
