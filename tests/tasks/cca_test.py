@@ -246,3 +246,18 @@ def test_pretrained_layers_are_grafted(tmp_path):
             state.vars.params[f"encoders_{view}"],
             learned[f"encoders_{view}"],
         )
+
+
+def test_slices_of_a_batch_have_the_covariances_of_the_whole():
+    task = task_of(objective="dccae", reconstruction=0.1)
+    cfg = {"name": "sgd", "lr": 0.1, "schedule": "constant", "warmup": 0}
+    batch = batch_of(24)
+    whole, sliced = (
+        trained(task, {**cfg, "accum": accum}, batch, 2) for accum in (1, 4)
+    )
+    assert float(whole[1]["loss"]) == pytest.approx(float(sliced[1]["loss"]), abs=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        whole[0].vars.params,
+        sliced[0].vars.params,
+    )
