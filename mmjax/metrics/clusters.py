@@ -5,9 +5,10 @@ Legend: n rows, d features, k clusters.
 
 import numpy as np
 from scipy import cluster, optimize, sparse
-from scipy.spatial import cKDTree
 
 from mmjax.errors import UserError
+
+_ROWS = 1024  # whose distances to all are held at a time
 
 
 def kmeans(
@@ -41,7 +42,7 @@ def spectral(
             f"{n} rows for {k} clusters by {neighbours} neighbours: give more than "
             f"{max(k, neighbours)} rows"
         )
-    near_nm = cKDTree(x_nd).query(x_nd, neighbours + 1)[1][:, 1:]
+    near_nm = _nearest(np.asarray(x_nd, np.float64), neighbours)
     rows = np.repeat(np.arange(n), neighbours)
     graph = sparse.csr_array((np.ones(rows.size), (rows, near_nm.ravel())), (n, n))
     graph = graph.maximum(graph.T)
@@ -50,6 +51,17 @@ def spectral(
     _, vectors_nk = sparse.linalg.eigsh(scale @ graph @ scale, k, which="LA", v0=start)
     norm_n1 = np.linalg.norm(vectors_nk, axis=1, keepdims=True)
     return kmeans(vectors_nk / np.maximum(norm_n1, 1e-12), k, seed=seed)
+
+
+def _nearest(x_nd: np.ndarray, m: int) -> np.ndarray:
+    """The m rows nearest to each, itself left out, (n, m), in no order."""
+    half_n, parts = np.square(x_nd).sum(1) / 2, []
+    for start in range(0, len(x_nd), _ROWS):
+        apart_rn = half_n - x_nd[start : start + _ROWS] @ x_nd.T
+        own_r = np.arange(len(apart_rn))
+        apart_rn[own_r, start + own_r] = np.inf
+        parts.append(np.argpartition(apart_rn, m - 1, axis=1)[:, :m])
+    return np.concatenate(parts)
 
 
 def scores(id_n: np.ndarray, label_n: np.ndarray) -> tuple[float, float]:

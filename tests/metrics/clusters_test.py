@@ -18,6 +18,14 @@ def test_scores_in_closed_form():
     assert clusters.scores(np.zeros(3), np.zeros(3)) == (1.0, 0.0)
 
 
+def test_nearest_are_those_of_all_distances(monkeypatch):
+    monkeypatch.setattr(clusters, "_ROWS", 7)
+    x = np.random.default_rng(3).normal(size=(20, 3)) + 5
+    apart = np.linalg.norm(x[:, None] - x, axis=-1) + np.diag(np.full(20, np.inf))
+    want = np.sort(np.argsort(apart, axis=1)[:, :4], axis=1)
+    np.testing.assert_array_equal(np.sort(clusters._nearest(x, 4), axis=1), want)
+
+
 def test_spectral_parts_rings_that_kmeans_cannot():
     rng = np.random.default_rng(0)
     angle = np.linspace(0, 2 * np.pi, 300, endpoint=False)
