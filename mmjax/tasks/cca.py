@@ -99,12 +99,15 @@ class Task:
         """See mmjax.tasks.base.Task."""
         return tuple(self.views)
 
+    def _encoder(self, view: str) -> dict[str, Any]:
+        """The keys of a view's encoder; one of another kind shares none."""
+        own, kind = self.encoders.get(view, {}), self.encoder.get("kind", "mlp")
+        return {**(self.encoder if own.get("kind", kind) == kind else {}), **own}
+
     @functools.cached_property
     def model(self) -> multi_view.MultiView:
         """The Linen module, a pure function of the fields."""
-        given = {
-            view: {**self.encoder, **self.encoders.get(view, {})} for view in self.views
-        }
+        given = {view: self._encoder(view) for view in self.views}
         coded = self.views[:1] if self.objective == "splitae" else self.views
         decoded = () if self.objective in ("dcca", "denoise") else self.views
         default = multi_view.Mlp.hidden

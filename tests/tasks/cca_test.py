@@ -173,6 +173,7 @@ def test_images_have_conv_towers():
             "name": "cca",
             "width": 2,
             "views": ("photo", "half"),
+            "encoder": MLP,  # whose keys are no tower's
             "encoders": {"photo": conv, "half": {**conv, "shape": (8, 4, 1)}},
         }
     )
