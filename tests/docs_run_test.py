@@ -40,6 +40,7 @@ OPTIONS = {  # of numbers that are too large for what is trained here
 }
 LONG = ("steps", "evals.", "optim.warmup", "checkpoint.every", "task.loss_block")
 EVALS = {  # of the tiny presets: run by `mmjax eval` alone, for time
+    "cca": ("test",),
     "clip": ("val", "unseen", "retrieval"),
     "prior": ("val",),
     "vqvae": ("val", "val_elbo"),

@@ -14,6 +14,7 @@ from mmjax.errors import UserError
 
 _LOOKED_AT = 1000  # records that may lack the value before the first that has it
 _BLOCK = 4096  # rows of a column that are read together
+_BLOCKS = 64  # of a column, evenly spaced, that are searched for NaN
 _ROUNDING = 1e-14  # of a mean square: what float32 takes from a value's variance
 _DEPENDENT = 1e-10  # of the largest: an eigenvalue whose direction does not vary
 
@@ -47,7 +48,10 @@ class Numbers(base.Field):
         return {name: (self.step or (0,), "float32")}
 
     def row(self, name: str, record: Record, rng: Any, view: base.View) -> Any:
-        return {name: self.normal(self.numbers(name, record))[0]}
+        values = self.numbers(name, record)
+        if not np.isfinite(values).all():
+            raise base.misfit(name, record, _not_finite(values))
+        return {name: self.normal(values)[0]}
 
     def gather(self, name: str, values: np.ndarray) -> Any:
         fits = values.shape[1:] == self.step and values.dtype.kind in "buif"
@@ -72,6 +76,24 @@ class Numbers(base.Field):
         if self.scale.ndim == 1:
             return (values * self.scale).astype(np.float32)
         return (values[..., None, :] @ self.scale)[..., 0, :].astype(np.float32)
+
+    def check(self, name: str, fields: Any, source: Source) -> None:
+        """Raises UserError where a source's column has numbers that are not finite.
+
+        Whole batches are cut from columns, so that no record would be called broken.
+        """
+        columns, count = getattr(source, "columns", None) or {}, len(source)
+        for i in range(0, count, max(_BLOCK, count // _BLOCKS)):
+            block = self.column(name, columns, slice(i, i + _BLOCK))
+            if block is None or block.dtype.kind not in "fc":
+                return
+            bad = np.flatnonzero(~np.isfinite(block).reshape(len(block), -1).all(1))
+            if bad.size:
+                raise UserError(
+                    f"{base.place(name)}: record {i + bad[0]} of {source.name} has "
+                    f"{_not_finite(block[bad[0]])}: leave such records out, or fill "
+                    "them in"
+                )
 
     def open(self, name: str, source: Source) -> Self:
         field, moments = self, _Moments(whiten=self.normalize == "whiten")
@@ -112,6 +134,11 @@ class Numbers(base.Field):
             for v in (saved["mean"], saved["scale"])
         )
         return self.bound(learned=tuple(saved["learned"]), mean=mean, scale=scale)
+
+
+def _not_finite(array: np.ndarray) -> str:
+    bad = np.count_nonzero(~np.isfinite(array))
+    return f"{bad} of {array.size} numbers that are not finite"
 
 
 class _Moments:

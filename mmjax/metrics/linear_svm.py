@@ -1,0 +1,58 @@
+"""A linear SVM, one class against the rest, with scikit-learn's LinearSVC's objective.
+
+    |w|^2 / 2 + bias^2 / 2 + C sum_i max(0, 1 - y_i (w x_i + bias))^2
+
+Legend: n rows, d features, c classes.
+"""
+
+import numpy as np
+from scipy import optimize
+
+from mmjax.errors import UserError
+
+
+def fit(
+    x_nd: np.ndarray, label_n: np.ndarray, *, c: float, iterations: int = 1000
+) -> tuple[np.ndarray, np.ndarray]:
+    """(weights (d + 1, c), the bias last, in float64; the classes of its columns).
+
+    Raises:
+      UserError: labels are all the same, or C is not above 0.
+    """
+    classes_c = np.unique(label_n)
+    if len(classes_c) < 2:
+        raise UserError(
+            f"all {len(label_n)} labels are {classes_c[0]}: a classifier needs two "
+            "classes or more"
+        )
+    if not c > 0:
+        raise UserError(f"C is {c}: use more than 0")
+    x_nf = _with_one(x_nd)
+    sign_nc = np.where(np.asarray(label_n)[:, None] == classes_c, 1.0, -1.0)
+    shape = x_nf.shape[1], len(classes_c)
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        w_fc = flat.reshape(shape)
+        slack_nc = np.maximum(0, 1 - sign_nc * (x_nf @ w_fc))
+        value = 0.5 * (flat @ flat) + c * np.square(slack_nc).sum()
+        return value, (w_fc - 2 * c * (x_nf.T @ (sign_nc * slack_nc))).ravel()
+
+    found = optimize.minimize(
+        objective,
+        np.zeros(shape[0] * shape[1]),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": iterations, "ftol": 1e-10, "gtol": 1e-6},
+    )
+    return found.x.reshape(shape), classes_c
+
+
+def predict(
+    weights_fc: np.ndarray, classes_c: np.ndarray, x_nd: np.ndarray
+) -> np.ndarray:
+    """The class of the largest score of each row, (n,)."""
+    return classes_c[(_with_one(x_nd) @ weights_fc).argmax(1)]
+
+
+def _with_one(x_nd: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.asarray(x_nd, np.float64), np.ones((len(x_nd), 1))], 1)
