@@ -13,9 +13,7 @@ from mmjax.alignment import grid
 from mmjax.alignment.grid import BIG, Band
 
 
-@functools.partial(
-    jax.jit, static_argnames=("band", "open_begin", "open_end", "keep")
-)
+@functools.partial(jax.jit, static_argnames=("band", "open_begin", "open_end", "keep"))
 def accumulate(
     cost_nmb: jax.Array,
     n_b: jax.Array | None = None,
