@@ -30,7 +30,7 @@ ALLOWED = {
     "report": "report metrics schema",
     "evaluators.probe": "evaluators.probe",
     "evaluators": (
-        "evaluators metrics report data parallel state schema "
+        "evaluators metrics report data parallel alignment state schema "
         "sampling.rerank sampling.calls"
     ),
     "retrieval": "retrieval data parallel schema",

@@ -86,7 +86,7 @@ def test_gctw_puts_three_on_one_clock():
         places = [f[p] for f, p in zip(frames, path_ls.T, strict=True)]
         return np.ptp(np.stack(places), 0).mean()
 
-    assert spread(found.path) < 0.3 * spread(canonical.uniform([*map(len, views)]))
+    assert spread(found.path) < 0.5 * spread(canonical.uniform([*map(len, views)]))
     assert found.path.shape == (max(map(len, views)), 3)
     assert (np.diff(found.path, axis=0) >= 0).all()
     assert found.correlations.min() > 0.95
