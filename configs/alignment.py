@@ -45,6 +45,7 @@ def avletters() -> ConfigDict:
         second="frames",
         first_rate=50.0,
         second_rate=25.0,
+        shift=0.4,
         keep=True,
     )
     config.data.train = dict(data, part="train")
