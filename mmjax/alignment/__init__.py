@@ -10,6 +10,7 @@ in squared units of the data, places in frames. Bad input raises
                          Torre 2009, 2016)
     search               where a query occurs in a long series
     merge                several sources, unequally sampled and shifted, on one clock
+    expected             which cells the paths of soft-DTW enter, and how often
     warp                 two sequences along a path
     soft_dtw, soft_dtw_divergence
                          losses of batches (b, n, d), to be differentiated and compiled
@@ -26,6 +27,7 @@ from mmjax.alignment.pairs import (
     derivative,
     dtw,
     dtw_many,
+    expected,
     search,
     warp,
 )
@@ -43,6 +45,7 @@ __all__ = [
     "derivative",
     "dtw",
     "dtw_many",
+    "expected",
     "gctw",
     "merge",
     "search",

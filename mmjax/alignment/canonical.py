@@ -54,10 +54,10 @@ def _whitening(x_lp: np.ndarray, ridge: float) -> np.ndarray:
 
 
 def _chosen(strength: np.ndarray, components: int, energy: float) -> int:
-    """How many components: as given, or what holds this share of the sum."""
+    """How many components: as given, or what holds this share of the squares."""
     if components:
         return min(components, len(strength))
-    share = np.cumsum(strength) / max(strength.sum(), 1e-12)
+    share = np.cumsum(strength**2) / max((strength**2).sum(), 1e-12)
     return int(np.searchsorted(share, energy - 1e-9)) + 1
 
 
@@ -160,7 +160,7 @@ def ctw(
         Its level is the mean variance of the columns (the authors': 1), so that units
         do not matter.
       components: of the common space; 0 takes as many as hold `energy` of the sum of
-        the correlations.
+        squared correlations.
       init: the first path. "uniform", end to end; "dtw", of equal columns; "pca", DTW
         of principal components of variance 1, with the signs that agree end to end.
       tolerance: frames, by `mmjax.metrics.alignment.path_error`.

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax.alignment import grid, paths
+from mmjax.alignment import grid, paths, soft
 from mmjax.alignment.grid import BIG, Band
 from mmjax.errors import UserError
 
@@ -126,6 +126,31 @@ def dtw(x: Any, y: Any, **options: Any) -> Alignment:
     Sakoe and Chiba 1978.
     """
     return dtw_many([x], [y], **options)[0]
+
+
+def expected(
+    x: Any, y: Any, *, gamma: float = 1.0, band: Band | None = None
+) -> tuple[float, np.ndarray]:
+    """Soft-DTW of two sequences, and how often its paths enter each cell, (n, m).
+
+    Paths count by exp(-cost / gamma) (Cuturi and Blondel 2017, algorithm 2). gamma is
+    in squared units of the data. Errors are those of `dtw`, and gamma of 0 or less.
+    """
+    x_nd, y_md = sequence(x, "x"), sequence(y, "y")
+    same_width(x_nd, y_md, ("x", "y"))
+    if not gamma > 0:
+        raise UserError(f"gamma is {gamma}: use more than 0, or dtw")
+    if band:
+        band.check(len(x_nd), len(y_md))
+    mean_d = np.concatenate([x_nd, y_md]).mean(0)
+    cost_nm1 = _distances(
+        *(jnp.asarray(s - mean_d, jnp.float32)[None] for s in (x_nd, y_md))
+    )
+    n_1, m_1 = jnp.asarray([len(x_nd)]), jnp.asarray([len(y_md)])
+    cost_nm1 = grid.inside(cost_nm1, n_1, m_1, band)
+    run = jax.jit(jax.value_and_grad(lambda c: soft.of_cost(c, n_1, m_1, gamma).sum()))
+    value, e_nm1 = run(cost_nm1)
+    return float(value), np.asarray(e_nm1[..., 0])
 
 
 def derivative(x: Any) -> np.ndarray:
