@@ -204,8 +204,7 @@ def gctw(
 
     Args:
       sequences: two or more, (n,) or (n, p) each.
-      ridge, components, energy, tolerance, turns: see `ctw`. `energy` is of what is
-        common to all: eigenvalues above 1 of s sets, less 1.
+      ridge, components, energy, tolerance, turns: see `ctw`.
 
     Raises:
       UserError: fewer than two sequences, and what `ctw` refuses.
