@@ -1,8 +1,9 @@
-"""Learned alignment in time: two towers over frames, by temporal cycle consistency.
+"""Learned alignment in time: two towers over frames.
 
 | preset | data | cost on 1 CPU core | expect |
 |---|---|---|---|
 | avletters (default) | audio to lips, AVLetters, the audio cut and warped | minutes | |
+| avletters_soft_dtw, avletters_tcc | the same by other losses | minutes | |
 | tiny | drawn curves | seconds | nothing: it is for tests |
 | tiny_soft_dtw | the same, by soft-DTW between the towers | seconds | nothing |
 """
@@ -49,9 +50,24 @@ def avletters() -> ConfigDict:
         keep=True,
     )
     config.data.train = dict(data, part="train")
+    config.task.loss_name = "clock"  # both were recorded on one
     config.evals.held_out = dict(
         type="alignment", every=200, source=dict(data, part="held_out")
     )
+    return config
+
+
+def avletters_soft_dtw() -> ConfigDict:
+    """Which sound belongs to which lips is known, and not when."""
+    config = avletters()
+    config.task.loss_name = "soft_dtw"
+    return config
+
+
+def avletters_tcc() -> ConfigDict:
+    """Temporal cycle consistency, without labels."""
+    config = avletters()
+    config.task.loss_name = "tcc"
     return config
 
 
@@ -81,5 +97,8 @@ def tiny_soft_dtw() -> ConfigDict:
     return config
 
 
-PRESETS = {f.__name__: f for f in (avletters, tiny, tiny_soft_dtw)}
+PRESETS = {
+    f.__name__: f
+    for f in (avletters, avletters_soft_dtw, avletters_tcc, tiny, tiny_soft_dtw)
+}
 get_config = common.chooser(PRESETS)

@@ -12,8 +12,8 @@ in squared units of the data, places in frames. Bad input raises
     merge                several sources, unequally sampled and shifted, on one clock
     expected             which cells the paths of soft-DTW enter, and how often
     warp                 two sequences along a path
-    soft_dtw, soft_dtw_divergence
-                         losses of batches (b, n, d), to be differentiated and compiled
+    dtw_cost, soft_dtw, soft_dtw_divergence
+                         of batches (b, n, d), to be differentiated and compiled
                          (Cuturi and Blondel 2017; Blondel et al. 2021)
 """
 
@@ -31,6 +31,7 @@ from mmjax.alignment.pairs import (
     search,
     warp,
 )
+from mmjax.alignment.paths import cost as dtw_cost
 from mmjax.alignment.soft import divergence as soft_dtw_divergence
 from mmjax.alignment.soft import value as soft_dtw
 
@@ -44,6 +45,7 @@ __all__ = [
     "ddtw",
     "derivative",
     "dtw",
+    "dtw_cost",
     "dtw_many",
     "expected",
     "gctw",

@@ -3,6 +3,7 @@
 Legend: n and m frames, d columns, l steps of a path.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -117,7 +118,7 @@ def dtw_many(
     ]
 
 
-_distances = jax.jit(grid.squared_distances)
+_distances = jax.jit(functools.partial(grid.squared_distances, exact=True))
 
 
 def dtw(x: Any, y: Any, **options: Any) -> Alignment:

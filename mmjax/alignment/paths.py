@@ -5,6 +5,7 @@ pairs, n and m frames, k anti-diagonals, l steps of the longest path (n + m - 1)
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,8 @@ from mmjax.alignment.grid import BIG, Band
 @functools.partial(jax.jit, static_argnames=("band", "open_begin", "open_end", "keep"))
 def accumulate(
     cost_nmb: jax.Array,
-    n_b: jax.Array | None = None,
-    m_b: jax.Array | None = None,
+    n_b: jax.Array,
+    m_b: jax.Array,
     *,
     band: Band | None = None,
     open_begin: bool = False,
@@ -28,7 +29,7 @@ def accumulate(
 
     Args:
       cost_nmb: of a step on cell (i, j), at least 0 where an end is open.
-      n_b, m_b: int (b,) frames that count; the rest is padding. None: all.
+      n_b, m_b: int (b,) frames that count; the rest is padding.
       open_begin, open_end: whether the path may begin, or end, at any frame of the
         second sequence. It covers the first one whole.
       keep: whether to return the table.
@@ -37,7 +38,6 @@ def accumulate(
       float (b,) costs, BIG or more where no path stays within the band; int (b,)
       the last column; and the table of costs up to each cell, (k, n, b), or empty.
     """
-    n_b, m_b = grid.ends(n_b, m_b, cost_nmb)
     cost_nkb = grid.skewed(grid.inside(cost_nmb, n_b, m_b, band))
     n, steps, b = cost_nkb.shape
 
@@ -94,3 +94,27 @@ def backtrack(
     start = n_b - 1, column_b, jnp.ones((b,), bool)
     _, (cells_lb2, on_lb) = jax.lax.scan(step, start, None, length=steps)
     return cells_lb2.transpose(1, 0, 2), on_lb.sum(0)
+
+
+@functools.partial(jax.jit, static_argnames=("band", "open_begin", "open_end"))
+def cost(
+    x_bnd: jax.Array,
+    y_bmd: jax.Array,
+    n_b: jax.Array | None = None,
+    m_b: jax.Array | None = None,
+    **options: Any,
+) -> jax.Array:
+    """DTW of batches, (b,), without paths: for use inside compiled code.
+
+    Args:
+      x_bnd, y_bmd: sequences, padded to one length with any finite numbers.
+      n_b, m_b: int (b,) frames that count; None: all.
+      options: band, open_begin, open_end, of `accumulate`.
+    """
+    rows = x_bnd, y_bmd, grid.lengths(x_bnd, n_b), grid.lengths(y_bmd, m_b)
+
+    def part(rows: tuple) -> jax.Array:
+        cost_nmb = grid.squared_distances(*rows[:2])
+        return accumulate(cost_nmb, *rows[2:], **options)[0]
+
+    return grid.in_parts(part, rows)

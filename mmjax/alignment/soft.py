@@ -4,6 +4,9 @@ Cuturi and Blondel 2017: softmin_g(a) = -g log sum exp(-a / g). Legend: b pairs,
 frames, d columns, k anti-diagonals.
 """
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,6 +99,7 @@ def _backward(saved: tuple, g_b: jax.Array) -> tuple:
 of_cost.defvjp(_forward, _backward)
 
 
+@functools.partial(jax.jit, static_argnames="band")
 def value(
     x_bnd: jax.Array,
     y_bmd: jax.Array,
@@ -105,13 +109,65 @@ def value(
     gamma: float = 1.0,
     band: Band | None = None,
 ) -> jax.Array:
-    """Soft-DTW of squared distances, (b,), in units of their square."""
+    """Soft-DTW of squared distances, (b,), in units of their square.
+
+    Args:
+      x_bnd, y_bmd: sequences, padded to one length with any finite numbers.
+      n_b, m_b: int (b,) frames that count; None: all.
+      gamma: above 0, in units of the squared distances.
+      band: the cells that paths may enter. Without a path inside it, the value is 1e30.
+    """
+    n_b, m_b = grid.lengths(x_bnd, n_b), grid.lengths(y_bmd, m_b)
+    return _value(x_bnd, y_bmd, n_b, m_b, jnp.asarray(gamma, x_bnd.dtype), band)
+
+
+def _part(rows: tuple, gamma: jax.Array, band: Band | None) -> jax.Array:
+    x_bnd, y_bmd, n_b, m_b = rows
     cost_nmb = grid.squared_distances(x_bnd, y_bmd)
-    n_b, m_b = grid.ends(n_b, m_b, cost_nmb)
-    cost_nmb = grid.inside(cost_nmb, n_b, m_b, band)
-    return of_cost(cost_nmb, n_b, m_b, jnp.asarray(gamma, cost_nmb.dtype))
+    return of_cost(grid.inside(cost_nmb, n_b, m_b, band), n_b, m_b, gamma)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _value(
+    x_bnd: jax.Array,
+    y_bmd: jax.Array,
+    n_b: jax.Array,
+    m_b: jax.Array,
+    gamma: jax.Array,
+    band: Band | None,
+) -> jax.Array:
+    rows = x_bnd, y_bmd, n_b, m_b
+    return grid.in_parts(lambda rows: _part(rows, gamma, band), rows)
+
+
+def _value_forward(*args: Any) -> tuple[jax.Array, tuple]:
+    """Values with their gradients, part by part, so that no table outlives its part."""
+    *rows, gamma, band = args
+
+    def both(rows: tuple) -> tuple[jax.Array, tuple]:
+        def total(x_bnd: jax.Array, y_bmd: jax.Array) -> tuple[jax.Array, jax.Array]:
+            value_b = _part((x_bnd, y_bmd, *rows[2:]), gamma, band)
+            return value_b.sum(), value_b
+
+        run = jax.value_and_grad(total, (0, 1), has_aux=True)
+        (_, value_b), grads = run(*rows[:2])
+        return value_b, grads
+
+    value_b, grads = grid.in_parts(both, tuple(rows))
+    return value_b, (grads, *rows[2:], gamma)
+
+
+def _value_backward(band: Band | None, saved: tuple, g_b: jax.Array) -> tuple:
+    grads, *lengths, gamma = saved
+    slopes = (g_b[:, None, None] * grad for grad in grads)
+    none = (np.zeros(a.shape, jax.dtypes.float0) for a in lengths)
+    return *slopes, *none, jnp.zeros_like(gamma)
+
+
+_value.defvjp(_value_forward, _value_backward)
+
+
+@jax.jit
 def divergence(
     x_bnd: jax.Array,
     y_bmd: jax.Array,

@@ -1,4 +1,4 @@
-"""Learned alignment in time: two towers over frames, brought together without labels.
+"""Learned alignment in time: two towers that bring frames of two series together.
 
 Legend: b rows, n and m frames of the first and second series, d embedding.
 """
@@ -30,8 +30,11 @@ class Task:
     first, second: width, depth and reach of each tower, see `FrameTower`.
     loss_name: "tcc", temporal cycle consistency (Dwibedi et al. 2019), or "soft_dtw":
       softplus of how much less the soft-DTW of a pair (Cuturi and Blondel 2017) is than
-      that of its first series with the next row's second, per frame.
-    temperature: of tcc's softmaxes over squared distances, which are 0 to 4.
+      that of its first series with the next row's second, per frame; or "clock", where
+      series come with a `truth` such as a common clock: cross-entropy of each frame's
+      neighbour. The first two need no truth, and tcc has none of direction: where views
+      are unlike, backwards is as consistent as forwards.
+    temperature: of tcc's and clock's softmaxes over squared distances, 0 to 4.
     spread: weight of the log of tcc's standard deviation; 0.001 in the paper.
     gamma: of soft-DTW, in squared distances.
     margin: by which "soft_dtw" wants a pair to be nearer, in squared distances a frame.
@@ -50,8 +53,10 @@ class Task:
     margin: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.loss_name not in ("tcc", "soft_dtw"):
-            raise ValueError(f"loss_name is {self.loss_name!r}: use tcc or soft_dtw")
+        if self.loss_name not in ("tcc", "soft_dtw", "clock"):
+            raise ValueError(
+                f"loss_name is {self.loss_name!r}: use tcc, soft_dtw or clock"
+            )
         base.positive(self, "embed_dim", "temperature", "gamma")
         if self.spread < 0 or self.margin < 0:
             values = f"spread is {self.spread} and margin {self.margin}"
@@ -75,6 +80,11 @@ class Task:
                     f"config.data.fields.{name} has rows of {shape}: give a kind with "
                     "(frames, columns) and 3 frames or more, such as sequence"
                 )
+        if self.loss_name == "clock" and "truth" not in spec:
+            raise UserError(
+                "config.task.loss_name is clock, and the data have no truth: add the "
+                "field truth, or use tcc or soft_dtw"
+            )
 
     def init(self, key: jax.Array, batch: base.Batch) -> Vars:
         """See mmjax.tasks.base.Task."""
@@ -109,6 +119,12 @@ class Task:
             two = losses.cycle_back(y_bmd, x_bnd, m_mask_bm, n_mask_bn, **how)
             loss_b, error_b = (0.5 * (a + b) for a, b in zip(one, two, strict=True))
             return loss_b.mean(), {"cycle_error": error_b.mean()}
+        if self.loss_name == "clock":
+            loss_b, error_b = losses.at_truth(
+                *(x_bnd, y_bmd, n_mask_bn, m_mask_bm, batch["truth"][..., 0]),
+                temperature=self.temperature,
+            )
+            return loss_b.mean(), {"frame_error": error_b.mean()}
 
         def apart(y_bmd: jax.Array, m_mask_bm: jax.Array) -> jax.Array:
             n_b, m_b = (jnp.maximum(k.sum(1), 1) for k in (n_mask_bn, m_mask_bm))

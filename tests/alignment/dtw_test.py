@@ -231,6 +231,6 @@ def test_bad_input(call, message):
 
 
 def test_no_path_is_a_cost_that_says_so():
-    cost = jnp.zeros((3, 6, 1))
-    outside = paths.accumulate(cost, band=Band("sakoe_chiba", 1))[0]
+    cost, ends = jnp.zeros((3, 6, 1)), (jnp.asarray([3]), jnp.asarray([6]))
+    outside = paths.accumulate(cost, *ends, band=Band("sakoe_chiba", 1))[0]
     assert float(outside[0]) >= grid.BIG

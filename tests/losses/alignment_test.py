@@ -55,3 +55,20 @@ def test_equal_series_of_unlike_frames_lead_back():
     flat = jnp.ones((1, 8, 3))
     _, far = alignment.cycle_back(flat, flat, mask, mask, temperature=0.1, spread=0.0)
     assert float(far[0]) == pytest.approx(0.25)  # all lead back to the middle
+
+
+def test_known_places():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(1, 5, 3)), rng.normal(size=(1, 6, 3))
+    truth = np.array([[0.0, 1.25, 2.0, 3.5, 9.0]])
+    masks = np.arange(5)[None] < 4, np.arange(6)[None] < 5
+    loss, error = alignment.at_truth(
+        *map(jnp.asarray, (x, y, *masks, truth)), temperature=0.8
+    )
+    near = softmax(-np.square(x[0, :4, None] - y[0, None, :5]).sum(-1) / 0.8)
+    log = np.log(near)
+    places = [log[0, 0], 0.75 * log[1, 1] + 0.25 * log[1, 2], log[2, 2]]
+    places.append(0.5 * (log[3, 3] + log[3, 4]))
+    assert float(loss[0]) == pytest.approx(-np.mean(places), rel=1e-4)
+    off = np.abs(near @ np.arange(5) - truth[0, :4]).mean()
+    assert float(error[0]) == pytest.approx(off, rel=1e-5)

@@ -37,10 +37,12 @@ def batch():
     mask = np.arange(6) < lengths[:, None]
     made = {"first": rng.normal(size=(4, 6, 2)), "second": rng.normal(size=(4, 6, 3))}
     arrays = {k: v.astype(np.float32) for k, v in made.items()}
-    return arrays | {"first_mask": mask, "second_mask": mask[::-1]}
+    truth = np.minimum(np.arange(6), lengths[::-1, None] - 1).astype(np.float32)
+    masks = {"first_mask": mask, "second_mask": mask[::-1]}
+    return arrays | masks | {"truth": truth[..., None]}
 
 
-@pytest.mark.parametrize("name", ["tcc", "soft_dtw"])
+@pytest.mark.parametrize("name", ["tcc", "soft_dtw", "clock"])
 def test_losses_fall(name, batch):
     task = alignment.Task(embed_dim=4, loss_name=name)
     variables = task.init(jax.random.key(0), batch)
@@ -67,7 +69,7 @@ def test_losses_fall(name, batch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"loss_name": "dtw"}, "loss_name is 'dtw': use tcc or soft_dtw"),
+        ({"loss_name": "dtw"}, "loss_name is 'dtw': use tcc, soft_dtw or clock"),
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"margin": -1.0}, "margin -1.0"),
     ],
@@ -81,6 +83,8 @@ def test_bad_data():
     task = alignment.Task()
     spec = {name: {"kind": "sequence", "shape": (9, 2)} for name in alignment.NAMES}
     task.check(spec)
+    with pytest.raises(UserError, match="clock, and the data have no truth"):
+        alignment.Task(loss_name="clock").check(spec)
     spec["second"]["shape"] = (2, 4)
     with pytest.raises(UserError, match="fields.second has rows of .2, 4.*3 frames"):
         task.check(spec)
