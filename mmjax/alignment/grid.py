@@ -87,7 +87,7 @@ def squared_distances(
     return jnp.maximum(apart_bnm, 0).transpose(1, 2, 0)
 
 
-_TOGETHER = 32  # pairs whose tables stay in a CPU's cache
+_TOGETHER = 64  # pairs whose tables stay in a CPU's cache
 
 
 def in_parts(run: Callable, arrays: Any) -> Any:

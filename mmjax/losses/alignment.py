@@ -34,8 +34,8 @@ def cycle_back(
 
     Cycle-back regression (Dwibedi et al. 2019, equation 5): with the mean mu and
     variance s^2 of the place in x that the soft neighbour of frame i leads back to,
-    |i - mu|^2 / s^2 + spread log s. Places are shares of the length, as in the authors' code, and s^2 has a floor of 1e-4, a
-    hundredth of the length.
+    |i - mu|^2 / s^2 + spread log s. Places are shares of the length, as in the authors'
+    code, and s^2 has a floor of 1e-4, the square of a hundredth of the length.
 
     Args:
       n_mask_bn, m_mask_bm: bool, the frames that count.

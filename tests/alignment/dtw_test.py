@@ -234,3 +234,25 @@ def test_no_path_is_a_cost_that_says_so():
     cost, ends = jnp.zeros((3, 6, 1)), (jnp.asarray([3]), jnp.asarray([6]))
     outside = paths.accumulate(cost, *ends, band=Band("sakoe_chiba", 1))[0]
     assert float(outside[0]) >= grid.BIG
+
+
+def test_large_batches_are_each_pair_alone():
+    """Parts and lanes, 128 pairs of unlike lengths, against one at a time."""
+    rng = np.random.default_rng(4)
+    x, y = (jnp.asarray(rng.normal(size=(128, n, 2)), jnp.float32) for n in (4, 6))
+    n_b, m_b = (jnp.asarray(rng.integers(2, top, 128)) for top in (5, 7))
+
+    def both(x, y, n_b, m_b):
+        def total(x):
+            value_b = alignment.soft_dtw(x, y, n_b, m_b, gamma=0.5)
+            return value_b.sum(), value_b
+
+        grads, value_b = jax.grad(total, has_aux=True)(x)
+        return value_b, grads, alignment.dtw_cost(x, y, n_b, m_b)
+
+    alone = jax.lax.map(
+        lambda row: jax.tree.map(lambda a: a[0], both(*(a[None] for a in row))),
+        (x, y, n_b, m_b),
+    )
+    for many, one in zip(jax.jit(both)(x, y, n_b, m_b), alone, strict=True):
+        np.testing.assert_allclose(many, one, rtol=1e-4, atol=1e-5)

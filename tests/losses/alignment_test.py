@@ -40,20 +40,25 @@ def test_against_numpy_with_padding():
         assert [float(v[row]) for v in got] == pytest.approx(want, rel=1e-4)
 
     def total(x, y):
-        return alignment.cycle_back(x, y, *masks, temperature=0.7, spread=0.01)[0].sum()
+        return run(x, y, *masks, temperature=0.7, spread=0.01)[0].sum()
 
-    grads = jax.grad(total, (0, 1))(jnp.asarray(x), jnp.asarray(y))
+    grads = jax.jit(jax.grad(total, (0, 1)))(jnp.asarray(x), jnp.asarray(y))
     assert not grads[0][1, 5:].any() and not grads[1][0, 6:].any()
     assert np.abs(grads[1][0, :6]).min() > 0
+
+
+@jax.jit
+def _cycle(x, mask):
+    return alignment.cycle_back(x, x, mask, mask, temperature=0.1, spread=0.0)
 
 
 def test_equal_series_of_unlike_frames_lead_back():
     x = jnp.eye(8)[None] * 4
     mask = jnp.ones((1, 8), bool)
-    loss, error = alignment.cycle_back(x, x, mask, mask, temperature=0.1, spread=0.0)
+    loss, error = _cycle(x, mask)
     assert float(loss[0]) < 1e-6 and float(error[0]) < 1e-4
     flat = jnp.ones((1, 8, 3))
-    _, far = alignment.cycle_back(flat, flat, mask, mask, temperature=0.1, spread=0.0)
+    _, far = _cycle(flat, mask)
     assert float(far[0]) == pytest.approx(0.25)  # all lead back to the middle
 
 
@@ -62,9 +67,8 @@ def test_known_places():
     x, y = rng.normal(size=(1, 5, 3)), rng.normal(size=(1, 6, 3))
     truth = np.array([[0.0, 1.25, 2.0, 3.5, 9.0]])
     masks = np.arange(5)[None] < 4, np.arange(6)[None] < 5
-    loss, error = alignment.at_truth(
-        *map(jnp.asarray, (x, y, *masks, truth)), temperature=0.8
-    )
+    run = jax.jit(alignment.at_truth, static_argnames="temperature")
+    loss, error = run(*map(jnp.asarray, (x, y, *masks, truth)), temperature=0.8)
     near = softmax(-np.square(x[0, :4, None] - y[0, None, :5]).sum(-1) / 0.8)
     log = np.log(near)
     places = [log[0, 0], 0.75 * log[1, 1] + 0.25 * log[1, 2], log[2, 2]]
