@@ -61,8 +61,8 @@ def _chosen(strength: np.ndarray, components: int, energy: float) -> int:
     return int(np.searchsorted(share, energy - 1e-9)) + 1
 
 
-def _cca(
-    x_lp: np.ndarray, y_lq: np.ndarray, ridge: float, components: int, energy: float
+def fit(
+    x_lp: np.ndarray, y_lq: np.ndarray, *, ridge: float, components: int, energy: float
 ) -> tuple[Map, Map, np.ndarray]:
     """Linear CCA of paired frames, with the correlations (c,)."""
     white_pp, white_qq = _whitening(x_lp, ridge), _whitening(y_lq, ridge)
@@ -81,7 +81,7 @@ def correlation(x_lp: np.ndarray, y_lq: np.ndarray, *, ridge: float) -> float:
     """The first canonical correlation of paired frames; 0 where one is constant."""
     if min(np.ptp(x_lp, 0).max(), np.ptp(y_lq, 0).max()) == 0:
         return 0.0
-    return float(_cca(x_lp, y_lq, ridge, 1, 1.0)[2][0])
+    return float(fit(x_lp, y_lq, ridge=ridge, components=1, energy=1.0)[2][0])
 
 
 def uniform(counts: Sequence[int]) -> np.ndarray:
@@ -176,7 +176,9 @@ def ctw(
     path_l2, changes = _first(x_np, y_mq, init, components), []
     for _ in range(turns):
         x_lp, y_lq = pairs.warp(x_np, y_mq, path_l2)
-        to_x, to_y, correlations = _cca(x_lp, y_lq, ridge, components, energy)
+        to_x, to_y, correlations = fit(
+            x_lp, y_lq, ridge=ridge, components=components, energy=energy
+        )
         components = len(correlations)
         cost, new_l2 = pairs.dtw(to_x(x_np), to_y(y_mq), band=band)
         changes.append(alignment.path_error(new_l2, path_l2))

@@ -61,7 +61,7 @@ def test_linear_cca_is_that_of_least_squares():
     y = (x @ [1.0, -2.0, 0.5] + noise)[:, None]
     fit = np.linalg.lstsq(np.c_[x, np.ones(200)], y[:, 0], rcond=None)[1][0]
     r = np.sqrt(1 - fit / np.square(y - y.mean()).sum())
-    to_x, to_y, correlation = canonical._cca(x, y, 0.0, 1, 1.0)
+    to_x, to_y, correlation = canonical.fit(x, y, ridge=0.0, components=1, energy=1.0)
     assert correlation[0] == pytest.approx(r)
     a, b = to_x(x)[:, 0], to_y(y)[:, 0]
     assert np.mean(a * b) == pytest.approx(r) and a.var() == pytest.approx(1)
