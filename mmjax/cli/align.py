@@ -1,6 +1,6 @@
 """Aligns two sequences in time: their path, its cost, a figure, both on one clock.
 
-A and B are .npy, .npz or .csv files of numbers, a frame a row; FILE.npz#NAME picks one
+A and B are .npy, .npz or .csv files of numbers, a frame a row; FILE.npz:NAME picks one
 array of several. dtw compares columns, ddtw their slopes, soft counts all paths by
 their cost, and ctw first finds a space that sequences of unlike columns share.
 """
@@ -17,7 +17,7 @@ from mmjax.parallel import runtime
 METHODS = ("dtw", "ddtw", "soft", "ctw")
 EXAMPLE = """examples:
   mmjax align a.npy b.npy --out path.png
-  mmjax align audio.npz#mfcc lips.csv --method ctw --ridge 0.01 --out path.png \\
+  mmjax align audio.npz:mfcc lips.csv --method ctw --ridge 0.01 --out path.png \\
       --save aligned.npz
 """
 
@@ -95,7 +95,9 @@ def read(place: str) -> np.ndarray:
     Raises:
       UserError: no such file, another kind, arrays to choose from, no numbers.
     """
-    name, _, array = place.partition("#")
+    name, array = place, ""
+    if ".npz:" in place:
+        name, _, array = place.rpartition(":")
     path = pathlib.Path(name).expanduser()
     if not path.is_file():
         raise UserError(f"no file {name}: give a .npy, .npz or .csv file of frames")
@@ -113,7 +115,7 @@ def read(place: str) -> np.ndarray:
     if array and array not in loaded.files:
         raise UserError(f"{name} has no array {array!r}: it has {names}")
     if not array and len(loaded.files) != 1:
-        raise UserError(f"{name} has {names}: write {name}#{loaded.files[0]}, say")
+        raise UserError(f"{name} has {names}: write {name}:{loaded.files[0]}, say")
     return loaded[array or loaded.files[0]]
 
 

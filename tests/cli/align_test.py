@@ -25,7 +25,7 @@ def files(tmp_path_factory):
 
 @pytest.mark.parametrize("method", ["dtw", "ddtw", "soft", "ctw"])
 def test_methods(files, method, tmp_path, capsys):
-    other = "c.npz#lips" if method == "ctw" else "b.csv"
+    other = "c.npz:lips" if method == "ctw" else "b.csv"
     argv = ["align", f"{files}/a.npy", f"{files}/{other}", "--method", method]
     argv += ["--out", f"{tmp_path}/path.png", "--save", f"{tmp_path}/x.npz"]
     assert cli.main(argv) == 0
@@ -50,9 +50,9 @@ def test_methods(files, method, tmp_path, capsys):
     ("argv", "message"),
     [
         (["a.npy", "none.npy"], "no file .*none.npy"),
-        (["a.npy", "c.npz"], "has lips, other: write .*c.npz#lips"),
-        (["a.npy", "c.npz#x"], "no array 'x': it has lips, other"),
-        (["a.npy", "c.npz#lips"], "x has 2 columns and y 6.*ctw"),
+        (["a.npy", "c.npz"], "has lips, other: write .*c.npz:lips"),
+        (["a.npy", "c.npz:x"], "no array 'x': it has lips, other"),
+        (["a.npy", "c.npz:lips"], "x has 2 columns and y 6.*ctw"),
         (["a.npy", "b.csv", "--radius", "40"], "shorter than a band of radius 40"),
         (["a.npy", "b.csv", "--gamma", "0", "--method", "soft"], "gamma is 0"),
         (["a.npy", "b.csv", "--method", "ctw", "--ridge", "2"], "ridge is 2"),
