@@ -33,7 +33,7 @@ def _run(*, steps: int, batch_size: int, first: dict, second: dict) -> ConfigDic
 def avletters() -> ConfigDict:
     """MFCC at 50 Hz against lips at 25 Hz; a fifth of the utterances is held out."""
     config = _run(
-        steps=600,
+        steps=300,
         batch_size=32,
         first=dict(length=80, width=26, rate=50.0),
         second=dict(length=40, width=1200, rate=25.0),
@@ -51,8 +51,9 @@ def avletters() -> ConfigDict:
     )
     config.data.train = dict(data, part="train")
     config.task.loss_name = "clock"  # both were recorded on one
+    config.optim.warmup = 30
     config.evals.held_out = dict(
-        type="alignment", every=200, source=dict(data, part="held_out")
+        type="alignment", every=100, source=dict(data, part="held_out")
     )
     return config
 
