@@ -37,6 +37,7 @@ INSTALL = [
 ]
 
 TORCH = ["torch>=2.4", "open_clip_torch>=3.2"]  # the peer, and its tokenizer
+WARPING = ["tslearn>=0.6.3", "dtaidistance>=2.3"]  # peers of alignment in time
 SKLEARN = ["scikit-learn>=1.6"]  # the linear probe's peer
 JUDGE = ["starlette>=1.0,<2", "uvicorn>=0.40,<1"]  # both of plain Python, no more
 EXTRAS = {
@@ -49,11 +50,11 @@ EXTRAS = {
     "tf": ["tensorflow>=2.20"],
     "convert": ["huggingface_hub"],  # fetching public weights, `hf://org/name`
     # the peers: DataLoader and transforms, GPT-2 with its cache
-    "bench": [*TORCH, *SKLEARN, "torchvision", "transformers"],
+    "bench": [*TORCH, *SKLEARN, *WARPING, "torchvision", "transformers"],
     # approximate search in an index that is larger than memory
     "faiss": ["faiss-cpu>=1.9"],
     # tests against the original implementations
-    "parity": [*TORCH, *SKLEARN, "transformers", "diffusers", "lpips"],
+    "parity": [*TORCH, *SKLEARN, *WARPING, "transformers", "diffusers", "lpips"],
     # the page of `mmjax judge serve`: routes and requests, and the server under them
     "judge": JUDGE,
     "notebook": ["nbclient", "nbformat", "ipykernel"],

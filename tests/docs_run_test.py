@@ -14,6 +14,7 @@ import sys
 import tarfile
 
 import commands
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -21,7 +22,7 @@ from mmjax import cli
 from mmjax.data.sources import open_source
 
 SMALL = (  # (what is printed, what is run), of a word
-    (r"^(?:configs/)?(clip|prior|vqvae)(?:\.py)?:\w+$", r"\1:tiny"),
+    (r"^(?:configs/)?(alignment|clip|prior|vqvae)(?:\.py)?:\w+$", r"\1:tiny"),
     (r"^configs/suites\.py:bundle$", "suites:tiny"),
     (r"/evals/bundle$", "/evals/tiny"),
     (r"^(shapes:(?:val|train))$", r"\1?size=16&count=64"),
@@ -41,6 +42,7 @@ OPTIONS = {  # of numbers that are too large for what is trained here
 LONG = ("steps", "evals.", "optim.warmup", "checkpoint.every", "task.loss_block")
 EVALS = {  # of the tiny presets: run by `mmjax eval` alone, for time
     "cca": ("test",),
+    "alignment": ("val",),
     "clip": ("val", "unseen", "retrieval"),
     "prior": ("val",),
     "vqvae": ("val", "val_elbo"),
@@ -137,6 +139,11 @@ def place(tmp_path, monkeypatch):
         Image.fromarray(record["image"]).save(name)
         if "photos/" in name:
             pathlib.Path(name).with_suffix(".txt").write_text(record["text"][0])
+    walk = np.random.default_rng(0).normal(size=(60, 2)).cumsum(0)
+    np.save("a.npy", walk)
+    np.save("b.npy", walk[10:])
+    np.savez("audio.npz", mfcc=walk)
+    np.savetxt("lips.csv", walk @ np.ones((2, 3)) + walk[:, :1] ** 2, delimiter=",")
     pathlib.Path("captions.txt").write_text("a red star\na blue ring\n")
     return tmp_path
 

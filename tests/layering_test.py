@@ -23,13 +23,14 @@ ALLOWED = {
     "losses": "losses",
     "sampling": "sampling",
     "models": "models nn schema",
-    "tasks": "tasks.base tasks.stage1 models nn losses sampling state schema",
+    "alignment": "alignment metrics.alignment",
+    "tasks": "tasks.base tasks.stage1 models nn losses sampling alignment state schema",
     "data": "data schema cache",
     "metrics": "metrics schema data.shapes sampling.rerank",
     "report": "report metrics schema",
     "evaluators.probe": "evaluators.probe",
     "evaluators": (
-        "evaluators metrics report data parallel state schema "
+        "evaluators metrics report data parallel alignment state schema "
         "sampling.rerank sampling.calls"
     ),
     "retrieval": "retrieval data parallel schema",

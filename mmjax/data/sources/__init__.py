@@ -55,7 +55,7 @@ def open_source(spec: str | Mapping[str, Any]) -> Source:
 
 def parse(spec: str | Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
     """(kind, path, options) of a spec in either form."""
-    if isinstance(spec, Mapping):
+    if not isinstance(spec, str):  # a dict, or a ConfigDict inside another
         options = {key: value for key, value in spec.items() if value is not None}
         if "kind" not in options:
             raise UserError(

@@ -1,0 +1,3 @@
+"""No run is trained: `benchmarks/ctw_toy.py` draws and aligns."""
+
+RUNS = ()
