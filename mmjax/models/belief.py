@@ -39,6 +39,24 @@ class Stack:
     joint: int = 0
     directed_below: bool = False
 
+    def __post_init__(self) -> None:
+        for name, widths in self.widths.items():
+            if not widths and not self.joint:
+                raise ValueError(
+                    f"pathways.{name}.widths is empty and joint 0: give widths=(500,), "
+                    "or joint"
+                )
+        if len(self.visible) > 1 and not self.joint:
+            raise ValueError(
+                f"joint is 0 and there are {len(self.visible)} pathways: give the "
+                "width of the layer that joins them"
+            )
+        if self.directed_below and len(self.levels) == 1:
+            raise ValueError(
+                "kind is 'dbn' with one level of weights, which is an RBM: set kind to "
+                "'dbm', or give more widths"
+            )
+
     def tower(self, name: str) -> list[str]:
         """A modality's layers, from the visible one up."""
         return [name, *(f"{name}{i + 1}" for i in range(len(self.widths[name])))]

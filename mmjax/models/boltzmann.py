@@ -51,11 +51,13 @@ class Machine:
     doubled: layers whose input from others counts twice, as in the pretraining of a
       layer that will have neighbours on both sides (Salakhutdinov and Hinton 2009,
       Deep Boltzmann Machines, 2.3).
+    whole: the machine that this is a part of, whose colours it keeps.
     """
 
     layers: Mapping[str, Layer]
     edges: tuple[tuple[str, str], ...]
     doubled: frozenset[str] = frozenset()
+    whole: "Machine | None" = None
 
     @functools.cached_property
     def colours(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -63,6 +65,10 @@ class Machine:
 
         The first holds the first layer.
         """
+        joined = {layer for edge in self.edges for layer in edge}
+        if self.whole:
+            whole = self.whole.colours
+            return tuple(tuple(n for n in side if n in joined) for side in whole)
         colour: dict[str, int] = {}
         for start in self.layers:
             spread = [] if start in colour else [start]
@@ -75,7 +81,6 @@ class Machine:
                         spread.append(other)
                     elif colour[other] == colour[layer]:
                         raise ValueError(f"{layer} and {other} need a third colour")
-        joined = {layer for edge in self.edges for layer in edge}
         return tuple(
             tuple(n for n in self.layers if n in joined and colour[n] == side)
             for side in (0, 1)
@@ -100,7 +105,7 @@ class Machine:
         self, edges: tuple[tuple[str, str], ...], doubled: Collection[str] = ()
     ) -> "Machine":
         """The same layers with some of the edges."""
-        return Machine(self.layers, edges, frozenset(doubled))
+        return Machine(self.layers, edges, frozenset(doubled), self)
 
 
 fold_in = jax.vmap(jax.random.fold_in, (0, None))  # keys (b,) with one number
@@ -261,9 +266,11 @@ def gibbs(
 
 def upward(machine: Machine, params: PyTree, known: States) -> dict[str, jax.Array]:
     """`known`, and the means of the other layers given those below, one by one."""
-    states = dict(known)
+    states, rows = dict(known), len(next(iter(known.values())))
     for name in machine.hidden(known):
-        states |= means(machine, params, states, [name])
+        mean_bd = means(machine, params, states, [name])[name]
+        shape = rows, machine.layers[name].units  # without a layer below, one row
+        states[name] = jnp.broadcast_to(mean_bd, shape)
     return states
 
 

@@ -69,7 +69,7 @@ class Pathway:
         return math.isqrt(self.units // max(self.channels, 1))
 
     def units_of(self, spec: Mapping[str, Any]) -> int:
-        """The units that a field's rows have, by its spec; 0 where that is not known."""
+        """The units of a field's rows by its spec; 0 where that is not known."""
         if spec["kind"] == "text":
             return spec.get("vocab_size", 0)
         if spec["kind"] == "label":
@@ -112,6 +112,12 @@ class Pathway:
         shape = len(x_bd), self.side, self.side, self.channels
         x_bhwc = (x_bd * self.std + self.mean).reshape(shape)
         return jnp.broadcast_to(jnp.clip(x_bhwc, 0, 1), (*shape[:3], 3))
+
+    def filters(self, weight_dp: jax.Array) -> jax.Array:
+        """Weights as images (p, side, side, 3), grey where 0, each over its largest."""
+        most_p1 = jnp.maximum(jnp.abs(weight_dp).max(0)[:, None], 1e-12)
+        plain = dataclasses.replace(self, mean=0.0, std=1.0)
+        return plain.image(0.5 + 0.5 * weight_dp.T / most_p1)
 
     def layer(self) -> boltzmann.Layer:
         """The visible layer."""

@@ -90,31 +90,15 @@ class Task:
         schema.under(1, self, "fast_decay", "decay", "target")
         if not self.pathways:
             raise ValueError("pathways is empty: name a field, with units and widths")
-        _ = self.parts
         for name, part in self.parts.items():
-            if not part.widths and not self.joint:
-                raise ValueError(
-                    f"pathways.{name}.widths is empty and joint 0: give widths=(500,), "
-                    "or joint"
-                )
             if part.missing == "infer" and self.stack.directed.edges:
                 raise ValueError(
                     f"pathways.{name}.missing is 'infer' and kind 'dbn': set missing "
                     "to 'zeros', or kind to 'dbm'"
                 )
-        if len(self.pathways) > 1 and not self.joint:
-            raise ValueError(
-                f"joint is 0 and there are {len(self.pathways)} pathways: give the "
-                "width of the layer that joins them"
-            )
         if self.pretrain and len(self.stack.levels) == 1:
             raise ValueError(
                 f"pretrain is {self.pretrain}, and an RBM has one level: set it to 0"
-            )
-        if self.kind == "dbn" and len(self.stack.levels) == 1:
-            raise ValueError(
-                "kind is 'dbn' with one level of weights, which is an RBM: set kind to "
-                "'dbm', or give more widths"
             )
 
     @functools.cached_property
@@ -436,8 +420,6 @@ class Task:
         named = [n for n in self.reads if self.parts[n].channels]
         if not named:
             raise UserError("no pathway is of images, whose filters could be shown")
-        (weight_dc,) = variables.params["weight"][named[0]].values()
-        drawn_pd = weight_dc.T[batch["unit"]]
-        most_p1 = jnp.maximum(jnp.abs(drawn_pd).max(-1, keepdims=True), 1e-12)
-        plain = dataclasses.replace(self.parts[named[0]], mean=0.0, std=1.0)
-        return {"image": plain.image(0.5 + 0.5 * drawn_pd / most_p1)}
+        (weight_du,) = variables.params["weight"][named[0]].values()
+        part = self.parts[named[0]]
+        return {"image": part.filters(weight_du[:, batch["unit"]])}
