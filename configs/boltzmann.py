@@ -1,12 +1,12 @@
 """Boltzmann machines: RBM, deep belief nets, deep Boltzmann machines, multimodal ones.
 
-| preset | data | layers | cost on 1 CPU core | expect |
+| preset | data | layers | 1 CPU core | expect |
 |---|---|---|---|---|
-| mnist (default) | MNIST, bits drawn anew | 784-500, PCD | 10 minutes | experiments/rbm_mnist |
-| mnist_dbm | the same | 784-500-1000 | an hour or more | not run |
-| mnist_dbn | the same | 784-500-2000 | an hour or more | not run |
-| digits | MNIST images, their class | 784-500, 10, joint 500 | 20 minutes | not run |
-| multimodal | Noto emoji, keywords | 768-512-512, words-512-512, joint 512 | hours | not run |
+| mnist (default) | MNIST, bits drawn anew | 784-500, PCD | minutes | rbm_mnist |
+| mnist_dbm | the same | 784-500-1000 | hours | not run |
+| mnist_dbn | the same | 784-500-2000 | hours | not run |
+| digits | MNIST and its classes | 784-500 + 10, joint 500 | an hour | not run |
+| multimodal | Noto emoji, keywords | 768 + words, 512-512 each | hours | not run |
 | tiny, tiny_dbm, tiny_dbn, tiny_joint | shapes | tens of units | seconds | for tests |
 
 MNIST is read as a TFDS set: `mmjax data build mnist --manual-dir DIR`.
@@ -29,9 +29,7 @@ def _run(*, steps: int, batch_size: int, lr: float, **task: object) -> ConfigDic
 
 
 def _image(side: int, *widths: int, channels: int = 1, **more: object) -> dict:
-    return dict(
-        units=side * side * channels, channels=channels, widths=widths, **more
-    )
+    return dict(units=side * side * channels, channels=channels, widths=widths, **more)
 
 
 def _mnist(*widths: int, steps: int, **task: object) -> ConfigDict:
@@ -110,9 +108,9 @@ def tiny() -> ConfigDict:
         sparsity=0.1,
     )
     config.data.fields.image = common.images(8)
-    config.data.train = "shapes:train?size=8&count=64"
+    config.data.train = "shapes:train?size=16&count=64"
     config.checkpoint.every, config.log_every = 2, 1
-    val = "shapes:val?size=8&count=16"
+    val = "shapes:val?size=16&count=16"
     config.evals.val = dict(
         type="log_probability", every=4, source=val, betas=20, runs=8
     )
@@ -141,7 +139,7 @@ def tiny_joint() -> ConfigDict:
     config.task.pathways = ConfigDict(
         dict(
             image=_image(8, 12, channels=3, visible="gaussian", mean=0.5, std=0.25),
-            tokens=dict(visible="softmax", units=258, words=5, widths=(6,)),
+            tokens=dict(visible="softmax", units=259, words=5, widths=(6,)),
         )
     )
     config.task.joint, config.task.pretrain = 6, 1
