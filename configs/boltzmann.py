@@ -7,7 +7,7 @@
 | mnist_dbn | the same | 784-500-2000 | hours | not run |
 | digits | MNIST and its classes | 784-500 + 10, joint 500 | an hour | not run |
 | multimodal | Noto emoji, keywords | 768 + words, 512-512 each | hours | not run |
-| tiny, tiny_dbm, tiny_dbn, tiny_joint | shapes | tens of units | seconds | for tests |
+| tiny, tiny_dbn, tiny_joint | shapes | tens of units | seconds | for tests |
 
 MNIST is read as a TFDS set: `mmjax data build mnist --manual-dir DIR`.
 """
@@ -117,17 +117,11 @@ def tiny() -> ConfigDict:
     return config
 
 
-def tiny_dbm() -> ConfigDict:
-    """Two layers, pretrained."""
+def tiny_dbn() -> ConfigDict:
+    """Two layers, the lower ones directed; CD, which has no chains."""
     config = tiny()
     config.task.pathways.image.widths = (12, 6)
     config.task.pretrain, config.task.fast = 1, 0.0
-    return config
-
-
-def tiny_dbn() -> ConfigDict:
-    """As tiny_dbm, its lower weights directed; CD, which has no chains."""
-    config = tiny_dbm()
     config.task.kind, config.task.persistent = "dbn", False
     return config
 
@@ -156,7 +150,6 @@ PRESETS = {
         digits,
         multimodal,
         tiny,
-        tiny_dbm,
         tiny_dbn,
         tiny_joint,
     )

@@ -180,27 +180,34 @@ class Stack:
         keys: one a row, for samples; None gives means.
         """
         rule, states = self.recognition(params), dict(visible)
+        uniform = self._noise(keys)
         for a, b in self.directed.edges:
             if a in states:
-                states |= self._one(rule, {a: states[a]}, b, keys)
+                states |= self._one(rule, {a: states[a]}, b, uniform)
         return states
 
     def generate(
         self, params: PyTree, states: States, keys: jax.Array
     ) -> dict[str, jax.Array]:
         """Samples of the layers below `top` given its states; means of visible ones."""
-        states = dict(states)
+        states, uniform = dict(states), self._noise(keys)
         for a, b in reversed(self.directed.edges):
-            own = None if a in self.visible else keys
+            own = None if a in self.visible else uniform
             states |= self._one(params, {b: states[b]}, a, own)
         return states
 
+    def _noise(self, keys: jax.Array | None) -> States | None:
+        hidden = self.directed.hidden(self.visible)
+        if keys is None or not hidden:
+            return None
+        return boltzmann.noise(self.machine, keys, hidden)
+
     def _one(
-        self, params: PyTree, given: States, name: str, keys: jax.Array | None
+        self, params: PyTree, given: States, name: str, uniform: States | None
     ) -> States:
-        if keys is None:
+        if uniform is None:
             return boltzmann.means(self.directed, params, given, [name])
-        return boltzmann.draws(self.directed, params, given, [name], keys)
+        return boltzmann.draws(self.directed, params, given, [name], uniform)
 
     def surprise(
         self, params: PyTree, states: States, *, up: bool
@@ -266,7 +273,8 @@ class Stack:
         clamped = {n: below[n] for n in self._entered(known)}
         blank = jax.tree.map(jnp.zeros_like, params)
         empty = [n for n in self.top.colours[1] if n not in clamped]
-        states = boltzmann.draws(self.top, blank, {}, empty, start) | clamped
+        uniform = boltzmann.noise(self.top, start, empty)
+        states = boltzmann.draws(self.top, blank, {}, empty, uniform) | clamped
         states = boltzmann.gibbs(
             self.top, params, states, chain, sweeps=sweeps, clamped=tuple(clamped)
         )

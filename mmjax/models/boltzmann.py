@@ -153,20 +153,32 @@ def mean(layer: Layer, theta: jax.Array) -> jax.Array:
     return layer.words * jax.nn.softmax(theta)
 
 
-def draw(layer: Layer, theta: jax.Array, keys: jax.Array) -> jax.Array:
-    """A sample (b, d), each row by its own key (b,); theta (d,) is that of all rows."""
-    theta = jnp.broadcast_to(theta, (len(keys), layer.units))
+def draw(layer: Layer, theta: jax.Array, uniform: jax.Array) -> jax.Array:
+    """A sample (b, d) from `uniform`, see `noise`; theta (d,) is that of all rows."""
+    theta = jnp.broadcast_to(theta, (len(uniform), layer.units))
+    if layer.kind == "bernoulli":
+        return (uniform < jax.nn.sigmoid(theta)).astype(jnp.float32)
+    if layer.kind == "gaussian":
+        tiny = jnp.finfo(jnp.float32).tiny  # 0 would give minus infinity
+        return theta + jax.scipy.special.ndtri(jnp.maximum(uniform, tiny))
+    up_to_bd = jnp.cumsum(jax.nn.softmax(theta), -1)
+    word_bw = (up_to_bd[:, None] <= uniform[:, :, None]).sum(-1)
+    word_bw = jnp.minimum(word_bw, layer.units - 1)
+    return jax.nn.one_hot(word_bw, layer.units).sum(1)
 
-    def row(key: jax.Array, theta_d: jax.Array) -> jax.Array:
-        if layer.kind == "bernoulli":
-            uniform_d = jax.random.uniform(key, theta_d.shape)
-            return (uniform_d < jax.nn.sigmoid(theta_d)).astype(jnp.float32)
-        if layer.kind == "gaussian":
-            return theta_d + jax.random.normal(key, theta_d.shape)
-        words = jax.random.categorical(key, theta_d, shape=(layer.words,))
-        return jax.nn.one_hot(words, len(theta_d)).sum(0)
 
-    return jax.vmap(row)(keys, theta)
+def noise(
+    machine: Machine, keys: jax.Array, names: Collection[str]
+) -> dict[str, jax.Array]:
+    """Numbers in [0, 1) that samples of layers are made of, each row by its key (b,).
+
+    They are drawn at once: random bits are most of what a small machine compiles.
+    """
+    layers = {n: machine.layers[n] for n in names}
+    sizes = [a.words if a.kind == "softmax" else a.units for a in layers.values()]
+    drawn = jax.vmap(lambda key: jax.random.uniform(key, (sum(sizes),)))(keys)
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
+    return dict(zip(layers, jnp.split(drawn, ends, axis=1), strict=True))
 
 
 def log_partition(layer: Layer, theta: jax.Array) -> jax.Array:
@@ -211,27 +223,16 @@ def means(
     }
 
 
-def fold(
-    machine: Machine, keys: jax.Array, names: Collection[str]
-) -> dict[str, jax.Array]:
-    """Keys (b,) of their own for layers."""
-    place = {name: number for number, name in enumerate(machine.layers)}
-    return {n: fold_in(keys, place[n]) for n in names}
-
-
 def draws(
     machine: Machine,
     params: PyTree,
     states: States,
     names: Collection[str],
-    keys: jax.Array,
+    uniform: States,
 ) -> dict[str, jax.Array]:
-    """Samples of layers given the states of all their neighbours, by keys (b,)."""
-    own = fold(machine, keys, names)
-    return {
-        n: draw(machine.layers[n], inputs(machine, params, states, n), own[n])
-        for n in names
-    }
+    """Samples of layers given the states of all their neighbours, see `noise`."""
+    theta = {n: inputs(machine, params, states, n) for n in names}
+    return {n: draw(machine.layers[n], theta[n], uniform[n]) for n in names}
 
 
 def gibbs(
@@ -255,13 +256,15 @@ def gibbs(
     free = [[n for n in side if n not in clamped] for side in machine.colours]
 
     def sweep(number: jax.Array | int, states: States) -> dict[str, jax.Array]:
-        own = fold_in(keys, number)
+        uniform = noise(machine, fold_in(keys, number), [*free[0], *free[1]])
         for names in free:
-            states = {**states, **draws(machine, params, states, names, own)}
+            states = {**states, **draws(machine, params, states, names, uniform)}
         return states
 
-    out = sweep(0, states)  # it also adds the layers that were left out
-    return jax.lax.fori_loop(1, sweeps, sweep, out) if sweeps > 1 else out
+    if sweeps == 1:
+        return sweep(0, states)
+    blank = {n: jnp.zeros((len(keys), machine.layers[n].units)) for n in free[0]}
+    return jax.lax.fori_loop(0, sweeps, sweep, blank | dict(states))
 
 
 def upward(machine: Machine, params: PyTree, known: States) -> dict[str, jax.Array]:
@@ -371,21 +374,20 @@ def annealed(
             log_partition(machine.layers[n], v) for n, v in blend(beta, theta).items()
         )
 
-    def drawn(theta: Mapping[str, jax.Array], keys: jax.Array) -> States:
-        own = fold(machine, keys, theta)
-        return {n: draw(machine.layers[n], theta[n], own[n]) for n in theta}
+    def drawn(theta: Mapping[str, jax.Array], uniform: States) -> States:
+        return {n: draw(machine.layers[n], theta[n], uniform[n]) for n in theta}
 
     def step(carry: tuple, this: tuple) -> tuple:
         (states, log_w_b), (number, before, after) = carry, this
         theta = {n: inputs(machine, params, states, n) for n in rest}
         more_b = score(after, states, theta) - score(before, states, theta)
-        own = fold_in(keys, number)
+        own = noise(machine, fold_in(keys, number), [*state, *rest])
         others = drawn(blend(after, theta), own)
         theta = {n: inputs(machine, params, others, n) for n in state}
         return (drawn(blend(after, theta), own), log_w_b + more_b), None
 
     known = sum(log_partition(machine.layers[n], flat[n]) for n in flat)
-    states = drawn({n: flat[n] for n in state}, fold_in(keys, 0))
+    states = drawn({n: flat[n] for n in state}, noise(machine, keys, state))
     steps = jnp.arange(1, len(betas)), betas[:-1], betas[1:]
     (_, log_w_b), _ = jax.lax.scan(step, (states, jnp.full(len(keys), known)), steps)
     return log_w_b

@@ -180,9 +180,9 @@ class Task:
         extra: dict[str, PyTree] = {"rates": rates}
         if self.persistent:
             keys, machine = jax.random.split(chains, self.chains), self.stack.machine
-            extra["chains"] = boltzmann.draws(
-                machine, blank, {}, machine.colours[1], keys
-            )
+            names = machine.colours[1]
+            uniform = boltzmann.noise(machine, keys, names)
+            extra["chains"] = boltzmann.draws(machine, blank, {}, names, uniform)
         if self.fast:
             extra["fast"] = blank
         if self.sparsity:
@@ -199,20 +199,21 @@ class Task:
 
         It has no least value: the chains follow the model.
         """
+        visible, trusted = self._given(batch, ctx), self._trusted(batch)
         if not self.pretrain:
-            return self._whole(variables, batch, ctx)
+            return self._whole(variables, visible, trusted, ctx)
         levels = [
             functools.partial(self._level, i) for i in range(len(self.stack.levels))
         ]
         turn = jnp.minimum(ctx.step // self.pretrain, len(levels))
-        return jax.lax.switch(turn, [*levels, self._whole], variables, batch, ctx)
+        branches = [*levels, self._whole]
+        return jax.lax.switch(turn, branches, variables, visible, trusted, ctx)
 
     def _level(
-        self, number: int, variables: Vars, batch: base.Batch, ctx: Ctx
+        self, number: int, variables: Vars, visible: States, trusted: States, ctx: Ctx
     ) -> tuple:
         """Greedy training: the RBM of a level, on means from below."""
         machine, params = self.stack.stages[number], variables.params
-        visible = self._given(batch, ctx)
         known = self.stack.upward(params, visible)
         joined = {*machine.colours[0], *machine.colours[1]}
         data = {n: known[n] for n in known if n in joined}
@@ -225,17 +226,14 @@ class Task:
                     grads["up"]["bias"][b] = grads["bias"][b]
         return grads, self._averaged(extra, known, ctx), metrics
 
-    def _whole(self, variables: Vars, batch: base.Batch, ctx: Ctx) -> tuple:
+    def _whole(
+        self, variables: Vars, visible: States, trusted: States, ctx: Ctx
+    ) -> tuple:
         """All layers: mean field and Gibbs, and above directed layers up-down."""
         stack, params = self.stack, variables.params
-        visible = self._given(batch, ctx)
-        keys = self._keys(ctx, 1, len(batch[self.reads[0]]))
+        keys = self._keys(ctx, 1, len(visible[self.reads[0]]))
         below, data = stack.posterior(
-            params,
-            visible,
-            sweeps=self.mean_field,
-            keys=keys,
-            trusted=self._trusted(batch),
+            params, visible, sweeps=self.mean_field, keys=keys, trusted=trusted
         )
         chain, drawn, extra = self._move(stack.top, variables, data, ctx)
         own = self._chain_ctx(ctx)
@@ -284,7 +282,8 @@ class Task:
             keys = self._keys(ctx, 2, len(data[first[0]]))
             given = {n: data[n] for n in first}
             begin = boltzmann.fold_in(keys, self.sweeps)
-            states = boltzmann.draws(machine, params, given, second, begin)
+            uniform = boltzmann.noise(machine, begin, second)
+            states = boltzmann.draws(machine, params, given, second, uniform)
         drawn = boltzmann.gibbs(machine, params, states, keys, sweeps=self.sweeps)
         chain = drawn | boltzmann.means(machine, params, drawn, second)
         if self.persistent:

@@ -157,7 +157,9 @@ def test_gibbs_sampling_has_the_machine_as_its_equilibrium(name: str):
     p = np.exp(log_p - scipy.special.logsumexp(log_p))
     keys = jax.random.split(jax.random.key(3), 4000)
     zeros = jax.tree.map(jnp.zeros_like, params)
-    begin = boltzmann.draws(machine, zeros, {}, machine.colours[1], keys)
+    second = machine.colours[1]
+    uniform = boltzmann.noise(machine, keys, second)
+    begin = boltzmann.draws(machine, zeros, {}, second, uniform)
     drawn = jax.jit(lambda s, k: boltzmann.gibbs(machine, params, s, k, sweeps=30))(
         begin, keys
     )
@@ -171,12 +173,12 @@ def test_gibbs_sampling_has_the_machine_as_its_equilibrium(name: str):
 def test_clamped_layers_stay():
     params = random_params(JOINED)
     keys = jax.random.split(jax.random.key(0), 3)
-    given = {"a": jnp.eye(3)[:3], "joint": jnp.zeros((3, 3))}
+    given = {"a": jnp.eye(3)}
     drawn = jax.jit(
         lambda states: boltzmann.gibbs(
             JOINED, params, states, keys, sweeps=4, clamped=["a"]
         )
-    )(given | {"a1": jnp.zeros((3, 2))})
+    )(given | {n: jnp.zeros((3, 3)) for n in ("b", "joint")})
     np.testing.assert_array_equal(drawn["a"], given["a"])
     assert (drawn["b"].sum(1) == 2).all()
 
