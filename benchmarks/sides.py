@@ -26,7 +26,7 @@ def start_mmjax() -> None:
 
 
 def mmjax_step(
-    task: Any, batch: Mapping, adamw: Mapping[str, Any]
+    task: Any, batch: Mapping, adamw: Mapping[str, float]
 ) -> tuple[Callable[[], float], dict]:
     """A compiled training step with donated state, which returns its loss; facts.
 
