@@ -4,8 +4,8 @@
 
 784 visible and 500 hidden units at a batch of 100, one Gibbs sweep of 100 chains an
 update. mmjax's update is the compiled training step of `configs/boltzmann.py:mnist`
-whole: the optimizer, running means and metrics are in it. scikit-learn's is
-`BernoulliRBM.partial_fit`, on float64 (its default for such data) and on float32. All
+whole: the optimizer, running means and metrics are in it. scikit-learn's are those of
+`BernoulliRBM.fit`, on float64 (what numpy makes of pixels / 255) and on float32. All
 read the same bits. The sides live in processes of their own and take turns. Needs
 scikit-learn (extra `bench`), here or for `--peer-python`.
 """
@@ -30,23 +30,30 @@ def make_data(args: argparse.Namespace) -> np.ndarray:
 
 
 def ours(args: argparse.Namespace, bits_bd: np.ndarray):
-    """(one update, facts)."""
+    """(as many updates as a round has, facts)."""
     sides.start_mmjax()
     from mmjax.tasks import boltzmann
 
     pathway = {"units": args.visible, "widths": (args.hidden,)}
     task = boltzmann.Task(pathways={"bits": pathway}, chains=args.batch)
-    return sides.mmjax_step(task, {"bits": bits_bd}, SGD)
+    step, facts = sides.mmjax_step(task, {"bits": bits_bd}, SGD)
+    return lambda: [step() for _ in range(args.updates)], facts
 
 
 def theirs(args: argparse.Namespace, bits_bd: np.ndarray, dtype: type):
-    """(one update, facts)."""
+    """(as many updates as a round has, facts)."""
     import sklearn
     from sklearn.neural_network import BernoulliRBM
 
-    model = BernoulliRBM(args.hidden, learning_rate=0.05, random_state=0)
-    bits_bd = bits_bd.astype(dtype)
-    return lambda: model.partial_fit(bits_bd), {"sklearn": sklearn.__version__}
+    model = BernoulliRBM(
+        args.hidden,
+        learning_rate=0.05,
+        batch_size=args.batch,
+        n_iter=1,
+        random_state=0,
+    )
+    rows_nd = np.tile(bits_bd, (args.updates, 1)).astype(dtype)
+    return lambda: model.fit(rows_nd), {"sklearn": sklearn.__version__}
 
 
 def worker(side: str, args: argparse.Namespace) -> None:
@@ -54,13 +61,16 @@ def worker(side: str, args: argparse.Namespace) -> None:
     turns.pin(args.cores)
     data = make_data(args)
     if side == "mmjax":
-        step, facts = ours(args, data)
+        updates, facts = ours(args, data)
     else:
-        step, facts = theirs(
-            args, data, np.float64 if side == "sklearn" else np.float32
-        )
-    step()
-    turns.serve(facts, lambda: turns.timed(step, args.updates))
+        dtype = np.float64 if side == "sklearn" else np.float32
+        updates, facts = theirs(args, data, dtype)
+    updates()
+
+    def once() -> turns.Numbers:
+        return {k: v / args.updates for k, v in turns.timed(updates).items()}
+
+    turns.serve(facts, once)
 
 
 def main() -> None:
