@@ -40,6 +40,8 @@ class Stack:
     directed_below: bool = False
 
     def __post_init__(self) -> None:
+        if not self.visible:
+            raise ValueError("pathways is empty: name a field, with units and widths")
         for name, widths in self.widths.items():
             if not widths and not self.joint:
                 raise ValueError(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from mmjax.errors import UserError
 from mmjax.models import boltzmann
 
 _MARKS = 2  # a tokenizer's last two ids begin and end a text, and are no words
@@ -68,16 +69,32 @@ class Pathway:
         """Of an image, in pixels."""
         return math.isqrt(self.units // max(self.channels, 1))
 
-    def units_of(self, spec: Mapping[str, Any]) -> int:
-        """The units of a field's rows by its spec; 0 where that is not known."""
-        if spec["kind"] == "text":
-            return spec.get("vocab_size", 0)
-        if spec["kind"] == "label":
-            return len(spec.get("class_names", ()))
-        shape = spec["shape"]
-        return (
-            math.prod(shape[:2]) * self.channels if self.channels else math.prod(shape)
-        )
+    def check(self, name: str, spec: Mapping[str, Mapping[str, Any]]) -> None:
+        """Raises UserError where the field `name` does not fit the visible layer."""
+        place, key = f"config.data.fields.{name}", f"config.task.pathways.{name}"
+        if f"{name}_present" in spec and not self.missing:
+            raise UserError(
+                f"{place} is optional, and {key}.missing is empty: set it to 'zeros' "
+                "or 'infer', or the field's optional to False"
+            )
+        kind, shape = spec[name]["kind"], spec[name]["shape"]
+        if (kind == "image") != (self.channels > 0):
+            raise UserError(
+                f"{place} is of kind {kind!r}, and {key}.channels is {self.channels}: "
+                f"use {'1 or 3' if kind == 'image' else 0}"
+            )
+        if kind == "text":
+            have = spec[name].get("vocab_size", 0)
+        elif kind == "label":
+            have = len(spec[name].get("class_names", ()))
+        else:
+            have = math.prod(shape[:2] if self.channels else shape)
+            have *= max(self.channels, 1)
+        if have and have != self.units:  # 0 is not known yet
+            raise UserError(
+                f"{place} has {have} units (of shape {shape}), and {key}.units is "
+                f"{self.units}: set it to {have}"
+            )
 
     def states(
         self, batch: Mapping[str, jax.Array], name: str, keys: jax.Array

@@ -88,10 +88,9 @@ class Task:
     def __post_init__(self) -> None:
         base.positive(self, "chains", "sweeps", "scale")
         schema.under(1, self, "fast_decay", "decay", "target")
-        if not self.pathways:
-            raise ValueError("pathways is empty: name a field, with units and widths")
+        directed = self.stack.directed.edges
         for name, part in self.parts.items():
-            if part.missing == "infer" and self.stack.directed.edges:
+            if part.missing == "infer" and directed:
                 raise ValueError(
                     f"pathways.{name}.missing is 'infer' and kind 'dbn': set missing "
                     "to 'zeros', or kind to 'dbm'"
@@ -127,26 +126,8 @@ class Task:
     def check(self, spec: base.Spec) -> None:
         """See mmjax.tasks.base.Task."""
         for name, part in self.parts.items():
-            place, key = f"config.data.fields.{name}", f"config.task.pathways.{name}"
-            if f"{name}_present" in spec and not part.missing:
-                raise UserError(
-                    f"{place} is optional, and {key}.missing is empty: set it to "
-                    "'zeros' or 'infer', or the field's optional to False"
-                )
-            image = spec[name]["kind"] == "image"
-            if image != (part.channels > 0):
-                raise UserError(
-                    f"{place} is of kind {spec[name]['kind']!r}, and {key}.channels is "
-                    f"{part.channels}: use {'1 or 3' if image else 0}"
-                )
-            have = part.units_of(spec[name])
-            if have and have != part.units:
-                raise UserError(
-                    f"{place} has {have} units (of shape {spec[name]['shape']}), and "
-                    f"{key}.units is {part.units}: set it to {have}"
-                )
+            part.check(name, spec)
 
-    # -- from batches to states ------------------------------------------------------
     def visible(self, batch: base.Batch, keys: jax.Array) -> dict[str, jax.Array]:
         """States of the visible layers that the batch has fields of; keys (b,)."""
         return {
@@ -167,7 +148,6 @@ class Task:
         rng = jax.random.fold_in(ctx.rng, purpose)
         return ctx.replace(rng=rng).example_keys(rows)
 
-    # -- training --------------------------------------------------------------------
     def init(self, key: jax.Array, batch: base.Batch) -> Vars:
         """Visible biases are those of the first rows' means (Hinton 2010, 8.1)."""
         weights, chains, bits = jax.random.split(key, 3)
@@ -202,11 +182,10 @@ class Task:
         visible, trusted = self._given(batch, ctx), self._trusted(batch)
         if not self.pretrain:
             return self._whole(variables, visible, trusted, ctx)
-        levels = [
-            functools.partial(self._level, i) for i in range(len(self.stack.levels))
-        ]
-        turn = jnp.minimum(ctx.step // self.pretrain, len(levels))
-        branches = [*levels, self._whole]
+        count = len(self.stack.levels)
+        turn = jnp.minimum(ctx.step // self.pretrain, count)
+        branches = [functools.partial(self._level, i) for i in range(count)]
+        branches.append(self._whole)
         return jax.lax.switch(turn, branches, variables, visible, trusted, ctx)
 
     def _level(
@@ -257,11 +236,8 @@ class Task:
 
     def _chain_ctx(self, ctx: Ctx) -> Ctx:
         """By which the chains that this device moves are numbered."""
-        return ctx.replace(axis=None) if self._alike else ctx
-
-    @property
-    def _alike(self) -> bool:
-        return self.persistent and self.moved == "all"
+        alike = self.persistent and self.moved == "all"
+        return ctx.replace(axis=None) if alike else ctx
 
     def _move(
         self, machine: Machine, variables: Vars, data: States, ctx: Ctx
