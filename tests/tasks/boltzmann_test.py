@@ -16,9 +16,13 @@ from mmjax.tasks import base
 BITS = {"visible": "bernoulli", "units": 6, "widths": (4,)}
 
 
+PLAIN = {"bits": BITS}
+
+
 def make(pathways=None, **more):
     return base.build(
-        {"name": "boltzmann", "pathways": pathways or {"bits": BITS}} | more
+        {"name": "boltzmann", "pathways": PLAIN if pathways is None else pathways}
+        | more
     )
 
 
