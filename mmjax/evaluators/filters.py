@@ -41,9 +41,8 @@ class Evaluator(base.Evaluator):
     def run(self, variables: base.PyTree) -> base.Result:
         """`contrast`: mean over the units of their images' standard deviation."""
         unit_p = np.arange(self.config.units, dtype=np.int32)
-        image_pss3 = np.asarray(
-            self.env.predict["filters"](variables, {"unit": unit_p})
-        )
+        drawn = self.env.predict["filters"](variables, {"unit": unit_p})
+        image_pss3 = np.asarray(drawn["image"])
         images = list(image_grid.eight_bit(image_pss3))
         rows = [images[i : i + COLUMNS] for i in range(0, len(images), COLUMNS)]
         image_grid.draw(self.config.png, rows)

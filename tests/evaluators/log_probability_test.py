@@ -29,6 +29,7 @@ def run(make_env, make_source, score=log_score, partition=log_partition, **more)
         {"fake": make_source(np.arange(60).reshape(5, 12))},
         log_score=score,
         log_partition=partition,
+        tokenizer=False,
     )
     cfg = {"type": "log_probability", "source": "fake", "runs": 10, "betas": 30} | more
     evaluator = evaluators.build("test", cfg, env)
