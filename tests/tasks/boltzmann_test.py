@@ -1,6 +1,11 @@
 """Contrastive divergence against enumeration, chains as state, and bad input."""
 
 import itertools
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +13,15 @@ import numpy as np
 import pytest
 import scipy.special
 
+from mmjax import tree
 from mmjax.errors import UserError
 from mmjax.models import boltzmann
 from mmjax.state import Ctx
 from mmjax.tasks import base
+from mmjax.train import config as config_lib
+from mmjax.train import loop, restore
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 BITS = {"visible": "bernoulli", "units": 6, "widths": (4,)}
 
@@ -274,3 +284,31 @@ def test_a_batch_without_a_field_is_refused():
     variables = started(task, batch)
     with pytest.raises(UserError, match="no words"):
         task.grads(variables, {"bits": batch["bits"]}, ctx())
+
+
+@pytest.mark.long
+def test_killed_and_resumed_with_its_chains(tmp_path):
+    """kill -9 after a save, and on: parameters, chains and fast weights bit by bit."""
+    more = ["--config.checkpoint.every=1", "--config.steps=8"]
+    config = config_lib.load("configs/boltzmann.py:tiny", more)
+    config.evals = {}
+    loop.run(config, tmp_path / "whole")
+    command = [sys.executable, "-m", "mmjax.cli", "train", "--config"]
+    command += ["configs/boltzmann.py:tiny", "--workdir", str(tmp_path / "cut"), *more]
+    command += ["--devices", str(jax.device_count())]
+    other = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob("cut/checkpoints/[1-6]")) and other.poll() is None:
+        time.sleep(0.01)
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    assert not list(tmp_path.glob("cut/checkpoints/8"))
+    loop.run(config, tmp_path / "cut")
+
+    def learned(workdir):
+        variables = restore.restore(workdir)[1].vars
+        return tree.flatten(jax.device_get({"p": variables.params, **variables.extra}))
+
+    want, resumed = learned(tmp_path / "whole"), learned(tmp_path / "cut")
+    assert "chains/image1" in want and want.keys() == resumed.keys()
+    for path, value in want.items():
+        np.testing.assert_array_equal(resumed[path], value, err_msg=path)
