@@ -47,7 +47,7 @@ def _mnist(*widths: int, steps: int, **task: object) -> ConfigDict:
 
 def mnist() -> ConfigDict:
     """500 hidden units (Salakhutdinov and Murray 2008), by PCD with fast weights."""
-    return _mnist(500, steps=15_000, sweeps=1, chains=100)
+    return _mnist(500, steps=5000, sweeps=1, chains=100)
 
 
 def mnist_dbm() -> ConfigDict:
