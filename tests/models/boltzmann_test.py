@@ -178,7 +178,7 @@ def test_clamped_layers_stay():
         lambda states: boltzmann.gibbs(
             JOINED, params, states, keys, sweeps=4, clamped=["a"]
         )
-    )(given | {n: jnp.zeros((3, 3)) for n in ("b", "joint")})
+    )(given | {"a1": jnp.zeros((3, 2)), "b": jnp.zeros((3, 3))})
     np.testing.assert_array_equal(drawn["a"], given["a"])
     assert (drawn["b"].sum(1) == 2).all()
 
