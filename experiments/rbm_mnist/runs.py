@@ -1,0 +1,3 @@
+"""Runs of this experiment: (name, config)."""
+
+RUNS = (("rbm", "configs/boltzmann.py:mnist"),)
