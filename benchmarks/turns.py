@@ -88,10 +88,15 @@ def median(found: Sequence[Numbers], key: str) -> float:
     return statistics.median(numbers[key] for numbers in found)
 
 
+def ratios(found: Sequence[Numbers], ours: Sequence[Numbers], key: str) -> list[float]:
+    """Of another side's number to ours, round by round, the lowest first."""
+    pairs = zip(found, ours, strict=True)
+    return sorted(other[key] / own[key] for other, own in pairs)
+
+
 def ratio(found: Sequence[Numbers], ours: Sequence[Numbers], key: str) -> float:
     """The median over rounds of another side's number to ours."""
-    pairs = zip(found, ours, strict=True)
-    return statistics.median(other[key] / own[key] for other, own in pairs)
+    return statistics.median(ratios(found, ours, key))
 
 
 def pin(cores: int) -> None:
