@@ -31,10 +31,7 @@ Needs torch and transformers (extra `bench`), here or for `--peer-python`.
 
 import argparse
 import functools
-import json
-import os
 import pathlib
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -287,38 +284,6 @@ def sampler(args: argparse.Namespace) -> Callable[[int], np.ndarray]:
     return lambda k: generator.sample(["a star"], k=k).arrays["image_tokens"]
 
 
-def memory_worker(args: argparse.Namespace) -> None:
-    """The child that draws `--candidates`."""
-    turns.pin(args.cores)
-    sample = sampler(args)
-    took = turns.timed(lambda: sample(args.candidates))
-    # Not getrusage, whose peak may be that of the program that started this one.
-    status = pathlib.Path("/proc/self/status").read_text()
-    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    print(json.dumps({"peak_mb": int(peak.split()[1]) / 1024} | took))
-
-
-def memory(args: argparse.Namespace) -> dict[str, dict]:
-    """Peaks of drawing few and many candidates, one process after the other."""
-    # Without the compilation cache: both compile, so both hold what that takes.
-    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": ""}
-    found = {}
-    for k in args.memory:
-        command = [sys.executable, __file__, "--worker", "memory", *sys.argv[1:]]
-        command += ["--candidates", str(k)]
-        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True)
-        if done.returncode:
-            sys.exit(f"drawing {k} candidates failed: see the message above")
-        found[str(k)] = json.loads(done.stdout)
-        peak, seconds = found[str(k)]["peak_mb"], found[str(k)]["s"]
-        print(
-            f"K = {k}, {args.chunk} in a call: peak {peak:.0f} MB, {seconds:.1f} s "
-            "with compilation",
-            flush=True,
-        )
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     prior_step.add_shape(parser)
@@ -333,7 +298,9 @@ def main() -> None:
     parser.add_argument("--worker", choices=kinds, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker == "memory":
-        memory_worker(args)
+        turns.pin(args.cores)
+        sample = sampler(args)
+        turns.print_peak(lambda: sample(args.candidates))
         return
     if args.worker:
         worker(args.worker, args)
@@ -344,7 +311,7 @@ def main() -> None:
         report(result)
     if args.memory is not None:
         args.memory = args.memory or [64, 512]
-        result |= {"chunk": args.chunk, "memory": memory(args)}
+        result |= {"chunk": args.chunk, "memory": turns.peaks(__file__, args)}
     if args.check:
         result["check"] = check()
         for masks, most in result["check"].items():

@@ -6,6 +6,7 @@ machine slows all alike. Ratios are medians of the rounds' own ratios.
 The benchmark calls `take`; its children, which it starts with `--worker SIDE`, `serve`.
 """
 
+import argparse
 import json
 import os
 import pathlib
@@ -88,10 +89,50 @@ def median(found: Sequence[Numbers], key: str) -> float:
     return statistics.median(numbers[key] for numbers in found)
 
 
+def ratios(found: Sequence[Numbers], ours: Sequence[Numbers], key: str) -> list[float]:
+    """Of another side's number to ours, round by round, the lowest first."""
+    pairs = zip(found, ours, strict=True)
+    return sorted(other[key] / own[key] for other, own in pairs)
+
+
 def ratio(found: Sequence[Numbers], ours: Sequence[Numbers], key: str) -> float:
     """The median over rounds of another side's number to ours."""
-    pairs = zip(found, ours, strict=True)
-    return statistics.median(other[key] / own[key] for other, own in pairs)
+    return statistics.median(ratios(found, ours, key))
+
+
+def print_peak(sample: Callable[[], object]) -> None:
+    """The part of a child of `peaks`: it draws once."""
+    took = timed(sample)
+    # Not getrusage, whose peak may be that of the program that started this one.
+    status = pathlib.Path("/proc/self/status").read_text()
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    print(json.dumps({"peak_mb": int(peak.split()[1]) / 1024} | took))
+
+
+def peaks(file: str, args: argparse.Namespace) -> dict[str, Numbers]:
+    """Peaks of drawing few and many candidates, one process after the other.
+
+    Args:
+      file: whose child `--worker memory` draws `--candidates`.
+      args: of which `memory` lists numbers of candidates, `chunk` in a call.
+    """
+    # Without the compilation cache: both compile, so both hold what that takes.
+    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": ""}
+    found = {}
+    for k in args.memory:
+        command = [sys.executable, file, "--worker", "memory", *sys.argv[1:]]
+        command += ["--candidates", str(k)]
+        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            sys.exit(f"drawing {k} candidates failed: see the message above")
+        found[str(k)] = json.loads(done.stdout)
+        peak, seconds = found[str(k)]["peak_mb"], found[str(k)]["s"]
+        print(
+            f"K = {k}, {args.chunk} in a call: peak {peak:.0f} MB, {seconds:.1f} s "
+            "with compilation",
+            flush=True,
+        )
+    return found
 
 
 def pin(cores: int) -> None:

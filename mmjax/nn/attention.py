@@ -33,13 +33,59 @@ def attend(
     v_bhtd: jax.Array,
     mask_qt: jax.Array | None = None,
 ) -> jax.Array:
-    """Scaled dot-product attention, (b, h, q, d). The mask is True where visible."""
+    """Scaled dot-product attention, (b, h, q, d). The mask is True where visible.
+
+    Reverse mode only.
+    """
     b, h, q, d = q_bhqd.shape
     # One batch axis of b*h matrices: XLA's CPU back-end has no fast path for two.
     q_nqd, k_ntd, v_ntd = (x.reshape(b * h, -1, d) for x in (q_bhqd, k_bhtd, v_bhtd))
-    logits_nqt = dot("nqd,ntd->nqt", q_nqd * d**-0.5, k_ntd)
-    probs_nqt = softmax(logits_nqt, mask_qt, str(q_bhqd.dtype))
-    return jnp.einsum("nqt,ntd->nqd", probs_nqt, v_ntd).reshape(b, h, q, d)
+    return _attend(q_nqd * d**-0.5, k_ntd, v_ntd, mask_qt).reshape(b, h, q, d)
+
+
+@jax.custom_vjp
+def _attend(
+    q_nqd: jax.Array, k_ntd: jax.Array, v_ntd: jax.Array, mask_qt: jax.Array | None
+) -> jax.Array:
+    """`softmax(q k') v`, whose gradient is a third to a half of autodiff's work."""
+    return _forward(q_nqd, k_ntd, v_ntd, mask_qt)[0]
+
+
+def _forward(
+    q_nqd: jax.Array, k_ntd: jax.Array, v_ntd: jax.Array, mask_qt: jax.Array | None
+) -> tuple[jax.Array, tuple]:
+    logits_nqt = dot("nqd,ntd->nqt", q_nqd, k_ntd)
+    probs_nqt = softmax(logits_nqt, mask_qt, str(q_nqd.dtype))
+    y_nqd = jnp.einsum("nqt,ntd->nqd", probs_nqt, v_ntd)
+    return y_nqd, (q_nqd, k_ntd, v_ntd, mask_qt, probs_nqt, y_nqd)
+
+
+def _backward(saved: tuple, grad_nqd: jax.Array) -> tuple:
+    q_nqd, k_ntd, v_ntd, mask_qt, probs_nqt, y_nqd = saved
+    dtype = q_nqd.dtype
+    # The mean over keys of the gradient by the probabilities, from narrower arrays.
+    mean_nq1 = (grad_nqd * y_nqd).astype(jnp.float32).sum(-1, keepdims=True)
+    by_logits_nqt = probs_nqt * (dot("nqd,ntd->nqt", grad_nqd, v_ntd) - mean_nq1)
+    if mask_qt is not None:  # where a query sees no key at all, it is 0 too
+        by_logits_nqt = jnp.where(mask_qt, by_logits_nqt, 0.0)
+    by_logits_nqt = by_logits_nqt.astype(dtype)
+    by_q_nqd = dot("nqt,ntd->nqd", by_logits_nqt, k_ntd)
+    by_k_ntd = over_queries(by_logits_nqt, q_nqd)
+    by_v_ntd = over_queries(probs_nqt, grad_nqd)
+    return by_q_nqd.astype(dtype), by_k_ntd.astype(dtype), by_v_ntd.astype(dtype), None
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def over_queries(x_nqt: jax.Array, y_nqd: jax.Array) -> jax.Array:
+    """`x' y`, float32 (n, t, d)."""
+    if x_nqt.shape[-1] <= y_nqd.shape[-1]:
+        return dot("nqt,nqd->ntd", x_nqt, y_nqd)
+    # XLA's CPU back-end turns the first factor around in memory, so the narrower one
+    # goes first; the barrier keeps it there. One fifth of the time at t = 128 d.
+    turned_ndt = jax.lax.optimization_barrier(dot("nqd,nqt->ndt", y_nqd, x_nqt))
+    return jnp.swapaxes(turned_ndt, 1, 2)
 
 
 def attend_one(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from mmjax.nn.attention import dot
+from mmjax.nn.attention import dot, over_queries
 from mmjax.nn.grid_masks import Tile
 
 
@@ -86,8 +86,8 @@ def _backward(saved: tuple, grad_nqd: jax.Array) -> tuple:
     by_e_nqk = dot("nqd,nkd->nqk", grad_nqd, v_nkd)
     by_logits_nqk = (e_nqk * (by_e_nqk - mean_nq1)).astype(dtype)
     by_q_nqd = dot("nqk,nkd->nqd", by_logits_nqk, k_nkd)
-    by_k_nkd = dot("nqk,nqd->nkd", by_logits_nqk, q_nqd)
-    by_v_nkd = dot("nqk,nqd->nkd", e_nqk, grad_nqd)
+    by_k_nkd = over_queries(by_logits_nqk, q_nqd)
+    by_v_nkd = over_queries(e_nqk, grad_nqd)
     return by_q_nqd.astype(dtype), by_k_nkd.astype(dtype), by_v_nkd.astype(dtype), None
 
 

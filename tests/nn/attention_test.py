@@ -107,11 +107,44 @@ def test_attention_pool_is_numpys():
     np.testing.assert_allclose(jax.jit(module.apply)(params, x_btw), want, atol=1e-5)
 
 
+@pytest.mark.parametrize("t", [5, 24])  # fewer and more than a head's width
+@pytest.mark.parametrize("kind", ["none", "queries", "rows"])
+def test_gradients_are_autodiffs(t, kind):
+    b, h, q, d = 2, 2, 7, 8
+    keys = jax.random.split(jax.random.key(0), 5)
+    shapes = (b, h, q, d), (b, h, t, d), (b, h, t, d), (b, h, q, d)
+    *args, weight = (
+        2 * jax.random.normal(key, x) for key, x in zip(keys, shapes, strict=False)
+    )
+    shape = {"none": (1, 1), "queries": (q, t), "rows": (b * h, 1, t)}[kind]
+    mask = jax.random.bernoulli(keys[4], 0.6, shape) if kind != "none" else None
+    if mask is not None:
+        mask = mask.at[0].set(False)  # sees nothing: the mean of all values
+
+    def plain(q_bhqd, k_bhtd, v_bhtd):
+        logits = jnp.einsum("bhqd,bhtd->bhqt", q_bhqd, k_bhtd) / d**0.5
+        if mask is not None:
+            of_all = mask.reshape(b, h, 1, t) if kind == "rows" else mask
+            logits = jnp.where(of_all, logits, jnp.finfo(jnp.float32).min)
+        return jnp.einsum("bhqt,bhtd->bhqd", jax.nn.softmax(logits), v_bhtd)
+
+    def loss(fn):
+        return lambda *args: (weight * fn(*args)).sum()
+
+    want = jax.grad(loss(plain), (0, 1, 2))(*args)
+    own = functools.partial(attention.attend, mask_qt=mask)
+    got = jax.grad(loss(own), (0, 1, 2))(*args)
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 def test_half_precision_has_its_logits_in_float32():
     """What the softmax sees are float32 sums, not bfloat16 ones widened."""
 
     def products(fn, *args):
         eqns = jax.make_jaxpr(fn)(*args).eqns
+        if inner := [e.params["call_jaxpr"] for e in eqns if "call_jaxpr" in e.params]:
+            eqns = [eqn for closed in inner for eqn in closed.eqns]
         return [e.outvars[0].aval.dtype for e in eqns if e.primitive.name == DOT]
 
     DOT, half, full = "dot_general", jnp.bfloat16, jnp.float32
