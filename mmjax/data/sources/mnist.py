@@ -6,7 +6,7 @@ import pathlib
 import cv2
 import numpy as np
 
-from mmjax.data import content
+from mmjax import errors
 from mmjax.data.sources import columns
 from mmjax.errors import UserError
 
@@ -42,7 +42,7 @@ def open(
 
 def _idx(path: pathlib.Path, axes: int) -> np.ndarray:
     """The uint8 array of a gzip IDX file."""
-    if reason := content.plain(path):
+    if reason := errors.plain(path):
         raise UserError(f"cannot read {path}: {reason}")
     try:
         data = gzip.decompress(path.read_bytes())
