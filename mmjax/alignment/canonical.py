@@ -70,11 +70,12 @@ def fit(
     cross_pq = (x_lp - means[0]).T @ (y_lq - means[1]) / len(x_lp)
     u, s, vt = np.linalg.svd(white_pp @ cross_pq @ white_qq)
     c = _chosen(s, components, energy)
-    return (
-        Map(means[0], white_pp @ u[:, :c]),
-        Map(means[1], white_qq @ vt[:c].T),
-        s[:c],
-    )
+    to_x = Map(means[0], white_pp @ u[:, :c])
+    to_y = Map(means[1], white_qq @ vt[:c].T)
+    # with a ridge the singular values are not correlations, and may be above 1
+    a_lc, b_lc = to_x(x_lp), to_y(y_lq)
+    spread_c = np.maximum(a_lc.std(0) * b_lc.std(0), 1e-12)
+    return to_x, to_y, (a_lc * b_lc).mean(0) / spread_c
 
 
 def correlation(x_lp: np.ndarray, y_lq: np.ndarray, *, ridge: float) -> float:

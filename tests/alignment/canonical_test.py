@@ -66,6 +66,8 @@ def test_linear_cca_is_that_of_least_squares():
     a, b = to_x(x)[:, 0], to_y(y)[:, 0]
     assert np.mean(a * b) == pytest.approx(r) and a.var() == pytest.approx(1)
     assert canonical.correlation(x, np.ones((200, 1)), ridge=0.1) == 0
+    mixed = x @ np.array([[9.0, 0, 0], [0, 1, 0], [0, 0, 0.1]])
+    assert canonical.fit(x, mixed, ridge=0.5, components=3, energy=1)[2].max() <= 1
 
 
 def test_gctw_puts_three_on_one_clock():
