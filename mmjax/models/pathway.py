@@ -83,7 +83,7 @@ class Pathway:
                 f"{place} is of kind {kind!r}, and {key}.channels is {self.channels}: "
                 f"use {'1 or 3' if kind == 'image' else 0}"
             )
-        if kind == "text":
+        if kind in ("text", "texts"):
             have = spec[name].get("vocab_size", 0)
         elif kind == "label":
             have = len(spec[name].get("class_names", ()))
@@ -118,7 +118,8 @@ class Pathway:
         return x_bd
 
     def _counts(self, ids_bl: jax.Array, mask_bl: jax.Array) -> jax.Array:
-        """How often every id occurs, (b, d)."""
+        """How often every id occurs, (b, d), in a text or in several, (b, texts, l)."""
+        ids_bl, mask_bl = (x.reshape(len(x), -1) for x in (ids_bl, mask_bl))
         rows_b1 = jnp.arange(len(ids_bl))[:, None]
         words_bl = (mask_bl & (ids_bl < self.units - _MARKS)).astype(jnp.float32)
         empty_bd = jnp.zeros((len(ids_bl), self.units))

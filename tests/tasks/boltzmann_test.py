@@ -236,6 +236,9 @@ def test_images_texts_and_labels_become_states():
         states["tokens"], [[0, 8 / 3, 4 / 3, 0, 0, 0], [0] * 6], atol=1e-6
     )
     np.testing.assert_array_equal(states["label"], [[0, 0, 1], [0, 0, 0]])
+    several = {name: batch[name].reshape(1, 2, 5) for name in ("tokens", "tokens_mask")}
+    states = task.visible(several, jax.random.split(jax.random.key(0), 1))
+    np.testing.assert_allclose(states["tokens"], [[0, 8 / 3, 4 / 3, 0, 0, 0]])
 
 
 @pytest.mark.parametrize(
