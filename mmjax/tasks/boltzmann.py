@@ -193,7 +193,8 @@ class Task:
     ) -> tuple:
         """Greedy training: the RBM of a level, on means from below."""
         machine, params = self.stack.stages[number], variables.params
-        known = self.stack.upward(params, visible)
+        rates = variables.extra["rates"]
+        known = self.stack.upward(params, visible, trusted, rates)
         joined = {*machine.colours[0], *machine.colours[1]}
         data = {n: known[n] for n in known if n in joined}
         chain, _, extra = self._move(machine, variables, data, ctx)
@@ -336,11 +337,9 @@ class Task:
             "filters": self._filters,
         }
 
-    def _rows(self, batch: base.Batch) -> int:
-        return len(next(batch[name] for name in self.reads if name in batch))
-
     def _inferred(self, variables: Vars, batch: base.Batch, ctx: Ctx) -> tuple:
-        visible = self.visible(batch, self._keys(ctx, 0, self._rows(batch)))
+        rows = len(next(batch[name] for name in self.reads if name in batch))
+        visible = self.visible(batch, self._keys(ctx, 0, rows))
         _, means = self.stack.posterior(
             variables.params,
             visible,
@@ -364,12 +363,12 @@ class Task:
 
     def _log_score(self, variables: Vars, batch: base.Batch, ctx: Ctx) -> jax.Array:
         visible = self._given(batch, ctx)
-        keys = self._keys(ctx, 1, self._rows(batch))
+        keys = self._keys(ctx, 1, len(visible[self.reads[0]]))
         return self.stack.bound(variables.params, visible, keys, sweeps=self.mean_field)
 
     def _log_partition(self, variables: Vars, batch: base.Batch, ctx: Ctx) -> jax.Array:
-        machine, rates = self.stack.top, variables.extra["rates"]
-        bias = {n: self.stack.rate_bias(n, rates[n]) for n in rates}
+        machine, rates = self.stack.top, variables.extra["rates"].items()
+        bias = {n: self.stack.rate_bias(n, rate_d) for n, rate_d in rates}
         start = boltzmann.base_rates(machine, variables.params, bias)
         keys = jax.vmap(jax.random.key)(batch["seed"])
         return boltzmann.annealed(

@@ -199,7 +199,8 @@ def test_what_it_predicts(deep):
     np.testing.assert_allclose(again[::-1, ::-1], first["words"], atol=1e-5)
 
 
-def test_rows_without_a_field_are_inferred_or_zeros():
+@pytest.mark.parametrize("pretrain", [0, 1])
+def test_what_rows_hold_without_a_field_does_not_matter(pretrain):
     words = np.ones((8, 5), np.float32)
     batch = {"bits": rows(8), "words": words}
     batch["bits_present"] = np.arange(8) < 4
@@ -207,7 +208,7 @@ def test_rows_without_a_field_are_inferred_or_zeros():
         **batch,
         "bits": np.where(batch["bits_present"][:, None], batch["bits"], 1),
     }
-    task = make(TWO, joint=4, chains=6)
+    task = make(TWO, joint=4, chains=6, pretrain=pretrain)
     variables = started(task, batch, 0.3)
     grads_of = jax.jit(task.grads)
     grads = [grads_of(variables, b, ctx())[0] for b in (batch, other)]
