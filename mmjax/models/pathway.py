@@ -72,11 +72,6 @@ class Pathway:
     def check(self, name: str, spec: Mapping[str, Mapping[str, Any]]) -> None:
         """Raises UserError where the field `name` does not fit the visible layer."""
         place, key = f"config.data.fields.{name}", f"config.task.pathways.{name}"
-        if f"{name}_present" in spec and not self.missing:
-            raise UserError(
-                f"{place} is optional, and {key}.missing is empty: set it to 'zeros' "
-                "or 'infer', or the field's optional to False"
-            )
         kind, shape = spec[name]["kind"], spec[name]["shape"]
         if (kind == "image") != (self.channels > 0):
             raise UserError(
@@ -100,6 +95,12 @@ class Pathway:
         self, batch: Mapping[str, jax.Array], name: str, keys: jax.Array
     ) -> jax.Array:
         """float32 (b, d) of the field `name`; bits are drawn by keys (b,)."""
+        if f"{name}_present" in batch and not self.missing:
+            raise UserError(
+                f"config.data.fields.{name} is optional, and there is no rule for rows "
+                f"without it: set config.task.pathways.{name}.missing to 'zeros' or "
+                "'infer', or the field's optional to False"
+            )
         x = batch[name]
         if f"{name}_mask" in batch and jnp.issubdtype(x.dtype, jnp.integer):
             x_bd = self._counts(x, batch[f"{name}_mask"])

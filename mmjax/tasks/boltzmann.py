@@ -253,7 +253,7 @@ class Task:
         first, second = machine.colours
         if self.persistent:
             own = self._chain_ctx(ctx)
-            states = {n: own.mine(extra["chains"][n]) for n in second}
+            states = own.mine({n: extra["chains"][n] for n in second})
             keys = self._keys(own, 2, len(states[second[0]]))
         else:
             keys = self._keys(ctx, 2, len(data[first[0]]))

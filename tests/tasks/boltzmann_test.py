@@ -277,9 +277,12 @@ def test_bad_fields_say_what_to_do(fields, message):
 def test_fields_that_do_not_fit(spec, message):
     with pytest.raises(UserError, match=message):
         make().check({"bits": spec})
-    with pytest.raises(UserError, match="missing is empty: set it to 'zeros' or"):
-        good = {"kind": "vector", "shape": (6,)}
-        make().check({"bits": good, "bits_present": {"kind": "vector", "shape": ()}})
+
+
+def test_optional_fields_need_a_rule():
+    batch = {"bits": rows(4), "bits_present": np.ones(4, bool)}
+    with pytest.raises(UserError, match=r"no rule for rows .*missing to 'zeros' or"):
+        make().init(jax.random.key(0), batch)
 
 
 def test_a_batch_without_a_field_is_refused():
