@@ -153,8 +153,8 @@ class Task:
         weights, chains, bits = jax.random.split(key, 3)
         params = self.stack.init(weights, scale=self.scale)
         blank = jax.tree.map(jnp.zeros_like, params)
-        rows = len(batch[self.reads[0]])
-        visible = self.visible(batch, jax.random.split(bits, rows))
+        bits = jax.random.split(bits, len(batch[self.reads[0]]))
+        visible = self.visible(batch, bits)
         rates = self.stack.rates({n: x.mean(0) for n, x in visible.items()})
         params["bias"] |= {n: self.stack.rate_bias(n, rates[n]) for n in visible}
         extra: dict[str, PyTree] = {"rates": rates}
@@ -216,8 +216,7 @@ class Task:
             params, visible, sweeps=self.mean_field, keys=keys, trusted=trusted
         )
         chain, drawn, extra = self._move(stack.top, variables, data, ctx)
-        own = self._chain_ctx(ctx)
-        keys = self._keys(own, 3, len(drawn[stack.top.colours[0][0]]))
+        keys = self._keys(self._chain_ctx(ctx), 3, len(drawn[stack.features]))
         dreams = stack.generate(params, drawn, keys)
 
         def more(params: PyTree) -> jax.Array:
@@ -253,7 +252,10 @@ class Task:
         first, second = machine.colours
         if self.persistent:
             own = self._chain_ctx(ctx)
-            states = own.mine({n: extra["chains"][n] for n in second})
+            try:
+                states = own.mine({n: extra["chains"][n] for n in second})
+            except UserError as error:
+                raise UserError(f"config.task.chains: {error}") from error
             keys = self._keys(own, 2, len(states[second[0]]))
         else:
             keys = self._keys(ctx, 2, len(data[first[0]]))
@@ -306,8 +308,7 @@ class Task:
             extra["fast"] = jax.tree.map(
                 lambda f, g: self.fast_decay * f - self.fast * g, extra["fast"], grads
             )
-        metrics = {"loss": loss, "data_energy": of_data, "chain_energy": of_chain}
-        return grads, extra, metrics
+        return grads, extra, dict(loss=loss, data_energy=of_data, chain_energy=of_chain)
 
     def _averaged(self, extra: dict[str, PyTree], states: States, ctx: Ctx) -> PyTree:
         """`extra` with running means of the layers that annealing starts from."""
@@ -318,7 +319,6 @@ class Task:
         }
         return extra | {"rates": rates}
 
-    # -- what evaluators call --------------------------------------------------------
     def predict(self) -> Mapping[str, base.Predict]:
         """loss, features (b, d), log_score (b,), log_partition (p,), sample, filters.
 
