@@ -81,7 +81,7 @@ def multimodal() -> ConfigDict:
         steps=20_000,
         batch_size=100,
         lr=0.005,
-        pathways=dict(image=image, tokens=dict(words, missing="infer")),
+        pathways=dict(image=image, keywords=words),
         joint=512,
         pretrain=4000,
         sweeps=5,
@@ -89,7 +89,8 @@ def multimodal() -> ConfigDict:
     tar = f"webdataset:{ROOT}/emoji/noto128-shared.tar?text=keywords"
     config.data.train = f"{tar}&part=train&keep=true"
     config.data.fields.image = common.images(16)
-    config.data.fields.tokens = common.text(1024, 32)
+    texts = dict(kind="texts", of="text", count=12, cut=True)
+    config.data.fields.keywords = common.text(1024, 8) | texts
     held_out = f"{tar}&part=held_out"
     config.evals.held_out = dict(type="log_probability", every=0, source=held_out)
     return config

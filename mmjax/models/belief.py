@@ -152,8 +152,16 @@ class Stack:
         safe_d = jnp.clip(rate_d, 0.01, 0.99)
         return jnp.log(safe_d) - jnp.log1p(-safe_d)
 
-    def upward(self, params: PyTree, visible: States) -> dict[str, jax.Array]:
-        """Means of all layers by one pass upwards, as pretraining infers them."""
+    def upward(
+        self, params: PyTree, visible: States, trusted: States, rates: States
+    ) -> dict[str, jax.Array]:
+        """Means of all layers by one pass upwards, as pretraining infers them.
+
+        Rows that are not `trusted` (bool (b,) by modality) take the means in `rates`.
+        """
+        for name, row_b in trusted.items():
+            x_bd = jnp.where(row_b[:, None], visible[name], rates[name])
+            visible = {**visible, name: x_bd}
         doubled = () if self.directed_below else boltzmann.between(self.machine)
         rule = self.machine.part(self.machine.edges, doubled)
         return boltzmann.upward(rule, self.recognition(params), visible)

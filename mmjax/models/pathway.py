@@ -72,18 +72,13 @@ class Pathway:
     def check(self, name: str, spec: Mapping[str, Mapping[str, Any]]) -> None:
         """Raises UserError where the field `name` does not fit the visible layer."""
         place, key = f"config.data.fields.{name}", f"config.task.pathways.{name}"
-        if f"{name}_present" in spec and not self.missing:
-            raise UserError(
-                f"{place} is optional, and {key}.missing is empty: set it to 'zeros' "
-                "or 'infer', or the field's optional to False"
-            )
         kind, shape = spec[name]["kind"], spec[name]["shape"]
         if (kind == "image") != (self.channels > 0):
             raise UserError(
                 f"{place} is of kind {kind!r}, and {key}.channels is {self.channels}: "
                 f"use {'1 or 3' if kind == 'image' else 0}"
             )
-        if kind == "text":
+        if kind in ("text", "texts"):
             have = spec[name].get("vocab_size", 0)
         elif kind == "label":
             have = len(spec[name].get("class_names", ()))
@@ -100,6 +95,12 @@ class Pathway:
         self, batch: Mapping[str, jax.Array], name: str, keys: jax.Array
     ) -> jax.Array:
         """float32 (b, d) of the field `name`; bits are drawn by keys (b,)."""
+        if f"{name}_present" in batch and not self.missing:
+            raise UserError(
+                f"config.data.fields.{name} is optional, and there is no rule for rows "
+                f"without it: set config.task.pathways.{name}.missing to 'zeros' or "
+                "'infer', or the field's optional to False"
+            )
         x = batch[name]
         if f"{name}_mask" in batch and jnp.issubdtype(x.dtype, jnp.integer):
             x_bd = self._counts(x, batch[f"{name}_mask"])
@@ -118,7 +119,8 @@ class Pathway:
         return x_bd
 
     def _counts(self, ids_bl: jax.Array, mask_bl: jax.Array) -> jax.Array:
-        """How often every id occurs, (b, d)."""
+        """How often every id occurs, (b, d), in a text or in several, (b, texts, l)."""
+        ids_bl, mask_bl = (x.reshape(len(x), -1) for x in (ids_bl, mask_bl))
         rows_b1 = jnp.arange(len(ids_bl))[:, None]
         words_bl = (mask_bl & (ids_bl < self.units - _MARKS)).astype(jnp.float32)
         empty_bd = jnp.zeros((len(ids_bl), self.units))

@@ -153,8 +153,8 @@ class Task:
         weights, chains, bits = jax.random.split(key, 3)
         params = self.stack.init(weights, scale=self.scale)
         blank = jax.tree.map(jnp.zeros_like, params)
-        rows = len(batch[self.reads[0]])
-        visible = self.visible(batch, jax.random.split(bits, rows))
+        bits = jax.random.split(bits, len(batch[self.reads[0]]))
+        visible = self.visible(batch, bits)
         rates = self.stack.rates({n: x.mean(0) for n, x in visible.items()})
         params["bias"] |= {n: self.stack.rate_bias(n, rates[n]) for n in visible}
         extra: dict[str, PyTree] = {"rates": rates}
@@ -193,7 +193,8 @@ class Task:
     ) -> tuple:
         """Greedy training: the RBM of a level, on means from below."""
         machine, params = self.stack.stages[number], variables.params
-        known = self.stack.upward(params, visible)
+        rates = variables.extra["rates"]
+        known = self.stack.upward(params, visible, trusted, rates)
         joined = {*machine.colours[0], *machine.colours[1]}
         data = {n: known[n] for n in known if n in joined}
         chain, _, extra = self._move(machine, variables, data, ctx)
@@ -215,8 +216,7 @@ class Task:
             params, visible, sweeps=self.mean_field, keys=keys, trusted=trusted
         )
         chain, drawn, extra = self._move(stack.top, variables, data, ctx)
-        own = self._chain_ctx(ctx)
-        keys = self._keys(own, 3, len(drawn[stack.top.colours[0][0]]))
+        keys = self._keys(self._chain_ctx(ctx), 3, len(drawn[stack.features]))
         dreams = stack.generate(params, drawn, keys)
 
         def more(params: PyTree) -> jax.Array:
@@ -252,7 +252,10 @@ class Task:
         first, second = machine.colours
         if self.persistent:
             own = self._chain_ctx(ctx)
-            states = {n: own.mine(extra["chains"][n]) for n in second}
+            try:
+                states = own.mine({n: extra["chains"][n] for n in second})
+            except UserError as error:
+                raise UserError(f"config.task.chains: {error}") from error
             keys = self._keys(own, 2, len(states[second[0]]))
         else:
             keys = self._keys(ctx, 2, len(data[first[0]]))
@@ -305,8 +308,7 @@ class Task:
             extra["fast"] = jax.tree.map(
                 lambda f, g: self.fast_decay * f - self.fast * g, extra["fast"], grads
             )
-        metrics = {"loss": loss, "data_energy": of_data, "chain_energy": of_chain}
-        return grads, extra, metrics
+        return grads, extra, dict(loss=loss, data_energy=of_data, chain_energy=of_chain)
 
     def _averaged(self, extra: dict[str, PyTree], states: States, ctx: Ctx) -> PyTree:
         """`extra` with running means of the layers that annealing starts from."""
@@ -317,7 +319,6 @@ class Task:
         }
         return extra | {"rates": rates}
 
-    # -- what evaluators call --------------------------------------------------------
     def predict(self) -> Mapping[str, base.Predict]:
         """loss, features (b, d), log_score (b,), log_partition (p,), sample, filters.
 
@@ -336,11 +337,9 @@ class Task:
             "filters": self._filters,
         }
 
-    def _rows(self, batch: base.Batch) -> int:
-        return len(next(batch[name] for name in self.reads if name in batch))
-
     def _inferred(self, variables: Vars, batch: base.Batch, ctx: Ctx) -> tuple:
-        visible = self.visible(batch, self._keys(ctx, 0, self._rows(batch)))
+        rows = len(next(batch[name] for name in self.reads if name in batch))
+        visible = self.visible(batch, self._keys(ctx, 0, rows))
         _, means = self.stack.posterior(
             variables.params,
             visible,
@@ -364,12 +363,12 @@ class Task:
 
     def _log_score(self, variables: Vars, batch: base.Batch, ctx: Ctx) -> jax.Array:
         visible = self._given(batch, ctx)
-        keys = self._keys(ctx, 1, self._rows(batch))
+        keys = self._keys(ctx, 1, len(visible[self.reads[0]]))
         return self.stack.bound(variables.params, visible, keys, sweeps=self.mean_field)
 
     def _log_partition(self, variables: Vars, batch: base.Batch, ctx: Ctx) -> jax.Array:
-        machine, rates = self.stack.top, variables.extra["rates"]
-        bias = {n: self.stack.rate_bias(n, rates[n]) for n in rates}
+        machine, rates = self.stack.top, variables.extra["rates"].items()
+        bias = {n: self.stack.rate_bias(n, rate_d) for n, rate_d in rates}
         start = boltzmann.base_rates(machine, variables.params, bias)
         keys = jax.vmap(jax.random.key)(batch["seed"])
         return boltzmann.annealed(

@@ -199,7 +199,8 @@ def test_what_it_predicts(deep):
     np.testing.assert_allclose(again[::-1, ::-1], first["words"], atol=1e-5)
 
 
-def test_rows_without_a_field_are_inferred_or_zeros():
+@pytest.mark.parametrize("pretrain", [0, 1])
+def test_what_rows_hold_without_a_field_does_not_matter(pretrain):
     words = np.ones((8, 5), np.float32)
     batch = {"bits": rows(8), "words": words}
     batch["bits_present"] = np.arange(8) < 4
@@ -207,7 +208,7 @@ def test_rows_without_a_field_are_inferred_or_zeros():
         **batch,
         "bits": np.where(batch["bits_present"][:, None], batch["bits"], 1),
     }
-    task = make(TWO, joint=4, chains=6)
+    task = make(TWO, joint=4, chains=6, pretrain=pretrain)
     variables = started(task, batch, 0.3)
     grads_of = jax.jit(task.grads)
     grads = [grads_of(variables, b, ctx())[0] for b in (batch, other)]
@@ -236,6 +237,9 @@ def test_images_texts_and_labels_become_states():
         states["tokens"], [[0, 8 / 3, 4 / 3, 0, 0, 0], [0] * 6], atol=1e-6
     )
     np.testing.assert_array_equal(states["label"], [[0, 0, 1], [0, 0, 0]])
+    several = {name: batch[name].reshape(1, 2, 5) for name in ("tokens", "tokens_mask")}
+    states = task.visible(several, jax.random.split(jax.random.key(0), 1))
+    np.testing.assert_allclose(states["tokens"], [[0, 8 / 3, 4 / 3, 0, 0, 0]])
 
 
 @pytest.mark.parametrize(
@@ -273,9 +277,12 @@ def test_bad_fields_say_what_to_do(fields, message):
 def test_fields_that_do_not_fit(spec, message):
     with pytest.raises(UserError, match=message):
         make().check({"bits": spec})
-    with pytest.raises(UserError, match="missing is empty: set it to 'zeros' or"):
-        good = {"kind": "vector", "shape": (6,)}
-        make().check({"bits": good, "bits_present": {"kind": "vector", "shape": ()}})
+
+
+def test_optional_fields_need_a_rule():
+    batch = {"bits": rows(4), "bits_present": np.ones(4, bool)}
+    with pytest.raises(UserError, match=r"no rule for rows .*missing to 'zeros' or"):
+        make().init(jax.random.key(0), batch)
 
 
 def test_a_batch_without_a_field_is_refused():
