@@ -52,8 +52,8 @@ def main() -> None:
             *((x, y[j]) for (x, y), j in zip(pairs, at, strict=True)), strict=True
         )
     ]
-    to_x, to_y, correlations = canonical.fit(
-        *together, ridge=args.ridge, components=args.components, energy=1.0
+    (to_x, to_y), correlations = canonical.fit(
+        together, ridge=args.ridge, components=args.components, energy=1.0
     )
     print(f"correlations on train: {np.round(correlations, 3)}")
     rows, alone = [], []

@@ -23,7 +23,7 @@ ALLOWED = {
     "losses": "losses",
     "sampling": "sampling",
     "models": "models nn schema",
-    "alignment": "alignment metrics.alignment",
+    "alignment": "alignment metrics.alignment metrics.cca",
     "tasks": "tasks.base tasks.stage1 models nn losses sampling alignment state schema",
     "data": "data schema cache",
     "metrics": "metrics schema data.shapes sampling.rerank",

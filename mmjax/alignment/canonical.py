@@ -11,7 +11,7 @@ import numpy as np
 from mmjax.alignment import pairs
 from mmjax.alignment.grid import Band
 from mmjax.errors import UserError
-from mmjax.metrics import alignment
+from mmjax.metrics import alignment, cca
 
 
 class Map(NamedTuple):
@@ -42,17 +42,6 @@ class Canonical(NamedTuple):
     changes: list[float]
 
 
-def _whitening(x_lp: np.ndarray, ridge: float) -> np.ndarray:
-    """The symmetric inverse root of (1 - ridge) C + ridge tr(C) / p I, (p, p)."""
-    cov_pp = np.cov(x_lp, rowvar=False, bias=True).reshape(x_lp.shape[1], -1)
-    level = np.trace(cov_pp) / len(cov_pp)
-    cov_pp = (1 - ridge) * cov_pp + ridge * level * np.eye(len(cov_pp))
-    value_p, vector_pp = np.linalg.eigh(cov_pp)
-    kept = value_p > 1e-10 * value_p[-1]
-    root = np.where(kept, 1 / np.sqrt(np.where(kept, value_p, 1)), 0)
-    return (vector_pp * root) @ vector_pp.T
-
-
 def _chosen(strength: np.ndarray, components: int, energy: float) -> int:
     """How many components: as given, or what holds this share of the squares."""
     if components:
@@ -62,27 +51,33 @@ def _chosen(strength: np.ndarray, components: int, energy: float) -> int:
 
 
 def fit(
-    x_lp: np.ndarray, y_lq: np.ndarray, *, ridge: float, components: int, energy: float
-) -> tuple[Map, Map, np.ndarray]:
-    """Linear CCA of paired frames, with the correlations (c,)."""
-    white_pp, white_qq = _whitening(x_lp, ridge), _whitening(y_lq, ridge)
-    means = x_lp.mean(0), y_lq.mean(0)
-    cross_pq = (x_lp - means[0]).T @ (y_lq - means[1]) / len(x_lp)
-    u, s, vt = np.linalg.svd(white_pp @ cross_pq @ white_qq)
-    c = _chosen(s, components, energy)
-    to_x = Map(means[0], white_pp @ u[:, :c])
-    to_y = Map(means[1], white_qq @ vt[:c].T)
-    # with a ridge the singular values are not correlations, and may be above 1
-    a_lc, b_lc = to_x(x_lp), to_y(y_lq)
-    spread_c = np.maximum(a_lc.std(0) * b_lc.std(0), 1e-12)
-    return to_x, to_y, (a_lc * b_lc).mean(0) / spread_c
+    views: Sequence[np.ndarray], *, ridge: float, components: int, energy: float
+) -> tuple[tuple[Map, ...], np.ndarray]:
+    """CCA of paired frames, see `mmjax.metrics.cca.fit`, with the correlations (c,).
+
+    Covariances are (1 - ridge) C + ridge tr(C) / p I, but for a factor. Without a ridge
+    two views' components have variance 1.
+    """
+    level = ridge / (1 - ridge)
+    regs = [level * x_lp.var(0, ddof=1).mean() for x_lp in views]
+    fitted = cca.fit(views, reg=regs)
+    c = _chosen(np.maximum(fitted.correlations, 0), components, energy)
+    unit = np.sqrt(len(views[0]) / (len(views[0]) - 1))
+    parts = zip(fitted.means, fitted.weights, strict=True)
+    maps = tuple(Map(mean, unit * w[:, :c]) for mean, w in parts)
+    return maps, fitted.correlations[:c]
 
 
 def correlation(x_lp: np.ndarray, y_lq: np.ndarray, *, ridge: float) -> float:
     """The first canonical correlation of paired frames; 0 where one is constant."""
     if min(np.ptp(x_lp, 0).max(), np.ptp(y_lq, 0).max()) == 0:
         return 0.0
-    return float(fit(x_lp, y_lq, ridge=ridge, components=1, energy=1.0)[2][0])
+    return float(fit((x_lp, y_lq), ridge=ridge, components=1, energy=1.0)[1][0])
+
+
+def _unit(to: Map, x_lp: np.ndarray) -> Map:
+    """The map whose components have variance 1 of these frames."""
+    return Map(to.mean, to.weights / np.maximum(to(x_lp).std(0), 1e-12))
 
 
 def uniform(counts: Sequence[int]) -> np.ndarray:
@@ -176,9 +171,9 @@ def ctw(
         raise UserError(f"init is {init!r}: use 'uniform', 'dtw' or 'pca'")
     path_l2, changes = _first(x_np, y_mq, init, components), []
     for _ in range(turns):
-        x_lp, y_lq = pairs.warp(x_np, y_mq, path_l2)
-        to_x, to_y, correlations = fit(
-            x_lp, y_lq, ridge=ridge, components=components, energy=energy
+        warped = pairs.warp(x_np, y_mq, path_l2)
+        (to_x, to_y), correlations = fit(
+            warped, ridge=ridge, components=components, energy=energy
         )
         components = len(correlations)
         cost, new_l2 = pairs.dtw(to_x(x_np), to_y(y_mq), band=band)
@@ -219,8 +214,13 @@ def gctw(
     frames_ls, changes = uniform([len(x) for x in xs]), []
     for _ in range(turns):
         warped = [x[frames] for x, frames in zip(xs, frames_ls.T, strict=True)]
-        maps, mean_lc, correlations = _maxvar(warped, ridge, components, energy)
+        maps, correlations = fit(
+            warped, ridge=ridge, components=components, energy=energy
+        )
         components = len(correlations)
+        maps = [_unit(to, x) for to, x in zip(maps, warped, strict=True)]
+        mean_lc = sum(to(x) for to, x in zip(maps, warped, strict=True))
+        mean_lc = mean_lc / np.maximum(mean_lc.std(0), 1e-12)
         mapped = [to(x) for to, x in zip(maps, xs, strict=True)]
         found = pairs.dtw_many([mean_lc] * len(xs), mapped)
         new_ls = np.stack(
@@ -232,28 +232,3 @@ def gctw(
             break
     cost = sum(each.cost for each in found)
     return Canonical(cost, frames_ls, tuple(maps), correlations, changes)
-
-
-def _maxvar(
-    warped: Sequence[np.ndarray], ridge: float, components: int, energy: float
-) -> tuple[list[Map], np.ndarray, np.ndarray]:
-    """CCA of many sets (Kettenring 1971, MAXVAR): maps, their mean (l, c), (c,).
-
-    All components have variance 1 along the warps, those of the mean too.
-
-    The correlations are the eigenvalues e of the whitened sets put side by side, as
-    (e - 1) / (s - 1): the mean correlation of two sets.
-    """
-    whites = [_whitening(x, ridge) for x in warped]
-    parts = [(x - x.mean(0)) @ w for x, w in zip(warped, whites, strict=True)]
-    u, s, vt = np.linalg.svd(np.concatenate(parts, 1), full_matrices=False)
-    common = (s**2 / len(u) - 1) / (len(warped) - 1)
-    c = _chosen(np.maximum(common, 0), components, energy)
-    stacked = np.split(vt[:c].T, np.cumsum([x.shape[1] for x in warped])[:-1])
-    maps = [
-        Map(x.mean(0), w @ part / np.maximum((own @ part).std(0), 1e-12))
-        for x, own, w, part in zip(warped, parts, whites, stacked, strict=True)
-    ]
-    mean_lc = sum(to(x) for to, x in zip(maps, warped, strict=True))
-    mean_lc = mean_lc / np.maximum(mean_lc.std(0), 1e-12)
-    return maps, mean_lc, common[:c]

@@ -61,13 +61,14 @@ def test_linear_cca_is_that_of_least_squares():
     y = (x @ [1.0, -2.0, 0.5] + noise)[:, None]
     fit = np.linalg.lstsq(np.c_[x, np.ones(200)], y[:, 0], rcond=None)[1][0]
     r = np.sqrt(1 - fit / np.square(y - y.mean()).sum())
-    to_x, to_y, correlation = canonical.fit(x, y, ridge=0.0, components=1, energy=1.0)
+    one = {"components": 1, "energy": 1.0}
+    (to_x, to_y), correlation = canonical.fit((x, y), ridge=0.0, **one)
     assert correlation[0] == pytest.approx(r)
     a, b = to_x(x)[:, 0], to_y(y)[:, 0]
     assert np.mean(a * b) == pytest.approx(r) and a.var() == pytest.approx(1)
     assert canonical.correlation(x, np.ones((200, 1)), ridge=0.1) == 0
     mixed = x @ np.array([[9.0, 0, 0], [0, 1, 0], [0, 0, 0.1]])
-    assert canonical.fit(x, mixed, ridge=0.5, components=3, energy=1)[2].max() <= 1
+    assert canonical.fit((x, mixed), ridge=0.5, components=3, energy=1)[1].max() <= 1
 
 
 def test_gctw_puts_three_on_one_clock():
