@@ -3,12 +3,12 @@
 unet: Stable Diffusion 1's layout with fewer channels, and 77 text states of width 128
 that it attends to. Both compute the same function, as
 `tests/convert/stable_diffusion_parity_test.py` shows. diffusers is given the states;
-ours also runs a frozen text tower of one layer, a thousandth of its products.
+ours also runs a frozen text tower of one layer, 0.2 % of a training step's products.
 
 dit: DiT with adaLN-zero of class labels, `DiTTransformer2DModel`. Ours embeds time and
 label once, by three linear maps and a table of width 256. diffusers has a table and two
-maps of its own in every block, and runs the first block's again at the end: half as
-many parameters again, on one vector a row and not a patch, so few products.
+maps of its own in every block, and runs the first block's again at the end: 19 % more
+parameters by the defaults, on one vector a row and not a patch, so few products.
 """
 
 import argparse

@@ -144,7 +144,7 @@ def sampler(args: argparse.Namespace) -> Callable[[int], np.ndarray]:
     config.data.fields.tokens = dict(kind="text", context=denoisers.CONTEXT)
     config.data.fields.image.size = args.grid
     tokenizer = tokenizers.build({"kind": "bytes", "context": denoisers.CONTEXT})
-    parts = setup.build(config, tokenizer=tokenizer)
+    parts = setup.build(config, saved={"tokens": tokenizer.to_json()})
     made = jax.jit(parts.task.init)(jax.random.key(0), parts.example())
     state = TrainState(jnp.zeros((), jnp.int32), made, (), None, jax.random.key(1))
     generator = Generator(

@@ -276,7 +276,7 @@ def sampler(args: argparse.Namespace) -> Callable[[int], np.ndarray]:
     config.data.fields.tokens = dict(kind="text", context=args.context)
     config.data.fields.image.size = 4 * args.grid
     tokenizer = tokenizers.build({"kind": "bytes", "context": args.context})
-    parts = setup.build(config, tokenizer=tokenizer)
+    parts = setup.build(config, saved={"tokens": tokenizer.to_json()})
     made = jax.jit(parts.task.init)(jax.random.key(0), parts.example())
     state = TrainState(jnp.zeros((), jnp.int32), made, (), None, jax.random.key(1))
     run = Run(pathlib.Path("untrained"), parts, state)
