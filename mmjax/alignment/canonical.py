@@ -58,7 +58,8 @@ def fit(
     Covariances are (1 - ridge) C + ridge tr(C) / p I, but for a factor. Without a ridge
     two views' components have variance 1.
     """
-    level = ridge / (1 - ridge)
+    # A rest where there is none: columns may depend on one another, as pixels do.
+    level = max(ridge / (1 - ridge), 1e-9)
     regs = [level * x_lp.var(0, ddof=1).mean() for x_lp in views]
     fitted = cca.fit(views, reg=regs)
     c = _chosen(np.maximum(fitted.correlations, 0), components, energy)
