@@ -82,6 +82,7 @@ def tiny() -> ConfigDict:
     )
     tower = dict(width=8, depth=1, reach=1)
     config.task.update(embed_dim=4, first=dict(tower), second=dict(tower))
+    config.task.temperature = 0.5  # the paper's 0.1 multiplies rounding, too
     config.log_every = 1
     config.data.train = "warps:train?count=64&frames=16"
     config.checkpoint.every = 2
