@@ -6,9 +6,9 @@
 
 | preset | noised | net | cost | expect |
 |---|---|---|---|---|
-| shapes (default) | latents, 8 x 8 x 4 | DiT | 2 CPU cores, 17 minutes | README |
+| shapes (default) | latents, 4 x 4 x 16 | DiT | 32 minutes of a core | README |
 | shapes_pixels | pixels, 32 x 32 | DiT, 4 x 4 | 2 CPU cores | not measured yet |
-| shapes_unet | latents, 8 x 8 x 4 | UNet | 2 CPU cores | not measured yet |
+| shapes_unet | latents, 4 x 4 x 16 | UNet | 2 CPU cores | not measured yet |
 | tiny, tiny_pixels | shapes of 16 px | DiT, UNet | seconds | nothing: for tests |
 """
 
@@ -39,11 +39,11 @@ def _reads(config: ConfigDict, vocab: int, context: int, **tower: object) -> Non
 
 
 def shapes() -> ConfigDict:
-    """Scenes of 8 x 8 latents from their captions."""
+    """Scenes of 4 x 4 latents from their captions."""
     stage1 = autoencoder_kl.shapes().task.autoencoder
-    config = _run(steps=1500, batch_size=64, size=32, stage1=stage1)
-    config.task.net = dict(kind="dit", patch=1, width=160, depth=5, heads=5, near=True)
-    _reads(config, 640, 24, width=128, depth=2, heads=4)
+    config = _run(steps=2500, batch_size=64, size=32, stage1=stage1)
+    config.task.net = dict(kind="dit", patch=1, width=192, depth=4, heads=6, near=True)
+    _reads(config, 640, 24, width=96, depth=2, heads=4)
     config.task.prediction = "flow"
     config.task.schedule = dict(kind="flow")
     config.task.times = "logit_normal"
