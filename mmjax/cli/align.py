@@ -11,6 +11,7 @@ import pathlib
 import numpy as np
 
 from mmjax import errors
+from mmjax.data.sources import npz
 from mmjax.errors import UserError
 from mmjax.parallel import runtime
 
@@ -106,17 +107,18 @@ def read(place: str) -> np.ndarray:
             return _csv(path)
         if path.suffix not in (".npy", ".npz"):
             raise UserError(f"{name} is not .npy, .npz or .csv: save its frames as one")
-        loaded = np.load(path, allow_pickle=False)
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"cannot read {name}: {error}") from None
-    if path.suffix == ".npy":
-        return loaded
-    names = ", ".join(loaded.files)
-    if array and array not in loaded.files:
-        raise UserError(f"{name} has no array {array!r}: it has {names}")
-    if not array and len(loaded.files) != 1:
-        raise UserError(f"{name} has {names}: write {name}:{loaded.files[0]}, say")
-    return loaded[array or loaded.files[0]]
+    held = npz.read(path)
+    names = ", ".join(held)
+    if array and array not in held:
+        raise UserError(f"{name} has no array {array!r}: it has {names or 'none'}")
+    if not array and len(held) != 1:
+        say = f"write {name}:{next(iter(held))}, say" if held else "save its frames"
+        raise UserError(f"{name} has {names or 'no array'}: {say}")
+    return held[array or next(iter(held))]
 
 
 def _csv(path: pathlib.Path) -> np.ndarray:

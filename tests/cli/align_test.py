@@ -20,6 +20,8 @@ def files(tmp_path_factory):
     np.savetxt(folder / "b.csv", slow, delimiter=",", header="x,y", comments="")
     mixed = slow @ np.random.default_rng(0).normal(size=(2, 6))
     np.savez(folder / "c.npz", lips=mixed, other=time)
+    (folder / "cut.npz").write_bytes((folder / "c.npz").read_bytes()[:400])
+    np.savez(folder / "none.npz")
     return folder
 
 
@@ -52,6 +54,8 @@ def test_methods(files, method, tmp_path, capsys):
         (["a.npy", "none.npy"], "no file .*none.npy"),
         (["a.npy", "c.npz"], "has lips, other: write .*c.npz:lips"),
         (["a.npy", "c.npz:x"], "no array 'x': it has lips, other"),
+        (["a.npy", "cut.npz"], "cannot read .*cut.npz"),
+        (["a.npy", "none.npz"], "none.npz has no array: save its frames"),
         (["a.npy", "c.npz:lips"], "x has 2 columns and y 6.*ctw"),
         (["a.npy", "b.csv", "--radius", "40"], "shorter than a band of radius 40"),
         (["a.npy", "b.csv", "--gamma", "0", "--method", "soft"], "gamma is 0"),
