@@ -104,6 +104,11 @@ class Config(EvalConfig):
                     f"best_of {pool} looks at more than the {self.candidates} "
                     f"candidates there are: set candidates to {max(self.best_of)}"
                 )
+        if self.known and "oracle" not in self.named:
+            raise ValueError(
+                f"known tells the oracle's share apart, and judges are {self.named}: "
+                "add oracle, or leave known out"
+            )
         if self.known and self.condition != "text":
             raise ValueError("known are captions, and condition is 'label': leave one")
         if self.best_of and not self.clip:

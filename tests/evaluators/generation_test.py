@@ -269,6 +269,7 @@ def test_broken_prompts_are_left_out():
         ({"judges": ("clip",)}, "judge 'clip' needs clip"),
         ({"judges": "frechet"}, "judge 'frechet' needs features"),
         ({"judges": "copying"}, "judge 'copying' needs train"),
+        ({"known": SPEC, "judges": "clip", "clip": "x"}, "known tells the oracle's"),
         ({"known": SPEC, "condition": "label"}, "known are captions"),
         ({"candidates": 0}, "candidates must be at least 1, got 0"),
         ({"candidates": 4, "best_of": (8,)}, "best_of 8 .* the 4 candidates"),
