@@ -132,8 +132,17 @@ class Pathway:
         x_bhwc = (x_bd * self.std + self.mean).reshape(shape)
         return jnp.broadcast_to(jnp.clip(x_bhwc, 0, 1), (*shape[:3], 3))
 
-    def filters(self, weight_dp: jax.Array) -> jax.Array:
-        """Weights as images (p, side, side, 3), grey where 0, each over its largest."""
+    def filters(self, weight_du: jax.Array, unit_p: jax.Array) -> jax.Array:
+        """Weights of units as images (p, side, side, 3), each over its largest.
+
+        Grey is 0. Raises UserError where more are asked for than the layer has.
+        """
+        if len(unit_p) > weight_du.shape[1]:
+            raise UserError(
+                f"filters of {len(unit_p)} units are asked for, and the first layer "
+                f"has {weight_du.shape[1]}: use {weight_du.shape[1]} or fewer"
+            )
+        weight_dp = weight_du[:, unit_p]
         most_p1 = jnp.maximum(jnp.abs(weight_dp).max(0)[:, None], 1e-12)
         plain = dataclasses.replace(self, mean=0.0, std=1.0)
         return plain.image(0.5 + 0.5 * weight_dp.T / most_p1)

@@ -395,5 +395,4 @@ class Task:
         if not named:
             raise UserError("no pathway is of images, whose filters could be shown")
         (weight_du,) = variables.params["weight"][named[0]].values()
-        part = self.parts[named[0]]
-        return {"image": part.filters(weight_du[:, batch["unit"]])}
+        return {"image": self.parts[named[0]].filters(weight_du, batch["unit"])}

@@ -15,7 +15,7 @@ import scipy.special
 
 from mmjax import tree
 from mmjax.errors import UserError
-from mmjax.models import boltzmann
+from mmjax.models import boltzmann, pathway
 from mmjax.state import Ctx
 from mmjax.tasks import base
 from mmjax.train import config as config_lib
@@ -319,3 +319,11 @@ def test_killed_and_resumed_with_its_chains(tmp_path):
     assert "chains/image1" in want and want.keys() == resumed.keys()
     for path, value in want.items():
         np.testing.assert_array_equal(resumed[path], value, err_msg=path)
+
+
+def test_filters_of_units_that_are_not_there():
+    image = pathway.Pathway(visible="bernoulli", units=4, channels=1, widths=(3,))
+    weight_du = np.arange(12, dtype=np.float32).reshape(4, 3)
+    assert image.filters(weight_du, np.arange(3)).shape == (3, 2, 2, 3)
+    with pytest.raises(UserError, match="filters of 5 units .* has 3: use 3 or fewer"):
+        image.filters(weight_du, np.arange(5))
