@@ -97,10 +97,7 @@ def main() -> None:
     if args.worker:
         worker(args.worker, args)
         return
-    commands = {
-        side: [python, __file__, "--worker", side, *sys.argv[1:]]
-        for side, python in zip(SIDES, (sys.executable, args.peer_python), strict=True)
-    }
+    commands = turns.commands(__file__, SIDES, args.peer_python)
     facts, rounds = turns.take(commands, args.rounds)
     took = {
         side: {key: turns.median(rounds[side], key) for key in ("s", "cpu_s")}

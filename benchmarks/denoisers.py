@@ -123,15 +123,6 @@ def condition(args: argparse.Namespace, rows: int) -> dict:
     return {"encoder_hidden_states": torch.randn(rows, CONTEXT, STATE_WIDTH)}
 
 
-def _commands(file: str, args: argparse.Namespace, net: str) -> dict[str, list[str]]:
-    """Of every side's child, for a network."""
-    found = {}
-    for side in ("mmjax", *args.peers):
-        python = sys.executable if side == "mmjax" else args.peer_python
-        found[side] = [python, file, "--worker", side, *sys.argv[1:], "--net", net]
-    return found
-
-
 def measure(file: str, args: argparse.Namespace, *, rows: int = 0) -> dict:
     """Interleaved rounds of all sides, for every network, with lines for people.
 
@@ -139,7 +130,9 @@ def measure(file: str, args: argparse.Namespace, *, rows: int = 0) -> dict:
     """
     result = {}
     for net in args.nets:
-        taken = turns.take(_commands(file, args, net), args.rounds, on=net)
+        sides = "mmjax", *args.peers
+        commands = turns.commands(file, sides, args.peer_python, "--net", net)
+        taken = turns.take(commands, args.rounds, on=net)
         result[net] = _summarize(*taken)
         _report(net, result[net], rows)
     return result

@@ -120,14 +120,7 @@ def main() -> None:
     if args.worker:
         work(args.worker, args)
         return
-    me = [str(pathlib.Path(__file__).resolve()), *sys.argv[1:]]
-    commands = {
-        side: [
-            sys.executable if side == "mmjax" else args.peer_python,
-            *(*me, "--worker", side),
-        ]
-        for side in SIDES
-    }
+    commands = turns.commands(__file__, SIDES, args.peer_python)
     facts, found = turns.take(commands, args.rounds)
     result = {"options": {k: v for k, v in vars(args).items() if k != "worker"}}
     result |= {"machine": turns.machine(), "rounds": found, "sides": {}}

@@ -104,16 +104,8 @@ def main() -> None:
     if args.worker:
         work(args.worker, args)
         return
-    me = [str(pathlib.Path(__file__).resolve()), *sys.argv[1:]]
-    commands = {
-        side: [
-            args.peer_python if side == "faiss_flat" else sys.executable,
-            *me,
-            "--worker",
-            side,
-        ]
-        for side in SIDES
-    }
+    ours = [side for side in SIDES if side != "faiss_flat"]
+    commands = turns.commands(__file__, SIDES, args.peer_python, ours=ours)
     facts, found = turns.take(commands, args.rounds, on=f"{args.rows} rows")
     result = {"options": {k: v for k, v in vars(args).items() if k != "worker"}}
     result |= {"machine": turns.machine(), "rounds": found, "sides": {}}

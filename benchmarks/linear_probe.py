@@ -168,10 +168,8 @@ def main() -> None:
     if args.worker:
         worker(args.worker, args)
         return
-    commands, chosen = {}, args.sides.split(",")
-    for side in chosen:
-        python = sys.executable if side == "mmjax" else args.peer_python
-        commands[side] = [python, __file__, "--worker", side, *sys.argv[1:]]
+    chosen = args.sides.split(",")
+    commands = turns.commands(__file__, chosen, args.peer_python)
     result = summarize(*turns.take(commands, args.rounds))
     for side in chosen:
         took = result[side]

@@ -166,10 +166,8 @@ def worker(side: str, args: argparse.Namespace) -> None:
 
 def measure(args: argparse.Namespace) -> dict:
     """Interleaved rounds of all sides."""
-    commands = {}
-    for side in (*OURS, *args.peers):
-        python = sys.executable if side in OURS else args.peer_python
-        commands[side] = [python, __file__, "--worker", side, *sys.argv[1:]]
+    every = *OURS, *args.peers
+    commands = turns.commands(__file__, every, args.peer_python, ours=OURS)
     facts, rounds = turns.take(commands, args.rounds)
     # The fastest of the libraries' reading is what the machine can do.
     rate = max(turns.median(found, "read_rate") for found in rounds.values())

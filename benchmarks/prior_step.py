@@ -244,10 +244,7 @@ def main() -> None:
     if args.worker:
         worker(args.worker, args)
         return
-    commands = {}
-    for side in ("mmjax", *args.peers):
-        python = sys.executable if side == "mmjax" else args.peer_python
-        commands[side] = [python, __file__, "--worker", side, *sys.argv[1:]]
+    commands = turns.commands(__file__, ("mmjax", *args.peers), args.peer_python)
     result = summarize(*turns.take(commands, args.rounds))
     report(result)
     turns.save(args.out, about(args) | result)

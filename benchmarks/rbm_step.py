@@ -88,10 +88,7 @@ def main() -> None:
     if args.worker:
         worker(args.worker, args)
         return
-    commands = {}
-    for side in SIDES:
-        python = sys.executable if side == "mmjax" else args.peer_python
-        commands[side] = [python, __file__, "--worker", side, *sys.argv[1:]]
+    commands = turns.commands(__file__, SIDES, args.peer_python)
     facts, rounds = turns.take(commands, args.rounds)
     result: dict = {"facts": facts}
     for side, found in rounds.items():

@@ -92,10 +92,7 @@ def worker(side: str, args: argparse.Namespace) -> None:
 
 def measure(args: argparse.Namespace) -> dict:
     """Interleaved rounds of both sides."""
-    commands = {}
-    for side in SIDES:
-        python = sys.executable if side == "mmjax" else args.peer_python
-        commands[side] = [python, __file__, "--worker", side, *sys.argv[1:]]
+    commands = turns.commands(__file__, SIDES, args.peer_python)
     return summarize(*turns.take(commands, args.rounds))
 
 

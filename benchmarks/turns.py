@@ -28,6 +28,26 @@ def serve(facts: Mapping, once: Callable[[], Numbers]) -> None:
         print(json.dumps(once()), flush=True)
 
 
+def commands(
+    script: str,
+    sides: Sequence[str],
+    peer_python: str,
+    *more: str,
+    ours: Sequence[str] = ("mmjax",),
+) -> dict[str, list[str]]:
+    """Of every side's child: `--worker SIDE`, this program's own options, and more.
+
+    ours: sides that run with this Python, the others with the peers'.
+    """
+    return {
+        side: [
+            *(sys.executable if side in ours else peer_python, script),
+            *("--worker", side, *sys.argv[1:], *more),
+        ]
+        for side in sides
+    }
+
+
 def take(
     commands: Mapping[str, Sequence[str]], rounds: int, *, on: str = ""
 ) -> tuple[dict[str, dict], dict[str, list[Numbers]]]:
