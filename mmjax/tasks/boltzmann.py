@@ -88,14 +88,14 @@ class Task:
     def __post_init__(self) -> None:
         base.positive(self, "chains", "sweeps", "scale")
         schema.under(1, self, "fast_decay", "decay", "target")
-        directed = self.stack.directed.edges
+        directed = self.model.directed.edges
         for name, part in self.parts.items():
             if part.missing == "infer" and directed:
                 raise ValueError(
                     f"pathways.{name}.missing is 'infer' and kind 'dbn': set missing "
                     "to 'zeros', or kind to 'dbm'"
                 )
-        if self.pretrain and len(self.stack.levels) == 1:
+        if self.pretrain and len(self.model.levels) == 1:
             raise ValueError(
                 f"pretrain is {self.pretrain}, and an RBM has one level: set it to 0"
             )
@@ -109,7 +109,7 @@ class Task:
         }
 
     @functools.cached_property
-    def stack(self) -> Stack:
+    def model(self) -> Stack:
         """The machine, a pure function of the fields."""
         return Stack(
             {name: part.layer() for name, part in self.parts.items()},
@@ -151,22 +151,22 @@ class Task:
     def init(self, key: jax.Array, batch: base.Batch) -> Vars:
         """Visible biases are those of the first rows' means (Hinton 2010, 8.1)."""
         weights, chains, bits = jax.random.split(key, 3)
-        params = self.stack.init(weights, scale=self.scale)
+        params = self.model.init(weights, scale=self.scale)
         blank = jax.tree.map(jnp.zeros_like, params)
         bits = jax.random.split(bits, len(batch[self.reads[0]]))
         visible = self.visible(batch, bits)
-        rates = self.stack.rates({n: x.mean(0) for n, x in visible.items()})
-        params["bias"] |= {n: self.stack.rate_bias(n, rates[n]) for n in visible}
+        rates = self.model.rates({n: x.mean(0) for n, x in visible.items()})
+        params["bias"] |= {n: self.model.rate_bias(n, rates[n]) for n in visible}
         extra: dict[str, PyTree] = {"rates": rates}
         if self.persistent:
-            keys, machine = jax.random.split(chains, self.chains), self.stack.machine
+            keys, machine = jax.random.split(chains, self.chains), self.model.machine
             names = machine.colours[1]
             uniform = boltzmann.noise(machine, keys, names)
             extra["chains"] = boltzmann.draws(machine, blank, {}, names, uniform)
         if self.fast:
             extra["fast"] = blank
         if self.sparsity:
-            hidden = self.stack.machine.hidden(visible)
+            hidden = self.model.machine.hidden(visible)
             extra["activity"] = {
                 n: jnp.full_like(params["bias"][n], self.target) for n in hidden
             }
@@ -182,7 +182,7 @@ class Task:
         visible, trusted = self._given(batch, ctx), self._trusted(batch)
         if not self.pretrain:
             return self._whole(variables, visible, trusted, ctx)
-        count = len(self.stack.levels)
+        count = len(self.model.levels)
         turn = jnp.minimum(ctx.step // self.pretrain, count)
         branches = [functools.partial(self._level, i) for i in range(count)]
         branches.append(self._whole)
@@ -192,15 +192,15 @@ class Task:
         self, number: int, variables: Vars, visible: States, trusted: States, ctx: Ctx
     ) -> tuple:
         """Greedy training: the RBM of a level, on means from below."""
-        machine, params = self.stack.stages[number], variables.params
+        machine, params = self.model.stages[number], variables.params
         rates = variables.extra["rates"]
-        known = self.stack.upward(params, visible, trusted, rates)
+        known = self.model.upward(params, visible, trusted, rates)
         joined = {*machine.colours[0], *machine.colours[1]}
         data = {n: known[n] for n in known if n in joined}
         chain, _, extra = self._move(machine, variables, data, ctx)
         grads, extra, metrics = self._learn(machine, params, data, chain, extra, ctx)
         if "up" in grads:  # what points up stays equal to what points down
-            for a, b in self.stack.levels[number]:
+            for a, b in self.model.levels[number]:
                 if a in grads["up"]["weight"]:
                     grads["up"]["weight"][a] = {b: grads["weight"][a][b]}
                     grads["up"]["bias"][b] = grads["bias"][b]
@@ -210,7 +210,7 @@ class Task:
         self, variables: Vars, visible: States, trusted: States, ctx: Ctx
     ) -> tuple:
         """All layers: mean field and Gibbs, and above directed layers up-down."""
-        stack, params = self.stack, variables.params
+        stack, params = self.model, variables.params
         keys = self._keys(ctx, 1, len(visible[self.reads[0]]))
         below, data = stack.posterior(
             params, visible, sweeps=self.mean_field, keys=keys, trusted=trusted
@@ -340,7 +340,7 @@ class Task:
     def _inferred(self, variables: Vars, batch: base.Batch, ctx: Ctx) -> tuple:
         rows = len(next(batch[name] for name in self.reads if name in batch))
         visible = self.visible(batch, self._keys(ctx, 0, rows))
-        _, means = self.stack.posterior(
+        _, means = self.model.posterior(
             variables.params,
             visible,
             sweeps=self.mean_field,
@@ -350,25 +350,25 @@ class Task:
 
     def _features(self, variables: Vars, batch: base.Batch, ctx: Ctx) -> jax.Array:
         """Means of the topmost layer; fields that the batch lacks are inferred."""
-        return self._inferred(variables, batch, ctx)[1][self.stack.features]
+        return self._inferred(variables, batch, ctx)[1][self.model.features]
 
     def _reconstruction(
         self, variables: Vars, batch: base.Batch, ctx: Ctx
     ) -> base.Metrics:
         """Squared errors (b,) a unit of the visible layers given the posterior."""
         visible, means = self._inferred(variables, batch, ctx)
-        rebuilt = self.stack.rebuilt(variables.params, means)
+        rebuilt = self.model.rebuilt(variables.params, means)
         errors = {n: jnp.square(rebuilt[n] - visible[n]).mean(-1) for n in visible}
         return {"loss": sum(errors.values()) / len(errors), **errors}
 
     def _log_score(self, variables: Vars, batch: base.Batch, ctx: Ctx) -> jax.Array:
         visible = self._given(batch, ctx)
         keys = self._keys(ctx, 1, len(visible[self.reads[0]]))
-        return self.stack.bound(variables.params, visible, keys, sweeps=self.mean_field)
+        return self.model.bound(variables.params, visible, keys, sweeps=self.mean_field)
 
     def _log_partition(self, variables: Vars, batch: base.Batch, ctx: Ctx) -> jax.Array:
-        machine, rates = self.stack.top, variables.extra["rates"].items()
-        bias = {n: self.stack.rate_bias(n, rate_d) for n, rate_d in rates}
+        machine, rates = self.model.top, variables.extra["rates"].items()
+        bias = {n: self.model.rate_bias(n, rate_d) for n, rate_d in rates}
         start = boltzmann.base_rates(machine, variables.params, bias)
         keys = jax.vmap(jax.random.key)(batch["seed"])
         return boltzmann.annealed(
@@ -380,7 +380,7 @@ class Task:
         keys = candidates.row_keys(batch["seed"], batch["candidate"])
         known = self.visible(batch, self._keys(ctx, 0, p))
         known = {n: jnp.repeat(x, k, axis=0) for n, x in known.items()}
-        means = self.stack.sample(
+        means = self.model.sample(
             variables.params, known, keys, sweeps=self.sampling.sweeps
         )
         out = {}

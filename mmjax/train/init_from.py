@@ -275,6 +275,11 @@ def _inputs(run: Parts, leaves: list[str]) -> dict[str, Any]:
         names = labels.class_names
         digest = zlib.crc32(json.dumps(names).encode())
         facts["the class names"] = f"{len(names)} names, fingerprint {digest:08x}"
+    for name, field in run.fields.items():
+        read = any(name in path.split("/") for path in leaves)
+        if read and getattr(field, "mean", None) is not None:
+            digest = zlib.crc32(json.dumps(field.saved()).encode())
+            facts[f"the statistics of data.fields.{name}"] = f"fingerprint {digest:08x}"
     if not re.match("(params/)?text", leaves[0]):
         for key in ("mean", "std"):
             facts[f"task.{key}"] = getattr(run.task, key, None)

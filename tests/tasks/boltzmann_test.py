@@ -105,7 +105,7 @@ def test_learns_two_patterns():
     train = jax.jit(lambda v: jax.lax.scan(update, v, jnp.arange(600)))
     variables, _ = train(variables)
     every = np.array(list(itertools.product((0, 1), repeat=6)), np.float32)
-    free = boltzmann.free_energy(task.stack.machine, variables.params, {"bits": every})
+    free = boltzmann.free_energy(task.model.machine, variables.params, {"bits": every})
     p = scipy.special.softmax(-np.asarray(free, np.float64))
     assert p[[0b111000, 0b000111]].sum() > 0.8 and p[0b111000] > 0.25
 
@@ -120,7 +120,7 @@ def test_sparsity_pulls_the_activity_to_its_target():
     )
     without, _, _ = jax.jit(plain.grads)(other, batch, ctx())
     h = boltzmann.means(
-        sparse.stack.machine, variables.params, {"bits": batch["bits"]}, ["bits1"]
+        sparse.model.machine, variables.params, {"bits": batch["bits"]}, ["bits1"]
     )["bits1"]
     np.testing.assert_allclose(extra["activity"]["bits1"], h.mean(0), atol=1e-6)
     far = 0.5 * (h.mean(0) - 0.1)

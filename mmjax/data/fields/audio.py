@@ -85,7 +85,7 @@ class Field(Numbers):
 
     def shapes(self, name: str) -> base.Shapes:
         frames = 1 + (self.samples - self.window) // self.hop
-        return base.series(name, (frames, *self.step), "float32")
+        return base.series(name, (frames, *self.out), "float32")
 
     def facts(self, name: str) -> dict[str, Any]:
         """`rate`: frames a second."""

@@ -25,15 +25,30 @@ class Numbers(base.Field):
 
     normalize: `standard` (every number of the last axis to mean 0 and variance 1 over
       the training records), `whiten` (these also uncorrelated: ZCA-cor of Kessy et
-      al. 2018, the whitening nearest to them) or empty. What does not vary in training
-      becomes 0. The records are read through once, when training begins.
+      al. 2018, the whitening nearest to them), `pca` (the first principal `components`,
+      with variance 1) or empty. What does not vary in training becomes 0. The records
+      are read through once, when training begins.
     """
 
     learned: ClassVar[tuple[int, ...]] = ()  # the shape that the training records have
     mean: ClassVar[np.ndarray | None] = None  # float64 (width,)
-    scale: ClassVar[np.ndarray | None] = None  # float64 (width,) or (width, width)
+    scale: ClassVar[np.ndarray | None] = None  # float64 (width,) or (width, out)
 
-    normalize: Literal["", "standard", "whiten"] = ""
+    normalize: Literal["", "standard", "whiten", "pca"] = ""
+    components: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.normalize == "pca") != (self.components > 0):
+            raise UserError(
+                f"normalize {self.normalize!r} and components {self.components}: "
+                "principal components need both, normalize 'pca' and how many"
+            )
+
+    @property
+    def out(self) -> tuple[int, ...]:
+        """The shape of one element as a row has it."""
+        return (*self.step[:-1], self.components) if self.components else self.step
 
     @property
     def step(self) -> tuple[int, ...]:
@@ -45,7 +60,7 @@ class Numbers(base.Field):
         raise NotImplementedError
 
     def shapes(self, name: str) -> base.Shapes:
-        return {name: (self.step or (0,), "float32")}
+        return {name: (self.out or (0,), "float32")}
 
     def row(self, name: str, record: Record, rng: Any, view: base.View) -> Any:
         values = self.numbers(name, record)
@@ -77,6 +92,15 @@ class Numbers(base.Field):
             return (values * self.scale).astype(np.float32)
         return (values[..., None, :] @ self.scale)[..., 0, :].astype(np.float32)
 
+    def raw(self, values: np.ndarray) -> np.ndarray:
+        """(..., out) as (..., width) before it was normalised: the nearest such."""
+        if self.mean is None:
+            return values
+        if self.scale.ndim == 1:
+            scale = np.where(self.scale == 0, np.inf, self.scale)  # back to the mean
+            return (values / scale + self.mean).astype(np.float32)
+        return (values @ np.linalg.pinv(self.scale) + self.mean).astype(np.float32)
+
     def check(self, name: str, fields: Any, source: Source) -> None:
         """Raises UserError where a source's column has numbers that are not finite.
 
@@ -96,7 +120,7 @@ class Numbers(base.Field):
                 )
 
     def open(self, name: str, source: Source) -> Self:
-        field, moments = self, _Moments(whiten=self.normalize == "whiten")
+        field, moments = self, _Moments(self.normalize)
         columns = getattr(source, "columns", {})
         whole = self.column(name, columns, slice(0, _BLOCK)) is not None
         count = len(source) if self.normalize else min(len(source), _LOOKED_AT)
@@ -116,7 +140,13 @@ class Numbers(base.Field):
             moments.add(block.reshape(-1, block.shape[-1]).astype(np.float64))
         if not moments.count:
             return self
-        mean, scale = moments.normal()
+        if self.components > moments.sum.size:
+            raise UserError(
+                f"{base.place(name)}: components is {self.components}, and "
+                f"{self.reads(name)!r} has {moments.sum.size} numbers: use as many or "
+                "fewer"
+            )
+        mean, scale = moments.normal(self.components)
         if not (np.isfinite(mean).all() and np.isfinite(scale).all()):
             raise UserError(
                 f"{base.place(name)}: normalize {self.normalize!r}, and "
@@ -144,8 +174,9 @@ def _not_finite(array: np.ndarray) -> str:
 class _Moments:
     """Mean and (co)variance of rows that come in blocks."""
 
-    def __init__(self, *, whiten: bool):
-        self.whiten, self.count = whiten, 0
+    def __init__(self, normalize: str):
+        self.whiten, self.pca = normalize == "whiten", normalize == "pca"
+        self.count = 0
 
     def add(self, rows_nw: np.ndarray) -> None:
         if not len(rows_nw):
@@ -155,12 +186,16 @@ class _Moments:
         rows_nw = rows_nw - self.shift
         self.count += len(rows_nw)
         self.sum = self.sum + rows_nw.sum(0)
-        squares = rows_nw.T @ rows_nw if self.whiten else (rows_nw**2).sum(0)
+        whole = self.whiten or self.pca
+        squares = rows_nw.T @ rows_nw if whole else (rows_nw**2).sum(0)
         self.squares = self.squares + squares
 
-    def normal(self) -> tuple[np.ndarray, np.ndarray]:
+    def normal(self, components: int) -> tuple[np.ndarray, np.ndarray]:
         """(mean, scale): rows - mean, times scale, have variance 1."""
         mean = self.sum / self.count
+        if self.pca:
+            covariance = self.squares / self.count - np.outer(mean, mean)
+            return self.shift + mean, _principal(covariance, components)
         square = self.squares.diagonal() if self.whiten else self.squares
         variance, mean_w = square / self.count - mean**2, self.shift + mean
         scale = _inverse_root(variance, _ROUNDING * (variance + mean_w**2))
@@ -170,6 +205,17 @@ class _Moments:
         values, vectors = np.linalg.eigh(covariance * np.outer(scale, scale))
         root = (vectors * _inverse_root(values, _DEPENDENT * values.max())) @ vectors.T
         return mean_w, scale[:, None] * root
+
+
+def _principal(covariance: np.ndarray, count: int) -> np.ndarray:
+    """(width, count) to whitened principal components, the largest first.
+
+    Each has the sign by which its largest weight is positive.
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
+    largest = vectors[np.abs(vectors).argmax(0), np.arange(count)]
+    return vectors * np.sign(largest) * _inverse_root(values, _DEPENDENT * values[0])
 
 
 def _inverse_root(variance: np.ndarray, floor: Any) -> np.ndarray:

@@ -33,7 +33,7 @@ class Field(vector.Field):
         schema.at_least(1, self, "length")
 
     def shapes(self, name: str) -> base.Shapes:
-        return base.series(name, (self.length, *(self.step or (0,))), "float32")
+        return base.series(name, (self.length, *(self.out or (0,))), "float32")
 
     def row(self, name: str, record: Record, rng: Any, view: base.View) -> Any:
         steps = self.numbers(name, record)

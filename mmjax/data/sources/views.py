@@ -14,7 +14,7 @@ from mmjax.data.records import BrokenRecord, Record, Source
 from mmjax.data.sources import encoded as encoded_lib
 from mmjax.errors import UserError
 
-OPTIONS = ("template", "names", "part", "group", "skip", "limit", "keep")
+OPTIONS = ("template", "names", "where", "part", "group", "skip", "limit", "keep")
 HELD_OUT = 5  # one in so many is held out
 
 
@@ -23,6 +23,7 @@ def apply(
     *,
     template: str = "",
     names: str = "",
+    where: str = "",
     part: str = "",
     group: str = "",
     skip: int = 0,
@@ -33,7 +34,8 @@ def apply(
 
     names: a text file with the name of a record on each line, as published splits are
     (`Flickr_8k.testImages.txt`): only those, whatever folder and image suffix either
-    side writes.
+    side writes. where: `NAME:VALUE`, records whose value NAME is that, such as `rep:1`;
+    `NAME:VALUE|VALUE` for any of several.
 
     part: `train` or `held_out`, for sets that come without a split: one record in
     five, by a hash of its key, is held out. group: keys equal before the last of this
@@ -48,6 +50,8 @@ def apply(
     if names:
         digest, chosen = _named(source, pathlib.Path(names).expanduser())
         source = Chosen(source, chosen, ("names", digest))
+    if where:
+        source = Chosen(source, _equal(source, where), ("where", where))
     if part:
         source = Chosen(source, _members(source, part, group), (part, group))
     if skip or limit is not None:
@@ -96,6 +100,31 @@ def _stem(name: str) -> str:
     name = name.rpartition("/")[2]
     stem, _, suffix = name.rpartition(".")
     return stem if stem and suffix.lower() in encoded_lib.SUFFIXES else name
+
+
+def _equal(source: Source, where: str) -> list[int]:
+    """Positions of the records that `where` describes. Reads every record once."""
+    name, colon, values = where.partition(":")
+    if not colon:
+        raise UserError(f"where={where!r}: write NAME:VALUE, such as rep:1")
+    wanted, seen, chosen = set(values.split("|")), set(), []
+    for i in range(len(source)):
+        try:
+            record = fields(source, i)
+        except BrokenRecord:
+            continue  # `mmjax data check` lists it
+        if name not in record:
+            has = ", ".join(sorted(record))
+            raise UserError(f"where={where!r}: records of {source.name} have {has}")
+        seen.add(str(record[name]))
+        if str(record[name]) in wanted:
+            chosen.append(i)
+    if missing := wanted - seen:
+        raise UserError(
+            f"where={where!r}: no record of {source.name} has {name} "
+            f"{sorted(missing)[0]}: it has {', '.join(sorted(seen)[:10])}"
+        )
+    return chosen
 
 
 def _members(source: Source, part: str, group: str) -> list[int]:

@@ -81,6 +81,26 @@ def at_places(x_np: np.ndarray, places_t: np.ndarray) -> np.ndarray:
     return (1 - share_t1) * x_np[low] + share_t1 * x_np[low + 1]
 
 
+def series_of(record: Mapping[str, Any], name: str, place: str) -> np.ndarray:
+    """A value of a record, a row a frame, (n, d); images of 8 bits grey, in [0, 1].
+
+    Raises:
+      BrokenRecord: there is none, or it is no series of 3 frames or more.
+    """
+    if name not in record:
+        has = ", ".join(sorted(record))
+        raise BrokenRecord(place, f"it has no {name!r}: it has {has}")
+    x = np.asarray(record[name])
+    if x.ndim < 2 or len(x) < 3 or x.dtype.kind not in "buif":
+        raise BrokenRecord(
+            place, f"{name} is {x.dtype} {x.shape}: expected 3 frames or more"
+        )
+    if x.dtype == np.uint8:
+        x = x.astype(np.float32) / 255
+        x = x.mean(-1) if x.ndim == 4 else x
+    return x.reshape(len(x), -1)
+
+
 class Warped(views.View):
     """Every record warped, the same way each time it is read."""
 
@@ -100,7 +120,8 @@ class Warped(views.View):
     def __getitem__(self, i: int) -> Record:
         record = dict(self.source[i])
         ratio, warp, shift, seed = self.made
-        first, second = (self._series(record, name) for name in self.names)
+        place = f"{self.name}, record {record['key']}"
+        first, second = (series_of(record, name, place) for name in self.names)
         own = zlib.crc32(str(record["key"]).encode())
         rng = np.random.default_rng([seed, own])
         at = places(rng, len(first), warp=warp, shift=shift)
@@ -109,21 +130,6 @@ class Warped(views.View):
         series = {"first": at_places(first, at), "second": second, "truth": truth}
         series["truth"] = series["truth"][:, None]
         return kept | {k: v.astype(np.float32) for k, v in series.items()}
-
-    def _series(self, record: Mapping[str, Any], name: str) -> np.ndarray:
-        place = f"{self.name}, record {record['key']}"
-        if name not in record:
-            has = ", ".join(sorted(record))
-            raise BrokenRecord(place, f"it has no {name!r}: it has {has}")
-        x = np.asarray(record[name])
-        if x.ndim < 2 or len(x) < 3 or x.dtype.kind not in "buif":
-            raise BrokenRecord(
-                place, f"{name} is {x.dtype} {x.shape}: expected 3 frames or more"
-            )
-        if x.dtype == np.uint8:
-            x = x.astype(np.float32) / 255
-            x = x.mean(-1) if x.ndim == 4 else x
-        return x.reshape(len(x), -1)
 
     def fingerprint(self) -> str:
         made = ("warped", *self.names, *self.made)
