@@ -1,5 +1,7 @@
 """Kinds vector, latents and sequence."""
 
+import json
+
 import numpy as np
 import pytest
 from record_source import Columns, Records, of
@@ -159,3 +161,45 @@ def test_sequences_side_by_side_normalised():
     wrong = {"x": np.zeros(3), "y": np.zeros((4, 2))}
     with pytest.raises(fields.BrokenRecord, match="x, y have 3, 4 steps"):
         fields.row(chosen, wrong, None, View(train=False))
+
+
+def test_principal_components_are_whitened_and_go_back():
+    rng = np.random.default_rng(0)
+    mix = np.array([[3.0, 0, 1], [0, 1, 0.5]])  # of rank 2
+    values = (rng.normal(size=(500, 4, 2)) @ mix + 5).astype(np.float32)
+    records = of("a", values)
+    field = opened(records, kind="sequence", length=4, normalize="pca", components=2)[
+        "a"
+    ]
+    (shape, _) = field.shapes("a")["a"]
+    assert shape == (4, 2)
+    rows = np.stack([field.row("a", r, None, None)["a"] for r in records])
+    flat = rows.reshape(-1, 2)
+    np.testing.assert_allclose(np.cov(flat.T, bias=True), np.eye(2), atol=1e-4)
+    # the first one is the direction of most variance
+    want = np.linalg.svd(values.reshape(-1, 3) - values.mean((0, 1)))[2][0]
+    found = field.scale[:, 0] / np.linalg.norm(field.scale[:, 0])
+    np.testing.assert_allclose(abs(found @ want), 1, atol=1e-6)
+    np.testing.assert_allclose(field.raw(rows), values, atol=1e-3)
+    again = field.restored(json.loads(json.dumps(field.saved())))
+    np.testing.assert_array_equal(again.normal(values[0]), field.normal(values[0]))
+
+
+@pytest.mark.parametrize("normalize", ["standard", "whiten"])
+def test_raw_is_what_was_normalised(normalize):
+    values = np.random.default_rng(0).normal(3, 2, size=(50, 3)).astype(np.float32)
+    field = opened(of("a", values), kind="vector", normalize=normalize)["a"]
+    np.testing.assert_allclose(field.raw(field.normal(values)), values, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"normalize": "pca"}, "principal components need both"),
+        ({"normalize": "whiten", "components": 2}, "principal components need both"),
+        ({"normalize": "pca", "components": 4}, "components is 4, and 'a' has 3"),
+    ],
+)
+def test_components_that_are_not_there(more, message):
+    with pytest.raises(UserError, match=message):
+        opened(of("a", np.eye(3)), kind="vector", **more)

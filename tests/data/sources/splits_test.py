@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -89,3 +90,20 @@ def test_names_of_real_shards(bundle, tmp_path):
     part = open_source(f"{shard}?names={tmp_path}/list.txt")
     assert [part[i]["key"] for i in range(3)] == keys
     assert [len(part[i]["text"]) for i in range(3)] == [5, 5, 5]
+
+
+def test_where_a_value_is_one_of_several(tmp_path):
+    np.savez(tmp_path / "x.npz", rep=[1, 2, 1, 3], key=["a", "b", "c", "d"])
+    spec = f"npz:{tmp_path}/x.npz"
+    keys = [record["key"] for record in open_source(f"{spec}?where=rep:1")]
+    assert keys == ["a", "c"]
+    both = open_source(f"{spec}?where=rep:2|3")
+    assert [record["key"] for record in both] == ["b", "d"]
+    assert both.fingerprint() != open_source(spec).fingerprint()
+    for where, message in (
+        ("rep", "write NAME:VALUE"),
+        ("take:1", r"where='take:1': records of .* have"),
+        ("rep:2|7", "has rep 7: it has 1, 2, 3"),
+    ):
+        with pytest.raises(UserError, match=message):
+            open_source(f"{spec}?where={where}")
