@@ -12,6 +12,7 @@
 | avletters_sound | the sound alone | both | minutes | the same |
 | avletters_shallow | as avletters, one layer | both | minutes | the same |
 | avletters_dbn | both; sparse RBMs, layer by layer | | minutes | the same |
+| digits | MNIST and spoken digits, both or one | both | minutes | docs/bimodal.md |
 | tiny, tiny_dbn | drawn curves | both | seconds | nothing: for tests |
 
 AVLetters: repetition 1 of every letter trains, repetition 2 tests.
@@ -77,6 +78,9 @@ def _avletters(**task: object) -> ConfigDict:
         conflicts=1000,
         same="speaker",
     )
+    config.evals.rebuilt = dict(
+        type="rebuilt", every=0, source=_windows(test), frames=dict(lips=(30, 40))
+    )
     return config
 
 
@@ -118,7 +122,34 @@ def avletters_dbn() -> ConfigDict:
     config.steps = 4000  # the two levels; no up-down after them
     config.optim.name, config.optim.momentum = "sgd", 0.0
     config.optim.lr, config.optim.warmup = 0.02, 0
-    del config.evals["test"]
+    config.evals = ConfigDict()
+    return config
+
+
+def digits() -> ConfigDict:
+    """Written and spoken digits, each from the other."""
+    pathways = dict(
+        image=dict(units=784, channels=1, widths=(512,)),
+        sound=dict(visible="gaussian", units=480, widths=(512,)),
+    )
+    config = _run(steps=2000, batch_size=128, pathways=pathways, joint=512)
+    config.data.fields = ConfigDict(
+        dict(image=common.images(28), sound=common.voice(), label=dict(kind="label"))
+    )
+    config.data.train = common.spoken_digits("train", limit=10_000, keep=True)
+    test = common.spoken_digits("test", limit=2000)
+    config.evals.test = dict(
+        type="modalities",
+        every=config.steps,
+        train=common.spoken_digits("train", limit=4000),
+        source=test,
+        parts=1,
+        svm=(1.0,),
+        conflicts=1000,
+    )
+    config.evals.rebuilt = dict(
+        type="rebuilt", every=0, source=test, png="rebuilt.png", wav="rebuilt"
+    )
     return config
 
 
@@ -164,6 +195,7 @@ PRESETS = {
         avletters_sound,
         avletters_shallow,
         avletters_dbn,
+        digits,
         tiny,
         tiny_dbn,
     )

@@ -6,6 +6,7 @@
 | mnist_dbm | the same | 784-500-1000 | hours | not run |
 | mnist_dbn | the same | 784-500-2000 | hours | not run |
 | digits | MNIST and its classes | 784-500 + 10, joint 500 | an hour | not run |
+| spoken_digits | MNIST, spoken digits | joint 500 | minutes | multimodal_digits |
 | multimodal | Noto emoji, keywords | 768 + words, 512-512 each | hours | not run |
 | tiny, tiny_dbn, tiny_joint | shapes | tens of units | seconds | for tests |
 
@@ -70,6 +71,34 @@ def digits() -> ConfigDict:
     config.task.pathways = ConfigDict(pathways)
     config.task.joint = 500
     config.task.pretrain = 5000
+    return config
+
+
+def spoken_digits() -> ConfigDict:
+    """Written and spoken digits under one layer; the sound is what can be missing."""
+    pathways = dict(
+        image=_image(28, 500, binarise=True),
+        sound=dict(visible="gaussian", units=480, widths=(300,)),
+    )
+    config = _run(
+        steps=9000,
+        batch_size=100,
+        lr=0.01,
+        pathways=pathways,
+        joint=500,
+        pretrain=3000,
+        sweeps=2,
+    )
+    config.data.fields.update(image=common.images(28), sound=common.voice())
+    config.data.train = common.spoken_digits("train", limit=10_000, keep=True)
+    config.evals.missing = dict(
+        type="missing_field",
+        every=config.steps,
+        field="sound",
+        train=common.spoken_digits("train", limit=4000),
+        source=common.spoken_digits("test", limit=2000),
+        l2=1e-3,
+    )
     return config
 
 
@@ -149,6 +178,7 @@ PRESETS = {
         mnist_dbm,
         mnist_dbn,
         digits,
+        spoken_digits,
         multimodal,
         tiny,
         tiny_dbn,

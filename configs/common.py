@@ -82,3 +82,36 @@ def chooser(presets: Mapping[str, Callable]) -> Callable[[str], ConfigDict]:
         return presets[name]()
 
     return get_config
+
+
+def spoken_digits(split: str, **more: object) -> dict:
+    """MNIST's `train` or `test`, each digit with a recording of it, in turn.
+
+    Recordings are those of the Free Spoken Digit Dataset; its test ones are the first
+    five of every speaker and digit.
+    """
+    takes = range(5) if split == "test" else range(5, 50)
+    voices = dict(
+        kind="wav",
+        path=f"{ROOT}/fsdd/recordings",
+        label="{label}_{speaker}_{n}",
+        where="n:" + "|".join(map(str, takes)),
+        keep=True,
+    )
+    images = f"mnist:{ROOT}/tfds_manual/mnist?split={split}"
+    return dict(kind="pairs", left=images, right=voices, on="label", **more)
+
+
+def voice(**more: object) -> dict:
+    """The field of a spoken digit: 24 frames of 20 log mel energies, 480 numbers."""
+    return dict(
+        kind="audio",
+        of="audio",
+        rate=8000,
+        seconds=0.64,
+        window_ms=50.0,
+        hop_ms=25.0,
+        mels=20,
+        normalize="standard",
+        **more,
+    )

@@ -60,8 +60,9 @@ class Evaluator(probing.Probing):
 
         def keep(outputs, batch, valid_b):
             given = forward.inputs(batch, name, None, self.where)
-            part = {k: v for k, v in given.items() if not _of(missing, k)}
-            zeros = {k: np.zeros_like(v) for k, v in given.items() if _of(missing, k)}
+            gone = forward.of_fields(given, [missing])
+            part = {k: v for k, v in given.items() if k not in gone}
+            zeros = {k: np.zeros_like(v) for k, v in gone.items()}
             call = self.env.predict[name]
             every = {
                 "whole": outputs[name],
@@ -98,11 +99,6 @@ class Evaluator(probing.Probing):
         return base.Result(
             values, card, {k: arrays[k] for k in ("index", "label")} | kept
         )
-
-
-def _of(field: str, key: str) -> bool:
-    """Whether a key of a batch is the field's."""
-    return key in (field, f"{field}_mask", f"{field}_present")
 
 
 def mean_average_precision(

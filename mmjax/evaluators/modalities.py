@@ -9,7 +9,7 @@ also be noisy, or have one modality of one record and another of another (McGurk
 Legend: n windows, u records, k columns of a code, f features.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,9 +139,13 @@ class Evaluator(base.Evaluator):
             for way, fields in self.ways.items():
                 code_bk = outputs[name]
                 if way != "all":
-                    code_bk = self.env.predict[name](variables, _part(given, fields))
+                    code_bk = self.env.predict[name](
+                        variables, forward.of_fields(given, fields)
+                    )
                 rows[way] = np.asarray(code_bk, np.float32)[valid_b]
-            kept = _part(given, self.fields) if self.config.conflicts else {}
+            kept = (
+                forward.of_fields(given, self.fields) if self.config.conflicts else {}
+            )
             rows |= {f"given/{k}": np.asarray(v)[valid_b] for k, v in kept.items()}
             return rows
 
@@ -201,7 +205,9 @@ class Evaluator(base.Evaluator):
             place_n.append(where)
         given = {k.removeprefix("given/"): v for k, v in inputs.items() if "/" in k}
         take_n2 = np.concatenate(take_n2)
-        column = {key: 0 if _of(first, key) else 1 for key in given}
+        column = {
+            key: int(key not in forward.of_fields(given, [first])) for key in given
+        }
         rows = {key: given[key][take_n2[:, c]] for key, c in column.items()}
         code_nk = np.concatenate(list(self._coded(variables, rows)))
         group_n, place_n = np.concatenate(of_n), np.concatenate(place_n)
@@ -248,15 +254,6 @@ class _Svm:
 
     def __call__(self, x_uf: np.ndarray) -> np.ndarray:
         return linear_svm.predict(*self.fitted, self._scaled(x_uf))
-
-
-def _of(field: str, key: str) -> bool:
-    """Whether a key of a batch is the field's."""
-    return key in (field, f"{field}_mask", f"{field}_present")
-
-
-def _part(given: Mapping[str, Any], fields: list[str]) -> dict[str, Any]:
-    return {k: v for k, v in given.items() if any(_of(name, k) for name in fields)}
 
 
 def pooled(

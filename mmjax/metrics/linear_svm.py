@@ -27,7 +27,10 @@ def fit(
         )
     if not c > 0:
         raise UserError(f"C is {c}: use more than 0")
-    x_nf = _with_one(x_nd)
+    x_nf, span_rf = _with_one(x_nd), None
+    if x_nf.shape[1] > len(x_nf):  # the best weights lie in the span of the rows
+        left_nr, size_r, span_rf = np.linalg.svd(x_nf, full_matrices=False)
+        x_nf = left_nr * size_r
     sign_nc = np.where(np.asarray(label_n)[:, None] == classes_c, 1.0, -1.0)
     shape = x_nf.shape[1], len(classes_c)
 
@@ -44,7 +47,8 @@ def fit(
         method="L-BFGS-B",
         options={"maxiter": iterations, "ftol": 1e-10, "gtol": 1e-6},
     )
-    return found.x.reshape(shape), classes_c
+    w_fc = found.x.reshape(shape)
+    return w_fc if span_rf is None else span_rf.T @ w_fc, classes_c
 
 
 def predict(

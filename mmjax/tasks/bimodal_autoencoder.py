@@ -174,9 +174,10 @@ class Task:
         return sum(means.values()), (variables.extra, means)
 
     def predict(self) -> Mapping[str, base.Predict]:
-        """loss; codes: {any fields} to (b, joint); rebuilt: {any fields} to (b, units).
+        """loss; codes: {any fields} to (b, joint); rebuilt and visible.
 
-        `rebuilt` is a mapping, by field, of all fields. Absent fields are zeros.
+        rebuilt: {any fields} to (b, units) by field, of all fields; what is absent is
+          zeros. visible: {fields} to the same, what `rebuilt` is to be.
         """
 
         def loss(variables: Vars, batch: base.Batch, ctx: Ctx) -> base.Metrics:
@@ -191,4 +192,7 @@ class Task:
             code_bd = codes(variables, batch, ctx)
             return self.rebuilt(variables.params, code_bd)
 
-        return {"loss": loss, "codes": codes, "rebuilt": rebuilt}
+        def visible(variables: Vars, batch: base.Batch, ctx: Ctx) -> base.PyTree:
+            return self._visible(batch, ctx)
+
+        return {"loss": loss, "codes": codes, "rebuilt": rebuilt, "visible": visible}

@@ -56,6 +56,7 @@ def env(parts: Parts) -> evaluators.Env:
         eval_batches=eval_batches,
         open_run=open_network,
         devices=parts.layout.rows,
+        fields=parts.fields,
         sampling=base.sampling_options(parts.task),
         with_sampling=lambda options: env(
             dataclasses.replace(parts, task=base.with_sampling(parts.task, options))

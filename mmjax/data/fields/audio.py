@@ -138,3 +138,31 @@ class Field(Numbers):
         if self.front_end == "log_mel":
             return log_mel_fm
         return scipy.fft.dct(log_mel_fm, norm="ortho")[:, : self.coefficients]
+
+    def sound(self, frames_fw: np.ndarray, *, rounds: int = 60) -> np.ndarray:
+        """A waveform float32 (T,), -1 to 1, whose features are about `frames_fw`.
+
+        Features say nothing of phases: these are found by Griffin and Lim 1984, in
+        `rounds`. What the mel filters and coefficients left out stays lost.
+        """
+        if self.front_end == "waveform":
+            return np.clip(frames_fw[:, 0], -1, 1).astype(np.float32)
+        if self.front_end == "mfcc":
+            frames_fw = scipy.fft.idct(frames_fw, n=self.mels, norm="ortho")
+        power_fk = np.exp(frames_fw) @ np.linalg.pinv(self.filters).T
+        size_fk = np.sqrt(np.maximum(power_fk, 0))
+        hann_w = scipy.signal.windows.hann(self.window, sym=False)
+        at_fw = np.arange(len(size_fk))[:, None] * self.hop + np.arange(self.window)
+
+        def added(frames_fw: np.ndarray) -> np.ndarray:
+            out_t = np.zeros(at_fw[-1, -1] + 1)
+            np.add.at(out_t, at_fw, frames_fw)
+            return out_t
+
+        weight_t = np.maximum(added(np.broadcast_to(hann_w**2, at_fw.shape)), 1e-3)
+        turn_fk = np.random.default_rng(0).uniform(0, 2 * np.pi, size_fk.shape)
+        for _ in range(rounds):
+            frames = np.fft.irfft(size_fk * np.exp(1j * turn_fk), self.window)
+            wave_t = added(frames * hann_w) / weight_t
+            turn_fk = np.angle(np.fft.rfft(wave_t[at_fw] * hann_w))
+        return np.clip(wave_t, -1, 1).astype(np.float32)

@@ -42,6 +42,7 @@ class Env:
     eval_batches: (source, names of fields, batch_size=) -> see mmjax.data.pipeline.
     open_run: workdir -> Network, for evaluators that judge by another run.
     devices: how many the rows of a batch split over.
+    fields: of the run, open, by name.
     sampling: the options that the task samples with; with_sampling: changes to them ->
       the Env of a task that samples so.
     """
@@ -56,5 +57,6 @@ class Env:
     eval_batches: Callable[..., Iterator[Batch]]
     open_run: Callable[[str], Network] | None = None
     devices: int = 1
+    fields: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
     with_sampling: Callable[[Mapping[str, Any]], "Env"] | None = None

@@ -3,7 +3,7 @@
 Legend: b batch, l text context, n all rows.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -50,6 +50,12 @@ def inputs(
                 "give the source that the tokens were made of"
             )
     return {key: batch[key] for key in keys if key in batch}
+
+
+def of_fields(given: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:
+    """The arrays of a batch that belong to these fields: NAME, NAME_mask, ..."""
+    keys = {f"{name}{end}" for name in fields for end in ("", "_mask", "_present")}
+    return {k: v for k, v in given.items() if k in keys}
 
 
 def valid_rows(batch: Batch) -> np.ndarray:

@@ -130,3 +130,32 @@ def test_options():
         build(front_end="mfcc", mels=8)
     with pytest.raises(UserError, match="'log_mle' is not one of 'log_mel', 'mfcc'"):
         build(front_end="log_mle")
+
+
+@pytest.mark.parametrize("front_end", ["log_mel", "mfcc"])
+def test_sound_of_features_has_these_features(front_end):
+    chirp = scipy.signal.chirp(np.arange(8000) / 8000, 300, 1, 2500)
+    wave = (0.5 * chirp).astype(np.float32)
+    field = build(front_end=front_end, mels=40, coefficients=40)["audio"]
+    again = field.sound(field.features(wave))
+    assert again.shape == (97 * 80 + 200,) and np.abs(again).max() <= 1
+    mels = build(mels=40)["audio"]
+    wanted, got = (np.exp(mels.features(x)) for x in (wave[: len(again)], again))
+    # in the band of the tone the energy is that of the original, frame by frame
+    where = wanted.argmax(1)
+    rows = np.arange(5, len(wanted) - 5)
+    ratio = got[rows, where[rows]] / wanted[rows, where[rows]]
+    assert 0.5 < np.median(ratio) < 1.5
+    assert (np.abs(got.argmax(1)[rows] - where[rows]) <= 1).mean() > 0.95
+    # without the phases that are found it is a chirp no longer
+    assert np.median(ratio) > np.median(
+        np.exp(mels.features(field.sound(field.features(wave), rounds=1)))[
+            rows, where[rows]
+        ]
+        / wanted[rows, where[rows]]
+    )
+
+
+def test_sound_of_a_waveform_is_the_waveform():
+    field = build(front_end="waveform")["audio"]
+    np.testing.assert_array_equal(field.sound(field.features(NOISE)), NOISE)
