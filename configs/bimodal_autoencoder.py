@@ -7,6 +7,7 @@
 | preset | coded from, in training | rebuilt | 1 CPU core | expect |
 |---|---|---|---|---|
 | avletters (default) | both, or one of them | both | minutes | avletters_bimodal |
+| avletters_back | the same, the repetitions exchanged | both | minutes | the same |
 | avletters_lips | the lips alone | both | minutes | the same |
 | avletters_lips_no_sound | the lips alone | the lips | minutes | the same |
 | avletters_sound | the sound alone | both | minutes | the same |
@@ -44,7 +45,7 @@ def _windows(where: str, **more: object) -> dict:
     return dict(kind="windows", source=frames, series=series, center=True, **more)
 
 
-def _avletters(**task: object) -> ConfigDict:
+def _avletters(train: str = "rep:1", test: str = "rep:2", **task: object) -> ConfigDict:
     pathways = dict(
         sound=dict(visible="gaussian", units=SOUND * 26, widths=(512,)),
         lips=dict(visible="gaussian", units=LIPS * 32, widths=(512,)),
@@ -65,19 +66,11 @@ def _avletters(**task: object) -> ConfigDict:
             label=dict(kind="label"),
         )
     )
-    config.data.train = _windows("rep:1")
-    test = "rep:2"
-    config.evals.test = dict(
-        type="modalities",
-        every=config.steps,
-        train=config.data.train.to_dict(),
-        source=_windows(test),
-        variants={
-            f"{snr}dB": _windows(test, noisy="mfcc", snr=float(snr)) for snr in NOISE
-        },
-        conflicts=1000,
-        same="speaker",
-    )
+    config.data.train = _windows(train)
+    judged = dict(type="modalities", train=_windows(train), source=_windows(test))
+    config.evals.test = dict(judged, every=config.steps, conflicts=1000, same="speaker")
+    noisy = {f"{snr}dB": _windows(test, noisy="mfcc", snr=float(snr)) for snr in NOISE}
+    config.evals.noise = dict(judged, every=0, variants=noisy)
     config.evals.rebuilt = dict(
         type="rebuilt", every=0, source=_windows(test), frames=dict(lips=(30, 40))
     )
@@ -87,6 +80,11 @@ def _avletters(**task: object) -> ConfigDict:
 def avletters() -> ConfigDict:
     """A third of the rows each: both, the sound alone, the lips alone."""
     return _avletters()
+
+
+def avletters_back() -> ConfigDict:
+    """Repetition 2 trains and 1 tests."""
+    return _avletters("rep:2", "rep:1")
 
 
 def avletters_lips() -> ConfigDict:
@@ -190,6 +188,7 @@ PRESETS = {
     f.__name__: f
     for f in (
         avletters,
+        avletters_back,
         avletters_lips,
         avletters_lips_no_sound,
         avletters_sound,

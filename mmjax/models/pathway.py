@@ -11,6 +11,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from mmjax import schema
 from mmjax.errors import UserError
 from mmjax.models import boltzmann
 
@@ -150,3 +151,15 @@ class Pathway:
     def layer(self) -> boltzmann.Layer:
         """The visible layer."""
         return boltzmann.Layer(self.visible, self.units, self.words)
+
+
+def build(pathways: Mapping[str, Any]) -> dict[str, Pathway]:
+    """`config.task.pathways`, by the field's name.
+
+    Raises:
+      UserError: a pathway has a key that it must not have, or a value that is none.
+    """
+    return {
+        name: schema.from_mapping(Pathway, spec, f"config.task.pathways.{name}")
+        for name, spec in pathways.items()
+    }

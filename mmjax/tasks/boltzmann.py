@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from mmjax import schema
 from mmjax.errors import UserError
-from mmjax.models import boltzmann
+from mmjax.models import boltzmann, pathway
 from mmjax.models.belief import Stack
 from mmjax.models.boltzmann import Machine, States
 from mmjax.models.pathway import Pathway
@@ -103,10 +103,7 @@ class Task:
     @functools.cached_property
     def parts(self) -> dict[str, Pathway]:
         """Pathways by the name of their field."""
-        return {
-            name: schema.from_mapping(Pathway, spec, f"config.task.pathways.{name}")
-            for name, spec in self.pathways.items()
-        }
+        return pathway.build(self.pathways)
 
     @functools.cached_property
     def model(self) -> Stack:
