@@ -12,7 +12,7 @@ from mmjax.errors import UserError
 
 
 def fit(
-    x_nd: np.ndarray, label_n: np.ndarray, *, c: float, iterations: int = 1000
+    x_nd: np.ndarray, label_n: np.ndarray, *, c: float, iterations: int = 200
 ) -> tuple[np.ndarray, np.ndarray]:
     """(weights (d + 1, c), the bias last, in float64; the classes of its columns).
 
@@ -40,12 +40,18 @@ def fit(
         value = 0.5 * (flat @ flat) + c * np.square(slack_nc).sum()
         return value, (w_fc - 2 * c * (x_nf.T @ (sign_nc * slack_nc))).ravel()
 
+    def curvature(flat: np.ndarray, along: np.ndarray) -> np.ndarray:
+        within_nc = sign_nc * (x_nf @ flat.reshape(shape)) < 1
+        change_nc = within_nc * (x_nf @ along.reshape(shape))
+        return along + 2 * c * (x_nf.T @ change_nc).ravel()
+
     found = optimize.minimize(
         objective,
         np.zeros(shape[0] * shape[1]),
         jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": iterations, "ftol": 1e-10, "gtol": 1e-6},
+        hessp=curvature,
+        method="Newton-CG",
+        options={"maxiter": iterations, "xtol": 1e-7},
     )
     w_fc = found.x.reshape(shape)
     return w_fc if span_rf is None else span_rf.T @ w_fc, classes_c

