@@ -25,9 +25,11 @@ class Numbers(base.Field):
 
     normalize: `standard` (every number of the last axis to mean 0 and variance 1 over
       the training records), `whiten` (these also uncorrelated: ZCA-cor of Kessy et
-      al. 2018, the whitening nearest to them), `pca` (the first principal `components`,
-      with variance 1) or empty. What does not vary in training becomes 0. The records
-      are read through once, when training begins.
+      al. 2018, the whitening nearest to them), `pca` (principal components, all divided
+      by one number that makes their mean variance 1) or empty. What does not vary in
+      training becomes 0. The records are read through once, when training begins.
+    components: how many principal components are kept, the first ones; with `whiten`,
+      each of them has variance 1 (PCA whitening).
     """
 
     learned: ClassVar[tuple[int, ...]] = ()  # the shape that the training records have
@@ -39,10 +41,11 @@ class Numbers(base.Field):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.normalize == "pca") != (self.components > 0):
+        takes = {"pca": self.components > 0, "whiten": self.components >= 0}
+        if not takes.get(self.normalize, self.components == 0):
             raise UserError(
                 f"normalize {self.normalize!r} and components {self.components}: "
-                "principal components need both, normalize 'pca' and how many"
+                "principal components need normalize 'pca', or 'whiten', and how many"
             )
 
     @property
@@ -193,9 +196,13 @@ class _Moments:
     def normal(self, components: int) -> tuple[np.ndarray, np.ndarray]:
         """(mean, scale): rows - mean, times scale, have variance 1."""
         mean = self.sum / self.count
-        if self.pca:
+        if components:
             covariance = self.squares / self.count - np.outer(mean, mean)
-            return self.shift + mean, _principal(covariance, components)
+            values, vectors_wk = _principal(covariance, components)
+            scale = _inverse_root(values, _DEPENDENT * values[0])
+            if self.pca:
+                scale = _inverse_root(values.mean(keepdims=True), 0.0)
+            return self.shift + mean, vectors_wk * scale
         square = self.squares.diagonal() if self.whiten else self.squares
         variance, mean_w = square / self.count - mean**2, self.shift + mean
         scale = _inverse_root(variance, _ROUNDING * (variance + mean_w**2))
@@ -207,15 +214,15 @@ class _Moments:
         return mean_w, scale[:, None] * root
 
 
-def _principal(covariance: np.ndarray, count: int) -> np.ndarray:
-    """(width, count) to whitened principal components, the largest first.
+def _principal(covariance: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The largest eigenvalues (count,), and their vectors (width, count).
 
-    Each has the sign by which its largest weight is positive.
+    Each has the sign by which its largest number is positive.
     """
     values, vectors = np.linalg.eigh(covariance)
     values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
     largest = vectors[np.abs(vectors).argmax(0), np.arange(count)]
-    return vectors * np.sign(largest) * _inverse_root(values, _DEPENDENT * values[0])
+    return values, vectors * np.sign(largest)
 
 
 def _inverse_root(variance: np.ndarray, floor: Any) -> np.ndarray:

@@ -163,19 +163,23 @@ def test_sequences_side_by_side_normalised():
         fields.row(chosen, wrong, None, View(train=False))
 
 
-def test_principal_components_are_whitened_and_go_back():
+@pytest.mark.parametrize("normalize", ["pca", "whiten"])
+def test_principal_components_go_back(normalize):
     rng = np.random.default_rng(0)
     mix = np.array([[3.0, 0, 1], [0, 1, 0.5]])  # of rank 2
     values = (rng.normal(size=(500, 4, 2)) @ mix + 5).astype(np.float32)
     records = of("a", values)
-    field = opened(records, kind="sequence", length=4, normalize="pca", components=2)[
+    field = opened(records, kind="sequence", length=4, normalize=normalize, components=2)[
         "a"
     ]
     (shape, _) = field.shapes("a")["a"]
     assert shape == (4, 2)
     rows = np.stack([field.row("a", r, None, None)["a"] for r in records])
     flat = rows.reshape(-1, 2)
-    np.testing.assert_allclose(np.cov(flat.T, bias=True), np.eye(2), atol=1e-4)
+    spread = np.cov(flat.T, bias=True)
+    wanted = np.linalg.eigvalsh(np.cov(values.reshape(-1, 3).T))[:0:-1]
+    wanted = np.ones(2) if normalize == "whiten" else wanted / wanted.mean()
+    np.testing.assert_allclose(spread, np.diag(wanted), atol=1e-4)
     # the first one is the direction of most variance
     want = np.linalg.svd(values.reshape(-1, 3) - values.mean((0, 1)))[2][0]
     found = field.scale[:, 0] / np.linalg.norm(field.scale[:, 0])
@@ -195,8 +199,9 @@ def test_raw_is_what_was_normalised(normalize):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"normalize": "pca"}, "principal components need both"),
-        ({"normalize": "whiten", "components": 2}, "principal components need both"),
+        ({"normalize": "pca"}, "principal components need normalize 'pca'"),
+        ({"normalize": "standard", "components": 2}, "principal components need"),
+        ({"components": 2}, "principal components need normalize"),
         ({"normalize": "pca", "components": 4}, "components is 4, and 'a' has 3"),
     ],
 )
