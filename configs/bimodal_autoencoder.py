@@ -116,7 +116,7 @@ def avletters_dbn() -> ConfigDict:
     config.task.update(sparsity=1.0, target=0.05)
     config.steps = 4000  # the two levels; no up-down after them
     config.optim.name, config.optim.momentum = "sgd", 0.0
-    config.optim.lr, config.optim.warmup = 0.02, 0
+    config.optim.lr, config.optim.warmup = 1e-3, 0
     config.evals = ConfigDict()
     return config
 
