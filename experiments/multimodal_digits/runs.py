@@ -1,0 +1,3 @@
+"""Runs of this experiment: (name, config)."""
+
+RUNS = (("dbm", "configs/boltzmann.py:spoken_digits"),)
