@@ -115,13 +115,22 @@ def multimodal() -> ConfigDict:
         pretrain=4000,
         sweeps=5,
     )
-    tar = f"webdataset:{ROOT}/emoji/noto128-shared.tar?text=keywords"
+    tar = f"webdataset:{ROOT}/emoji/noto128-shared.tar?text=keywords&label=group"
     config.data.train = f"{tar}&part=train&keep=true"
     config.data.fields.image = common.images(16)
     texts = dict(kind="texts", of="text", count=12, cut=True)
     config.data.fields.keywords = common.text(1024, 8) | texts
+    config.data.fields.label = dict(kind="label")
     held_out = f"{tar}&part=held_out"
     config.evals.held_out = dict(type="log_probability", every=0, source=held_out)
+    config.evals.missing = dict(
+        type="missing_field",
+        every=config.steps,
+        field="keywords",
+        train=config.data.train,
+        source=held_out,
+        l2=1e-2,
+    )
     return config
 
 

@@ -50,7 +50,7 @@ class Config(base.EvalConfig):
     variants: dict = field(default_factory=dict)
     features: str = "codes"
     parts: int = 3
-    svm: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
+    svm: tuple[float, ...] = (0.1, 1.0, 10.0)
     conflicts: int = 0
     same: str = ""
 

@@ -29,8 +29,10 @@ def fit(
         raise UserError(f"C is {c}: use more than 0")
     x_nf, span_rf = _with_one(x_nd), None
     if x_nf.shape[1] > len(x_nf):  # the best weights lie in the span of the rows
-        left_nr, size_r, span_rf = np.linalg.svd(x_nf, full_matrices=False)
-        x_nf = left_nr * size_r
+        square_r, left_nr = np.linalg.eigh(x_nf @ x_nf.T)
+        kept_r = square_r > 1e-12 * square_r[-1]
+        left_nr, size_r = left_nr[:, kept_r], np.sqrt(square_r[kept_r])
+        x_nf, span_rf = left_nr * size_r, (left_nr / size_r).T @ x_nf
     sign_nc = np.where(np.asarray(label_n)[:, None] == classes_c, 1.0, -1.0)
     shape = x_nf.shape[1], len(classes_c)
 

@@ -53,3 +53,16 @@ def test_svm_is_where_its_gradient_is_zero_and_parts_what_can_be_parted():
         linear_svm.fit(x[:3], np.ones(3), c=1.0)
     with pytest.raises(UserError, match="C is 0"):
         linear_svm.fit(x, label, c=0)
+
+
+def test_svm_of_more_columns_than_rows_is_the_same_problem():
+    rng = np.random.default_rng(2)
+    label = np.arange(30) % 3
+    x = rng.normal(size=(30, 50)) + 2 * rng.normal(size=(3, 50))[label]
+    x[:, 40:] = x[:, :10]  # of lower rank
+    weights, classes = linear_svm.fit(x, label, c=0.05)
+    one = np.hstack([x, np.ones((30, 1))])
+    for column, name in enumerate(classes):
+        y, w = np.where(label == name, 1, -1), weights[:, column]
+        slack = np.maximum(0, 1 - y * (one @ w))
+        np.testing.assert_allclose(w - 0.1 * one.T @ (y * slack), 0, atol=1e-3)

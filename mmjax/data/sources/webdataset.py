@@ -27,23 +27,29 @@ _BRACE = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 
 
-def open(path: str, text: str = "", values: str = "") -> Shards:
+def open(path: str, text: str = "", values: str = "", label: str = "") -> Shards:
     """The shards that match `path`, in sorted order.
 
     text: caption fields of the json, comma separated (`caption,keywords,labels.de`);
     empty: `captions`, `caption` or `text`, whichever there is. values: other fields
     that records have, `name:field`, comma separated, such as `boxes:objects.bbox`.
+    label: the field of the json that is the class; empty: the `.cls` members.
     """
-    return Shards(expand(path), path, text, values)
+    return Shards(expand(path), path, text, values, label)
 
 
 class Shards(encoded.Encoded):
     """Samples of tar shards. A shard that breaks off ends in one broken record."""
 
     def __init__(
-        self, paths: Sequence[pathlib.Path], pattern: str, text: str, values: str = ""
+        self,
+        paths: Sequence[pathlib.Path],
+        pattern: str,
+        text: str,
+        values: str = "",
+        label: str = "",
     ):
-        self.values = encoded.pairs_of(values)
+        self.values, self.label = encoded.pairs_of(values), label
         self.paths = tuple(paths)
         self.name = f"webdataset:{pattern}"
         self.indices = [tar_index.load(path, encoded.SUFFIXES) for path in self.paths]
@@ -60,21 +66,28 @@ class Shards(encoded.Encoded):
         self.caption_fields = text or encoded.AUTO
         if not any((index.spans[:, 1:3, 0] >= 0).any() for index in self.indices):
             self.caption_fields = ""
-        if any((index.spans[:, 3, 0] >= 0).any() for index in self.indices):
-            self._read_labels()
+        if label or any((index.spans[:, 3, 0] >= 0).any() for index in self.indices):
+            self._read_labels(label)
         self.check_fields()
 
-    def _read_labels(self) -> None:
-        """Labels and class names out of the `.cls` members."""
-        words: list[str | None] = []
+    def _read_labels(self, label: str) -> None:
+        """Labels and class names out of a field of the json or the `.cls` members."""
+        words: list[Any] = []
         for i in range(self.length):
             shard, at = self._find(i)
             try:
+                if label:
+                    words.append(self.fields(i).get(label))
+                    continue
                 whole = at < len(self.indices[shard].keys)
                 data = self._part(shard, at, 3) if whole else None
                 words.append(None if data is None else data.decode().strip())
             except (BrokenRecord, UnicodeDecodeError):
                 words.append(None)  # said where the record is read
+        if label and all(word is None for word in words):
+            raise UserError(
+                f"no json of {self.name} has a field {label!r}: drop label="
+            )
         self.labels, self.class_names = encoded.label_index(words, self.name)
 
     def place(self, i: int) -> str:
@@ -119,7 +132,8 @@ class Shards(encoded.Encoded):
             (index.keys.tolist(), index.spans.tolist(), index.cut, index.sum)
             for index in self.indices
         ]
-        return records.digest("webdataset", shards, self.caption_fields, self.values)
+        made = self.caption_fields, self.values, *filter(None, [self.label])
+        return records.digest("webdataset", shards, *made)
 
     def _find(self, i: int) -> tuple[int, int]:
         shard = int(np.searchsorted(self.ends, i, side="right"))

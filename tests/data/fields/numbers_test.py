@@ -169,9 +169,9 @@ def test_principal_components_go_back(normalize):
     mix = np.array([[3.0, 0, 1], [0, 1, 0.5]])  # of rank 2
     values = (rng.normal(size=(500, 4, 2)) @ mix + 5).astype(np.float32)
     records = of("a", values)
-    field = opened(records, kind="sequence", length=4, normalize=normalize, components=2)[
-        "a"
-    ]
+    field = opened(
+        records, kind="sequence", length=4, normalize=normalize, components=2
+    )["a"]
     (shape, _) = field.shapes("a")["a"]
     assert shape == (4, 2)
     rows = np.stack([field.row("a", r, None, None)["a"] for r in records])

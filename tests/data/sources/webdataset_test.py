@@ -235,3 +235,25 @@ def test_bundle_emoji(bundle):
     assert record["text"][0] == "grinning face"
     assert record["text"][-1] == "grinsendes Gesicht" and "grin" in record["text"]
     assert record["image"][0, 0].tolist() == [255, 255, 255]  # transparent, over white
+
+
+def test_a_field_of_the_json_is_the_class(tmp_path):
+    parts = [({"group": "b"}, 0), ({"group": "a"}, 1), ({}, 2)]
+    members = [
+        member
+        for part, i in parts
+        for member in (
+            (f"{i}.png", picture()),
+            (f"{i}.json", json.dumps({"caption": "x"} | part).encode()),
+        )
+    ]
+    path = write(tmp_path / "l.tar", members)
+    source = open_source(f"webdataset:{path}?label=group")
+    assert source.class_names == ("a", "b")
+    assert [source[i]["label"] for i in range(2)] == [1, 0]
+    with pytest.raises(BrokenRecord, match="it has no label, as other records have"):
+        source[2]
+    plain = open_source(f"webdataset:{path}")
+    assert plain.class_names == () and plain.fingerprint() != source.fingerprint()
+    with pytest.raises(UserError, match="no json of .* has a field 'kind': drop label"):
+        open_source(f"webdataset:{path}?label=kind")
