@@ -1,6 +1,6 @@
 """What a model of several modalities makes of one record, of all fields or one alone.
 
-Images and series of the first records, as given and as rebuilt, in one PNG; sound also
+Images and series of a few records, as given and as rebuilt, in one PNG; sound also
 as wav, where the field's front end can be turned back.
 
 Legend: b rows, n records, d numbers of a field in a row.
@@ -31,7 +31,7 @@ _DEFINITIONS = {
 class Config(base.EvalConfig):
     """png: the file to write. wav: a folder for sounds; empty writes none.
 
-    shown: how many records the PNG has, the first ones.
+    shown: how many records the PNG has, evenly spaced.
     frames: of a field whose steps are images, their (height, width). Other series are
     shown as time by numbers, dark where large.
     """
@@ -97,9 +97,12 @@ class Evaluator(base.Evaluator):
             lambda w: (error_kn @ w) / np.maximum(spread_kn @ w, 1e-12),
             error_kn.shape[1],
         )
-        self._draw(arrays, list(ways))
+        count = len(arrays["index"])
+        few = np.unique(np.linspace(0, count - 1, self.config.shown).astype(int))
+        shown = {key: rows_nd[few] for key, rows_nd in arrays.items()}
+        self._draw(shown, list(ways))
         if self.config.wav:
-            self._write_sounds(arrays, list(ways))
+            self._write_sounds(shown, list(ways))
         card = self.card(counts, _DEFINITIONS, text=False)
         return base.Result(values, card, {"index": arrays["index"]})
 
@@ -117,7 +120,7 @@ class Evaluator(base.Evaluator):
                 f"{name}, from {way}": arrays[f"{name}_from_{way}"] for way in ways
             }
             raw = {
-                caption: self._raw(name, rows_nd[: self.config.shown])
+                caption: self._raw(name, rows_nd)
                 for caption, rows_nd in versions.items()
             }
             given = raw[f"{name}, given"]
@@ -151,7 +154,7 @@ class Evaluator(base.Evaluator):
         for name in heard:
             for version in ("given", *ways):
                 key = name if version == "given" else f"{name}_from_{version}"
-                raw = self._raw(name, arrays[key][: self.config.shown])
+                raw = self._raw(name, arrays[key])
                 for i, frames_fw in enumerate(raw):
                     wave_t = sounds[name].sound(frames_fw)
                     path = pathlib.Path(self.config.wav) / f"{name}_{i}_{version}.wav"
