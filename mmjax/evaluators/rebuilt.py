@@ -109,7 +109,8 @@ class Evaluator(base.Evaluator):
     def _raw(self, name: str, rows_nd: np.ndarray) -> np.ndarray:
         """Rows of a field as its records have them, (n, steps, width)."""
         kind = self.env.fields.get(name)
-        steps = rows_nd.reshape(len(rows_nd), -1, *(getattr(kind, "out", ()) or (1,)))
+        width = getattr(kind, "out", None) or rows_nd.shape[1:]  # an image: one step
+        steps = rows_nd.reshape(len(rows_nd), -1, *width)
         return kind.raw(steps) if hasattr(kind, "raw") else steps
 
     def _draw(self, arrays: dict[str, np.ndarray], ways: list[str]) -> None:
