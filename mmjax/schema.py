@@ -236,6 +236,8 @@ def parse(text: str, kind: Any, where: str, *, old: Any = None) -> Any:
         with contextlib.suppress(UserError):
             return convert(option, kind, where)
     example = "" if old is None else f" (such as {old!r})"
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where}: {text} is no finite number{example}")
     given = f"{text!r} ({type(value).__name__})"
     raise UserError(f"{where}: expected {_name(kind)}{example}, got {given}")
 

@@ -3,6 +3,7 @@
 import importlib
 import pathlib
 import pkgutil
+import re
 import types
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 import mmjax_configs as configs
-from mmjax import evaluators, schema
+from mmjax import cli, evaluators, schema
 from mmjax.cli import eval as eval_cli
 from mmjax.data import fields, prompts
 from mmjax.errors import UserError
@@ -58,6 +59,45 @@ def test_paper_sizes_stretch_no_photo(family: str, preset: str):
         assert width == height
     width, height = field.view(photo, None)[1].scale
     assert width == pytest.approx(height, abs=0.005)  # the long side is whole pixels
+
+
+def test_crops_are_the_papers():
+    """CLIP, section 2.4: a random square crop. DALL-E: Listings 1 and 2."""
+
+    def image(spec: str) -> dict:
+        return config_lib.load(spec, []).data.fields.image
+
+    clip = [name for family, name in PRESETS if family == "clip"]
+    own = [name for name in clip if name.startswith(("vit_", "rn50", "rn101"))]
+    assert len(own) >= 9
+    for name in own:
+        assert image(f"clip:{name}").train_crop == "square", name
+        assert "train_scale" not in image(f"clip:{name}"), name
+    prior = image("prior:dalle_12b")
+    assert (prior.train_crop, prior.method) == ("near_centre", "area")
+    assert prior.train_zoom == (1.0, 9 / 8)
+    dvae = image("dvae:paper")
+    assert dvae.train_zoom == (9 / 8, 12 / 8)
+
+
+def test_the_autoencoder_has_a_scale_and_a_variance_of_its_own():
+    """Stable Diffusion's 0.18215 is that of its own latents."""
+    task = base.build(config_lib.load("autoencoder_kl:kl_f8", []).task)
+    assert task.autoencoder["scale"] == 0 and task.learned_variance
+
+
+@pytest.mark.parametrize(
+    "place", ["train", "plan", "eval", "README.md", "docs/eval.md"]
+)
+def test_that_configs_are_run_as_python_is_said(place, capsys):
+    if place.endswith(".md"):
+        said = (ROOT / place).read_text()
+    else:
+        with pytest.raises(SystemExit):
+            cli.main([place, "--help"])
+        said = " ".join(capsys.readouterr().out.split())
+    assert re.search("run, as Python|run as Python|is a Python file", said)
+    assert "trust" in said
 
 
 @pytest.mark.parametrize(("family", "preset"), PRESETS)

@@ -38,7 +38,8 @@ _OF_CONFIGS = ("evals", "source")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    text = "a workdir, or one of its checkpoints; before it, a suite's config"
+    text = "a workdir, or one of its checkpoints; before it, a suite's config, a file "
+    text += "that is run, as Python: give none that you do not trust"
     add("places", nargs="+", metavar="[SUITE] WORKDIR", help=text)
     add("--step", type=int, help="a saved step (default: the newest)")
     add("--evals", metavar="A,B", help="names under config.evals")

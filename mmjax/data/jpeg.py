@@ -53,16 +53,29 @@ def watch() -> Iterator[list[tuple[str, str]]]:
         _watchers.remove(seen)
 
 
+def strict() -> bool:
+    """Whether a damaged JPEG is a broken record."""
+    return os.environ.get(STRICT, "") not in ("", "0")
+
+
+def unheard(mode: str) -> None:
+    """ValueError in strict mode of a JPEG that Pillow decodes, without a warning."""
+    if strict():
+        raise ValueError(
+            f"{STRICT} refuses damaged JPEGs, and of this one ({mode}) nobody can "
+            "tell: OpenCV does, of grey and RGB ones; install it, or save it as such"
+        )
+
+
 def decoded(read: Callable[[], T], place: str) -> T:
     """What `read` gives; its warning is handed on, or in strict mode a ValueError."""
-    strict = os.environ.get(STRICT, "") not in ("", "0")
-    if not strict and not _watchers:
+    if not strict() and not _watchers:
         return read()
     with _alone:
         out, said = _heard(read)
     if said:
         reason = said[0].decode("ascii", "replace").strip()
-        if strict:
+        if strict():
             raise ValueError(f"the JPEG is damaged ({reason}); {STRICT} refuses it")
         for seen in _watchers:
             seen.append((place, reason))

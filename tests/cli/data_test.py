@@ -1,6 +1,7 @@
 import io
 import tarfile
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -84,6 +85,15 @@ def test_check_names_all_that_is_amiss(tmp_path, capsys, monkeypatch):
     (photos / "a.txt").write_bytes(b"one\r\n\r\ntwo\r\n")
     (photos / "b.txt").write_bytes(b"caf\xe9")
     (photos / "x.heic").write_text("")
+    floats = Image.fromarray(np.ones((3, 4), np.float32))
+    for name, write in (
+        ("cut.png", lambda f: f.write((photos / "a.png").read_bytes()[:50])),
+        ("e.avif", lambda f: f.write(b"\0\0\0\x1cftypavif" + bytes(60))),
+        ("f.tiff", lambda f: floats.save(f, "TIFF")),
+    ):
+        with (photos / name).open("wb") as file:
+            write(file)
+        (photos / name).with_suffix(".txt").write_text("a caption\n")
     bad = ['photos/b.png,"open', "photos/a.png,a,b", "photos/a.png,", "gone.png,x"]
     rows = ["photos/a.png,fine", *bad, "photos/c.png,last"]
     (tmp_path / "x.csv").write_text("\n".join(["filepath,title", *rows]) + "\n")
@@ -122,6 +132,9 @@ def test_check_names_all_that_is_amiss(tmp_path, capsys, monkeypatch):
         "c.png: no captions",
         ".hidden: a hidden folder",
         "x.heic: its suffix .heic",
+        "cut.png: cannot decode the image",
+        "e.avif: cannot decode the image",
+        "f.tiff: cannot decode the image: float pixels say no range",
         "x.csv line 3: ",
         "x.csv line 4: 3 cells under 2 names",
         "x.csv line 5: the caption is empty",

@@ -50,6 +50,22 @@ def test_strict_mode_refuses_it(damaged, monkeypatch, capfd):
     assert image.decode(damaged, "here").shape == (64, 64, 3)
 
 
+@pytest.mark.parametrize("how", ["CMYK", "without OpenCV"])
+def test_strict_mode_refuses_what_nobody_can_tell(how, monkeypatch):
+    data = whole()
+    if how == "CMYK":
+        file = io.BytesIO()
+        Image.open(io.BytesIO(data)).convert("CMYK").save(file, "JPEG")
+        data = file.getvalue()
+    else:
+        monkeypatch.setattr(image, "cv2", None)
+    assert image.decode(data, "here").shape == (64, 64, 3)
+    monkeypatch.setenv(jpeg.STRICT, "1")
+    mode = "CMYK" if how == "CMYK" else "RGB"
+    with pytest.raises(BrokenRecord, match=rf"of this one \({mode}\) nobody can tell"):
+        image.decode(data, "here")
+
+
 def test_what_others_print_meanwhile_is_handed_on(damaged, capfd):
     def read():
         os.write(2, b"Corrupt JPEG data: x\nother words\n")

@@ -31,6 +31,19 @@ def test_picks_are_all_and_the_best_of_each_pool():
     assert list(judges.picks(3)) == [""]
 
 
+def test_new_and_seen_prompts_are_told_apart():
+    right_pn = np.array([[1, 1], [0, 1], [0, 0], [0, 0]])
+    new_p = np.array([True, False, True, False])
+    columns = {"right_{}": right_pn, "best_{}": right_pn[:, 1:]}
+    got = judges.by_novelty(columns, new_p, **DRAW)
+    assert got["prompts_new"] == 2
+    assert got["right_new"] == 0.5 and got["right_seen"] == 0.25
+    assert got["best_new"] == 0.5 and got["best_seen"] == 0.5
+    assert got["right_new_lo"] <= 0.5 <= got["right_new_hi"]
+    alone = judges.by_novelty(columns, ~np.zeros(4, bool), **DRAW)
+    assert "right_seen" not in alone and alone["right_new"] == 3 / 8
+
+
 def test_oracle_of_right_and_wrong_candidates(source):
     records = [source[i] for i in range(P)]
     images = np.zeros((P, K, 32, 32, 3), np.uint8)  # black, without an object

@@ -108,8 +108,10 @@ class Shards(encoded.Encoded):
         shard, at = self._find(i)
         index = self.indices[shard]
         if at == len(index.keys):
+            lost = self.paths[shard].stat().st_size - index.cut
             reason = f"the tar breaks off here ({index.why}); {at} samples before it "
-            reason += "are whole and used, and what came after it is lost"
+            reason += f"are whole and used, and what came after it is lost: {lost} "
+            reason += "bytes of this file, and whatever it had beyond them"
             raise BrokenRecord(self.place(i), reason)
         if index.bad[at]:
             raise BrokenRecord(self.place(i), str(index.bad[at]))
