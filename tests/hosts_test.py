@@ -267,9 +267,10 @@ def test_a_killed_process_ends_the_other_within_a_minute(victim: int, tmp_path):
 
 @pytest.mark.hosts
 @pytest.mark.timeout(900)
-def test_two_processes_evaluate_like_one(tmp_path: pathlib.Path):
+@pytest.mark.parametrize("topology", ["1x1", "2x4 pmap"])
+def test_two_processes_evaluate_like_one(topology: str, tmp_path: pathlib.Path):
     """Batches that split over the devices and a last one that does not."""
-    run = _run(tmp_path / "run", "clip", "1x1")
+    run = _run(tmp_path / "run", "clip", topology)
     size = "--config.batch_size=12"
     command = [sys.executable, "-m", "mmjax.cli", "eval", str(run), "--json", size]
     alone = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)

@@ -14,6 +14,9 @@ from mmjax.errors import UserError
 
 SAMPLE = 4096  # bytes at each end of a file that are looked at
 FILES = 1024  # files of a source that are looked at, evenly spaced
+COVERS = (
+    f"names and sizes, and {SAMPLE} bytes at each end of {FILES} files, evenly spaced"
+)
 
 
 def read(path: pathlib.Path) -> bytes:

@@ -93,6 +93,14 @@ def left_out(source: Source) -> Sequence[BrokenRecord]:
     return getattr(source, "left_out", ())
 
 
+def covers(source: Source) -> str:
+    """What a source's fingerprint would notice, for result cards.
+
+    A source whose fingerprint does not read all has this as its attribute `covers`.
+    """
+    return getattr(source, "covers", "every value")
+
+
 def next_good(
     source: Source, index: int, read: Callable[[int], Any] | None = None
 ) -> tuple[Any, list[BrokenRecord]]:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mmjax import schema
+from mmjax.data import records
 from mmjax.data.prompts import SLOT
 from mmjax.data.records import digest
 from mmjax.errors import UserError
@@ -315,4 +316,6 @@ class Evaluator:
         }
         interval = bootstrap.describe(resampled, **self.draw)
         identity = {"id": digest(identity), **identity}
+        covers = {"fingerprint_covers": records.covers(source)}
+        identity["source"] = identity["source"] | covers
         return identity | {"counts": dict(counts), "interval": interval}

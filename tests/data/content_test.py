@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.io import wavfile
 
-from mmjax.data import build, content
+from mmjax.data import build, content, records
 from mmjax.data.sources import open_source
 
 
@@ -112,3 +112,12 @@ def test_sums(tmp_path):
     assert len(content.sums([paths[0]] * 5000)) == content.FILES and not content.sums(
         []
     )
+
+
+def test_what_a_fingerprint_covers_is_said_through_views(tmp_path):
+    for name in "abcdef":
+        Image.new("RGB", (3, 3)).save(tmp_path / f"{name}.png")
+    source = open_source(f"folder:{tmp_path}?label=none&limit=3&keep=true")
+    assert records.covers(source) == content.COVERS
+    assert "4096 bytes at each end of 1024 files" in content.COVERS
+    assert records.covers(open_source("shapes:val?count=2")) == "every value"

@@ -57,6 +57,7 @@ def test_an_evaluator_of_another_package(lab, make_env, make_source):
     assert result.values["mean_lo"] <= want <= result.values["mean_hi"]
     assert result.card["evaluator"] == lab
     assert result.card["counts"] == {"examples": 4, "broken": 1}
+    assert result.card["source"]["fingerprint_covers"] == "every value"
     (cell,) = cells.cells({"datasets": {"d": {"source": "s"}}, "protocols": {lab: {}}})
     assert cell.cfg == {"type": lab, "source": "s"}
 

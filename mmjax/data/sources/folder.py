@@ -29,6 +29,8 @@ def open(path: str, label: str = "") -> "Folder":
 class Folder(encoded.Encoded):
     """Files of a folder, in the order of their paths."""
 
+    covers = content.COVERS
+
     KIND, TERM, SUFFIXES = "folder", "images", encoded.SUFFIXES
 
     def __init__(self, root: pathlib.Path, label: str):

@@ -35,6 +35,8 @@ class Row(NamedTuple):
 class Table(encoded.Encoded):
     """Records out of rows of the table at `path`, absolute; see `open_table`."""
 
+    covers = content.COVERS
+
     def __init__(
         self,
         path: pathlib.Path,

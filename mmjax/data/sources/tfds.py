@@ -83,6 +83,8 @@ def _version(name: str) -> tuple[int, ...]:
 class Prepared(encoded.Encoded):
     """Records of a prepared set, by the names of its features."""
 
+    covers = content.COVERS
+
     def __init__(
         self,
         folder: pathlib.Path,

@@ -26,6 +26,8 @@ def open(path: str, kind: str = "tokens") -> "Cache":
 class Cache:
     """Records of a cache of `kind`. `stage1`: fingerprint and sizes of their maker."""
 
+    covers = content.COVERS
+
     def __init__(self, folder: pathlib.Path, kind: str):
         header = token_cache.read_header(folder)
         if header is None:

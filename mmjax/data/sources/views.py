@@ -156,6 +156,7 @@ class View:
         self.name, self.class_names = source.name, source.class_names
         self.stage1 = records.stage1(source)
         self.left_out = records.left_out(source)
+        self.covers = records.covers(source)
 
     def __len__(self) -> int:
         return len(self.source)

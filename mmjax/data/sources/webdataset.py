@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mmjax import errors, schema
-from mmjax.data import records, tar_index
+from mmjax.data import content, records, tar_index
 from mmjax.data.records import BrokenRecord
 from mmjax.data.sources import encoded
 from mmjax.errors import UserError
@@ -40,6 +40,8 @@ def open(path: str, text: str = "", values: str = "", label: str = "") -> Shards
 
 class Shards(encoded.Encoded):
     """Samples of tar shards. A shard that breaks off ends in one broken record."""
+
+    covers = f"names and sizes, and {content.SAMPLE} bytes at each end of every member"
 
     def __init__(
         self,
