@@ -32,6 +32,9 @@ _DEFINITIONS = {
 }
 
 
+_NAMED = "features", "project", "kernel", "svm_pairs"
+
+
 @dataclass(frozen=True)
 class Config(base.EvalConfig):
     """train: the rows that CCA is fitted on; val: rows that choose C of several.
@@ -44,7 +47,8 @@ class Config(base.EvalConfig):
     components: how many; None is as many as the narrowest view has columns.
     reg: on the diagonals of the covariances, for all views or for each.
     repeats: fits with permuted partners.
-    svm: values of C; none leaves the SVM out. clusters: how rows are clustered.
+    svm: values of C; none leaves the SVM out. svm_pairs: whether it parts every pair of
+      classes, as LIBSVM does. clusters: how rows are clustered.
     """
 
     train: Any = None
@@ -58,6 +62,7 @@ class Config(base.EvalConfig):
     reg: tuple[float, ...] = (1e-4,)
     repeats: int = 5
     svm: tuple[float, ...] = ()
+    svm_pairs: bool = False
     clusters: Literal["", "spectral", "kmeans"] = ""
 
     def __post_init__(self):
@@ -155,7 +160,7 @@ class Evaluator(base.Evaluator):
             rows["test"][2],
             _DEFINITIONS,
             fitted_on={"name": self.train.name, "rows": len(self.train)},
-            config={k: getattr(cfg, k) for k in ("features", "project", "kernel")},
+            config={k: getattr(cfg, k) for k in _NAMED},
         )
         return base.Result(values, card, arrays)
 
@@ -222,13 +227,14 @@ class Evaluator(base.Evaluator):
         return self.intervals(names, lambda w: hits_kn @ w / w.sum(), len(own_n))
 
     def _svm(self, rows: dict, labels: dict) -> dict[str, float]:
+        how = {"pairs": self.config.svm_pairs}
         fits = {
-            c: linear_svm.fit(rows["train"], labels["train"], c=c)
+            c: linear_svm.fit(rows["train"], labels["train"], c=c, **how)
             for c in self.config.svm
         }
 
         def wrong(c: float, part: str) -> np.ndarray:
-            return linear_svm.predict(*fits[c], rows[part]) != labels[part]
+            return linear_svm.predict(*fits[c], rows[part], **how) != labels[part]
 
         best = next(iter(fits))
         if len(fits) > 1:

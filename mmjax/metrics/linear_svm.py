@@ -1,9 +1,14 @@
-"""A linear SVM, one class against the rest, with scikit-learn's LinearSVC's objective.
+"""A linear SVM, one class against the rest or against each, with LinearSVC's objective.
 
     |w|^2 / 2 + bias^2 / 2 + C sum_i max(0, 1 - y_i (w x_i + bias))^2
 
+LinearSVC is scikit-learn's, and has the rest; LIBSVM, of which many papers report, has
+each pair of classes and lets them vote.
+
 Legend: n rows, d features, c classes.
 """
+
+import itertools
 
 import numpy as np
 from scipy import optimize
@@ -12,9 +17,16 @@ from mmjax.errors import UserError
 
 
 def fit(
-    x_nd: np.ndarray, label_n: np.ndarray, *, c: float, iterations: int = 200
+    x_nd: np.ndarray,
+    label_n: np.ndarray,
+    *,
+    c: float,
+    pairs: bool = False,
+    iterations: int = 200,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(weights (d + 1, c), the bias last, in float64; the classes of its columns).
+
+    With `pairs`, the columns are pairs of classes, in `itertools.combinations`' order.
 
     Raises:
       UserError: labels are all the same, or C is not above 0.
@@ -33,8 +45,12 @@ def fit(
         kept_r = square_r > 1e-12 * square_r[-1]
         left_nr, size_r = left_nr[:, kept_r], np.sqrt(square_r[kept_r])
         x_nf, span_rf = left_nr * size_r, (left_nr / size_r).T @ x_nf
-    sign_nc = np.where(np.asarray(label_n)[:, None] == classes_c, 1.0, -1.0)
-    shape = x_nf.shape[1], len(classes_c)
+    own_nc = np.asarray(label_n)[:, None] == classes_c
+    sign_nc = np.where(own_nc, 1.0, -1.0)
+    if pairs:  # 0 of rows of neither class, which then have no part
+        first, second = _pairs(len(classes_c))
+        sign_nc = own_nc[:, first].astype(float) - own_nc[:, second]
+    shape = x_nf.shape[1], sign_nc.shape[1]
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         w_fc = flat.reshape(shape)
@@ -43,7 +59,7 @@ def fit(
         return value, (w_fc - 2 * c * (x_nf.T @ (sign_nc * slack_nc))).ravel()
 
     def curvature(flat: np.ndarray, along: np.ndarray) -> np.ndarray:
-        within_nc = sign_nc * (x_nf @ flat.reshape(shape)) < 1
+        within_nc = (sign_nc * (x_nf @ flat.reshape(shape)) < 1) & (sign_nc != 0)
         change_nc = within_nc * (x_nf @ along.reshape(shape))
         return along + 2 * c * (x_nf.T @ change_nc).ravel()
 
@@ -60,10 +76,26 @@ def fit(
 
 
 def predict(
-    weights_fc: np.ndarray, classes_c: np.ndarray, x_nd: np.ndarray
+    weights_fc: np.ndarray,
+    classes_c: np.ndarray,
+    x_nd: np.ndarray,
+    *,
+    pairs: bool = False,
 ) -> np.ndarray:
-    """The class of the largest score of each row, (n,)."""
-    return classes_c[(_with_one(x_nd) @ weights_fc).argmax(1)]
+    """The class of the largest score of each row, or of the most votes, (n,)."""
+    score_nc = _with_one(x_nd) @ weights_fc
+    if pairs:
+        first, second = _pairs(len(classes_c))
+        winner_nc = np.where(score_nc > 0, first, second)
+        counted = (np.bincount(row, minlength=len(classes_c)) for row in winner_nc)
+        score_nc = np.stack(list(counted))
+    return classes_c[score_nc.argmax(1)]
+
+
+def _pairs(classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first and the second class of each pair."""
+    first, second = zip(*itertools.combinations(range(classes), 2), strict=True)
+    return np.array(first), np.array(second)
 
 
 def _with_one(x_nd: np.ndarray) -> np.ndarray:

@@ -77,7 +77,9 @@ def test_classes_from_the_first_views_components(run, monkeypatch):
     val = {"svm": (0.01, 1.0), "val": run[3]("train")}
     fit = linear_svm.fit  # of the smaller C, to other classes: val refuses it
     monkeypatch.setattr(
-        linear_svm, "fit", lambda x, y, *, c: fit(x, y if c == 1 else y.max() - y, c=c)
+        linear_svm,
+        "fit",
+        lambda x, y, *, c, **how: fit(x, y if c == 1 else y.max() - y, c=c),
     )
     assert evaluated(run, features="views", **how, **val).values["svm_c"] == 1.0
 

@@ -1,5 +1,7 @@
 """Clusters of rings and blobs, scores in closed form; the SVM against its optimum."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -66,3 +68,24 @@ def test_svm_of_more_columns_than_rows_is_the_same_problem():
         y, w = np.where(label == name, 1, -1), weights[:, column]
         slack = np.maximum(0, 1 - y * (one @ w))
         np.testing.assert_allclose(w - 0.1 * one.T @ (y * slack), 0, atol=1e-3)
+
+
+def test_svm_of_pairs_is_that_of_their_rows_and_votes():
+    rng = np.random.default_rng(3)
+    label = np.repeat([2, 5, 7, 8], 30)
+    x = rng.normal(size=(120, 4)) + np.repeat(2 * np.eye(4), 30, 0)
+    weights, classes = linear_svm.fit(x, label, c=0.5, pairs=True)
+    assert weights.shape == (5, 6)
+    votes = np.zeros((120, 4))
+    for column, (a, b) in enumerate(itertools.combinations(range(4), 2)):
+        rows = np.isin(label, classes[[a, b]])
+        alone, both = linear_svm.fit(x[rows], label[rows], c=0.5)
+        ours = weights[:, column]
+        np.testing.assert_allclose(
+            ours, alone[:, list(both).index(classes[a])], atol=1e-4
+        )
+        won = np.hstack([x, np.ones((120, 1))]) @ ours > 0
+        votes[np.arange(120), np.where(won, a, b)] += 1
+    got = linear_svm.predict(weights, classes, x, pairs=True)
+    np.testing.assert_array_equal(got, classes[votes.argmax(1)])
+    assert (got == label).mean() > 0.7
