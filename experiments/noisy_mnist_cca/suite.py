@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
     return suites.suite(
         dict(noisy_mnist=parts),
         dict(
-            raw=dict(_INPUTS, project=False, svm=(0.01,)),
+            raw=dict(_INPUTS, project=False, svm=(0.01,), svm_pairs=True),
             linear=dict(_INPUTS, components=50, reg=(0.1,)),
             nystroem=dict(
                 _INPUTS,
