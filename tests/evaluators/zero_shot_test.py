@@ -131,6 +131,7 @@ def test_limit_is_spread_over_a_sorted_set(make_env, make_source):
     assert got.card["source"] | {"fingerprint": ""} == {
         "name": "fake",
         "fingerprint": "",
+        "fingerprint_covers": "every value",
         "records": 7,
         "limit": 7,
     }
