@@ -53,8 +53,8 @@ def _avletters(train: str = "rep:1", test: str = "rep:2", **task: object) -> Con
     config = _run(
         steps=2000, batch_size=128, **(dict(pathways=pathways, joint=768) | task)
     )
-    # Whitening and taking away a record's mean, as the paper does, cost 8 points of the
-    # lips: the speakers of the test are those of training.
+    # Whitened components of centred windows, as in the paper, had 36.5 % of the lips
+    # right, where these have 48.1: the speakers of the test are those of training.
     series = dict(kind="sequence", normalize="pca")
     config.data.fields = ConfigDict(
         dict(

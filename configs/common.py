@@ -102,7 +102,7 @@ def spoken_digits(split: str, **more: object) -> dict:
     return dict(kind="pairs", left=images, right=voices, on="label", **more)
 
 
-def voice(**more: object) -> dict:
+def voice() -> dict:
     """The field of a spoken digit: 24 frames of 20 log mel energies, 480 numbers."""
     return dict(
         kind="audio",
@@ -113,5 +113,4 @@ def voice(**more: object) -> dict:
         hop_ms=25.0,
         mels=20,
         normalize="standard",
-        **more,
     )

@@ -127,7 +127,7 @@ def _decode(data: bytes, place: str, max_pixels: int) -> np.ndarray:
             out = jpeg.decoded(lambda: cv2.imdecode(raw, flag), place)
             if out is not None:
                 return out
-        elif is_jpeg and b"\xff\xd9" in data[-64:]:
+        if is_jpeg and b"\xff\xd9" in data[-64:]:
             jpeg.unheard(img.mode)
         return to_rgb(img)
 

@@ -32,7 +32,10 @@ _DEFINITIONS = {
 }
 
 
-_NAMED = "features", "project", "kernel", "svm_pairs"
+_NAMED = (  # what moves the numbers
+    *("features", "project", "components", "reg", "repeats"),
+    *("kernel", "kernel_width", "kernel_scales", "svm", "svm_pairs", "clusters"),
+)
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ class Evaluator(base.Evaluator):
         card = self.card(
             rows["test"][2],
             _DEFINITIONS,
-            fitted_on={"name": self.train.name, "rows": len(self.train)},
+            fitted_on={"rows": len(self.train), "data": self.train.fingerprint()},
             config={k: getattr(cfg, k) for k in _NAMED},
         )
         return base.Result(values, card, arrays)

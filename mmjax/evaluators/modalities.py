@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.data.sources import views
 from mmjax.evaluators import base
 from mmjax.evaluators.common import forward
 from mmjax.metrics import embeddings, linear_svm
@@ -30,6 +31,7 @@ _DEFINITIONS = {
     "conflict_other": "share heard as neither",
     "svm_c_NAME": "C, the best on a fifth of the training records",
 }
+_NAMED = "features", "parts", "svm", "conflicts", "same"  # what moves the numbers
 Rows = dict[str, np.ndarray]  # by what was given, and label
 
 
@@ -120,12 +122,14 @@ class Evaluator(base.Evaluator):
         if self.config.conflicts:
             share, found = self._conflicts(variables, inputs, label_u, fits["all"])
             values, arrays = values | share, arrays | found
+            counts["pairs"] = len(found["conflict_answer"])
+        cfg, sources = self.config, {"train": self.train, **self.variants}
         card = self.card(
             counts | {"records": len(label_u)},
             _DEFINITIONS,
             resampled="test records; the fits stay",
-            fitted_on={"name": self.train.name, "windows": len(self.train)},
-            parts=self.config.parts,
+            others={name: source.fingerprint() for name, source in sources.items()},
+            config={name: getattr(cfg, name) for name in _NAMED},
         )
         return base.Result(values, card, arrays)
 
@@ -150,17 +154,15 @@ class Evaluator(base.Evaluator):
             return rows
 
         arrays, counts, _ = self.collect(variables, keep=keep, source=source)
-        index_n = np.array([source.at(i) for i in arrays["index"]])
-        whole = source.source
-        group_n = getattr(whole, "groups", np.arange(len(whole)))[index_n]
-        place_n = getattr(whole, "places", np.zeros(len(whole)))[index_n]
+        group_n, place_n = grouped(source, arrays["index"])
         first_u = np.unique(group_n, return_index=True)[1]
         rows = {"label": arrays["label"][first_u]}
         for way in self.ways:
             embeddings.check_finite(arrays[way], f"{self.where}: {name}")
             rows[way] = pooled(arrays[way], group_n, place_n, self.config.parts)
         inputs = {k: v for k, v in arrays.items() if k.startswith("given/")}
-        return rows, counts, inputs | {"group": group_n, "place": place_n}
+        inputs |= {"group": group_n, "place": place_n, "index": arrays["index"]}
+        return rows, counts, inputs
 
     def _fit(self, x_uf: np.ndarray, label_u: np.ndarray) -> "_Svm":
         """The SVM with the best C, on all training records."""
@@ -187,7 +189,7 @@ class Evaluator(base.Evaluator):
         shared_u = np.zeros(len(ids))
         if cfg.same:
             starts_u = np.unique(inputs["group"], return_index=True)[1]
-            values = [self._value(int(i)) for i in starts_u]
+            values = [self._value(int(i)) for i in inputs["index"][starts_u]]
             shared_u = np.unique(values, return_inverse=True)[1]
         rng = np.random.default_rng(cfg.seed)
         legal = (label_u[:, None] != label_u) & (shared_u[:, None] == shared_u)
@@ -254,6 +256,19 @@ class _Svm:
 
     def __call__(self, x_uf: np.ndarray) -> np.ndarray:
         return linear_svm.predict(*self.fitted, self._scaled(x_uf))
+
+
+def grouped(source: Any, index_n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(record, place in it) of each window, through views of a source of kind windows.
+
+    Rows of any other source are records of their own.
+    """
+    while not hasattr(source, "groups"):
+        if not isinstance(source, views.View):
+            return np.asarray(index_n), np.zeros(len(index_n))
+        index_n = np.array([source.at(int(i)) for i in index_n])
+        source = source.source
+    return source.groups[index_n], source.places[index_n]
 
 
 def pooled(

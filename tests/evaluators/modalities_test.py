@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from mmjax import evaluators
+from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.evaluators import modalities
+from mmjax.evaluators.common.subset import Subset
 
 CONFIG = {"type": "modalities", "source": "test", "train": "train", "svm": (1.0,)}
 WINDOWS = 4  # of a record
@@ -58,6 +60,28 @@ def test_every_way(make_env, make_source):
     given = result.arrays["conflict_image"], result.arrays["conflict_tokens"]
     assert (given[0] != given[1]).all() and len(given[0]) == 30
     np.testing.assert_array_equal(result.arrays["conflict_answer"], given[1])
+
+
+def test_windows_are_found_through_views():
+    spec = {"kind": "windows", "source": "warps:val?count=3&frames=12&warp=0&shift=0"}
+    spec["series"] = {"first": 6, "second": 4}
+    source = open_source(spec | {"skip": 1, "limit": 8, "keep": True})
+    index = np.array([0, 4, 7])
+    group, place = modalities.grouped(Subset(source), index)
+    whole = open_source(spec)
+    np.testing.assert_array_equal(group, whole.groups[index + 1])
+    np.testing.assert_array_equal(place, whole.places[index + 1])
+    assert len(set(group)) > 1
+    alone = modalities.grouped(open_source("warps:val?count=9"), index)[0]
+    np.testing.assert_array_equal(alone, index)
+
+
+def test_cards_differ_where_the_numbers_may(make_env, make_source):
+    changes = ({}, {"svm": (3.0,)}, {"parts": 1}, {"variants": {"odd": "odd"}})
+    ids = {
+        build(make_env, make_source, **change).run({}).card["id"] for change in changes
+    }
+    assert len(ids) == len(changes)
 
 
 def test_pooled_by_hand():

@@ -107,18 +107,24 @@ def _equal(source: Source, where: str) -> list[int]:
     name, colon, values = where.partition(":")
     if not colon:
         raise UserError(f"where={where!r}: write NAME:VALUE, such as rep:1")
-    wanted, seen, chosen = set(values.split("|")), set(), []
+    wanted, chosen = set(values.split("|")), []
+    seen: set[str] = set()
+    has: set[str] = set()
     for i in range(len(source)):
         try:
             record = fields(source, i)
         except BrokenRecord:
-            continue  # `mmjax data check` lists it
-        if name not in record:
-            has = ", ".join(sorted(record))
-            raise UserError(f"where={where!r}: records of {source.name} have {has}")
-        seen.add(str(record[name]))
-        if str(record[name]) in wanted:
-            chosen.append(i)
+            chosen.append(i)  # stays in the set, where the pipeline reports it
+            continue
+        has |= set(record)
+        if name in record:
+            seen.add(value := str(record[name]))
+            if value in wanted:
+                chosen.append(i)
+    if not seen:
+        raise UserError(
+            f"where={where!r}: records of {source.name} have {', '.join(sorted(has))}"
+        )
     if missing := wanted - seen:
         raise UserError(
             f"where={where!r}: no record of {source.name} has {name} "

@@ -68,6 +68,7 @@ class Windows(views.View):
         self.lengths, self.made = lengths, made
         self.name, self.left_out = f"windows of {source.name}", list(self.left_out)
         self.whole: list[dict[str, Any]] = []  # records with whole series
+        self.origins: list[int] = []  # where they lie in the source
         groups, starts, places = [], [], []
         for i in range(len(source)):
             try:
@@ -86,6 +87,7 @@ class Windows(views.View):
             starts += at.tolist()
             places += (at / max(spare, 1)).tolist()
             self.whole.append(record)
+            self.origins.append(i)
         if not groups:
             reason = f"; {self.left_out[0]}" if self.left_out else ""
             raise UserError(f"{self.name}: no record is as long as a window{reason}")
@@ -117,7 +119,8 @@ class Windows(views.View):
         return len(self.groups)
 
     def at(self, i: int) -> int:
-        raise NotImplementedError  # a window is no record of the source
+        """Which record of the source a window is cut from."""
+        return self.origins[self.groups[records.position(i, len(self))]]
 
     def __getitem__(self, i: int) -> Record:
         i = records.position(i, len(self))
@@ -130,9 +133,6 @@ class Windows(views.View):
 
     def fields(self, i: int) -> Mapping[str, Any]:
         return self[i]
-
-    def captions(self, i: int) -> list[str]:
-        return self[i]["text"]
 
     def texts(self) -> Iterator[str]:
         return records.texts(self.captions, len(self))

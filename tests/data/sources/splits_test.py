@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from record_source import Records
 
-from mmjax.data.sources import open_source
+from mmjax.data.records import BrokenRecord
+from mmjax.data.sources import open_source, views
 from mmjax.errors import UserError
 
 
@@ -90,6 +92,16 @@ def test_names_of_real_shards(bundle, tmp_path):
     part = open_source(f"{shard}?names={tmp_path}/list.txt")
     assert [part[i]["key"] for i in range(3)] == keys
     assert [len(part[i]["text"]) for i in range(3)] == [5, 5, 5]
+
+
+def test_where_keeps_broken_records_and_passes_over_others_kinds():
+    records = [{"rep": 1}, None, {"other": 1}, {"rep": 2}]
+    source = views.apply(Records(records), where="rep:1")
+    assert [source.at(i) for i in range(len(source))] == [0, 1]
+    with pytest.raises(BrokenRecord):
+        source[1]
+    with pytest.raises(UserError, match="where='take:1': .* have key, other, rep"):
+        views.apply(Records(records), where="take:1")
 
 
 def test_where_a_value_is_one_of_several(tmp_path):

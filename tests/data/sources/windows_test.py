@@ -42,6 +42,8 @@ def test_windows_of_two_rates_begin_together(spec):
     np.testing.assert_allclose(source.places, [0, 0.25, 0.5, 0.75, 1, 0, 1])
     (left,) = source.left_out
     assert "{'lips': 3, 'sound': 3} are fewer than a window's" in str(left)
+    assert [source.at(i) for i in (0, 4, 5)] == [0, 0, 1]
+    assert source.captions(6) == [] and source.fields(6)["key"] == "b/1"
     again = pickle.loads(pickle.dumps(source))
     np.testing.assert_array_equal(again[3]["lips"], source[3]["lips"])
     fewer = open_source({**spec, "stride": 2})
