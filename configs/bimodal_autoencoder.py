@@ -13,7 +13,7 @@
 | avletters_sound | the sound alone | both | minutes | the same |
 | avletters_shallow | as avletters, one layer | both | minutes | the same |
 | avletters_dbn | both; sparse RBMs, layer by layer | | minutes | the same |
-| digits | MNIST and spoken digits, both or one | both | minutes | docs/bimodal.md |
+| digits | MNIST and spoken digits, both or one | both | minutes | not run at length |
 | tiny, tiny_dbn | drawn curves | both | seconds | nothing: for tests |
 
 AVLetters: repetition 1 of every letter trains, repetition 2 tests.
