@@ -58,7 +58,7 @@ def mosi() -> ConfigDict:
         outputs=2,
         per="step",
         block=BLOCKS["early"],
-        width=16,
+        columns=16,
         members=5,
         folds=10,
     )
@@ -100,7 +100,7 @@ def avletters() -> ConfigDict:
         outputs=26,
         pool="flat",
         block=BLOCKS["early"],
-        width=64,
+        columns=64,
         members=5,
     )
     config.task.noise = ConfigDict(dict(sound=0.5, lips=0.5))
@@ -129,7 +129,7 @@ def tiny() -> ConfigDict:
         inputs=halves | dict(label=dict(kind="label")),
         outputs=64,
         block=dict(kind="tensor", width=8),
-        width=3,
+        columns=3,
         members=2,
         folds=2,
         noise=dict(left=0.1),
@@ -160,7 +160,7 @@ def tiny_chain() -> ConfigDict:
         outputs=16,
         per="step",
         block=dict(kind="memory", width=4, memory=4),
-        width=4,
+        columns=4,
         chain=True,
     )
     config.log_every, config.checkpoint.every = 1, 2

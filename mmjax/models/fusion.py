@@ -21,8 +21,8 @@ Arrays = Mapping[str, jax.Array]
 class Fusion(nn.Module):
     """Parameters: `in_NAME/...`, `block/...`, and with `chain` `transition` (k, k).
 
-    width: columns that a rectified dense layer makes of every field; 0 takes fields as
-      they are.
+    columns: what a rectified dense layer makes of every field; 0 takes fields as they
+      are.
     pool: what becomes of series where a block takes points and an answer is of the
       row: `mean` of encoded steps, or `flat`, all steps side by side before the layer.
     chain: whether scores are those of a conditional random field over steps.
@@ -30,7 +30,7 @@ class Fusion(nn.Module):
 
     block: fusion.Base
     wanted: fusion.Wanted
-    width: int = 32
+    columns: int = 32
     pool: str = "mean"
     chain: bool = False
 
@@ -53,8 +53,8 @@ class Fusion(nn.Module):
             flat = pooled and self.pool == "flat"
             if flat:
                 x_btd = x_btd.reshape(len(x_btd), 1, -1)
-            if self.width:
-                x_btd = nn.relu(Dense(self.width, name=f"in_{name}")(x_btd))
+            if self.columns:
+                x_btd = nn.relu(Dense(self.columns, name=f"in_{name}")(x_btd))
             if pooled:
                 x_btd = x_btd if flat else base.mean_step(x_btd, mask_bt)
                 mask_bt = mask_bt.any(1, keepdims=True)

@@ -38,7 +38,7 @@ class Task:
     objective: "classes", cross-entropy, or "numbers", squared error.
     per: whether there is a label for every "step" of a record, or one a "record".
     block: `kind`, a module of mmjax.nn.fusion, and its own fields.
-    width, pool, chain: see `mmjax.models.fusion.Fusion`.
+    columns, pool, chain: see `mmjax.models.fusion.Fusion`.
     noise: standard deviation of Gaussian noise on a field in training, by name.
     members: models with weights of their own; folds: each of them trains so many times,
       without the records whose number, by the field index, leaves the rest `fold`.
@@ -52,7 +52,7 @@ class Task:
     objective: Literal["classes", "numbers"] = "classes"
     per: Literal["record", "step"] = "record"
     block: dict = dataclasses.field(default_factory=lambda: {"kind": "early"})
-    width: int = 32
+    columns: int = 32
     pool: Literal["mean", "flat"] = "mean"
     chain: bool = False
     noise: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -96,7 +96,7 @@ class Task:
         return fusion.Fusion(
             fusion.block(self.block, "config.task.block"),
             Wanted(self.outputs, self.per == "step", self.classes),
-            self.width,
+            self.columns,
             self.pool,
             self.chain,
         )

@@ -29,8 +29,8 @@ class Block(base.Base):
         if math.prod(sizes.values()) > _LARGEST:
             raise UserError(
                 f"block tensor multiplies columns {sizes}, "
-                f"{math.prod(sizes.values())} products, at most {_LARGEST}: give the "
-                "encoders a smaller width, or use the block low_rank"
+                f"{math.prod(sizes.values())} products, at most {_LARGEST}: give "
+                "fields fewer columns, or use the block low_rank"
             )
         product_btp = None
         for name in sizes:
