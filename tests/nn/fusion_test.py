@@ -184,11 +184,8 @@ def test_memory_is_zadehs():
     for t in range(2):
         new = {}
         for name, (c, h) in cell.items():
-            lstm, x = step[f"lstm_{name}"], parts[name][:, t]
-            i, f, g, o = (
-                dense(lstm[f"i{gate}"], x) + dense(lstm[f"h{gate}"], h)
-                for gate in "ifgo"
-            )
+            x = np.concatenate([parts[name][:, t], h], 1)
+            i, f, g, o = np.split(dense(step[f"lstm_{name}"], x), 4, 1)
             c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
             new[name] = c, sigmoid(o) * np.tanh(c)
         both = np.concatenate([s[k][0] for s in (cell, new) for k in "ab"], 1)

@@ -1,6 +1,6 @@
 """The memory fusion network (Zadeh et al. 2018, MFN). Legend: see the package."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -19,13 +19,17 @@ class Step(nn.Module):
     @nn.compact
     def __call__(self, carry: tuple, step: tuple) -> tuple[tuple, jax.Array]:
         (cells, memory_bm), (parts, masks) = carry, step
-        moved: dict[str, Any] = {}
+        moved: dict[str, tuple[jax.Array, jax.Array]] = {}
         for name in sorted(parts):
-            cell = nn.OptimizedLSTMCell(self.width, name=f"lstm_{name}")
-            new, _ = cell(cells[name], parts[name])
-            keep_b1 = masks[name][:, None]
-            moved[name] = jax.tree.map(
-                lambda a, b, keep_b1=keep_b1: jnp.where(keep_b1, a, b), new, cells[name]
+            (cell_bw, out_bw), keep_b1 = cells[name], masks[name][:, None]
+            seen_bd = jnp.concatenate([parts[name], out_bw], -1)
+            gates_bw4 = Dense(4 * self.width, name=f"lstm_{name}")(seen_bd)
+            into, forget, new, out = jnp.split(gates_bw4, 4, -1)
+            next_bw = nn.sigmoid(forget) * cell_bw + nn.sigmoid(into) * jnp.tanh(new)
+            said_bw = nn.sigmoid(out) * jnp.tanh(next_bw)
+            moved[name] = (
+                jnp.where(keep_b1, next_bw, cell_bw),
+                jnp.where(keep_b1, said_bw, out_bw),
             )
         # Delta-memory attention: what the cells hold, before and after.
         both_bd = jnp.concatenate(
