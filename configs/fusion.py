@@ -31,7 +31,7 @@ BLOCKS = {
     "cross_modal": dict(kind="cross_modal"),
     "memory": dict(kind="memory"),
 }
-_MOSI = ("text", "audio", "video")
+_MOSI = ("words", "audio", "video")
 
 
 def _run(*, steps: int, batch_size: int, inputs: dict, **task: object) -> ConfigDict:
@@ -65,7 +65,8 @@ def mosi() -> ConfigDict:
     config.data.fields.index = dict(kind="index")
     config.data.train = dict(
         kind="series",
-        source=f"npz:{ROOT}/mosi/mosi_unimodal50-train.npz",
+        source=f"npz:{ROOT}/mosi/mosi_unimodal50-train.npz?columns=words:text,"
+        "audio:audio,video:video,mask:mask,label:label",
         series=(*_MOSI, "label"),
         mask="mask",
         keep=True,
@@ -82,7 +83,7 @@ def _avletters(rep: int) -> dict:
     """Utterances of a repetition, each at 20 moments."""
     strips = f"npz:{ROOT}/avletters/avletters-reps12.npz?label=letter"
     frames = dict(kind="frames", source=strips, height=30, where=f"rep:{rep}")
-    series = dict(series=("mfcc", "frames"), steps=20, center=True, keep=True)
+    series = dict(series=("mfcc", "frames"), steps=20, keep=True)
     return dict(kind="series", source=frames, **series)
 
 
@@ -103,7 +104,6 @@ def avletters() -> ConfigDict:
         columns=64,
         members=5,
     )
-    config.task.noise = ConfigDict(dict(sound=0.5, lips=0.5))
     config.data.train = _avletters(1)
     judged = dict(source=_avletters(2), batch_size=130, cluster="speaker")
     config.evals.fusion = dict(judged, type="fusion", every=config.steps)
