@@ -3,12 +3,12 @@
 Legend: r records, n items (records, or their labelled steps), d columns, c classes.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from mmjax import schema
@@ -25,6 +25,7 @@ _DEFINITIONS = {
     "hmm": "an HMM of all series: one a class of records, or with classes as states",
     "coupled_hmm": "a coupled HMM a class, a chain a modality",
 }
+_INNER = 5  # folds of stacking
 _NAMED = "fits", "folds", "c", "scales", "lam", "states", "missing"
 Answer = Callable[["Items", Sequence[str]], np.ndarray]
 
@@ -61,8 +62,7 @@ class Config(fusion.Config):
             )
 
 
-@dataclass(frozen=True)
-class Items:
+class Items(NamedTuple):
     """Records, and the labelled items in them.
 
     series: (r, t, d) by name, t being 1 of static fields; masks: bool (r, t).
@@ -77,14 +77,7 @@ class Items:
 
     def of(self, chosen_r: np.ndarray) -> "Items":
         """Some of the records."""
-        parts = dataclasses.asdict(self)
-        cut = {
-            key: {k: v[chosen_r] for k, v in part.items()}
-            if isinstance(part, dict)
-            else part[chosen_r]
-            for key, part in parts.items()
-        }
-        return Items(**cut)
+        return jax.tree.map(lambda x: x[chosen_r], self)
 
     @property
     def steps(self) -> bool:
@@ -186,49 +179,45 @@ class Evaluator(fusion.Judge):
 
 
 def _svm(train: Items, cfg: Config) -> Answer:
-    names = sorted(train.series)
-    scale = {name: _Scaled(train.vectors(name)) for name in names}
+    columns = _Columns(train)
 
-    def columns(items: Items, given: Sequence[str]) -> np.ndarray:
-        parts = {name: scale[name](items.vectors(name)) for name in names}
-        return np.concatenate([parts[n] * (n in given) for n in names], 1)
+    def beside(items: Items, given: Sequence[str]) -> np.ndarray:
+        parts = [columns(items, name) * (name in given) for name in columns.names]
+        return np.concatenate(parts, 1)
 
-    fitted = linear_svm.fit(columns(train, names), train.labels, c=cfg.c)
-    return lambda items, given: linear_svm.predict(*fitted, columns(items, given))
+    fitted = linear_svm.fit(beside(train, columns.names), train.labels, c=cfg.c)
+    return lambda items, given: linear_svm.predict(*fitted, beside(items, given))
 
 
 def _stacking(train: Items, cfg: Config) -> Answer:
     """Wolpert 1992: what the second level sees of training items is held out."""
-    names, label_n = sorted(train.series), train.labels
-    fold_n = np.nonzero(train.counts)[0] % 5
-    classes = np.unique(label_n)
+    columns, label_n = _Columns(train), train.labels
+    fold_n, classes = np.nonzero(train.counts)[0] % _INNER, np.unique(label_n)
 
-    def expert(x_nd: np.ndarray, own_n: np.ndarray) -> Callable:
-        scale = _Scaled(x_nd[own_n])
-        weights, found = linear_svm.fit(scale(x_nd[own_n]), label_n[own_n], c=cfg.c)
-        out = np.searchsorted(classes, found)
+    def fitted(name: str, own_n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return linear_svm.fit(rows[name][own_n], label_n[own_n], c=cfg.c)
 
-        def scores(x_nd: np.ndarray) -> np.ndarray:
-            score_nc = np.full((len(x_nd), len(classes)), -1.0)
-            score_nc[:, out] = scale(x_nd) @ weights[:-1] + weights[-1]
-            return score_nc
+    def scored(weights_fc: np.ndarray, found: np.ndarray, x_md: Any) -> np.ndarray:
+        """Scores (m, c) of all classes, -1 of those that the fit has not seen."""
+        score_mc = np.full((len(x_md), len(classes)), -1.0)
+        own_c = np.searchsorted(classes, found)
+        score_mc[:, own_c] = x_md @ weights_fc[:-1] + weights_fc[-1]
+        return score_mc
 
-        return scores
-
-    vectors = {name: train.vectors(name) for name in names}
-    held = {name: np.zeros((len(label_n), len(classes))) for name in names}
-    for name, fold in itertools.product(names, range(5)):
+    rows = {name: columns(train, name) for name in columns.names}
+    held = {name: np.zeros((len(label_n), len(classes))) for name in columns.names}
+    for name, fold in itertools.product(columns.names, range(_INNER)):
         out_n = fold_n == fold
-        held[name][out_n] = expert(vectors[name], ~out_n)(vectors[name][out_n])
+        held[name][out_n] = scored(*fitted(name, ~out_n), rows[name][out_n])
+    first = {name: fitted(name, fold_n >= 0) for name in columns.names}
     second = linear_svm.fit(np.concatenate(list(held.values()), 1), label_n, c=cfg.c)
-    whole = {name: expert(vectors[name], label_n == label_n) for name in names}
 
     def answer(items: Items, given: Sequence[str]) -> np.ndarray:
         scores = [
-            whole[name](items.vectors(name))
+            scored(*first[name], columns(items, name))
             if name in given
             else np.tile(held[name].mean(0), (int(items.counts.sum()), 1))
-            for name in names
+            for name in columns.names
         ]
         return linear_svm.predict(*second, np.concatenate(scores, 1))
 
@@ -236,25 +225,24 @@ def _stacking(train: Items, cfg: Config) -> Answer:
 
 
 def _mkl(train: Items, cfg: Config) -> Answer:
-    names = sorted(train.series)
-    scale = {name: _Scaled(train.vectors(name)) for name in names}
-    rows = {name: scale[name](train.vectors(name)) for name in names}
-    rng, width = np.random.default_rng(cfg.seed), {}
+    columns, width = _Columns(train), {}
+    rows = {name: columns(train, name) for name in columns.names}
+    rng = np.random.default_rng(cfg.seed)
     for name, x_nd in rows.items():
         a, b = rng.integers(len(x_nd), size=(2, 2000))
         width[name] = max(np.median(np.linalg.norm(x_nd[a] - x_nd[b], axis=1)), 1e-6)
 
     def kernels(items: Items, given: Sequence[str]) -> np.ndarray:
-        made = []
-        for name in names:
-            x_md = scale[name](items.vectors(name))
-            made += [
-                cca.rbf(x_md, rows[name], s * width[name]) * (name in given)
-                for s in cfg.scales
+        pairs = itertools.product(columns.names, cfg.scales)
+        return np.stack(
+            [
+                cca.rbf(columns(items, name), rows[name], scale * width[name])
+                * (name in given)
+                for name, scale in pairs
             ]
-        return np.stack(made)
+        )
 
-    machine = easymkl.fit(kernels(train, names), train.labels, lam=cfg.lam)
+    machine = easymkl.fit(kernels(train, columns.names), train.labels, lam=cfg.lam)
     return lambda items, given: machine.predict(kernels(items, given))
 
 
@@ -300,15 +288,20 @@ def _hmm(train: Items, cfg: Config, *, coupled: bool = False) -> Answer:
     return likeliest
 
 
-class _Scaled:
-    """Columns less their mean, all divided so that rows have a length of about 1."""
+class _Columns:
+    """Items' columns of a modality, less the training mean, of length about 1."""
 
-    def __init__(self, x_nd: np.ndarray):
-        self.mean_d = x_nd.mean(0)
-        self.size = max(x_nd.std(), 1e-12) * x_nd.shape[1] ** 0.5
+    def __init__(self, train: Items):
+        self.names = sorted(train.series)
+        rows = {name: train.vectors(name) for name in self.names}
+        self.mean = {name: x_nd.mean(0) for name, x_nd in rows.items()}
+        self.size = {
+            name: max(x_nd.std(), 1e-12) * x_nd.shape[1] ** 0.5
+            for name, x_nd in rows.items()
+        }
 
-    def __call__(self, x_nd: np.ndarray) -> np.ndarray:
-        return (x_nd - self.mean_d) / self.size
+    def __call__(self, items: Items, name: str) -> np.ndarray:
+        return (items.vectors(name) - self.mean[name]) / self.size[name]
 
 
 FITS: dict[str, Callable[..., Answer]] = {

@@ -81,15 +81,6 @@ def nll(
     return log_partition(scores_btk, *args) - own_b
 
 
-def marginals(
-    scores_btk: jax.Array, mask_bt: jax.Array, transition_kk: jax.Array
-) -> jax.Array:
-    """`p(y_t | x)`, (b, t, k): the gradient of `log Z` by the scores."""
-    return jax.grad(lambda s: log_partition(s, mask_bt, transition_kk).sum())(
-        scores_btk.astype(jnp.float32)
-    )
-
-
 def viterbi(
     scores_btk: jax.Array, mask_bt: jax.Array, transition_kk: jax.Array
 ) -> jax.Array:

@@ -11,7 +11,7 @@ models, a model's number being member * folds + fold.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -125,13 +125,24 @@ class Task:
                     f"{place} has rows of {shape}, and the block {self.block['kind']} "
                     "takes series (t, d): use kind sequence, or another block"
                 )
-        if self.per == "step" and not series:
-            raise UserError(
-                f"config.task.per is 'step', and {', '.join(self.inputs)} have no "
-                "steps: name a field of kind sequence, or set per to 'record'"
-            )
+        shape = tuple(spec[self.target]["shape"])
+        columns = 1 if self.classes else self.outputs
+        wanted = () if self.classes else (columns,)
         if self.per == "step":
-            series[self.target] = self._check_steps(spec)
+            if not series:
+                raise UserError(
+                    f"config.task.per is 'step', and {', '.join(self.inputs)} have no "
+                    "steps: name a field of kind sequence, or set per to 'record'"
+                )
+            steps = next(iter(series.values()))
+            wanted = (shape[0] if len(shape) == 2 else steps, columns)
+            series[self.target] = wanted[0]
+        if shape != wanted:
+            raise UserError(
+                f"config.data.fields.{self.target} has rows of {shape}, and of "
+                f"{self.objective} per {self.per} they are {wanted}: use kind "
+                "label, vector or sequence, or set config.task.objective and per"
+            )
         if len(set(series.values())) > 1 and (takes == "aligned" or self.per == "step"):
             told = ", ".join(f"{name} {steps}" for name, steps in series.items())
             why = f"the block {self.block['kind']} takes series of one length"
@@ -141,31 +152,8 @@ class Task:
                 f"config.data.fields have series of {told} steps, and {why}: set their "
                 "length to one number, or resample them with a source of kind series"
             )
-        if self.per == "record":
-            self._check_record(spec)
-
-    def _check_steps(self, spec: base.Spec) -> int:
-        """The number of labels in a row; UserError where they are not of steps."""
-        shape, columns = tuple(spec[self.target]["shape"]), self.outputs
-        columns = 1 if self.classes else columns
-        if len(shape) != 2 or shape[1] != columns:
-            raise UserError(
-                f"config.data.fields.{self.target} has rows of {shape}, and "
-                f"config.task.per is 'step': give a sequence of ({columns},), or set "
-                "per to 'record'"
-            )
-        return shape[0]
-
-    def _check_record(self, spec: base.Spec) -> None:
-        shape = tuple(spec[self.target]["shape"])
-        if shape != (() if self.classes else (self.outputs,)):
-            wanted = "kind label" if self.classes else f"a vector of {self.outputs}"
-            raise UserError(
-                f"config.data.fields.{self.target} has rows of {shape}, and "
-                f"config.task.objective is {self.objective!r} per record: use {wanted}"
-            )
         names = len(spec[self.target].get("class_names", ()))
-        if names > self.outputs and self.classes:
+        if names > self.outputs and self.per == "record":
             raise UserError(
                 f"config.task.outputs is {self.outputs}, and the data have {names} "
                 f"classes: set it to {names}"
@@ -277,53 +265,43 @@ class Task:
     def predict(self) -> Mapping[str, base.Predict]:
         """Of each member (b, n, t, ...), by the model that has not seen the record.
 
-        scores: (b, n, t, k); with a chain, log-marginals. answers: classes float32
-          (b, n, t), with a chain the best path; numbers (b, n, t, k). Where there are
-          folds, the field index says which model is asked; records that are none of
-          the training source's should be asked of a run without. loss: of all models.
+        scores: (b, n, t, k), with a chain those of single steps. answers: classes
+          float32 (b, n, t), with a chain the best path; numbers (b, n, t, k). Where
+          there are folds, the field index says which model is asked; records that are
+          none of the training source's should be asked of a run without. loss: of all.
         """
 
         def held_out(variables: Vars, batch: base.Batch, ctx: Ctx) -> tuple:
-            scores_mbtk, chain_mkk = self._fused(variables, batch, ctx)
-            shape = (self.members, self.folds)
-            scores = scores_mbtk.reshape(*shape, *scores_mbtk.shape[1:])
-            chain = chain_mkk.reshape(*shape, *chain_mkk.shape[1:])
+            """Scores (n, b, t, k) and transitions (n, b, k, k)."""
+            shape = self.members, self.folds
+            scores, chain = jax.tree.map(
+                lambda x: x.reshape(*shape, *x.shape[1:]),
+                self._fused(variables, batch, ctx),
+            )
             fold_b = jnp.zeros(scores.shape[2], jnp.int32)
             if self.folds > 1:
-                fold_b = batch[INDEX] % self.folds  # -1, of padding, is one as well
-            scores_nbtk = jnp.take_along_axis(
-                scores, fold_b[None, None, :, None, None], axis=1
-            )[:, 0]
+                fold_b = batch[INDEX] % self.folds
+            fold_b1 = fold_b[None, None, :, None, None]
+            scores_nbtk = jnp.take_along_axis(scores, fold_b1, axis=1)[:, 0]
             return scores_nbtk, chain[:, fold_b]
 
-        def over_steps(function: Any, scores_nbtk: Any, chain_nbkk: Any, mask: Any):
-            def row(scores_tk: Any, mask_t: Any, chain_kk: Any) -> jax.Array:
-                return function(scores_tk[None], mask_t[None], chain_kk)[0]
-
-            return jax.vmap(jax.vmap(row), (0, None, 0))(scores_nbtk, mask, chain_nbkk)
-
         def scores(variables: Vars, batch: base.Batch, ctx: Ctx) -> jax.Array:
-            out, chain = held_out(variables, batch, ctx)
-            if self.chain:
-                mask_bt = self._there(batch, out.shape[2])
-                out = jnp.log(over_steps(crf.marginals, out, chain, mask_bt) + 1e-30)
-            return jnp.moveaxis(out, 0, 1)
+            return jnp.moveaxis(held_out(variables, batch, ctx)[0], 0, 1)
 
         def answers(variables: Vars, batch: base.Batch, ctx: Ctx) -> jax.Array:
-            out, chain = held_out(variables, batch, ctx)
+            out, chain_nbkk = held_out(variables, batch, ctx)
             if self.chain:
-                mask_bt = self._there(batch, out.shape[2])
-                out = over_steps(crf.viterbi, out, chain, mask_bt)
+                masks = [batch[k] for k in batch if k.endswith("_mask") and k[0] != "_"]
+                there_bt = functools.reduce(jnp.logical_or, masks)
+                there_bt = batch.get(f"{self.target}_mask", there_bt)
+
+                def row(scores_tk: jax.Array, there_t: jax.Array, chain_kk: jax.Array):
+                    return crf.viterbi(scores_tk[None], there_t[None], chain_kk)[0]
+
+                rows = jax.vmap(row)
+                out = jax.vmap(rows, (0, None, 0))(out, there_bt, chain_nbkk)
             elif self.classes:
                 out = out.argmax(-1)
             return jnp.moveaxis(out, 0, 1).astype(jnp.float32)
 
         return {"scores": scores, "answers": answers, "loss": base.evaluated(self)}
-
-    def _there(self, batch: base.Batch, steps: int) -> jax.Array:
-        """Steps of a chain, bool (b, t): those of the labels, else of any series."""
-        names = [self.target, *self.inputs]
-        masks = [batch[f"{n}_mask"] for n in names if f"{n}_mask" in batch]
-        if self.target in batch:
-            masks = masks[:1]
-        return functools.reduce(jnp.logical_or, masks)
