@@ -35,10 +35,15 @@ def batch_of(steps=False, seed=0):
     return batch
 
 
-def value(task, variables, batch, ctx=CTX):
-    return jax.value_and_grad(
-        lambda p: task.loss(variables._replace(params=p), batch, ctx)[0]
-    )(variables.params)
+def start(task, batch):
+    return jax.jit(task.init)(jax.random.key(0), batch)
+
+
+def value(task, variables, batch):
+    def loss(params):
+        return task.loss(variables._replace(params=params), batch, CTX)[0]
+
+    return jax.jit(jax.value_and_grad(loss))(variables.params)
 
 
 def linear(params, batch, model):
@@ -54,8 +59,8 @@ def cross_entropy(scores, label):
 
 def test_the_loss_is_cross_entropy_summed_over_models():
     task, batch = task_of(members=2), batch_of()
-    variables = task.init(jax.random.key(0), batch)
-    loss, (_, metrics) = task.loss(variables, batch, CTX)
+    variables = start(task, batch)
+    loss, (_, metrics) = jax.jit(task.loss)(variables, batch, CTX)
     each = [
         cross_entropy(linear(variables.params, batch, m), batch["label"]).mean()
         for m in range(2)
@@ -67,14 +72,14 @@ def test_the_loss_is_cross_entropy_summed_over_models():
 
 def test_a_fold_is_held_out_and_answers():
     task, batch = task_of(members=2, folds=3), batch_of()
-    variables = task.init(jax.random.key(0), batch)
+    variables = start(task, batch)
     other = {**batch, "a": batch["a"].copy()}
     other["a"][batch["index"] % 3 == 1] += 5.0
     one, two = (value(task, variables, b)[1]["block"]["head"] for b in (batch, other))
     for model in range(6):
         same = np.array_equal(one["kernel"][model], two["kernel"][model])
         assert same == (model % 3 == 1)
-    scores = task.predict()["scores"](variables, batch, CTX)
+    scores = jax.jit(task.predict()["scores"])(variables, batch, CTX)
     assert scores.shape == (ROWS, 2, 1, 3)
     for row, member in np.ndindex(ROWS, 2):
         want = linear(variables.params, batch, member * 3 + row % 3)[row]
@@ -83,7 +88,7 @@ def test_a_fold_is_held_out_and_answers():
 
 def test_models_learn_as_if_they_were_alone():
     many, alone, batch = task_of(members=2), task_of(), batch_of()
-    variables = many.init(jax.random.key(0), batch)
+    variables = start(many, batch)
     _, grads = value(many, variables, batch)
     for model in range(2):
         own = jax.tree.map(lambda x, m=model: x[m : m + 1], variables)
@@ -97,8 +102,8 @@ def test_models_learn_as_if_they_were_alone():
 def test_steps_count_alike_and_padding_does_not():
     task, batch = task_of(per="step"), batch_of(steps=True)
     batch["label"][2, 0] = -1  # one that nobody labelled
-    variables = task.init(jax.random.key(0), batch)
-    loss, (_, metrics) = task.loss(variables, batch, CTX)
+    variables = start(task, batch)
+    loss, (_, metrics) = jax.jit(task.loss)(variables, batch, CTX)
     label = batch["label"][..., 0]
     counts = batch["label_mask"] & (label >= 0)
     blank = {k: batch[k] * batch["a_mask"][..., None] for k in "ab"}
@@ -112,18 +117,18 @@ def test_steps_count_alike_and_padding_does_not():
 
 def test_a_chain_is_the_random_field():
     task, batch = task_of(per="step", chain=True), batch_of(steps=True)
-    variables = task.init(jax.random.key(0), batch)
+    variables = start(task, batch)
     move = np.float32(np.random.default_rng(1).normal(size=(1, 3, 3)))
     variables.params["transition"] = jnp.asarray(move)
     mask, label = batch["label_mask"], batch["label"][..., 0].astype(int)
     scores = linear(variables.params, {k: batch[k] * mask[..., None] for k in "ab"}, 0)
-    loss, _ = task.loss(variables, batch, CTX)
+    loss, _ = jax.jit(task.loss)(variables, batch, CTX)
     want = crf.nll(scores, label, mask, move[0]).mean() / STEPS
     assert float(loss) == pytest.approx(float(want), rel=1e-5)
-    answers = task.predict()["answers"](variables, batch, CTX)[:, 0]
+    answers = jax.jit(task.predict()["answers"])(variables, batch, CTX)[:, 0]
     best = crf.viterbi(scores, mask, move[0])
     np.testing.assert_array_equal(answers[mask], best[mask])
-    got = task.predict()["scores"](variables, batch, CTX)[:, 0]
+    got = jax.jit(task.predict()["scores"])(variables, batch, CTX)[:, 0]
     np.testing.assert_allclose(got, scores, atol=1e-5)
 
 
@@ -131,8 +136,8 @@ def test_numbers_and_what_is_absent():
     task = task_of(objective="numbers", outputs=2, target="y")
     batch = batch_of() | {"y": np.float32(np.random.default_rng(2).normal(size=(6, 2)))}
     batch["a_present"] = np.arange(ROWS) > 2
-    variables = task.init(jax.random.key(0), batch)
-    loss, _ = task.loss(variables, batch, CTX)
+    variables = start(task, batch)
+    loss, _ = jax.jit(task.loss)(variables, batch, CTX)
     blank = {**batch, "a": batch["a"] * batch["a_present"][:, None]}
     want = np.square(linear(variables.params, blank, 0) - batch["y"]).mean()
     assert float(loss) == pytest.approx(want, rel=1e-5)
@@ -140,13 +145,13 @@ def test_numbers_and_what_is_absent():
 
 def test_noise_is_drawn_by_row_and_in_training_alone():
     task, batch = task_of(noise={"a": 0.5}), batch_of()
-    variables = task.init(jax.random.key(0), batch)
+    variables = start(task, batch)
     clean, noisy, again = (
-        float(task.loss(variables, batch, ctx)[0])
+        float(jax.jit(task.loss)(variables, batch, ctx)[0])
         for ctx in (CTX.replace(train=False), CTX, CTX)
     )
     assert clean != noisy == again
-    plain = task_of().loss(variables, batch, CTX)[0]
+    plain = jax.jit(task_of().loss)(variables, batch, CTX)[0]
     assert clean == pytest.approx(float(plain))
 
 
