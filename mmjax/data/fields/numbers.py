@@ -105,10 +105,17 @@ class Numbers(base.Field):
         return (values @ np.linalg.pinv(self.scale) + self.mean).astype(np.float32)
 
     def check(self, name: str, fields: Any, source: Source) -> None:
-        """Raises UserError where a source's column has numbers that are not finite.
+        """Raises UserError where no record has an optional value, or a number is none.
 
-        Whole batches are cut from columns, so that no record would be called broken.
+        Of a source's columns, all are searched for what is not finite: whole batches
+        are cut from them, so that no record would be called broken.
         """
+        if self.optional and not self.learned:
+            raise UserError(
+                f"{base.place(name)} is optional, and the first "
+                f"{min(len(source), _LOOKED_AT)} records of {source.name} have no "
+                f"{self.reads(name)!r}: name another value with of, or leave it out"
+            )
         columns, count = getattr(source, "columns", None) or {}, len(source)
         for i in range(0, count, max(_BLOCK, count // _BLOCKS)):
             block = self.column(name, columns, slice(i, i + _BLOCK))
