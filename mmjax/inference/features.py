@@ -1,0 +1,212 @@
+"""Frozen features of a source's images and of regions of them: `mmjax embed --records`.
+
+Once saved, the arrays are records of their own: `npz:FILE?text=captions&key=key` gives
+values for fields of kind `vector` and `sequence`.
+
+Legend: n records, r regions of one, f features, b rows of a call, h w cells of a map.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from mmjax.data import image
+from mmjax.data.records import BrokenRecord, Record, Source
+from mmjax.errors import UserError
+from mmjax.inference.load import Run
+
+KINDS = "cells:SIDE, boxes"
+_KEPT = ("label",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Regions:
+    """Which regions of an image have features.
+
+    spec: `cells:SIDE`, the tiles of a square grid, row by row; or `boxes`, those of the
+      record.
+    crop: whether the network sees a region alone, stretched to a square, as in R-CNN
+      (Girshick et al. 2014). Otherwise a region is the mean of the last feature map
+      over its area, one pass for all of them.
+    """
+
+    spec: str
+    crop: bool = False
+
+    def __post_init__(self) -> None:
+        kind, _, side = self.spec.partition(":")
+        if not (self.spec == "boxes" or kind == "cells" and side.isdecimal()):
+            raise UserError(f"regions {self.spec!r}: use one of {KINDS}")
+        if kind == "cells" and not 1 <= int(side) <= 64:
+            raise UserError(f"regions {self.spec!r}: use a side from 1 to 64")
+
+    def boxes(self, record: Record) -> np.ndarray:
+        """float32 (r, 4), x y width height in pixels of the record's image."""
+        if self.spec != "boxes":
+            return cells(record["image"].shape, int(self.spec.partition(":")[2]))
+        if "boxes" not in record:
+            raise UserError(
+                f"record {record['key']} has no boxes, only {sorted(record)}: give a "
+                f"source with boxes, or regions of another kind ({KINDS})"
+            )
+        return np.asarray(record["boxes"], np.float32).reshape(-1, 4)
+
+
+def cells(shape: tuple[int, ...], side: int) -> np.ndarray:
+    """The tiles of an image of (height, width, ...), float32 (side^2, 4), by rows."""
+    size_2 = np.array([shape[1], shape[0]]) / side
+    row, column = np.divmod(np.arange(side * side), side)
+    corner_r2 = np.stack([column, row], 1) * size_2
+    return np.concatenate([corner_r2, np.tile(size_2, (len(row), 1))], 1, np.float32)
+
+
+def pooled(map_hwf: np.ndarray, boxes_r4: np.ndarray, size: int) -> np.ndarray:
+    """Means of a map over boxes of an image of `size` pixels a side, (r, f).
+
+    Cells weigh as much as they share with the box; a box without an area has zeros.
+    """
+
+    def weights(low_r: np.ndarray, high_r: np.ndarray, count: int) -> np.ndarray:
+        edge = np.arange(count + 1) * (size / count)
+        shared = np.minimum(high_r[:, None], edge[1:])
+        return np.maximum(shared - np.maximum(low_r[:, None], edge[:-1]), 0)
+
+    low, high = boxes_r4[:, :2], boxes_r4[:, :2] + boxes_r4[:, 2:]
+    h, w, _ = map_hwf.shape
+    x_rw, y_rh = weights(low[:, 0], high[:, 0], w), weights(low[:, 1], high[:, 1], h)
+    area_rhw = y_rh[:, :, None] * x_rw[:, None, :]
+    area_rhw /= np.maximum(area_rhw.sum((1, 2), keepdims=True), 1e-12)
+    return np.einsum("rhw,hwf->rf", area_rhw.astype(np.float32), map_hwf)
+
+
+def of_records(
+    run: Run, source: Source, regions: Regions | None = None
+) -> tuple[dict[str, np.ndarray], list[BrokenRecord]]:
+    """Arrays with a row for each record, in order, and the broken records.
+
+    features float32 (n, f); key; captions (n, k), and label where records have these.
+    With regions of equal number, also regions float16 (n, r, f) and boxes float32
+    (n, r, 4), in pixels of the record's image; of other numbers, all of them in one
+    array beside NAME_offsets, as npz sources read them.
+
+    Raises:
+      UserError: the run gives no such features, records have no images or boxes, or all
+        are broken.
+    """
+    name = "feature_map" if regions and not regions.crop else "features"
+    if not {name, "features"} <= run.parts.predict.keys() or not run.parts.image_cfg:
+        raise UserError(
+            f"{run.workdir} is a run of task {run.config.task.name}, which has no "
+            f"{name} of images: give a classifier or a dual encoder"
+        )
+    columns: dict[str, list[Any]] = {}
+    broken: list[BrokenRecord] = []
+    rows = max(1, min(run.parts.cfg.batch_size, 256))
+    bar = tqdm.tqdm(total=len(source), unit="img", file=sys.stderr, mininterval=5.0)
+    with bar:
+        for chunk in _chunks(source, rows, broken, bar):
+            for values in _features(run, chunk, regions, rows):
+                for key, value in values.items():
+                    columns.setdefault(key, []).append(value)
+    if not columns:
+        raise UserError(f"{source.name}: all of {len(broken)} records are broken")
+    arrays: dict[str, np.ndarray] = {}
+    for key, values in columns.items():
+        arrays |= _joined(key, values)
+    if source.class_names:
+        arrays["class_names"] = np.asarray(source.class_names)
+    return arrays, broken
+
+
+def _chunks(
+    source: Source, rows: int, broken: list[BrokenRecord], bar: Any
+) -> Iterator[list[Record]]:
+    """Records in lists of at most `rows`; the broken ones are added to `broken`."""
+    chunk: list[Record] = []
+    for i in range(len(source)):
+        try:
+            record = source[i]
+        except BrokenRecord as error:
+            broken.append(error)
+            continue
+        finally:
+            bar.update()
+        if "image" not in record:
+            raise UserError(
+                f"{source.name}: record {record['key']} has no image, only "
+                f"{sorted(record)}: give a source of images"
+            )
+        chunk.append(record)
+        if len(chunk) == rows:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _features(
+    run: Run, chunk: list[Record], regions: Regions | None, rows: int
+) -> Iterator[dict[str, Any]]:
+    """What is kept of each record."""
+    field, variables = run.parts.image_cfg, run.state.eval_vars()
+
+    def call(name: str, pixels: list[np.ndarray]) -> Any:
+        padded = np.stack(pixels + pixels[:1] * (rows - len(pixels)))
+        return run.parts.predict[name](variables, {"image": padded})
+
+    views = [field.view(record["image"], None) for record in chunk]
+    pixels, maps = [view for view, _ in views], None
+    if regions is None or regions.crop:
+        features = call("features", pixels)
+    else:
+        out = call("feature_map", pixels)
+        features, maps = out["features"], np.asarray(out["map"])
+    boxes = [regions.boxes(record) for record in chunk] if regions else []
+    if boxes and regions.crop:
+        cropped = _crops(chunk, boxes, field, lambda p: call("features", p), rows)
+    for i, record in enumerate(chunk):
+        row = {"features": np.asarray(features[i], np.float32), "key": record["key"]}
+        row |= {"captions": record["text"]} if record["text"] else {}
+        row |= {key: record[key] for key in _KEPT if key in record}
+        if boxes:
+            if regions.crop:
+                found = cropped[i]
+            else:
+                found = pooled(maps[i], views[i][1].boxes(boxes[i]), field.size)
+            row |= {"regions": found.astype(np.float16), "boxes": boxes[i]}
+        yield row
+
+
+def _crops(
+    chunk: list[Record],
+    boxes: list[np.ndarray],
+    field: Any,
+    call: Callable[[list[np.ndarray]], Any],
+    rows: int,
+) -> list[np.ndarray]:
+    """Features of each record's boxes, cut out and stretched to a square."""
+    parts = []
+    for record, boxes_r4 in zip(chunk, boxes, strict=True):
+        height, width = record["image"].shape[:2]
+        for x, y, w, h in boxes_r4:
+            left, top = min(max(int(x), 0), width - 1), min(max(int(y), 0), height - 1)
+            right, bottom = min(round(x + w), width), min(round(y + h), height)
+            box = top, left, max(bottom - top, 1), max(right - left, 1)
+            parts.append(image.cut(record["image"], box, field.size, field.method)[0])
+    out = [np.asarray(call(parts[s : s + rows])) for s in range(0, len(parts), rows)]
+    flat = np.concatenate(out)[: len(parts)] if out else np.zeros((0, 1))
+    return np.split(flat, np.cumsum([len(b) for b in boxes])[:-1])
+
+
+def _joined(name: str, values: list[Any]) -> dict[str, np.ndarray]:
+    """One array of all records' values; with offsets where their lengths differ."""
+    series = isinstance(values[0], list) or np.ndim(values[0]) > 1
+    if not series or len({len(value) for value in values}) == 1:
+        return {name: np.stack([np.asarray(value) for value in values])}
+    offsets = np.cumsum([0, *map(len, values)])
+    flat = [np.asarray(value) for value in values if len(value)]
+    return {name: np.concatenate(flat), f"{name}_offsets": offsets}
