@@ -1,14 +1,14 @@
 """Deep fragment embeddings: regions of images and fragments of sentences.
 
-| preset | data | cost on 1 CPU core | expect |
+| preset | data | cost on 1 core | expect |
 |---|---|---|---|
-| flickr8k (default) | 20 regions an image, dependency triplets | minutes | see experiments |
+| flickr8k (default) | 21 regions an image, triplets | minutes | see experiments |
 | flickr8k_whole | the same, whole images alone | minutes | see experiments |
-| flickr8k_max | the same as flickr8k by DVSA's maximum | minutes | see experiments |
-| flickr8k_attention | the same by stacked cross attention | minutes | see experiments |
-| kilogram | pieces of tangrams and their phrases | a minute | see experiments |
-| kilogram_supervised | the same with the gold pieces in training | a minute | |
-| tiny | noise as regions, bigrams of captions of shapes | seconds | nothing: for tests |
+| flickr8k_max | flickr8k by DVSA's maximum | minutes | see experiments |
+| flickr8k_attention | flickr8k by stacked cross attention | minutes | the same |
+| kilogram | pieces of tangrams, their phrases | a minute | see experiments |
+| kilogram_supervised | the same, told the gold pieces | a minute | the same |
+| tiny | boxes of shapes, bigrams of captions | seconds | nothing |
 | tiny_attention | the same by stacked cross attention | seconds | nothing |
 
 Flickr8k needs the features that docs/fragments.md makes, in MMJAX_DATA/features.
@@ -39,7 +39,7 @@ def flickr8k() -> ConfigDict:
     config = _run(
         steps=3000,
         batch_size=100,
-        regions=dict(length=20, width=1280, normalize="pca", components=256),
+        regions=dict(length=21, width=1280, normalize="pca", components=256),
         sentence=dict(count=16, words=5000, relations=60, path=f"{ROOT}/parses.jsonl"),
         words=5000,
         relations=60,
@@ -60,7 +60,7 @@ def flickr8k() -> ConfigDict:
 
 
 def flickr8k_whole() -> ConfigDict:
-    """Whole images alone: the first of the 20 regions."""
+    """Whole images alone: one region."""
     config = flickr8k()
     config.data.fields.regions.update(of="features", length=1)
     return config

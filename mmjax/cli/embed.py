@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "sentences, or .txt files with one a line"
     add("--texts", nargs="+", default=[], metavar="TEXT", help=text)
     add("--records", metavar="SOURCE", help="features of all images of a source")
-    add("--regions", metavar="KIND", help="cells:SIDE or boxes: features of those, too")
+    text = "features of regions, too: whole, cells:SIDE, boxes, search:COUNT, by commas"
+    add("--regions", metavar="KINDS", help=text)
     text = "show the network each region alone, rather than to pool its feature map"
     add("--crop", action="store_true", help=text)
     add("--out", required=True, type=pathlib.Path, metavar="FILE.npz")

@@ -19,16 +19,18 @@ from mmjax.data.records import BrokenRecord, Record, Source
 from mmjax.errors import UserError
 from mmjax.inference.load import Run
 
-KINDS = "cells:SIDE, boxes"
+KINDS = "whole, cells:SIDE, boxes, search:COUNT"
 _KEPT = ("label",)
+_DISTINCT = 0.7  # boxes of selective search that overlap by more are one
 
 
 @dataclasses.dataclass(frozen=True)
 class Regions:
     """Which regions of an image have features.
 
-    spec: `cells:SIDE`, the tiles of a square grid, row by row; or `boxes`, those of the
-      record.
+    spec: one of these, or several with commas between: `whole`; `cells:SIDE`, the tiles
+      of a square grid, row by row; `boxes`, those of the record; `search:COUNT`, the
+      largest distinct ones of selective search (Uijlings et al. 2013), as in R-CNN.
     crop: whether the network sees a region alone, stretched to a square, as in R-CNN
       (Girshick et al. 2014). Otherwise a region is the mean of the last feature map
       over its area, one pass for all of them.
@@ -38,22 +40,64 @@ class Regions:
     crop: bool = False
 
     def __post_init__(self) -> None:
-        kind, _, side = self.spec.partition(":")
-        if not (self.spec == "boxes" or kind == "cells" and side.isdecimal()):
-            raise UserError(f"regions {self.spec!r}: use one of {KINDS}")
-        if kind == "cells" and not 1 <= int(side) <= 64:
-            raise UserError(f"regions {self.spec!r}: use a side from 1 to 64")
+        for part in self.spec.split(","):
+            kind, _, number = part.partition(":")
+            counted = kind in ("cells", "search")
+            known = part in ("whole", "boxes") or counted and number.isdecimal()
+            if not known or counted and not 1 <= int(number) <= 64:
+                raise UserError(
+                    f"regions {part!r}: use one of {KINDS}, with a number from 1 to 64"
+                )
 
     def boxes(self, record: Record) -> np.ndarray:
         """float32 (r, 4), x y width height in pixels of the record's image."""
-        if self.spec != "boxes":
-            return cells(record["image"].shape, int(self.spec.partition(":")[2]))
-        if "boxes" not in record:
-            raise UserError(
-                f"record {record['key']} has no boxes, only {sorted(record)}: give a "
-                f"source with boxes, or regions of another kind ({KINDS})"
-            )
-        return np.asarray(record["boxes"], np.float32).reshape(-1, 4)
+        parts = (part.partition(":") for part in self.spec.split(","))
+        return np.concatenate(
+            [_boxes(kind, int(n or 0), record) for kind, _, n in parts]
+        )
+
+
+def _boxes(kind: str, number: int, record: Record) -> np.ndarray:
+    if kind == "search":
+        return searched(record["image"], number)
+    if kind != "boxes":
+        return cells(record["image"].shape, number or 1)
+    if "boxes" not in record:
+        raise UserError(
+            f"record {record['key']} has no boxes, only {sorted(record)}: give a "
+            f"source with boxes, or regions of another kind ({KINDS})"
+        )
+    return np.asarray(record["boxes"], np.float32).reshape(-1, 4)
+
+
+def searched(pixels: np.ndarray, count: int) -> np.ndarray:
+    """The largest `count` boxes of selective search, float32 (r, 4), r <= count."""
+    import cv2
+
+    if not hasattr(cv2, "ximgproc"):
+        raise UserError(
+            f"regions search:{count} need OpenCV's ximgproc, and {cv2.__version__} "
+            "here is without: pip install opencv-contrib-python-headless in its place, "
+            "or use cells:SIDE"
+        )
+    search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
+    search.setBaseImage(np.ascontiguousarray(pixels[..., ::-1]))
+    search.switchToSelectiveSearchFast()
+    found = np.asarray(search.process(), np.float32).reshape(-1, 4)
+    kept: list[np.ndarray] = []  # by area alone: its own order is drawn at random
+    for box in found[np.lexsort((*found.T, -found[:, 2] * found[:, 3]))]:
+        if len(kept) < count and all(
+            _overlap(box, other) < _DISTINCT for other in kept
+        ):
+            kept.append(box)
+    return np.asarray(kept, np.float32).reshape(-1, 4)
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two boxes."""
+    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[:2] + a[2:], b[:2] + b[2:])
+    shared = np.maximum(high - low, 0).prod()
+    return float(shared / max(a[2:].prod() + b[2:].prod() - shared, 1e-12))
 
 
 def cells(shape: tuple[int, ...], side: int) -> np.ndarray:
@@ -61,7 +105,8 @@ def cells(shape: tuple[int, ...], side: int) -> np.ndarray:
     size_2 = np.array([shape[1], shape[0]]) / side
     row, column = np.divmod(np.arange(side * side), side)
     corner_r2 = np.stack([column, row], 1) * size_2
-    return np.concatenate([corner_r2, np.tile(size_2, (len(row), 1))], 1, np.float32)
+    boxes_r4 = np.concatenate([corner_r2, np.tile(size_2, (len(row), 1))], 1)
+    return boxes_r4.astype(np.float32)
 
 
 def pooled(map_hwf: np.ndarray, boxes_r4: np.ndarray, size: int) -> np.ndarray:
