@@ -37,10 +37,10 @@ def _run(
 def flickr8k() -> ConfigDict:
     """Karpathy et al. 2014: both objectives, the score of the paper."""
     config = _run(
-        steps=3000,
-        batch_size=100,
+        steps=2000,
+        batch_size=64,
         regions=dict(length=21, width=1280, normalize="pca", components=256),
-        sentence=dict(count=16, words=5000, relations=60, path=f"{ROOT}/parses.jsonl"),
+        sentence=dict(count=12, words=5000, relations=60, path=f"{ROOT}/parses.jsonl"),
         words=5000,
         relations=60,
         embed_dim=256,
@@ -62,7 +62,10 @@ def flickr8k() -> ConfigDict:
 def flickr8k_whole() -> ConfigDict:
     """Whole images alone: one region."""
     config = flickr8k()
-    config.data.fields.regions.update(of="features", length=1)
+    config.data.fields.regions.length = 1
+    config.data.train = f"{_FEATURES}-train-whole.npz?text=captions&key=key"
+    dev = f"{_FEATURES}-dev-whole.npz?text=captions&key=key"
+    config.evals.dev.source = dev
     return config
 
 

@@ -20,7 +20,6 @@ from mmjax.errors import UserError
 from mmjax.inference.load import Run
 
 KINDS = "whole, cells:SIDE, boxes, search:COUNT"
-_KEPT = ("label",)
 _DISTINCT = 0.7  # boxes of selective search that overlap by more are one
 
 
@@ -121,11 +120,11 @@ def pooled(map_hwf: np.ndarray, boxes_r4: np.ndarray, size: int) -> np.ndarray:
         return np.maximum(shared - np.maximum(low_r[:, None], edge[:-1]), 0)
 
     low, high = boxes_r4[:, :2], boxes_r4[:, :2] + boxes_r4[:, 2:]
-    h, w, _ = map_hwf.shape
+    h, w, f = map_hwf.shape
     x_rw, y_rh = weights(low[:, 0], high[:, 0], w), weights(low[:, 1], high[:, 1], h)
-    area_rhw = y_rh[:, :, None] * x_rw[:, None, :]
-    area_rhw /= np.maximum(area_rhw.sum((1, 2), keepdims=True), 1e-12)
-    return np.einsum("rhw,hwf->rf", area_rhw.astype(np.float32), map_hwf)
+    area_rc = (y_rh[:, :, None] * x_rw[:, None, :]).reshape(-1, h * w)
+    area_rc /= np.maximum(area_rc.sum(1, keepdims=True), 1e-12)
+    return area_rc.astype(np.float32) @ map_hwf.reshape(-1, f)
 
 
 def of_records(
@@ -159,6 +158,8 @@ def of_records(
                     columns.setdefault(key, []).append(value)
     if not columns:
         raise UserError(f"{source.name}: all of {len(broken)} records are broken")
+    if not any(columns["captions"]):
+        del columns["captions"]
     arrays: dict[str, np.ndarray] = {}
     for key, values in columns.items():
         arrays |= _joined(key, values)
@@ -215,8 +216,8 @@ def _features(
         cropped = _crops(chunk, boxes, field, lambda p: call("features", p), rows)
     for i, record in enumerate(chunk):
         row = {"features": np.asarray(features[i], np.float32), "key": record["key"]}
-        row |= {"captions": record["text"]} if record["text"] else {}
-        row |= {key: record[key] for key in _KEPT if key in record}
+        row |= {"captions": record["text"]}
+        row |= {"label": record["label"]} if "label" in record else {}
         if boxes:
             if regions.crop:
                 found = cropped[i]
