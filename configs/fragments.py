@@ -9,7 +9,6 @@
 | kilogram | pieces of tangrams, their phrases | a minute | see experiments |
 | kilogram_supervised | the same, told the gold pieces | a minute | the same |
 | tiny | boxes of shapes, bigrams of captions | seconds | nothing |
-| tiny_attention | the same by stacked cross attention | seconds | nothing |
 
 Flickr8k needs the features that docs/fragments.md makes, in MMJAX_DATA/features.
 """
@@ -133,13 +132,6 @@ def tiny() -> ConfigDict:
     return config
 
 
-def tiny_attention() -> ConfigDict:
-    """`tiny` by stacked cross attention."""
-    config = tiny()
-    config.task.update(score="attention", alignment=0.0, hardest=True, margin=0.2)
-    return config
-
-
 PRESETS = {
     f.__name__: f
     for f in (
@@ -150,7 +142,6 @@ PRESETS = {
         kilogram,
         kilogram_supervised,
         tiny,
-        tiny_attention,
     )
 }
 get_config = common.chooser(PRESETS)

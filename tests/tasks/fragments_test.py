@@ -98,22 +98,38 @@ def test_phrases_find_their_regions(run, data, tmp_path):
 
 
 def test_gold_is_needed(run, data):
-    class NoGold(dict):
-        pass
-
     env, variables = run
-    picks = env.predict["picks"]
 
     def batches(source, names, batch_size):
         for batch in env.eval_batches(source, names, batch_size=batch_size):
             yield {**batch, "sentence_gold": np.full_like(batch["sentence_gold"], -1)}
 
-    without = dataclasses.replace(env, eval_batches=batches)
-    assert picks is without.predict["picks"]
+    without = dataclasses.replace(env, eval_batches=batches), variables
     with pytest.raises(UserError, match="no fragment of .* has a gold region"):
-        evaluated(
-            (without, variables), {"type": "fragment_regions", "source": data("test")}
-        )
+        evaluated(without, {"type": "fragment_regions", "source": data("test")})
+
+
+@pytest.mark.parametrize(
+    ("keys", "parts"),
+    [
+        ({"score": "attention", "alignment": 0.0, "hardest": True}, {"ranking"}),
+        ({"supervised": 1.0, "ranking": 0.0}, {"alignment", "supervised"}),
+    ],
+)
+def test_objectives_are_metrics(keys, parts):
+    task = fragments.Task(words=5, relations=2, embed_dim=4, **keys)
+    shapes = {
+        "regions": ((4, 3, 6), "float32"),
+        "regions_mask": ((4, 3), "bool"),
+        "sentence": ((4, 2, 3), "int32"),
+        "sentence_mask": ((4, 2), "bool"),
+        "sentence_gold": ((4, 2), "int32"),
+    }
+    batch = {key: np.ones(shape, dtype) for key, (shape, dtype) in shapes.items()}
+    ctx = Ctx(rng=jax.random.key(1), step=0, train=True)
+    variables = jax.eval_shape(task.init, jax.random.key(0), batch)
+    loss, (_, metrics) = jax.eval_shape(lambda v: task.loss(v, batch, ctx), variables)
+    assert loss.shape == () and metrics.keys() == parts | {"hit"}
 
 
 def test_ranks_of_scores_are_those_of_embeddings():

@@ -126,6 +126,11 @@ class Field(base.Field):
         room = max(0, most - 2) if most else len(kept)
         return [k for _, k in kept[:room]]
 
+    def restored(self, saved: Any) -> Self:
+        other = super().restored(saved)
+        other.__dict__.pop("_index", None)
+        return other
+
     def parse(self, texts: Iterable[str]) -> dict[str, list[Triplet]]:
         """The triplets of each text; new parses are added to the file at `path`."""
         if self.parser == "bigrams":
