@@ -58,9 +58,8 @@ class Config(base.EvalConfig):
         for given, known in ((self.metrics, tuple(_MORE)), (self.methods, ways)):
             for name in given:
                 if name not in known:
-                    hint = schema.suggest(name, known)
-                    raise ValueError(f"there is no {name!r}{hint}: use one of {known}")
-        if set(self.methods) > {_OWN} and not self.train:
+                    raise ValueError(f"no {name!r}{schema.suggest(name, known)}")
+        if set(self.methods) - {_OWN} and not self.train:
             raise ValueError(f"methods are {self.methods}, of examples: give train")
 
 

@@ -83,8 +83,7 @@ def build(
     numbers = dict(decoder)
     kind = numbers.pop("kind", "")
     if kind not in KINDS:
-        hint = schema.suggest(kind, KINDS)
-        raise UserError(f"decoder.kind is {kind!r}{hint}: use {', '.join(KINDS)}")
+        raise UserError(f"decoder.kind is {kind!r}{schema.suggest(kind, KINDS)}")
     shared = {"act": act, "image_size": image_size}
     tower = presets.image_tower(image, **shared) if image else None
     if tower is not None and not hasattr(tower, "sequence"):

@@ -3,6 +3,7 @@
 Legend: p prompts, k beams of each, b = p*k rows, m tokens at most, v ids.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -74,33 +75,58 @@ def search(
         hopeful_p = beams.live[:, 0] / furthest > beams.done[:, -1]
         return (beams.index < length) & hopeful_p.any()
 
-    def choose(beams: _Beams) -> _Beams:
-        logits_bv = beams.logits.astype(jnp.float32)
-        offset_b = beams.live.reshape(-1) - jax.nn.logsumexp(logits_bv, axis=-1)
-        sums_bv = logits_bv + offset_b[:, None] + least_v
-        top_pc, flat_pc = jax.lax.top_k(sums_bv.reshape(p, -1), 2 * beam)
-        parent_pc, id_pc = flat_pc // v, (flat_pc % v).astype(jnp.int32)
-        ids_pcm = jnp.take_along_axis(beams.live_ids, parent_pc[..., None], axis=1)
-        ids_pcm = ids_pcm.at[..., beams.index].set(id_pc)
-        ended_pc = id_pc == end
-        score_pc = jnp.where(ended_pc, top_pc / norm(beams.index + 1), -jnp.inf)
-        done_ids, done = _best(
-            jnp.concatenate([beams.done_ids, ids_pcm], axis=1),
-            jnp.concatenate([beams.done, score_pc], axis=1),
-            beam,
-        )
-        live, place_pk = jax.lax.top_k(jnp.where(ended_pc, -jnp.inf, top_pc), beam)
-        live_ids = jnp.take_along_axis(ids_pcm, place_pk[..., None], axis=1)
-        parent_pk = jnp.take_along_axis(parent_pc, place_pk, axis=1)
-        row_b = (jnp.arange(p)[:, None] * beam + parent_pk).reshape(-1)
-        kept = jax.tree.map(lambda x: x[row_b], beams.state)
-        last_b = live_ids[..., beams.index].reshape(-1)
-        logits_bv, kept = step(kept, last_b, beams.index)
-        return _Beams(beams.index + 1, live_ids, live, done_ids, done, logits_bv, kept)
+    beams = _first(first_pv, state, beam, length, end)
+    beams = jax.lax.while_loop(
+        going_on, lambda beams: _extend(beams, step, end, least_v, norm), beams
+    )
+    left_pk = jnp.where(beams.index == length, beams.live / norm(length), -jnp.inf)
+    return _best(
+        jnp.concatenate([beams.done_ids, beams.live_ids], axis=1),
+        jnp.concatenate([beams.done, left_pk], axis=1),
+        beam,
+    )
 
-    ids_pkm = jnp.full((p, beam, length), end, jnp.int32)
-    worst_pk = jnp.full((p, beam), -jnp.inf)
-    beams = _Beams(
+
+def _extend(
+    beams: _Beams,
+    step: Step,
+    end: jax.Array | int,
+    least_v: jax.Array,
+    norm: Callable[[jax.Array], jax.Array],
+) -> _Beams:
+    """All beams with one token more. least_v: -inf at ids that are forbidden."""
+    (p, beam, _), v = beams.live_ids.shape, beams.logits.shape[-1]
+    logits_bv = beams.logits.astype(jnp.float32)
+    offset_b = beams.live.reshape(-1) - jax.nn.logsumexp(logits_bv, axis=-1)
+    sums_bv = logits_bv + offset_b[:, None] + least_v
+    top_pc, flat_pc = jax.lax.top_k(sums_bv.reshape(p, -1), 2 * beam)
+    parent_pc, id_pc = flat_pc // v, (flat_pc % v).astype(jnp.int32)
+    ids_pcm = jnp.take_along_axis(beams.live_ids, parent_pc[..., None], axis=1)
+    ids_pcm = ids_pcm.at[..., beams.index].set(id_pc)
+    ended_pc = id_pc == end
+    score_pc = jnp.where(ended_pc, top_pc / norm(beams.index + 1), -jnp.inf)
+    done_ids, done = _best(
+        jnp.concatenate([beams.done_ids, ids_pcm], axis=1),
+        jnp.concatenate([beams.done, score_pc], axis=1),
+        beam,
+    )
+    live, place_pk = jax.lax.top_k(jnp.where(ended_pc, -jnp.inf, top_pc), beam)
+    live_ids = jnp.take_along_axis(ids_pcm, place_pk[..., None], axis=1)
+    parent_pk = jnp.take_along_axis(parent_pc, place_pk, axis=1)
+    row_b = (jnp.arange(p)[:, None] * beam + parent_pk).reshape(-1)
+    kept = jax.tree.map(lambda x: x[row_b], beams.state)
+    last_b = live_ids[..., beams.index].reshape(-1)
+    logits_bv, kept = step(kept, last_b, beams.index)
+    return _Beams(beams.index + 1, live_ids, live, done_ids, done, logits_bv, kept)
+
+
+def _first(
+    first_pv: jax.Array, state: PyTree, beam: int, length: int, end: jax.Array | int
+) -> _Beams:
+    """One live beam of every prompt, that has said nothing."""
+    ids_pkm = jnp.full((len(first_pv), beam, length), end, jnp.int32)
+    worst_pk = jnp.full(ids_pkm.shape[:2], -jnp.inf)
+    return _Beams(
         index=jnp.int32(0),
         live_ids=ids_pkm,
         live=worst_pk.at[:, 0].set(0.0),
@@ -108,13 +134,6 @@ def search(
         done=worst_pk,
         logits=jnp.repeat(first_pv.astype(jnp.float32), beam, axis=0),
         state=state,
-    )
-    beams = jax.lax.while_loop(going_on, choose, beams)
-    left_pk = jnp.where(beams.index == length, beams.live / norm(length), -jnp.inf)
-    return _best(
-        jnp.concatenate([beams.done_ids, beams.live_ids], axis=1),
-        jnp.concatenate([beams.done, left_pk], axis=1),
-        beam,
     )
 
 

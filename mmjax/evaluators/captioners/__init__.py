@@ -57,8 +57,7 @@ def say(
       UserError: an unknown method, fewer examples than neighbours, or no template.
     """
     if method not in METHODS:
-        hint = schema.suggest(method, METHODS)
-        raise UserError(f"no captioner {method!r}{hint}: use {', '.join(METHODS)}")
+        raise UserError(f"no captioner {method!r}{schema.suggest(method, METHODS)}")
     if method == "template":
         if not options.templates:
             raise UserError("captioner 'template' has no templates: give templates")

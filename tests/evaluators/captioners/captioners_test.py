@@ -111,7 +111,7 @@ def test_the_best_path_is_that_of_all_paths(world):
 @pytest.mark.parametrize(
     ("method", "options", "what"),
     [
-        ("consensos", {}, "no captioner 'consensos', did you mean 'consensus'"),
+        ("consensos", {}, "no captioner 'consensos'; did you mean 'consensus'"),
         ("consensus", {"neighbours": 500}, "neighbours is 500, and there are 120 exam"),
         ("template", {}, "has no templates: give templates"),
         ("template", {"templates": ("a dog",)}, "template 'a dog' has no {slot}"),
