@@ -3,10 +3,10 @@
     python benchmarks/beam_search.py --rounds 5 --check
 
 64 images, 5 beams, 32 words, float32 on CPU: predict "caption" of the task's
-transformer, compiled, and `generate` of a `GPT2LMHeadModel` with cross-attention and its
-own cache, which is the same decoder: as many blocks of the same order and sizes, the
-same weights. Neither ever says the end, so that both do all 32 words. The target is a
-ratio of 1.5 or more. Both live in processes of their own and take turns.
+transformer, compiled, and `generate` of a `GPT2LMHeadModel` with cross-attention and
+its own cache, which is the same decoder: blocks of the same order and sizes, the same
+weights. Neither ever says the end, so that both do all 32 words. The target is a ratio
+of 1.5 or more. Both live in processes of their own and take turns.
 
 `--check` asks whether both find the same captions, with the end allowed. `--rounds 0`
 leaves the speed out. Needs torch and transformers (extra `bench`), here or for
@@ -216,9 +216,7 @@ def main() -> None:
     result = {key: getattr(args, key) for key in sizes} | {"dtype": "float32"}
     if args.check:
         result["check"] = agreed = check(args)
-        print(
-            f"{agreed['same']:.0%} the same captions, scores {agreed['apart']:.1e} apart"
-        )
+        print(f"{agreed['same']:.0%} the same, scores {agreed['apart']:.1e} apart")
         assert agreed["apart"] < TOLERANCE, agreed
     if args.rounds:
         commands = turns.commands(__file__, SIDES, args.peer_python)

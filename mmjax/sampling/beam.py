@@ -40,9 +40,10 @@ def search(
 
     A sequence's score is its log-probability, its end included, over its number of
     tokens to the power `length_norm`: 0 is the probability itself, 1 the mean. Every
-    step keeps k sequences that go on and k that have ended; the loop stops where none
-    that goes on can pass those that have ended. Sequences that reach `length` tokens
-    without an end compete as they are. One beam is greedy decoding.
+    step looks at the 2 k most probable tokens of a prompt. Those that end a sequence
+    and are among the first k compete with what has ended before; the first k others go
+    on. The loop stops where none of these can pass the k that have ended, and those
+    that reach `length` tokens without an end compete as they are. One beam is greedy.
 
     Args:
       first_pv: logits of token 0.
@@ -104,7 +105,8 @@ def _extend(
     ids_pcm = jnp.take_along_axis(beams.live_ids, parent_pc[..., None], axis=1)
     ids_pcm = ids_pcm.at[..., beams.index].set(id_pc)
     ended_pc = id_pc == end
-    score_pc = jnp.where(ended_pc, top_pc / norm(beams.index + 1), -jnp.inf)
+    best_c = jnp.arange(2 * beam) < beam  # an end outside of them is no sequence
+    score_pc = jnp.where(ended_pc & best_c, top_pc / norm(beams.index + 1), -jnp.inf)
     done_ids, done = _best(
         jnp.concatenate([beams.done_ids, ids_pcm], axis=1),
         jnp.concatenate([beams.done, score_pc], axis=1),

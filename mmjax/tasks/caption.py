@@ -32,6 +32,7 @@ class Decoding:
     k: beams, or captions drawn, of an image; one beam is greedy decoding.
     length_norm: of beam, see `mmjax.sampling.beam.search`.
     temperature, top_k, top_p: of sample, see `mmjax.sampling.autoregressive.Sampling`.
+    seed: of sample; draws follow it and the image's place in the batch.
     forbid: ids that are never said, such as 0 and 1 of a vocabulary of words: padding,
       and the mark of an unknown word.
     """
@@ -42,6 +43,7 @@ class Decoding:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    seed: int = 0
     forbid: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -198,7 +200,7 @@ class Task:
             numbers = {"length_norm": how.length_norm, "forbid": how.forbid}
             ids_pkm, score_pk = beam.search(first_pv, step, state, **shape, **numbers)
             return {"caption": ids_pkm, "score": score_pk}
-        keys_p = ctx.example_keys(len(ids_pl))
+        keys_p = ctx.replace(rng=jax.random.key(how.seed)).example_keys(len(ids_pl))
         fold = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
         ids_bm, score_b = autoregressive.generate(
             beam.without(first_pv, how.forbid),

@@ -11,7 +11,7 @@ from mmjax import cli
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The tiny run, trained, and a folder of images beside it."""
+    """The tiny run after a step, and images beside it."""
     folder = tmp_path_factory.mktemp("caption")
     args = [
         "train",

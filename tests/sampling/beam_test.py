@@ -40,36 +40,62 @@ def run(k, **how):
     return jax.tree.map(np.asarray, jax.jit(lambda: beam.search(*args, **how))())
 
 
-def every(prompt, length_norm=0.0, forbid=()):
+def every(prompt, length_norm=0.0, forbid=(), length=LENGTH):
     """All sequences as (score, ids), the best first."""
     first_pv, after = chain()
     ids = [i for i in range(V) if i not in forbid]
     found = {}
-    for said in itertools.product(ids, repeat=LENGTH):
+    for said in itertools.product(ids, repeat=length):
         if END in said:
             said = said[: said.index(END) + 1]
         total = first_pv[prompt, said[0]]
         for m, (before, now) in enumerate(itertools.pairwise(said)):
             total += after[m, prompt, before, now]
-        padded = said + (END,) * (LENGTH - len(said))
+        padded = said + (END,) * (length - len(said))
         found[padded] = total / len(said) ** length_norm
     return sorted(((score, ids) for ids, score in found.items()), reverse=True)
 
 
-@pytest.mark.parametrize("how", [{}, {"length_norm": 0.7}, {"forbid": (0,)}])
-def test_a_wide_beam_finds_the_best_of_all(how):
-    # With as many beams as there are open prefixes nothing is ever left out.
-    k = V - len(how.get("forbid", ()))
+def by_hand(prompt, k, length_norm=0.0, forbid=()):
+    """The k best (score, ids), by lists: beam search as its docstring has it."""
+    first_pv, after = chain()
+    live, done = [(0.0, ())], []
+    for m in range(LENGTH):
+        options = []
+        for total, said in live:
+            log_v = after[m - 1, prompt, said[-1]] if said else first_pv[prompt]
+            options += [(total + log_v[i], (*said, i)) for i in range(V)]
+        options = [o for o in options if o[1][-1] not in forbid]
+        options.sort(reverse=True)
+        done += [
+            (total / (m + 1) ** length_norm, said)
+            for total, said in options[:k]
+            if said[-1] == END
+        ]
+        live = [o for o in options if o[1][-1] != END][:k]
+    done += [(total / LENGTH**length_norm, said) for total, said in live]
+    padded = [(score, said + (END,) * (LENGTH - len(said))) for score, said in done]
+    return sorted(padded, reverse=True)[:k]
+
+
+@pytest.mark.parametrize(
+    ("k", "how"), [(2, {"length_norm": 0.7}), (3, {}), (3, {"forbid": (0,)})]
+)
+def test_sequences_and_scores_are_those_of_lists(k, how):
     ids_pkm, score_pk = run(k, **how)
     for prompt in range(P):
-        want = every(prompt, **how)[:1]
-        assert tuple(ids_pkm[prompt, 0]) == want[0][1]
-        assert score_pk[prompt, 0] == pytest.approx(want[0][0], abs=1e-5)
-        listed = dict((ids, score) for score, ids in every(prompt, **how))
-        for ids_m, score in zip(ids_pkm[prompt], score_pk[prompt], strict=True):
-            assert score == pytest.approx(listed[tuple(ids_m)], abs=1e-5)
-        assert len({tuple(ids) for ids in ids_pkm[prompt].tolist()}) == k
-    assert (np.diff(score_pk, axis=1) <= 0).all()
+        want = by_hand(prompt, k, **how)
+        assert [tuple(ids) for ids in ids_pkm[prompt].tolist()] == [x for _, x in want]
+        np.testing.assert_allclose(score_pk[prompt], [x for x, _ in want], atol=1e-5)
+        assert every(prompt, **how)[0][0] >= want[0][0] - 1e-9
+
+
+def test_with_as_many_beams_as_ids_two_tokens_are_the_best_of_all():
+    ids_pkm, score_pk = run(V, length=2)
+    for prompt in range(P):
+        (score, ids), *_ = every(prompt, length=2)
+        assert tuple(ids_pkm[prompt, 0]) == ids
+        assert score_pk[prompt, 0] == pytest.approx(score, abs=1e-5)
 
 
 def test_one_beam_is_greedy():

@@ -18,6 +18,7 @@ OPENERS = frozenset(
     "behind beside between during for off onto outside inside out past toward towards "
     "above against next while after as to".split()
 )
+VERBS = frozenset(("is", "are"))  # what a phrase has that is a sentence's end
 PHRASES = 2  # after the first, at most
 _SEAM = 0.01  # of a seam's log-probability beside a cosine
 
@@ -94,7 +95,7 @@ class Examples:
         for number in pool_c:
             first, *rest = cut(self.captions[number])
             heads[first] = None
-            others.update(dict.fromkeys(rest))
+            others.update((p, None) for p in rest if not VERBS & set(p))
         said, best = self._best(mean_g, [()], heads)
         for _ in range(PHRASES):
             more, score = self._best(mean_g, [said], others)
@@ -115,7 +116,7 @@ class Examples:
         for i, sentence in enumerate(sentences):
             scores[i] += _SEAM * self._seam(sentence, at)
             again = set(sentence[:at]) & set(sentence[at:]) - OPENERS
-            if any(len(word) > 3 for word in again):  # what is said is not said twice
+            if any(len(word) > 2 for word in again):  # what is said is not said twice
                 scores[i] = -math.inf
         return sentences[int(scores.argmax())], float(scores.max())
 
