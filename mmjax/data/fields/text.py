@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from mmjax import schema
 from mmjax.data import records, tokenizers
 from mmjax.data.fields import base
 from mmjax.data.records import Record, Source
@@ -21,11 +22,14 @@ class Field(base.Field):
     taken in evaluation. `encoder` is the tokenizer, once the field is open.
 
     tokenizer: `clip` (its vocabulary file at `path`), `bpe` (the JSON file at `path`,
-      or without `path` trained on the records' texts), `bytes`, or `pieces` (the
-      tokenizer of imported weights, at `path`).
-    path: the tokenizer's file; of `bpe` and `pieces` also the workdir of a run, whose
-      tokenizer it is.
-    vocab_size: of a BPE the most ids it may have, 8192; elsewhere fixed.
+      or without `path` trained on the records' texts), `bytes`, `pieces` (the
+      tokenizer of imported weights, at `path`), or `words` (whole words, those of the
+      records' texts without a `path`).
+    path: the tokenizer's file; of `bpe`, `pieces` and `words` also the workdir of a
+      run, whose tokenizer it is.
+    vocab_size: the most ids, of a BPE 8192, of words all of `min_count`; elsewhere
+      fixed.
+    min_count: of words, how often one must occur in the texts; 5.
     context: tokens in a row, marks included; 77.
     lower: whether texts are lower-cased; True.
     dropout: the chance that a merge is left out, 0 to 1, of training texts alone
@@ -35,17 +39,25 @@ class Field(base.Field):
     VALUE: ClassVar[str] = "text"
     encoder: ClassVar[tokenizers.Tokenizer | None] = None
 
-    tokenizer: Literal["clip", "bpe", "bytes", "pieces"] = "bytes"
+    tokenizer: Literal["clip", "bpe", "bytes", "pieces", "words"] = "bytes"
     path: str | None = None
     vocab_size: int | None = None
     context: int | None = None
     lower: bool | None = None
+    min_count: int | None = None
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.dropout <= 1:
             raise UserError(f"dropout {self.dropout}: use 0 to 1")
+        if self.min_count is not None:
+            schema.at_least(1, self, "min_count")
+            if self.tokenizer != "words":
+                raise UserError(
+                    f"min_count is {self.min_count}, and tokenizer "
+                    f"{self.tokenizer!r}: it is of words, leave it out"
+                )
         if self.dropout and self.tokenizer not in ("bpe", "clip"):
             values = {"dropout": self.dropout, "kind": self.tokenizer}
             raise UserError(tokenizers.base.NO_MERGES.format(**values))
@@ -95,7 +107,7 @@ class Field(base.Field):
             record = source[i]
             return self.texts(name, record) if self.value(name, record) else []
 
-        keys = "path", "vocab_size", "context", "lower"
+        keys = "path", "vocab_size", "context", "lower", "min_count"
         spec = {"kind": self.tokenizer, **{key: getattr(self, key) for key in keys}}
         own = self.reads(name) == "text"
         texts = source.texts() if own else records.texts(listed, len(source))

@@ -1,4 +1,4 @@
-"""Captions to token ids: one door over CLIP's BPE, a BPE of our own, and bytes.
+"""Captions to token ids: one door over CLIP's BPE, a BPE of our own, words, bytes.
 
     tokenizer = tokenizers.build({"kind": "bpe"}, texts=captions)
     tokens_bl, mask_bl = tokenizer.encode(["a photo of a dog"])
@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from mmjax import schema
 from mmjax.data.tokenizers import merges as merges_lib
+from mmjax.data.tokenizers import words
 from mmjax.data.tokenizers.base import CONTEXT, FORMAT, Tokenizer
 from mmjax.data.tokenizers.bpe import BpeTokenizer, train_bpe
 from mmjax.data.tokenizers.bytes import ByteTokenizer
@@ -23,15 +24,16 @@ from mmjax.errors import UserError
 class TokenizerConfig:
     """What `build` accepts; `mmjax.data.fields.text.Field` says what the keys mean."""
 
-    kind: Literal["clip", "bpe", "bytes", "pieces"] = "clip"
+    kind: Literal["clip", "bpe", "bytes", "pieces", "words"] = "clip"
     path: str | None = None
     vocab_size: int | None = None
     context: int | None = None
     lower: bool | None = None
+    min_count: int | None = None
 
 
 def build(spec: Mapping[str, Any], texts: Iterable[str] | None = None) -> Tokenizer:
-    """The tokenizer that `spec` describes; `texts` trains a `bpe` without a path.
+    """The tokenizer that `spec` describes; `texts` trains those without a path.
 
     Raises:
       UserError: an unknown key, a missing or foreign file, a value that the file
@@ -42,8 +44,16 @@ def build(spec: Mapping[str, Any], texts: Iterable[str] | None = None) -> Tokeni
     lower = True if config.lower is None else config.lower
     if config.kind == "bpe":
         return _build_bpe(config, context, lower, texts)
+    if config.kind == "words" and not config.path:
+        return words.train_words(
+            texts or (),
+            min_count=config.min_count or words.MIN_COUNT,
+            vocab_size=config.vocab_size,
+            context=context,
+            lower=lower,
+        )
     built: Tokenizer
-    if config.kind == "pieces":
+    if config.kind in ("pieces", "words"):
         built = load(config.path or "")
     elif config.kind == "bytes":
         if config.path:
@@ -114,10 +124,13 @@ def from_json(text: str) -> Tokenizer:
         values = schema.parse_json(text)
     except ValueError as error:
         raise UserError(f"tokenizer: not JSON: {error}") from error
-    if isinstance(values, dict) and values.get("kind") == "pieces":
+    kind = values.get("kind") if isinstance(values, dict) else ""
+    if kind == "pieces":
         from mmjax.data.tokenizers import pieces
 
         return pieces.from_values(values)
+    if kind == "words":
+        return words.from_values(values)
     saved = schema.from_mapping(_Saved, values, "tokenizer JSON")
     if saved.kind == "bytes":
         return ByteTokenizer(context=saved.context, lower=saved.lower)
