@@ -1,0 +1,98 @@
+"""A text as the mean of its words' vectors, which are learned from a corpus."""
+
+import base64
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from mmjax import schema
+from mmjax.data import records, word_vectors
+from mmjax.data.fields import base
+from mmjax.data.records import Record, Source
+from mmjax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Field(base.Field):
+    """Gives NAME float32 (width,), of length one; zeros where no word is known.
+
+    Of a record with several texts one is drawn in training, and the first taken in
+    evaluation. The vectors travel with the checkpoint; see mmjax.data.word_vectors.
+
+    width: numbers of a vector.
+    corpus: the source whose texts teach the vectors; empty is the training records'.
+    window: words to either side that count as a word's contexts.
+    least: how often a word must occur to have a vector.
+    every: whether the record's texts are read as one.
+    """
+
+    VALUE: ClassVar[str] = "text"
+    vectors: ClassVar[word_vectors.WordVectors | None] = None
+
+    width: int = 128
+    corpus: Any = ""
+    window: int = 5
+    least: int = 3
+    every: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        schema.at_least(1, self, "width", "window", "least")
+
+    def shapes(self, name: str) -> base.Shapes:
+        return {name: ((self.width,), "float32")}
+
+    def row(self, name: str, record: Record, rng: Any, view: base.View) -> Any:
+        texts = self._texts(name, record)
+        if self.every:
+            texts = [" ".join(texts)]
+        text = texts[int(rng.integers(len(texts)))] if view.train else texts[0]
+        return {name: self.vectors.embed(text)}
+
+    def _texts(self, name: str, record: Mapping[str, Any]) -> list[str]:
+        value = self.value(name, record)
+        texts = list(value) if isinstance(value, list | tuple) else [value]
+        for text in texts:
+            if not isinstance(text, str):
+                reason = f"expected text, got {type(text).__name__} {text!r}"
+                raise base.misfit(name, record, reason)
+        return texts
+
+    def open(self, name: str, source: Source) -> Self:
+        def listed(i: int) -> list[str]:
+            record = source[i]
+            return self._texts(name, record) if self.value(name, record) else []
+
+        if self.corpus:
+            from mmjax.data.sources import open_source  # it imports the fields' base
+
+            texts = open_source(self.corpus).texts()
+        elif self.reads(name) == "text":
+            texts = source.texts()
+        else:
+            texts = records.texts(listed, len(source))
+        options = {key: getattr(self, key) for key in ("width", "window", "least")}
+        try:
+            return self.bound(vectors=word_vectors.fit(texts, **options))
+        except UserError as error:
+            raise UserError(f"{base.place(name)}: {error}") from None
+
+    def saved(self) -> dict[str, Any]:
+        arrays = {"vectors": self.vectors.vectors_vd, "shares": self.vectors.shares_v}
+        coded = {
+            k: base64.b64encode(x.astype("<f4")).decode() for k, x in arrays.items()
+        }
+        return {"words": list(self.vectors.words), **coded}
+
+    def restored(self, saved: Mapping[str, Any]) -> Self:
+        arrays = {
+            key: np.frombuffer(base64.b64decode(saved[key]), "<f4").astype(np.float32)
+            for key in ("vectors", "shares")
+        }
+        listed = tuple(saved["words"])
+        vectors_vd = arrays["vectors"].reshape(len(listed), -1)
+        return self.bound(
+            vectors=word_vectors.WordVectors(listed, vectors_vd, arrays["shares"])
+        )
