@@ -2,7 +2,7 @@
 
 | preset | data | cost on one core | expect |
 |---|---|---|---|
-| emoji (default) | Noto emoji, their words; classes are groups | seconds | experiments |
+| emoji (default) | Noto emoji, their words; classes: groups | seconds | experiments |
 | tiny | shapes and captions, classes | seconds | nothing: it is for tests |
 | tiny_pair | halves of shapes, pairs alone | seconds | the same |
 
@@ -101,7 +101,9 @@ def tiny_pair() -> ConfigDict:
     config = _tiny(similar="pair")
     for view, part in (("view_a", "left"), ("view_b", "right")):
         config.data.fields[view] = dict(kind="pixels", part=part, width=128)
-    config.evals.val.relevant = "pair"
+    config.evals.val.update(relevant="cluster", clusters=4)
+    pairs = dict(relevant="pair", methods=("codes", "cca_itq"))
+    config.evals.pair = dict(config.evals.val, **pairs)
     return config
 
 

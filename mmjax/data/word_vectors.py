@@ -53,12 +53,12 @@ def words(text: str) -> list[str]:
 
 
 def fit(
-    texts: Iterable[str], *, width: int, window: int = 5, least: int = 3
+    texts: Iterable[str], *, width: int, span: int = 5, least: int = 3
 ) -> WordVectors:
     """Vectors of the words that occur `least` times or more; equal texts, equal bits.
 
     Args:
-      window: words to either side that are a word's contexts, within its text.
+      span: words to either side that are a word's contexts, within its text.
 
     Raises:
       UserError: no more words occur so often than `width`.
@@ -73,7 +73,7 @@ def fit(
             f"use a width below {max(len(place), 2)}, more text, or a smaller least"
         )
     ids = [np.array([place[w] for w in text if w in place], int) for text in listed]
-    met_vv = _information(_met(ids, window, len(place)))
+    met_vv = _information(_met(ids, span, len(place)))
     start = np.random.default_rng(0).normal(size=len(place))
     left_vd, value_d, _ = sparse.linalg.svds(met_vv, width, v0=start)
     left_vd, value_d = left_vd[:, ::-1], value_d[::-1]
@@ -87,12 +87,12 @@ def fit(
     )
 
 
-def _met(ids: list[np.ndarray], window: int, count: int) -> sparse.csr_array:
-    """How often one word stands within `window` words of another, (v, v)."""
+def _met(ids: list[np.ndarray], span: int, count: int) -> sparse.csr_array:
+    """How often one word stands within `span` words of another, (v, v)."""
     pairs = [
         np.stack([id_n[:-apart], id_n[apart:]])
         for id_n in ids
-        for apart in range(1, min(window, len(id_n) - 1) + 1)
+        for apart in range(1, min(span, len(id_n) - 1) + 1)
     ]
     first, second = np.concatenate([np.zeros((2, 0), int), *pairs], axis=1)
     once = np.ones(len(first))

@@ -7,6 +7,7 @@ forms are fitted on the training rows' inputs.
 Legend: n rows, k bits, q queries, g gallery.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from mmjax.evaluators import base
 from mmjax.evaluators.common import views
-from mmjax.metrics import average_precision, cca, embeddings, hashing
+from mmjax.metrics import average_precision, cca, clusters, embeddings, hashing
 
 _METHODS = ("codes", "cca_itq", "scm", "real")
 _MILLION = 10**6
@@ -25,9 +26,11 @@ _DEFINITIONS = {
     "METHOD_BITS_a2b_pN": "share of relevant entries among the N nearest",
     "real_BITS": "the same by cosine of as many canonical components, no bits",
     "codes": "signs of the model's own codes; real_codes: by their cosine",
+    "chance": "share of the gallery that is relevant, the mean over queries",
     "METHOD_BITS_bytes": "bytes that the codes of a million entries take",
 }
-_NAMED = ("methods", "bits", "relevant", "gallery", "precision", "reg")
+_NAMED = ("methods", "bits", "relevant", "clusters", "gallery", "precision", "reg")
+Sides = list[tuple[np.ndarray, ...]]  # both views of the queries, and of the gallery
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Config(base.EvalConfig):
 
     methods: of codes (the model's own), cca_itq, scm, and real (canonical components
       as they are). bits: of closed forms, one or more.
-    relevant: "label", entries of the query's class, or "pair", the query's own record.
+    relevant: "pair", the query's own record; "label", entries of its class; "cluster",
+      of its cluster, one of `clusters` of the training rows' second view.
     gallery: "source", the test records themselves, or "train".
     precision: every N of precision at N.
     reg: on the diagonals of covariances.
@@ -45,30 +49,37 @@ class Config(base.EvalConfig):
     train: Any = None
     methods: tuple[str, ...] = ("codes",)
     bits: tuple[int, ...] = (16, 32, 64)
-    relevant: Literal["label", "pair"] = "label"
+    relevant: Literal["label", "pair", "cluster"] = "label"
+    clusters: int = 50
     gallery: Literal["source", "train"] = "source"
     precision: tuple[int, ...] = (100,)
     reg: float = 1e-3
 
     def __post_init__(self):
         super().__post_init__()
+        self.at_least(clusters=2)
         wrong = [name for name in self.methods if name not in _METHODS]
         if wrong or not self.methods:
             raise ValueError(f"methods is {self.methods}: use {' or '.join(_METHODS)}")
-        if self.train is None and (self.closed or self.gallery == "train"):
+        if self.train is None and (self.inputs or self.gallery == "train"):
             raise ValueError("'train' is missing; give the training rows' spec")
         if self.relevant == "pair" and self.gallery == "train":
             raise ValueError(
                 "relevant is 'pair' and gallery 'train', which holds no query's record:"
                 " set gallery to 'source'"
             )
-        for bits in self.bits if self.closed else ():
+        if self.relevant == "pair" and "scm" in self.methods:
+            raise ValueError(
+                "relevant is 'pair' and methods has 'scm', which learns from classes: "
+                "leave it out, or set relevant to 'label' or 'cluster'"
+            )
+        for bits in self.bits if self.inputs else ():
             hashing.check_bits(bits)
 
     @property
-    def closed(self) -> bool:
-        """Whether a method is a closed form."""
-        return set(self.methods) != {"codes"}
+    def inputs(self) -> bool:
+        """Whether the views before hashing are needed."""
+        return set(self.methods) != {"codes"} or self.relevant == "cluster"
 
 
 class Evaluator(views.Evaluator):
@@ -79,8 +90,8 @@ class Evaluator(views.Evaluator):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         cfg = self.config
-        used = {"codes": "codes" in cfg.methods, "views": cfg.closed}
-        self.calls = {name: None for name, used_ in used.items() if used_}
+        used = {"codes": "codes" in cfg.methods, "views": cfg.inputs}
+        self.calls = {name: None for name, use in used.items() if use}
         self.train = None if cfg.train is None else self.open(cfg.train)
         if cfg.relevant == "label":
             self.require_classes()
@@ -88,11 +99,10 @@ class Evaluator(views.Evaluator):
     def check(self, vars_abstract: base.PyTree) -> None:
         """See the base. Bits beyond what a closed form can give are refused too."""
         super().check(vars_abstract)
-        shapes = self.output_shapes(vars_abstract)
-        if "cca_itq" in self.config.methods or "real" in self.config.methods:
-            narrow = min(x.shape[1] for x in list(shapes["views"].values())[:2])
+        if {"cca_itq", "real"} & set(self.config.methods):
+            shapes = self.output_shapes(vars_abstract)["views"].values()
             for bits in self.config.bits:
-                hashing.check_bits(bits, narrow)
+                hashing.check_bits(bits, min(x.shape[1] for x in list(shapes)[:2]))
 
     def run(self, variables: base.PyTree) -> base.Result:
         """The values of `_DEFINITIONS`, with intervals of the mAP.
@@ -101,20 +111,25 @@ class Evaluator(views.Evaluator):
         """
         cfg, parts = self.config, {}
         for name in self.calls:
-            test = self.rows(variables, name)
-            fitted = name == "views" or cfg.gallery == "train"
-            train = self.rows(variables, name, self.train) if fitted else None
-            parts[name] = test, train
-        values, arrays = {}, {}
+            train = self.train and self.rows(variables, name, self.train)
+            parts[name] = self.rows(variables, name), train
+        test, train = parts[name]
+        class_q, class_n = self._classes(test, train)
+        class_g = class_n if cfg.gallery == "train" else class_q
+        relevant_qg = class_q[:, None] == class_g
+        values, arrays = {"chance": float(relevant_qg.mean())}, {}
         for name, (test, train) in parts.items():
             gallery = train if cfg.gallery == "train" else test
-            relevant_qg = self._relevant(test, gallery)
-            for method, sides, size in self._coded(name, test, gallery, train):
+            pairs = test.pair, gallery.pair
+            coded = self._own(pairs)
+            if name == "views":
+                coded = self._closed_forms(pairs, train.pair, class_n)
+            for method, sides, size in coded:
                 some, kept = self._ranked(method, sides, relevant_qg)
                 values, arrays = values | some, arrays | kept
                 values[f"{method}_bytes"] = float(size * _MILLION)
         card = self.card(
-            next(iter(parts.values()))[0].counts,
+            test.counts,
             _DEFINITIONS,
             resampled="queries; the gallery and the fits stay",
             fitted_on=self.train and self.train.fingerprint(),
@@ -122,72 +137,77 @@ class Evaluator(views.Evaluator):
         )
         return base.Result(values, card, arrays)
 
-    def _relevant(self, test: views.Rows, gallery: views.Rows) -> np.ndarray:
-        """bool (q, g)."""
-        if self.config.relevant == "pair":
-            return np.eye(len(test.pair[0]), dtype=bool)
-        return test.label[:, None] == gallery.label
+    def _classes(
+        self, test: views.Rows, train: views.Rows | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """What is relevant to what: numbers of test rows and of training rows."""
+        cfg = self.config
+        if cfg.relevant == "label":
+            return test.label, train and train.label
+        if cfg.relevant == "pair":
+            return np.arange(len(test.pair[0])), None
+        rows_nd, rows_qd = train.pair[1], test.pair[1]
+        id_n = clusters.kmeans(rows_nd, cfg.clusters, restarts=3, seed=cfg.seed)
+        own_nc = np.eye(cfg.clusters)[id_n]
+        centre_cd = own_nc.T @ rows_nd / np.maximum(own_nc.sum(0), 1)[:, None]
+        half_c = np.square(centre_cd).sum(1) / 2
+        return (half_c - rows_qd @ centre_cd.T).argmin(1), id_n
 
-    def _coded(
-        self, name: str, test: views.Rows, gallery: views.Rows, train: views.Rows
-    ) -> Any:
-        """(method, (queries, gallery) of both views, bytes of an entry) of each code.
+    def _own(self, pairs: tuple) -> Iterator[tuple[str, Sides, int]]:
+        """(method, codes, bytes of an entry) of the model's outputs.
 
         Codes are packed bits, uint8, or unit rows, float32.
         """
+        width = pairs[0][0].shape[1]
+        bits = [[hashing.packed(x > 0) for x in pair] for pair in pairs]
+        yield f"codes_{width}", bits, width // hashing.BYTE
+        rows = [[embeddings.unit(x) for x in pair] for pair in pairs]
+        yield f"real_codes_{width}", rows, 4 * width
+
+    def _closed_forms(
+        self, pairs: tuple, train: tuple, class_n: np.ndarray | None
+    ) -> Iterator[tuple[str, Sides, int]]:
+        """The same of every closed form and length."""
         cfg = self.config
-        if name == "codes":
-            width = test.pair[0].shape[1]
-            rows = [[x > 0 for x in part.pair] for part in (test, gallery)]
-            yield f"codes_{width}", _packed(rows), width // hashing.BYTE
-            rows = [[embeddings.unit(x) for x in part.pair] for part in (test, gallery)]
-            yield f"real_codes_{width}", rows, 4 * width
-            return
-        label_nc = None
-        if cfg.relevant == "label":
-            label_nc = np.eye(len(self.class_names))[train.label]
         for bits in cfg.bits:
-            for method in cfg.methods:
-                if method == "real":
-                    fitted = cca.fit(train.pair, bits, reg=cfg.reg)
-                    codes = (fitted.codes(part.pair) for part in (test, gallery))
-                    rows = [[embeddings.unit(x) for x in part] for part in codes]
-                    yield f"real_{bits}", rows, 4 * bits
-                elif method != "codes":
-                    how = {"reg": cfg.reg}
-                    if method == "cca_itq":
-                        hashed = hashing.cca_itq(train.pair, bits, seed=cfg.seed, **how)
-                    else:
-                        hashed = hashing.scm(train.pair, bits, label_nc, **how)
-                    rows = [hashed.bits(part.pair) for part in (test, gallery)]
-                    yield f"{method}_{bits}", _packed(rows), bits // hashing.BYTE
+            if "real" in cfg.methods:
+                fitted = cca.fit(train, bits, reg=cfg.reg)
+                codes = [fitted.codes(pair) for pair in pairs]
+                rows = [[embeddings.unit(x) for x in part] for part in codes]
+                yield f"real_{bits}", rows, 4 * bits
+            made = {}
+            if "cca_itq" in cfg.methods:
+                made["cca_itq"] = hashing.cca_itq(
+                    train, bits, reg=cfg.reg, seed=cfg.seed
+                )
+            if "scm" in cfg.methods:
+                label_nc = np.eye(class_n.max() + 1)[class_n]
+                made["scm"] = hashing.scm(train, bits, label_nc, reg=cfg.reg)
+            for method, hashed in made.items():
+                codes = [hashed.bits(pair) for pair in pairs]
+                rows = [[hashing.packed(x) for x in part] for part in codes]
+                yield f"{method}_{bits}", rows, bits // hashing.BYTE
 
     def _ranked(
-        self, method: str, sides: Any, relevant_qg: np.ndarray
+        self, method: str, sides: Sides, relevant_qg: np.ndarray
     ) -> tuple[dict, dict]:
         """mAP and precision of both ways."""
         (query_a, query_b), (gallery_a, gallery_b) = sides
-        values, arrays = {}, {}
-        for way, pair in (
-            ("a2b", (query_a, gallery_b)),
-            ("b2a", (query_b, gallery_a)),
-        ):
-            real = pair[0].dtype != np.uint8
-            distance_qg = -pair[0] @ pair[1].T if real else hashing.hamming(*pair)
+        values, arrays, at = {}, {}, self.config.precision
+        ways = {"a2b": (query_a, gallery_b), "b2a": (query_b, gallery_a)}
+        for way, (query, gallery) in ways.items():
+            if query.dtype == np.uint8:
+                distance_qg = hashing.hamming(query, gallery)
+            else:
+                distance_qg = -query @ gallery.T
             lines = list(zip(distance_qg, relevant_qg, strict=True))
             ap_q = np.array([average_precision.average_precision(*x) for x in lines])
             name = f"{method}_{way}"
             values |= self.intervals(
                 [f"{name}_map"], lambda w, ap_q=ap_q: [w @ ap_q / w.sum()], len(ap_q)
             )
-            at = self.config.precision
-            if at:
-                share_qn = [average_precision.precision_at(*x, at) for x in lines]
-                for n, share in zip(at, np.mean(share_qn, axis=0), strict=True):
-                    values[f"{name}_p{n}"] = float(share)
+            share_qn = [average_precision.precision_at(*x, at) for x in lines]
+            for n, share in zip(at, np.mean(share_qn, axis=0), strict=True):
+                values[f"{name}_p{n}"] = float(share)
             arrays[f"{name}_ap"] = ap_q
         return values, arrays
-
-
-def _packed(rows: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
-    return [[hashing.packed(x) for x in part] for part in rows]

@@ -27,10 +27,14 @@ class Hashed:
     means: tuple[np.ndarray, ...]  # (d,) of every view
     weights: tuple[np.ndarray, ...]  # (d, k)
 
+    def outputs(self, views: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Every view's rows before their signs are taken, float64 (n, k)."""
+        parts = zip(views, self.means, self.weights, strict=True)
+        return [(np.asarray(x, np.float64) - mean) @ w for x, mean, w in parts]
+
     def bits(self, views: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The codes of every view's rows, bool (n, k)."""
-        parts = zip(views, self.means, self.weights, strict=True)
-        return [(np.asarray(x, np.float64) - mean) @ w > 0 for x, mean, w in parts]
+        return [x > 0 for x in self.outputs(views)]
 
 
 def check_bits(bits: int, width: int = 0) -> None:
@@ -89,21 +93,25 @@ def cca_itq(
 ) -> Hashed:
     """Canonical components of two views, under one rotation (Gong et al. 2013).
 
-    The rotation is fitted on the components of both views, row under row.
+    Components are scaled by their correlations, so that those of noise have no part in
+    the rotation; it is fitted on both views' rows, one under the other.
 
     Raises:
       UserError: see `check_bits` and `cca.fit`.
     """
     check_bits(bits, min(x.shape[1] for x in views))
     fitted = cca.fit(views, bits, reg=reg)
-    rotation_kk = itq(np.concatenate(fitted.codes(views)), seed=seed)
-    return Hashed(fitted.means, tuple(w @ rotation_kk for w in fitted.weights))
+    scaled = Hashed(
+        fitted.means, tuple(w * fitted.correlations for w in fitted.weights)
+    )
+    rotation_kk = itq(np.concatenate(scaled.outputs(views)), seed=seed)
+    return Hashed(fitted.means, tuple(w @ rotation_kk for w in scaled.weights))
 
 
 def scm(
     views: Sequence[np.ndarray],
     bits: int,
-    label_nc: np.ndarray | None = None,
+    label_nc: np.ndarray,
     *,
     reg: float = 1e-4,
 ) -> Hashed:
@@ -114,7 +122,7 @@ def scm(
     sign(X w) sign(Y v)' (their algorithm 2). Similarities are never written out.
 
     Args:
-      label_nc: classes of the rows; None makes each row similar to itself alone.
+      label_nc: classes of the rows, one or more.
       reg: on the diagonals of the covariances.
 
     Raises:
@@ -122,12 +130,10 @@ def scm(
     """
     check_bits(bits)
     (a_nd, b_ne), means, halves = cca.whitened(views, 1, reg)
-    residue_de = 2 * a_nd.T @ b_ne
-    if label_nc is not None:
-        norm_n1 = np.linalg.norm(label_nc, axis=1, keepdims=True)
-        unit_nc = label_nc / np.maximum(norm_n1, 1e-12)
-        residue_de = 2 * (a_nd.T @ unit_nc) @ (unit_nc.T @ b_ne)
-    residue_de *= bits  # the rows are centred, so the -1 of S adds nothing
+    norm_n1 = np.linalg.norm(label_nc, axis=1, keepdims=True)
+    unit_nc = label_nc / np.maximum(norm_n1, 1e-12)
+    # the rows are centred, so the -1 of S adds nothing
+    residue_de = 2 * bits * (a_nd.T @ unit_nc) @ (unit_nc.T @ b_ne)
     columns = []
     for _ in range(bits):
         white_de = halves[0].T @ residue_de @ halves[1]

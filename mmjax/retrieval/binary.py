@@ -3,10 +3,11 @@
 A code has the signs of a linear map of a row, 8 to a byte: 64 bits of a million rows
 are 8 MB. Search counts the bits that differ, exactly, with numpy, or with FAISS.
 
-Legend: q queries, n rows, d width, k results, w words of a code, of 64 bits.
+Legend: q queries, n rows, d width, k results, w words of 64 bits, m rows of a block.
 """
 
 import dataclasses
+import functools
 import pathlib
 
 import numpy as np
@@ -15,7 +16,8 @@ from mmjax import errors
 from mmjax.errors import UserError
 from mmjax.retrieval import approximate, exact, store
 
-_BLOCK = 1 << 16  # rows that are coded, or compared, at a time
+_ROWS = 1 << 16  # that are coded at a time
+_BLOCK = 1 << 14  # compared at a time: 128 KiB a word, which stay in a core's cache
 _PARTS = ("of", "codes", "mean", "weights")
 
 
@@ -32,7 +34,7 @@ def build(index: store.Store, mean_d: np.ndarray, weights_db: np.ndarray) -> Non
     mean_d, weights_db = np.float32(mean_d), np.float32(weights_db)
     codes = [
         coded(np.asarray(rows_nd, np.float32), mean_d, weights_db)
-        for _, rows_nd in store.blocks(index.shards, _BLOCK)
+        for _, rows_nd in store.blocks(index.shards, _ROWS)
     ]
     arrays = {"of": np.array(index.id), "codes": np.concatenate(codes)}
     with errors.writing(_file(index, weights_db.shape[1])) as part:
@@ -55,6 +57,10 @@ class Binary:
     mean: np.ndarray
     weights: np.ndarray
 
+    @functools.cached_property
+    def _words(self) -> np.ndarray:
+        return words(self.codes)
+
     def search(
         self, queries_qd: np.ndarray, k: int, *, faiss: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -73,48 +79,45 @@ class Binary:
             flat.add(self.codes)
             apart_qk, rows_qk = flat.search(query_qb, k)
         else:
-            apart_qk, rows_qk = nearest(query_qb, self.codes, k)
+            apart_qk, rows_qk = nearest(words(query_qb), self._words, k)
         return (1 - 2 * apart_qk / bits).astype(np.float32), rows_qk
 
 
-def nearest(
-    query_qb: np.ndarray, codes_nb: np.ndarray, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Distances int64 (q, k) and positions int64 (q, k), by count and then by row.
-
-    query_qb, codes_nb: uint8, 8 bits a byte. k is at most n.
-    """
-    query_qw, codes_nw = _words(query_qb), _words(codes_nb)
-    found = [_nearest(one_w, codes_nw, k) for one_w in query_qw]
-    apart, rows = zip(*found, strict=True)
-    return np.stack(apart), np.stack(rows)
-
-
-def _words(codes_nb: np.ndarray) -> np.ndarray:
-    """Bytes as uint64 (n, w), padded by bytes that all codes share."""
+def words(codes_nb: np.ndarray) -> np.ndarray:
+    """Codes, uint8 (n, bits / 8), as words, uint64 (w, n), filled up with zeros."""
     spare = -codes_nb.shape[1] % 8
-    return np.ascontiguousarray(np.pad(codes_nb, ((0, 0), (0, spare)))).view(np.uint64)
+    padded = np.ascontiguousarray(np.pad(codes_nb, ((0, 0), (0, spare))))
+    return np.ascontiguousarray(padded.view(np.uint64).T)
 
 
-def _nearest(
-    query_w: np.ndarray, codes_nw: np.ndarray, k: int
+def nearest(
+    query_wq: np.ndarray, codes_wn: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One query's; blocks after the first keep what is nearer than the k-th so far."""
-    apart_k, row_k = np.zeros(0, np.uint16), np.zeros(0, np.int64)
-    for start in range(0, len(codes_nw), _BLOCK):
-        differ_mw = np.bitwise_count(codes_nw[start : start + _BLOCK] ^ query_w)
-        one = differ_mw.shape[1] == 1
-        apart_m = differ_mw[:, 0] if one else differ_mw.sum(1, dtype=np.uint16)
-        near = np.arange(len(apart_m))
-        if len(apart_k) == k:
-            near = np.flatnonzero(apart_m < apart_k[-1])
-        if not len(near):
-            continue
-        apart_k = np.concatenate([apart_k, apart_m[near]])
-        row_k = np.concatenate([row_k, near + start])
-        order_k = np.argsort(apart_k, kind="stable")[:k]
-        apart_k, row_k = apart_k[order_k], row_k[order_k]
-    return apart_k.astype(np.int64), row_k
+    """Distances int64 (q, k) and positions int64 (q, k), by distance and then by row.
+
+    query_wq, codes_wn: of `words`. k is at most n.
+    """
+    counts, best = np.uint8 if len(codes_wn) == 1 else np.uint16, {}
+    for start in range(0, codes_wn.shape[1], _BLOCK):
+        block_wm = codes_wn[:, start : start + _BLOCK]
+        differ_m = np.empty(block_wm.shape[1], np.uint64)
+        for i, query_w in enumerate(query_wq.T):
+            apart_m = np.zeros(len(differ_m), counts)
+            for code_m, word in zip(block_wm, query_w, strict=True):
+                np.bitwise_xor(code_m, word, out=differ_m)
+                apart_m += np.bitwise_count(differ_m)
+            near = np.arange(len(apart_m))
+            apart_k, row_k = best.get(i, (apart_m[:0], near[:0]))
+            if len(apart_k) == k:  # what is as far comes after
+                if apart_m.min() >= apart_k[-1]:
+                    continue
+                near = np.flatnonzero(apart_m < apart_k[-1])
+            apart_k = np.concatenate([apart_k, apart_m[near]])
+            row_k = np.concatenate([row_k, near + start])
+            order_k = np.argsort(apart_k, kind="stable")[:k]
+            best[i] = apart_k[order_k], row_k[order_k]
+    apart, rows = zip(*best.values(), strict=True)
+    return np.stack(apart).astype(np.int64), np.stack(rows)
 
 
 def open_index(index: store.Store, bits: int) -> Binary:

@@ -23,7 +23,7 @@ class Field(base.Field):
 
     width: numbers of a vector.
     corpus: the source whose texts teach the vectors; empty is the training records'.
-    window: words to either side that count as a word's contexts.
+    span: words to either side that count as a word's contexts.
     least: how often a word must occur to have a vector.
     every: whether the record's texts are read as one.
     """
@@ -33,13 +33,13 @@ class Field(base.Field):
 
     width: int = 128
     corpus: Any = ""
-    window: int = 5
+    span: int = 5
     least: int = 3
     every: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        schema.at_least(1, self, "width", "window", "least")
+        schema.at_least(1, self, "width", "span", "least")
 
     def shapes(self, name: str) -> base.Shapes:
         return {name: ((self.width,), "float32")}
@@ -73,26 +73,28 @@ class Field(base.Field):
             texts = source.texts()
         else:
             texts = records.texts(listed, len(source))
-        options = {key: getattr(self, key) for key in ("width", "window", "least")}
+        options = {key: getattr(self, key) for key in ("width", "span", "least")}
         try:
             return self.bound(vectors=word_vectors.fit(texts, **options))
         except UserError as error:
             raise UserError(f"{base.place(name)}: {error}") from None
 
     def saved(self) -> dict[str, Any]:
-        arrays = {"vectors": self.vectors.vectors_vd, "shares": self.vectors.shares_v}
-        coded = {
-            k: base64.b64encode(x.astype("<f4")).decode() for k, x in arrays.items()
-        }
-        return {"words": list(self.vectors.words), **coded}
+        fitted = self.vectors
+        packed = (
+            x.astype("<f4").tobytes() for x in (fitted.shares_v, fitted.vectors_vd)
+        )
+        shares, vectors = (base64.b64encode(x).decode() for x in packed)
+        return {"words": list(fitted.words), "shares": shares, "vectors": vectors}
 
     def restored(self, saved: Mapping[str, Any]) -> Self:
-        arrays = {
-            key: np.frombuffer(base64.b64decode(saved[key]), "<f4").astype(np.float32)
-            for key in ("vectors", "shares")
-        }
-        listed = tuple(saved["words"])
-        vectors_vd = arrays["vectors"].reshape(len(listed), -1)
-        return self.bound(
-            vectors=word_vectors.WordVectors(listed, vectors_vd, arrays["shares"])
+        listed, (shares_v, flat) = (
+            tuple(saved["words"]),
+            (
+                np.frombuffer(base64.b64decode(saved[key]), "<f4").astype(np.float32)
+                for key in ("shares", "vectors")
+            ),
         )
+        vectors_vd = flat.reshape(len(listed), -1)
+        fitted = word_vectors.WordVectors(listed, vectors_vd, shares_v)
+        return self.bound(vectors=fitted)
