@@ -97,15 +97,16 @@ def nearest(
 
     query_wq, codes_wn: of `words`. k is at most n.
     """
-    counts, best = np.uint8 if len(codes_wn) == 1 else np.uint16, {}
+    best: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for start in range(0, codes_wn.shape[1], _BLOCK):
         block_wm = codes_wn[:, start : start + _BLOCK]
-        differ_m = np.empty(block_wm.shape[1], np.uint64)
+        differ_wm = np.empty_like(block_wm)  # anew, it would cost as much as counting
+        count_wm = np.empty(block_wm.shape, np.uint8)
         for i, query_w in enumerate(query_wq.T):
-            apart_m = np.zeros(len(differ_m), counts)
-            for code_m, word in zip(block_wm, query_w, strict=True):
-                np.bitwise_xor(code_m, word, out=differ_m)
-                apart_m += np.bitwise_count(differ_m)
+            np.bitwise_xor(block_wm, query_w[:, None], out=differ_wm)
+            np.bitwise_count(differ_wm, out=count_wm)
+            one = len(count_wm) == 1
+            apart_m = count_wm[0] if one else count_wm.sum(0, dtype=np.uint16)
             near = np.arange(len(apart_m))
             apart_k, row_k = best.get(i, (apart_m[:0], near[:0]))
             if len(apart_k) == k:  # what is as far comes after
