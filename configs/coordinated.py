@@ -48,6 +48,7 @@ def devise() -> ConfigDict:
         objective="hinge_rank",
     )
     unseen = dict(type="view_retrieval", source=_emoji(part="held_out"))
+    config.data.fields.label = dict(kind="label")  # ConSE's classes: the subgroups
     config.evals.unseen = dict(unseen, every=config.steps)
     fitted = dict(unseen, features="views", train=config.data.train)
     config.evals.conse = dict(fitted, fit="conse")

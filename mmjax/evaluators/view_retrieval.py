@@ -63,8 +63,6 @@ class Evaluator(views.Evaluator):
         super().__init__(*args, **kwargs)
         self.calls = {self.config.features: None}
         self.train = self.open(self.config.train) if self.config.fit else None
-        if self.config.fit == "conse" and not self.train.class_names:
-            raise self.error(f"train {self.train.name!r} has no class names for conse")
 
     def run(self, variables: base.PyTree) -> base.Result:
         """The values of `_DEFINITIONS`, with intervals of the recalls.
@@ -133,8 +131,9 @@ class Evaluator(views.Evaluator):
                 square_dd, centred_nd.T @ (b_ne - mean_e) / len(a_nd)
             )
             return (x_md - mean_d) @ map_de + mean_e
-        label_n = train.label[both_n]
-        _, label_n = np.unique(label_n, return_inverse=True)
+        if train.label is None:
+            raise self.error("conse needs classes: add config.data.fields.label")
+        _, label_n = np.unique(train.label[both_n], return_inverse=True)
         classes = label_n.max() + 1
         scale_d = np.maximum(a_nd.std(0), 1e-6)
         model = co_training.fit(a_nd / scale_d, label_n, classes)

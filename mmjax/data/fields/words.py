@@ -9,7 +9,7 @@ import numpy as np
 
 from mmjax import schema
 from mmjax.data import records, word_vectors
-from mmjax.data.fields import base
+from mmjax.data.fields import base, text
 from mmjax.data.records import Record, Source
 from mmjax.errors import UserError
 
@@ -28,6 +28,7 @@ class Field(base.Field):
     every: whether the record's texts are read as one.
     """
 
+    texts = text.Field.texts
     VALUE: ClassVar[str] = "text"
     vectors: ClassVar[word_vectors.WordVectors | None] = None
 
@@ -45,25 +46,16 @@ class Field(base.Field):
         return {name: ((self.width,), "float32")}
 
     def row(self, name: str, record: Record, rng: Any, view: base.View) -> Any:
-        texts = self._texts(name, record)
+        texts = self.texts(name, record)
         if self.every:
             texts = [" ".join(texts)]
-        text = texts[int(rng.integers(len(texts)))] if view.train else texts[0]
-        return {name: self.vectors.embed(text)}
-
-    def _texts(self, name: str, record: Mapping[str, Any]) -> list[str]:
-        value = self.value(name, record)
-        texts = list(value) if isinstance(value, list | tuple) else [value]
-        for text in texts:
-            if not isinstance(text, str):
-                reason = f"expected text, got {type(text).__name__} {text!r}"
-                raise base.misfit(name, record, reason)
-        return texts
+        drawn = int(rng.integers(len(texts))) if view.train else 0
+        return {name: self.vectors.embed(texts[drawn])}
 
     def open(self, name: str, source: Source) -> Self:
         def listed(i: int) -> list[str]:
             record = source[i]
-            return self._texts(name, record) if self.value(name, record) else []
+            return self.texts(name, record) if self.value(name, record) else []
 
         if self.corpus:
             from mmjax.data.sources import open_source  # it imports the fields' base
@@ -88,13 +80,10 @@ class Field(base.Field):
         return {"words": list(fitted.words), "shares": shares, "vectors": vectors}
 
     def restored(self, saved: Mapping[str, Any]) -> Self:
-        listed, (shares_v, flat) = (
-            tuple(saved["words"]),
-            (
-                np.frombuffer(base64.b64decode(saved[key]), "<f4").astype(np.float32)
-                for key in ("shares", "vectors")
-            ),
+        shares_v, flat = (
+            np.frombuffer(base64.b64decode(saved[key]), "<f4")
+            for key in ("shares", "vectors")
         )
-        vectors_vd = flat.reshape(len(listed), -1)
-        fitted = word_vectors.WordVectors(listed, vectors_vd, shares_v)
+        vectors_vd = flat.reshape(len(shares_v), -1)
+        fitted = word_vectors.WordVectors(tuple(saved["words"]), vectors_vd, shares_v)
         return self.bound(vectors=fitted)
