@@ -44,6 +44,8 @@ EVALS = {  # of the tiny presets: run by `mmjax eval` alone, for time
     "cca": ("test",),
     "alignment": ("val",),
     "clip": ("val", "unseen", "retrieval"),
+    "coordinated": ("val", "ground"),
+    "hashing": ("val",),
     "prior": ("val",),
     "vqvae": ("val", "val_elbo"),
 }

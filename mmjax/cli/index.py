@@ -1,6 +1,7 @@
 """Builds an index of images by a trained model, and searches it by text or image.
 
-Search is exact, in chunks on the devices, unless --probes asks for FAISS.
+Search is exact, in chunks on the devices, unless --probes asks for FAISS's lists, or
+--bits for binary codes.
 """
 
 import argparse
@@ -16,7 +17,11 @@ from mmjax.errors import LEFT_OUT, UserError
 from mmjax.parallel import runtime
 
 if TYPE_CHECKING:
+    from mmjax.retrieval.exact import Exact
     from mmjax.retrieval.gallery import Gallery, Hit
+    from mmjax.retrieval.store import Store
+
+_FITTED = 50_000  # rows that teach the codes
 
 EXAMPLE = """examples:
   mmjax index build runs/flickr8k --source "folder:/photos?label=none" --out photos.idx
@@ -24,6 +29,8 @@ EXAMPLE = """examples:
   mmjax index search photos.idx --image cat.jpg
   mmjax index faiss photos.idx --lists 1024 --probes 16   # needs mmjax[faiss]
   mmjax index search photos.idx --text "a dog" --probes 16
+  mmjax index hash photos.idx --bits 64
+  mmjax index search photos.idx --text "a dog" --bits 64
   mmjax index show photos.idx
 """
 
@@ -57,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--image", action="append", default=[], dest="images")
     add_search(search)
     search.add_argument("--probes", type=int, metavar="N", help="FAISS: lists to look")
+    search.add_argument("--bits", type=int, metavar="N", help="by Hamming distance")
+    how = "count differing bits with FAISS; needs mmjax[faiss]"
+    search.add_argument("--faiss", action="store_true", help=how)
     search.set_defaults(act=_search)
 
     faiss = verbs.add_parser(
@@ -70,6 +80,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     faiss.add_argument("--probes", type=int, default=8, metavar="N")
     faiss.add_argument("--seed", type=int, default=0)
     faiss.set_defaults(act=_faiss)
+
+    hashed = verbs.add_parser(
+        "hash",
+        help="add binary codes, and measure their recall",
+        description="Adds codes of the rows' principal components, rotated towards "
+        "corners of a cube (ITQ), and measures the share of the 10 nearest that they "
+        "find, for 1,000 rows of the index as queries.",
+    )
+    hashed.add_argument("index", type=pathlib.Path, metavar="DIR")
+    hashed.add_argument("--bits", type=int, required=True, metavar="N")
+    hashed.add_argument("--seed", type=int, default=0)
+    hashed.set_defaults(act=_hash)
 
     show = verbs.add_parser("show", help="what an index is of; checks every file")
     show.add_argument("index", type=pathlib.Path, metavar="DIR")
@@ -119,6 +141,10 @@ def progress(done: int, total: int) -> None:
 def _search(args: argparse.Namespace) -> int:
     if not args.texts and not args.images:
         raise UserError("nothing to search for: give --text, --image or both")
+    if args.bits is not None and args.probes is not None:
+        raise UserError(f"--bits {args.bits} and --probes {args.probes}: give one")
+    if args.faiss and args.bits is None:
+        raise UserError("--faiss counts bits: give --bits, or --probes for its lists")
     runtime.configure()
     from mmjax.inference import load
     from mmjax.retrieval import gallery
@@ -131,7 +157,8 @@ def _search(args: argparse.Namespace) -> int:
         rows.append(run.embed_texts(args.texts))
     if read:
         rows.append(run.embed_images(pixels))
-    hits = searched.search(np.concatenate(rows), args.top, probes=args.probes)
+    how = {name: getattr(args, name) for name in ("probes", "bits", "faiss")}
+    hits = searched.search(np.concatenate(rows), args.top, **how)
     names = [*args.texts, *read]
     for name, listed in zip(names, hits, strict=True):
         print("\n".join([name, *lines(listed)]))
@@ -177,21 +204,50 @@ def draw(
 
 def _faiss(args: argparse.Namespace) -> int:
     runtime.configure()
-    from mmjax import parallel
-    from mmjax.retrieval import approximate, exact, store
+    from mmjax.retrieval import approximate, store
 
     made = store.open_store(args.index)
     approximate.build(made, lists=args.lists, seed=args.seed)
-    rng = np.random.default_rng(args.seed)
-    many = min(1000, made.count)
-    rows_qd = made.rows(rng.choice(made.count, many, replace=False))
-    exactly = exact.Exact(made.shards, parallel.Layout().batch_sharding)
+    rows_qd, exactly = _queries(made, args.seed)
     share = approximate.measure(made, exactly, rows_qd, probes=args.probes)
     print(
         f"{args.index}: {args.lists} lists; with {args.probes} probed, recall@10 "
-        f"{share:.4f} over {many} of its own rows as queries"
+        f"{share:.4f} over {len(rows_qd)} of its own rows as queries"
     )
     return 0
+
+
+def _hash(args: argparse.Namespace) -> int:
+    runtime.configure()
+    from mmjax.metrics import hashing
+    from mmjax.retrieval import approximate, binary, store
+
+    made = store.open_store(args.index)
+    hashing.check_bits(args.bits, made.facts.d)
+    rng = np.random.default_rng(args.seed)
+    many = min(_FITTED, made.count)
+    sample = np.sort(rng.choice(made.count, many, replace=False))
+    fitted = hashing.pca_itq(made.rows(sample), args.bits, seed=args.seed)
+    binary.build(made, fitted.means[0], fitted.weights[0])
+    rows_qd, exactly = _queries(made, args.seed)
+    near_qk = binary.open_index(made, args.bits).search(rows_qd, 10)[1]
+    share = approximate.recall(near_qk, exactly.search(rows_qd, 10)[1])
+    print(
+        f"{args.index}: {args.bits} bits, {args.bits // 8 * 10**6} bytes a million "
+        f"rows; recall@10 {share:.4f} over {len(rows_qd)} of its own rows as queries"
+    )
+    return 0
+
+
+def _queries(made: "Store", seed: int) -> tuple[np.ndarray, "Exact"]:
+    """Up to 1,000 of an index's own rows, and its exact search."""
+    from mmjax import parallel
+    from mmjax.retrieval import exact
+
+    rng = np.random.default_rng(seed)
+    rows = rng.choice(made.count, min(1000, made.count), replace=False)
+    placed = parallel.Layout().batch_sharding
+    return made.rows(rows), exact.Exact(made.shards, placed)
 
 
 def _show(args: argparse.Namespace) -> int:

@@ -108,7 +108,7 @@ def fit(
         components than a view has columns; rows that are too few, columns that are
         constant or linearly dependent, where `reg` is 0.
     """
-    return _solve(*_whitened(views, components, reg), components)
+    return _solve(*whitened(views, components, reg), components)
 
 
 def null(
@@ -125,7 +125,7 @@ def null(
     Every repeat fits on training rows whose partners are permuted, and is judged on
     the pairs of `test`: what the fit finds where there is nothing to find.
     """
-    centred, means, halves = _whitened(train, components, reg)
+    centred, means, halves = whitened(train, components, reg)
     rng = np.random.default_rng(seed)
     totals = []
     for _ in range(repeats):
@@ -135,7 +135,7 @@ def null(
     return np.asarray(totals)
 
 
-def _whitened(
+def whitened(
     views: Views, components: int | None, reg: float | Sequence[float]
 ) -> tuple[Views, Views, Views]:
     """Centred rows (n, d) of every view, its mean (d,) and its whitener (d, d)."""

@@ -3,7 +3,7 @@
 Legend: b rows, d columns of a view, k columns of its code.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -88,6 +88,56 @@ def encoder(given: Mapping[str, Any], features: int, where: str) -> nn.Module:
         {"kind": kind, **given}, act=act, dtype="float32", image_size=size
     )
     return Conv(tower, features, shape)
+
+
+def encoders(
+    views: Sequence[str],
+    shared: Mapping[str, Any],
+    own: Mapping[str, Mapping[str, Any]],
+    features: int,
+) -> dict[str, nn.Module]:
+    """The encoder of every view, of the keys that all share and the view's own.
+
+    A view whose own `kind` is another shares none.
+    """
+    made = {}
+    for view in views:
+        given, kind = own.get(view, {}), shared.get("kind", "mlp")
+        if given.get("kind", kind) == kind:
+            given = {**shared, **given}
+        made[view] = encoder(given, features, f"config.task.encoder of {view}")
+    return made
+
+
+def numbers(batch: Mapping[str, jax.Array], views: Sequence[str]) -> dict:
+    """The views of a batch as float32 by name; images in [0, 1]."""
+    rows = {view: batch[view] for view in views}
+    return {
+        view: x.astype(jnp.float32) / (255.0 if x.dtype == jnp.uint8 else 1.0)
+        for view, x in rows.items()
+    }
+
+
+def check_views(
+    spec: Mapping[str, Mapping[str, Any]],
+    views: Sequence[str],
+    modules: Mapping[str, nn.Module],
+) -> None:
+    """Raises UserError where a field is no view, or does not fit its encoder."""
+    for view in views:
+        dtype, shape = spec[view]["dtype"], tuple(spec[view]["shape"])
+        if dtype not in ("float32", "uint8") or not shape:
+            raise UserError(
+                f"config.data.fields.{view} is {dtype} {shape}, of kind "
+                f"{spec[view]['kind']!r}: a view is numbers or an image; use kind "
+                "vector, words, pixels, latents or image"
+            )
+        module = modules.get(view)
+        if isinstance(module, Conv) and not module.shape and len(shape) != 3:
+            raise UserError(
+                f"config.data.fields.{view} is {shape}, and its encoder takes images: "
+                "set config.task.encoders to a shape (h, w, c) for it"
+            )
 
 
 class MultiView(nn.Module):

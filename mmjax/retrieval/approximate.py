@@ -23,12 +23,12 @@ _PER_LIST = 64  # training rows a list, between FAISS's own 39 and 256
 _BLOCK = 1 << 16  # rows in memory at a time
 
 
-def _faiss() -> Any:
+def library() -> Any:
     try:
         import faiss
     except ImportError as error:
         raise UserError(
-            "an approximate search needs FAISS: pip install 'mmjax[faiss]'"
+            "this search needs FAISS: pip install 'mmjax[faiss]'"
         ) from error
     return faiss
 
@@ -39,7 +39,7 @@ def build(index: store.Store, *, lists: int, seed: int = 0) -> None:
     Raises:
       UserError: FAISS is not installed, or there are more lists than rows.
     """
-    faiss, count = _faiss(), index.count
+    faiss, count = library(), index.count
     index.verify("rows")
     from faiss.contrib import ondisk
 
@@ -118,7 +118,7 @@ def open_index(index: store.Store) -> Approximate:
     Raises:
       UserError: FAISS is not installed; there is none, or it is of another index.
     """
-    faiss, folder = _faiss(), index.folder
+    faiss, folder = library(), index.folder
     again = f"run `mmjax index faiss {folder}`"
     if not (folder / FACTS).exists():
         raise UserError(f"{folder} has no inverted file: {again}")

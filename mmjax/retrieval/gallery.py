@@ -20,7 +20,7 @@ from mmjax.data.sources import open_source, views
 from mmjax.errors import UserError
 from mmjax.evaluators.common import result_card
 from mmjax.inference import load
-from mmjax.retrieval import approximate
+from mmjax.retrieval import approximate, binary
 from mmjax.retrieval import exact as exact_lib
 from mmjax.retrieval import store as store_lib
 
@@ -67,13 +67,23 @@ class Gallery:
         return exact_lib.Exact(self.store.shards, parallel.Layout().batch_sharding)
 
     def search(
-        self, rows_qd: np.ndarray, k: int, *, probes: int | None = None
+        self,
+        rows_qd: np.ndarray,
+        k: int,
+        *,
+        probes: int | None = None,
+        bits: int | None = None,
+        faiss: bool = False,
     ) -> list[list[Hit]]:
         """The k nearest of every query, the best first.
 
         probes: look into as many lists of the inverted file; None is exact.
+        bits: by Hamming distance of codes of so many bits, counted by FAISS or here.
         """
-        if probes is None:
+        if bits is not None:
+            codes = binary.open_index(self.store, bits)
+            found = codes.search(rows_qd, k, faiss=faiss)
+        elif probes is None:
             found = self.exact.search(rows_qd, k)
         else:
             inverted = approximate.open_index(self.store)

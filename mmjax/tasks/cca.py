@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from mmjax import schema
 from mmjax.errors import UserError
@@ -127,21 +126,7 @@ class Task:
 
     def check(self, spec: base.Spec) -> None:
         """See mmjax.tasks.base.Task."""
-        for view in self.views:
-            dtype, shape = spec[view]["dtype"], tuple(spec[view]["shape"])
-            if dtype not in ("float32", "uint8") or not shape:
-                raise UserError(
-                    f"config.data.fields.{view} is {dtype} {shape}, of kind "
-                    f"{spec[view]['kind']!r}: a view is numbers or an image; use kind "
-                    "vector, pixels, latents or image"
-                )
-            encoder = self.model.encoders.get(view)
-            if isinstance(encoder, multi_view.Conv) and not encoder.shape:
-                if len(shape) != 3:
-                    raise UserError(
-                        f"config.data.fields.{view} is {shape}, and its encoder takes "
-                        "images: set config.task.encoders to a shape (h, w, c) for it"
-                    )
+        multi_view.check_views(spec, self.views, self.model.encoders)
 
     def _views(self, batch: base.Batch) -> dict[str, jax.Array]:
         """Every view as float32; images in [0, 1]."""
@@ -152,11 +137,7 @@ class Task:
                     f"{self.objective!r} has no rule for records without it: set "
                     "optional to False, with a source of records that have all views"
                 )
-        views = {view: batch[view] for view in self.views}
-        return {
-            view: x.astype(jnp.float32) / (255.0 if x.dtype == jnp.uint8 else 1.0)
-            for view, x in views.items()
-        }
+        return multi_view.numbers(batch, self.views)
 
     def init(self, key: jax.Array, batch: base.Batch) -> Vars:
         """See mmjax.tasks.base.Task."""

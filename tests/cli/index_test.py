@@ -1,6 +1,7 @@
 """mmjax index and mmjax arithmetic, on a run trained for two steps (see conftest)."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -199,3 +200,28 @@ def test_the_model_of_an_index(index, tiny_run, capsys):
 def test_refusals(argv, part, index, tiny_run, capsys):
     given = [a.format(index=index, run=tiny_run) for a in argv]
     assert part in refused(capsys, *given)
+
+
+def test_codes_are_made_and_searched(index, tiny_run, capsys):
+    said = call(capsys, "index", "hash", index, "--bits", 16)
+    assert "16 bits, 2000000 bytes a million rows; recall@10 " in said
+    row = store.open_store(index).rows([7])
+    hits = gallery.open_gallery(index).search(row, 5, bits=16)[0]
+    assert len(hits) == 5 and hits[0].score == 1.0
+    lines = call(
+        capsys, "index", "search", index, "--text", "a red star", "--bits", 16
+    ).splitlines()
+    assert lines[0] == "a red star" and len(lines) == 11
+    cases = {
+        (12,): "12 hash bits of rows with 16 columns.*use 8 or 16",
+        (64,): "64 hash bits of rows with 16 columns.*use 16",
+    }
+    for (bits,), message in cases.items():
+        assert re.search(
+            message, refused(capsys, "index", "hash", index, "--bits", bits)
+        )
+    search = ["index", "search", index, "--text", "x"]
+    said = refused(capsys, *search, "--bits", 16, "--probes", 2)
+    assert "--bits 16 and --probes 2: give one" in said
+    assert "give --bits" in refused(capsys, *search, "--faiss")
+    assert "no codes of 8 bits" in refused(capsys, *search, "--bits", 8)

@@ -1,0 +1,3 @@
+"""Runs of this experiment: (name, config)."""
+
+RUNS = (("mfeat", "configs/cca.py:mfeat"),)

@@ -1,0 +1,3 @@
+"""Runs of this experiment: (name, config)."""
+
+RUNS = (("ground0", "configs/coordinated.py:grounding"),)

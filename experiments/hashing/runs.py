@@ -1,0 +1,3 @@
+"""Runs of this experiment: (name, config)."""
+
+RUNS = (("hash64_0", "configs/hashing.py:emoji"),)

@@ -1,0 +1,3 @@
+"""Runs of this experiment: (name, config)."""
+
+RUNS = (("devise0", "configs/coordinated.py:devise"),)
