@@ -8,7 +8,7 @@ axis under pmap, see `nn.norm.BatchNorm`) whether or not it needs them.
 import flax.linen as nn
 import jax
 
-from mmjax.nn import divide
+from mmjax.nn import convnet, divide
 from mmjax.nn.activation import activation
 from mmjax.nn.attention import AttentionPool
 from mmjax.nn.conv import Conv, avg_pool, space_to_depth
@@ -149,3 +149,37 @@ class ConvTower(nn.Module):
                 x = block(self.groups, self.act, self.dtype, name=name)(x)
         x = GroupNorm(self.groups, dtype=self.dtype, name="norm")(x)
         return activation(self.act)(x).mean((1, 2))
+
+
+class ConvPool(nn.Module):
+    """3x3 convolutions, each followed by 2x2 max pooling: easy-VQA's image tower.
+
+    There is no other activation, and the last grid is not pooled but laid out as one
+    vector. widths: channels of each convolution.
+    """
+
+    widths: tuple[int, ...] = (8, 16)
+    image_size: int = 64
+
+    project, project_bias = True, False
+
+    @property
+    def features(self) -> int:
+        return (self.image_size >> len(self.widths)) ** 2 * self.widths[-1]
+
+    @nn.compact
+    def places(self, x_bhwc: jax.Array) -> jax.Array:
+        """(b, t, c): the last grid, row by row."""
+        divide.check("a conv_pool's image_size", self.image_size, 2 ** len(self.widths))
+        for number, width in enumerate(self.widths):
+            x_bhwc = convnet.max_pool(
+                convnet.Conv(width, name=f"conv_{number}")(x_bhwc)
+            )
+        return x_bhwc.reshape(len(x_bhwc), -1, x_bhwc.shape[-1])
+
+    def __call__(
+        self, x_bhwc: jax.Array, *, train: bool = False, axis: str | None = None
+    ) -> jax.Array:
+        """(b, t c)."""
+        del train, axis  # no batch statistics
+        return self.places(x_bhwc).reshape(len(x_bhwc), -1)
