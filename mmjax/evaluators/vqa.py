@@ -128,8 +128,11 @@ class Evaluator(base.Evaluator):
         )
         for i in range(len(source)):
             label = views.fields(source, i)["label"]
-            of_all[label] += 1
-            by_words[views.captions(source, i)[0].lower()][label] += 1
+            if label >= 0:
+                of_all[label] += 1
+                by_words[views.captions(source, i)[0].lower()][label] += 1
+        if not of_all:
+            raise self.error(f"no record of {source.name!r} has an answer of the list")
         usual = of_all.most_common(1)[0][0]
         prior = [
             by_words[text].most_common(1)[0][0] if text in by_words else usual
@@ -153,7 +156,9 @@ class Evaluator(base.Evaluator):
         self, right: dict[str, np.ndarray], kinds: dict[str, np.ndarray]
     ) -> dict[str, float]:
         rows_kn = np.array(list(right.values()), float)
-        kinds_kn = np.array(list(kinds.values()), float).reshape(len(kinds), -1)
+        kinds_kn = np.array(list(kinds.values()), float).reshape(
+            len(kinds), rows_kn.shape[1]
+        )
         lost = [name for name in right if name.startswith("without_")]
         at = [list(right).index(name) for name in lost]
 
