@@ -7,8 +7,7 @@
 | lips_online_late | told | the sound up to 80 ms after its end | minutes |
 | lips_unknown | not told | the whole utterance | minutes |
 | lips_lstm, lips_lstm_online | told | the same two, by LSTMs | minutes |
-| lips_transformer, lips_transformer_online | told | the same two | minutes |
-| tiny, tiny_lstm, tiny_transformer | | drawn curves | seconds |
+| tiny, tiny_lstm | | drawn curves | seconds |
 
 AVLetters: repetition 1 of every letter trains, repetition 2 tests. What to expect is in
 experiments/audio_to_lips.
@@ -114,21 +113,6 @@ def lips_lstm_online() -> ConfigDict:
     return config
 
 
-def lips_transformer() -> ConfigDict:
-    """Attention to all steps."""
-    config = lips()
-    config.task.update(kind="transformer", depth=3)
-    config.optim.lr = 1e-3
-    return config
-
-
-def lips_transformer_online() -> ConfigDict:
-    """Attention to earlier steps alone."""
-    config = lips_transformer()
-    config.task.causal = True
-    return config
-
-
 def tiny() -> ConfigDict:
     """Seconds on a CPU; every part of a real run, none of its size."""
     config = _run(
@@ -138,7 +122,7 @@ def tiny() -> ConfigDict:
         target=dict(length=12, width=6, normalize="pca", components=3),
         out=3,
     )
-    config.task.update(width=8, depth=1, reach=1, causal=True, motion=0.1)
+    config.task.update(width=8, depth=1, reach=1, causal=True)
     config.log_every = 1
     config.data.train = "warps:train?count=64&frames=18&warp=0&shift=0"
     val = "warps:val?count=16&frames=18&warp=0&shift=0"
@@ -156,13 +140,6 @@ def tiny_lstm() -> ConfigDict:
     return config
 
 
-def tiny_transformer() -> ConfigDict:
-    """`tiny` by attention to earlier steps."""
-    config = tiny()
-    config.task.kind = "transformer"
-    return config
-
-
 PRESETS = {
     f.__name__: f
     for f in (
@@ -172,11 +149,8 @@ PRESETS = {
         lips_unknown,
         lips_lstm,
         lips_lstm_online,
-        lips_transformer,
-        lips_transformer_online,
         tiny,
         tiny_lstm,
-        tiny_transformer,
     )
 }
 get_config = common.chooser(PRESETS)

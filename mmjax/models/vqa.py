@@ -1,7 +1,7 @@
 """Answers to questions about images: two towers, their join, a class for each answer.
 
 Legend: b rows, n images of a row, m rows times images, h w pixels, g places of an
-image, o objects, p numbers of an object, l tokens, d joint width, a answers.
+image, f features, l tokens, d joint width, a answers.
 """
 
 from collections.abc import Mapping
@@ -17,31 +17,6 @@ from mmjax.nn.attention import softmax
 from mmjax.nn.dense import Dense
 
 JOINS = ("product", "concat", "attention")
-
-
-class ObjectSet(nn.Module):
-    """Objects in place of pixels: the same layers for each, then their sum and maximum.
-
-    The last number of an object is 1, and that of a blank one 0. width: of both layers.
-    """
-
-    width: int = 32
-    image_size: int = 0  # it sees none
-
-    @nn.compact
-    def places(self, x_mop: jax.Array) -> jax.Array:
-        """(m, o, width), zeros for blank objects."""
-        h_mod = nn.relu(Dense(self.width, name="object_0")(x_mop))
-        h_mod = nn.relu(Dense(self.width, name="object_1")(h_mod))
-        return h_mod * x_mop[..., -1:]
-
-    def __call__(
-        self, x_mop: jax.Array, *, train: bool = False, axis: str | None = None
-    ) -> jax.Array:
-        """(m, 2 width)."""
-        del train, axis  # no batch statistics
-        h_mod = self.places(x_mop)
-        return jnp.concatenate([h_mod.sum(1), h_mod.max(1)], -1)
 
 
 class Answerer(nn.Module):
@@ -89,11 +64,10 @@ class Answerer(nn.Module):
         """Logits (b, a).
 
         Args:
-          images: what the image tower takes, with an axis of images after the rows
-            where these have several, normalised.
+          images: (b, h, w, 3), or (b, n, h, w, 3) of rows with several, normalised.
           images_mask_bn: which of several images there are; None: all.
         """
-        several = images.ndim > (3 if isinstance(self.image, ObjectSet) else 4)
+        several = images.ndim == 5
         count = images.shape[1] if several else 1
         folded = images.reshape(-1, *images.shape[2:]) if several else images
         question_bd = jnp.tanh(self.question_proj(self.question(tokens_bl, mask_bl)))
@@ -112,7 +86,8 @@ class Answerer(nn.Module):
         self, images: jax.Array, question_md: jax.Array, train: bool, axis: str | None
     ) -> jax.Array:
         if self.join == "attention":
-            places_mgd = jnp.tanh(self.image_proj(_places(self.image, images)))
+            read = getattr(self.image, "places", None) or self.image.sequence
+            places_mgd = jnp.tanh(self.image_proj(read(images).astype(jnp.float32)))
             asked_m1d = self.attend_question(question_md)[:, None]
             score_mg1 = self.attend_score(
                 jnp.tanh(self.attend_image(places_mgd) + asked_m1d)
@@ -124,12 +99,6 @@ class Answerer(nn.Module):
         if self.join == "product":
             return image_md * question_md
         return jnp.concatenate([image_md, question_md], -1)
-
-
-def _places(tower: nn.Module, images: jax.Array) -> jax.Array:
-    """The places (m, g, c) of a tower that has some."""
-    read = tower.places if hasattr(tower, "places") else tower.sequence
-    return read(images).astype(jnp.float32)
 
 
 def build(
@@ -146,22 +115,18 @@ def build(
     """The network whose towers are mappings of `kind` and the kind's own fields.
 
     Args:
-      image: `kind` "objects", or one of `presets.IMAGE_KINDS`.
-      question: `kind` one of `presets.TEXT_KINDS`.
+      image: `kind` is one of `presets.IMAGE_KINDS`.
+      question: `kind` is one of `presets.TEXT_KINDS`.
 
     Raises:
       UserError: an unknown kind or field, or attention to a tower without places.
     """
-    if image["kind"] == "objects":
-        eyes = ObjectSet(**{key: image[key] for key in image if key != "kind"})
-    else:
-        eyes = presets.image_tower(image, image_size=image_size)
-    if join == "attention" and not (
-        hasattr(eyes, "places") or hasattr(eyes, "sequence")
-    ):
+    eyes = presets.image_tower(image, image_size=image_size)
+    placed = hasattr(eyes, "places") or hasattr(eyes, "sequence")
+    if join == "attention" and not placed:
         raise UserError(
             f"join is 'attention', and an image tower of kind {image['kind']!r} pools "
-            "its places away: use conv_pool, objects or vit, or join product or concat"
+            "its places away: use conv_pool or vit, or join product or concat"
         )
     words = presets.text_tower(question, vocab_size=vocab_size, context=context)
     return Answerer(eyes, words, answers, width, join)

@@ -28,14 +28,14 @@ class Task(base.Normalised):
       a row of loss 0, and is answered wrongly.
     image: the tower, `kind` "conv_pool" (easy-VQA's), "conv", "resnet" or "vit" and its
       fields. The field `image` is of kind image, or of kind video where rows have
-      several images, whose order then has no part in the answer. With `kind` "objects"
-      the task reads `objects`, float32 (n, o, p), in place of pixels.
+      several images, whose order then has no part in the answer.
     question: the tower, `kind` "cbow" (bag of words), "lstm" or "transformer".
     join: "product" (elementwise), "concat" or "attention", see `models.vqa.Answerer`.
     width: of both projections and of the hidden layer.
     """
 
     couples_rows = False
+    reads = ("image", "tokens", "label")
 
     answers: int
     image_size: int
@@ -63,30 +63,14 @@ class Task(base.Normalised):
         numbers = {name: getattr(self, name) for name in names}
         return vqa.build(self.image, self.question, **numbers)
 
-    @property
-    def seen(self) -> str:
-        """The field that is looked at."""
-        return "objects" if self.image.get("kind") == "objects" else "image"
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """See mmjax.tasks.base.Task."""
-        return (self.seen, "tokens", "label")
-
     def check(self, spec: base.Spec) -> None:
         """See mmjax.tasks.base.Task."""
-        side = spec["image"]["shape"][-2] if self.seen == "image" else self.image_size
+        side = spec["image"]["shape"][-2]
         if side != self.image_size:
             raise UserError(
                 f"config.data.fields.image.size is {side}, and the model takes images "
                 f"of {self.image_size}: set config.task.image_size to {side}, or the "
                 "field's size"
-            )
-        shape = spec[self.seen]["shape"]
-        if self.seen == "objects" and len(shape) not in (2, 3):
-            raise UserError(
-                f"config.data.fields.objects has rows of {shape}: give (objects, "
-                "numbers), or (images, objects, numbers), such as kind latents"
             )
         base.check_tower(spec, self.model.question)
         names = len(spec["label"].get("class_names", ()))
@@ -101,10 +85,8 @@ class Task(base.Normalised):
         return base.split(self.model.init(key, *self._inputs(batch)))
 
     def _inputs(self, batch: base.Batch) -> tuple[jax.Array | None, ...]:
-        pixels = self.seen == "image"
-        images = self._pixels(batch) if pixels else batch["objects"]
         masks = batch["tokens_mask"], batch.get("image_mask")
-        return images, batch["tokens"], *masks
+        return self._pixels(batch), batch["tokens"], *masks
 
     def bounded(self, params: PyTree) -> PyTree:
         """No parameter has bounds."""

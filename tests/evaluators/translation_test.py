@@ -113,8 +113,6 @@ def test_nearest_is_the_nearest_window():
         ]
         _, best, at = min(apart, key=lambda one: one[0])
         np.testing.assert_array_equal(found[step], best.target[at])
-    with pytest.raises(UserError, match="no record of label 1"):
-        translation.nearest(known, [asked._replace(label=1)], reach=1)
 
 
 def test_correlation_is_blind_to_the_mean_and_the_size():
@@ -122,6 +120,14 @@ def test_correlation_is_blind_to_the_mean_and_the_size():
     assert translation.correlation(2 * x + 5, x) == pytest.approx(1)
     assert translation.correlation(-x, x) == pytest.approx(-1)
     assert translation.correlation(np.ones((6, 3)), x) == 0
+
+
+def test_a_label_that_train_lacks(make_env):
+    sources, evaluator = build(make_env)
+    rows = sources["train"].rows
+    rows[:] = [(source, target, 0) for source, target, _ in rows]
+    with pytest.raises(UserError, match="train has no record of label 1"):
+        evaluator.run({})
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ def build(make_env, make_source, *, wrong=(), **more):
     label = label.copy()
     label[list(wrong)] = -1
     test = make_source(vectors, texts=texts, labels=label, class_names=NAMES)
-    env = make_env({"test": test, "train": train}, logits=logits)
+    other = make_source(vectors, texts=texts, class_names=("no", "yes"))
+    env = make_env({"test": test, "train": train, "other": other}, logits=logits)
     env.tokenizer.encode(["is it bright? what"])  # their numbers, 1 to 4
     image = fields.build({"image": {"kind": "image", "size": 2}})["image"]
     text = fields.build({"tokens": {"kind": "text"}})["tokens"]
@@ -67,7 +68,5 @@ def test_a_question_without_an_answer_is_a_wrong_one(make_env, make_source):
 def test_refusals(make_env, make_source):
     with pytest.raises(UserError, match="types.size has 'big', which is no answer of"):
         build(make_env, make_source, types={"size": ("big",)})
-    evaluator = build(make_env, make_source)
-    evaluator.class_names = ("no", "yes")
     with pytest.raises(UserError, match="give both one list, by classes="):
-        evaluator.run({})
+        build(make_env, make_source, train="other")
