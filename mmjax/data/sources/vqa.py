@@ -59,12 +59,10 @@ def open(
 
     def parsed(entry: Any, place: int) -> dict[str, Any]:
         if lines or isinstance(entry, list):
+            named = str(entry[key]) if lines and key else ""
             if lines:
                 about = place if image == "none" else entry[image]
-                named = str(entry[key]) if key else ""
                 entry = entry[question], entry[answer], about
-            else:
-                named = ""
             text, said, number = entry
             said = said if isinstance(said, str) else json.dumps(said)
             row = {"question": text, "answer": said, "answers": [said]}
