@@ -127,8 +127,8 @@ def nlvr() -> ConfigDict:
     config.data.fields.image = dict(
         common.images(48), kind="video", of="frames", length=3
     )
-    config.task.update(image=dict(kind="conv", width=16, depths=(1, 1, 1)), width=64)
-    config.task.question.width = 64
+    config.task.image.widths = (16, 32, 32)
+    config.task.width = config.task.question.width = 64
     config.data.train = _nlvr("dev")
     config.optim.lr, config.optim.weight_decay = 1e-3, 0.0
     config.evals.test = dict(

@@ -29,7 +29,7 @@ from mmjax.models.vit import ViT
 
 _LINEN = ("parent", "name")  # fields of every module
 IMAGE_KINDS = {"conv": ConvTower, "conv_pool": ConvPool, "resnet": ResNet, "vit": ViT}
-TEXT_KINDS = {"cbow": CBOW, "lstm": LSTM, "transformer": TextTransformer}
+TEXT_KINDS = {"cbow": CBOW, "transformer": TextTransformer, "lstm": LSTM}
 Tower = str | Mapping[str, Any]
 
 
