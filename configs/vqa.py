@@ -29,7 +29,7 @@ def _run(
             name="vqa",
             answers=answers,
             image_size=size,
-            vocab_size=512,
+            vocab_size=1024,
             context=context,
             image=dict(kind="conv_pool", widths=(8, 16)),
             question=dict(kind="cbow", width=32),
@@ -38,7 +38,7 @@ def _run(
         )
     )
     config.data.fields.image = common.images(size)
-    config.data.fields.tokens = common.text(512, context)
+    config.data.fields.tokens = common.text(1024, context)
     config.optim.name, config.optim.weight_decay = "adam", 0.0
     config.optim.b2, config.optim.eps = 0.999, 1e-7
     return config
@@ -148,7 +148,7 @@ def tiny() -> ConfigDict:
     config = _run(answers=64, size=16, context=16, steps=4, batch_size=16)
     config.task.update(image=dict(kind="conv_pool", widths=(4,)), width=8)
     config.task.question.width = 8
-    config.data.fields.tokens.vocab_size = 320
+    config.data.fields.tokens.vocab_size = config.task.vocab_size = 530
     config.log_every = 1
     config.data.train = "shapes:train?size=16&count=256&objects=1"
     config.checkpoint.every = 2
