@@ -24,18 +24,19 @@ from mmjax import schema
 from mmjax.errors import UserError
 from mmjax.models.dual_encoder import SCALE_MAX, DualEncoder
 from mmjax.models.efficientnet import EfficientNetLite
-from mmjax.models.resnet import ConvTower, ResNet
-from mmjax.models.text import CBOW, TextTransformer
+from mmjax.models.resnet import ConvPool, ConvTower, ResNet
+from mmjax.models.text import CBOW, LSTM, TextTransformer
 from mmjax.models.vit import ViT
 
 _LINEN = ("parent", "name")  # fields of every module
 IMAGE_KINDS = {
     "conv": ConvTower,
+    "conv_pool": ConvPool,
     "efficientnet_lite": EfficientNetLite,
     "resnet": ResNet,
     "vit": ViT,
 }
-TEXT_KINDS = {"cbow": CBOW, "transformer": TextTransformer}
+TEXT_KINDS = {"cbow": CBOW, "transformer": TextTransformer, "lstm": LSTM}
 Tower = str | Mapping[str, Any]
 
 
@@ -99,6 +100,7 @@ _SIZES = (
     "width",
     "depth",
     "depths",
+    "widths",
     "patch",
     "stem",
     "groups",
@@ -132,8 +134,8 @@ def _tower(side: str, spec: Tower, shared: Mapping[str, Any]) -> nn.Module:
     known = [f.name for f in dataclasses.fields(kinds[kind]) if f.name not in _LINEN]
     for key in numbers:
         check_known(f"{side} tower {kind!r}", key, known)
-    if "depths" in numbers:
-        numbers["depths"] = tuple(numbers["depths"])
+    for key in {"depths", "widths"} & numbers.keys():
+        numbers[key] = tuple(numbers[key])
     inherited = {key: value for key, value in shared.items() if key in known}
     for key in _SIZES:  # `heads` and `vocab_size` may be 0: as wide as need be
         size = numbers.get(key, 1)
@@ -174,10 +176,9 @@ def build(
 
     Args:
       name: preset, or "" to give both towers and the four sizes.
-      image: tower: a preset's name or a mapping with `kind` "vit", "resnet" or "conv"
-        and fields of `ViT`, `ResNet` or `ConvTower`, or any of `IMAGE_KINDS`. None or
-        empty: the preset's.
-      text: likewise, `kind` "transformer" or "cbow": `TextTransformer`, `CBOW`.
+      image: tower: a preset's name or a mapping with `kind`, one of `IMAGE_KINDS`,
+        and fields of that module. None or empty: the preset's.
+      text: likewise, `kind` one of `TEXT_KINDS`.
       embed_dim, vocab_size, context, image_size: 0 means the preset's.
       act: "gelu", "quick_gelu" (the released CLIP weights), "gelu_tanh", ...
       scan: depth by `nn.scan` (flat compile time) instead of unrolled (faster steps

@@ -8,7 +8,7 @@ axis under pmap, see `nn.norm.BatchNorm`) whether or not it needs them.
 import flax.linen as nn
 import jax
 
-from mmjax.nn import divide
+from mmjax.nn import convnet, divide
 from mmjax.nn.activation import activation
 from mmjax.nn.attention import AttentionPool
 from mmjax.nn.conv import Conv, avg_pool, space_to_depth
@@ -163,3 +163,39 @@ class ConvTower(nn.Module):
         x = GroupNorm(self.groups, dtype=self.dtype, name="norm")(x)
         x = activation(self.act)(x)
         return (x.mean((1, 2)), x) if with_map else x.mean((1, 2))
+
+
+class ConvPool(nn.Module):
+    """3x3 convolutions, each followed by 2x2 max pooling: easy-VQA's image tower.
+
+    There is no other activation, and the last grid is not pooled but laid out as one
+    vector. widths: channels of each convolution.
+    """
+
+    widths: tuple[int, ...] = (8, 16)
+    image_size: int = 64
+
+    project, project_bias = True, False
+
+    @property
+    def features(self) -> int:
+        return (self.image_size >> len(self.widths)) ** 2 * self.widths[-1]
+
+    @nn.compact
+    def __call__(
+        self,
+        x_bhwc: jax.Array,
+        *,
+        train: bool = False,
+        axis: str | None = None,
+        with_map: bool = False,
+    ) -> jax.Array | tuple[jax.Array, jax.Array]:
+        """Features (b, h w f); `with_map`, also the map (b, h, w, f) that is laid out."""
+        del train, axis  # no batch statistics
+        divide.check("a conv_pool's image_size", self.image_size, 2 ** len(self.widths))
+        for number, width in enumerate(self.widths):
+            x_bhwc = convnet.max_pool(
+                convnet.Conv(width, name=f"conv_{number}")(x_bhwc)
+            )
+        flat_bf = x_bhwc.reshape(len(x_bhwc), -1)
+        return (flat_bf, x_bhwc) if with_map else flat_bf

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.errors import UserError
+from mmjax.nn.attention import pick
 from mmjax.nn.init import normal
 from mmjax.nn.norm import LayerNorm
 from mmjax.nn.transformer import Transformer
@@ -120,3 +121,27 @@ class CBOW(nn.Module):
             return x_blw.mean(1)
         weight_bl1 = mask_bl[..., None].astype(jnp.float32)
         return (x_blw * weight_bl1).sum(1) / jnp.maximum(weight_bl1.sum(1), 1.0)
+
+
+class LSTM(nn.Module):
+    """A text as the state of an LSTM after its last token."""
+
+    width: int = 32
+    vocab_size: int = 512
+
+    project_bias = False
+
+    @property
+    def features(self) -> int:
+        return self.width
+
+    @nn.compact
+    def __call__(
+        self, tokens_bl: jax.Array, mask_bl: jax.Array | None = None
+    ) -> jax.Array:
+        """(b, width)."""
+        shape = (self.vocab_size, self.width)
+        table_vw = self.param("token_embedding", normal(0.02), shape)
+        mask_bl = jnp.ones_like(tokens_bl, bool) if mask_bl is None else mask_bl
+        y_blw = nn.RNN(nn.OptimizedLSTMCell(self.width))(embed(table_vw, tokens_bl))
+        return pick(y_blw, jnp.maximum(mask_bl.sum(1) - 1, 0))

@@ -23,7 +23,7 @@ def draw(
     rows: Sequence[Sequence[np.ndarray]],
     captions: Sequence[str] = (),
 ) -> pathlib.Path:
-    """Writes a PNG of `rows`, each a list of uint8 (S, S, 3) images of one size.
+    """Writes a PNG of `rows`, lists of uint8 (H, W, 3) or (H, W) images of one size.
 
     captions: a line above each row, or none. Returns the path, its folders made.
 
@@ -34,12 +34,13 @@ def draw(
         raise UserError("a sheet of images needs one or more in every row")
     if len(captions) not in (0, len(rows)):
         raise UserError(f"{len(captions)} captions for {len(rows)} rows of images")
-    side = rows[0][0].shape[0]
-    zoom = max(1, round(LEAST / side))
-    step, head = side * zoom + GAP, 18 if captions else 0
+    high, across = rows[0][0].shape[:2]
+    zoom = max(1, round(LEAST / high))
+    step, head = high * zoom + GAP, 18 if captions else 0
+    stride = across * zoom + GAP
     font = ImageFont.load_default(size=13)
     wide = max(
-        [max(map(len, rows)) * step, *(int(font.getlength(t)) for t in captions)]
+        [max(map(len, rows)) * stride, *(int(font.getlength(t)) for t in captions)]
     )
     size = wide + 2 * MARGIN, len(rows) * (step + head) + 2 * MARGIN
     canvas = Image.new("RGB", size, PAPER)
@@ -50,7 +51,7 @@ def draw(
             pen.text((MARGIN, y), captions[r], fill=INK, font=font)
         for c, pixels in enumerate(row):
             large = pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
-            canvas.paste(Image.fromarray(large), (MARGIN + c * step, y + head))
+            canvas.paste(Image.fromarray(large), (MARGIN + c * stride, y + head))
     path = pathlib.Path(path)
     with errors.writing(path) as part:
         canvas.save(part)

@@ -1,7 +1,8 @@
 """Short videos as frames: `frames:/d/clips?label=parent`, a folder of images a clip.
 
 `frames:npz:/d/lips.npz?height=30` cuts the images of another source, strips of frames
-one below the other, into frames. With options of its own, that source is written
+one below the other, into frames; width=100&gap=50 cuts frames that stand side by side,
+with 50 pixels between them. With options of its own, that source is written
 {"kind": "frames", "source": "npz:/d/lips.npz?label=letter", "height": 30}.
 """
 
@@ -23,41 +24,52 @@ def open(
     path: str = "",
     source: str | Mapping[str, Any] = "",
     height: int = 0,
+    width: int = 0,
+    gap: int = 0,
     label: str = "none",
 ) -> Source:
     """Records with `frames` uint8 (N, H, W, 3).
 
-    source: the source of strips, in place of a path. height: of a frame in a strip, in
-    pixels. label: of a folder of clips, as in folder.
+    source: the source of strips, in place of a path. height, width: of a frame in a
+    strip, in pixels; one of them. gap: pixels between frames. label: of a folder of
+    clips, as in folder.
     """
     from mmjax.data.sources import open_source  # it imports this module
 
     if bool(path) == bool(source):
         raise UserError("frames need either a path or a source of strips")
-    if not source and not height:
+    if not source and not height and not width:
         return Clips(encoded.existing(path, "folder of clips"), label)
-    if height < 1:
-        raise UserError(f"frames of {source}: give height=, in pixels")
-    return Strips(open_source(source or path), height)
+    if max(height, 0) + max(width, 0) < 1 or (height and width) or gap < 0:
+        raise UserError(f"frames of {source}: give height= or width=, in pixels")
+    return Strips(open_source(source or path), height or width, bool(width), gap)
 
 
 class Strips(views.View):
-    """A source whose images are cut into frames of a height."""
+    """A source whose images are cut into frames of a height, or of a width."""
 
-    def __init__(self, source: Source, height: int):
+    def __init__(self, source: Source, size: int, across: bool, gap: int):
         super().__init__(source)
-        self.height, self.name = height, f"frames:{source.name}"
+        self.made = size, across, gap
+        self.name = f"frames:{source.name}"
 
     def __getitem__(self, i: int) -> Record:
-        record = dict(self.source[i])
+        record, (size, across, gap) = dict(self.source[i]), self.made
         strip = record.pop("image")
-        if len(strip) % self.height:
-            reason = f"a strip of {len(strip)} rows has no frames of {self.height}"
+        strip = strip.swapaxes(0, 1) if across else strip
+        count, left = divmod(len(strip) + gap, size + gap)
+        if left:
+            term = "columns" if across else "rows"
+            reason = f"a strip of {len(strip)} {term} has no frames of {size}"
             raise BrokenRecord(f"{self.name}, record {record['key']}", reason)
-        return {**record, "frames": strip.reshape(-1, self.height, *strip.shape[1:])}
+        starts = np.arange(count) * (size + gap)
+        frames = strip[starts[:, None] + np.arange(size)]
+        return {**record, "frames": frames.swapaxes(1, 2) if across else frames}
 
     def fingerprint(self) -> str:
-        return records.digest("frames", self.source.fingerprint(), self.height)
+        size, *more = self.made
+        made = size, *(more if any(more) else ())
+        return records.digest("frames", self.source.fingerprint(), *made)
 
 
 class Clips(folder.Folder):

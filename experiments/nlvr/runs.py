@@ -1,0 +1,3 @@
+"""Runs of this experiment: (name, config)."""
+
+RUNS = (("nlvr", "configs/vqa.py:nlvr"),)
