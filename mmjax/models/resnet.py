@@ -190,7 +190,7 @@ class ConvPool(nn.Module):
         axis: str | None = None,
         with_map: bool = False,
     ) -> jax.Array | tuple[jax.Array, jax.Array]:
-        """Features (b, h w f); `with_map`, also the map (b, h, w, f) that is laid out."""
+        """Features (b, h w f); `with_map`, also the map (b, h, w, f) itself."""
         del train, axis  # no batch statistics
         divide.check("a conv_pool's image_size", self.image_size, 2 ** len(self.widths))
         for number, width in enumerate(self.widths):

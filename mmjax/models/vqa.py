@@ -11,7 +11,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.errors import UserError
 from mmjax.models import presets
 from mmjax.nn.attention import softmax
 from mmjax.nn.dense import Dense
