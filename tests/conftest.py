@@ -8,8 +8,9 @@ import pytest
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tiny programs spend their time in the compiler: half of it without LLVM's passes, here
 # and in the processes that tests start. Of a flag that comes twice the last one counts.
-_FAST = "--xla_backend_optimization_level=0"
-os.environ["XLA_FLAGS"] = f"{_FAST} {os.environ.get('XLA_FLAGS', '')}".strip()
+os.environ["XLA_FLAGS"] = " ".join(
+    ["--xla_backend_optimization_level=0", os.environ.get("XLA_FLAGS", "")]
+)
 
 from mmjax.parallel import runtime
 
