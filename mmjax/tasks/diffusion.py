@@ -30,7 +30,6 @@ from mmjax.tasks.base import pixels
 PyTree = Any
 Metrics = dict[str, jax.Array]
 Batch = Mapping[str, jax.Array]
-TIMES = ("uniform", "logit_normal")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +49,8 @@ class Task:
     prediction: what the net gives: "eps", "v", "x0" or "flow"; see
       `mmjax.sampling.noise.TARGETS`.
     schedule: see `mmjax.sampling.noise.Schedule`.
-    times: of training: "uniform" over the steps, or "logit_normal", the logistic
-      function of a normal number (Esser et al. 2024).
+    times, times_mean: of training, see `mmjax.losses.diffusion.time`; a "logit_normal"
+      mean above 0 trains more on noise.
     weighting, gamma: of the square error, see `mmjax.losses.diffusion.weight`.
     offset_noise: share of noise that is one number a channel (Guttenberg 2023).
     caption_dropout: share of training rows that lose text or label, for guidance.
@@ -72,6 +71,7 @@ class Task:
     prediction: str = "eps"
     schedule: Schedule = Schedule()
     times: str = "uniform"
+    times_mean: float = 0.0
     weighting: str = "none"
     gamma: float = 5.0
     offset_noise: float = 0.0
@@ -79,7 +79,8 @@ class Task:
     sampling: Sampling = Sampling()
 
     def __post_init__(self) -> None:
-        names = dict(prediction=noise.TARGETS, times=TIMES, weighting=losses.WEIGHTS)
+        names = dict(prediction=noise.TARGETS, weighting=losses.WEIGHTS)
+        names["times"] = losses.TIMES
         for key, legal in names.items():
             if (value := getattr(self, key)) not in legal:
                 raise ValueError(f"{key} is {value!r}{schema.suggest(value, legal)}")
@@ -96,6 +97,11 @@ class Task:
             raise ValueError(
                 f"classes is {self.classes}, and there is a tower: a model reads "
                 "texts or labels; set classes to 0, or leave out the tower"
+            )
+        if self.times_mean and self.times != "logit_normal":
+            raise ValueError(
+                f"times_mean is {self.times_mean} and times {self.times!r}: set times "
+                "to 'logit_normal', or times_mean to 0"
             )
         if self.prediction == "eps" and self.schedule.ends_in_noise:
             raise ValueError(
@@ -239,11 +245,7 @@ class Task:
 
         def draws(key: jax.Array) -> tuple[jax.Array, ...]:
             at, of_noise, of_channel, drop = jax.random.split(key, 4)
-            last = self.schedule.steps - 1
-            if self.times == "uniform":
-                time = jax.random.randint(at, (), 0, last + 1).astype(jnp.float32)
-            else:
-                time = last * jax.nn.sigmoid(jax.random.normal(at))
+            time = losses.time(at, self.times, self.times_mean, self.schedule.steps)
             eps = jax.random.normal(of_noise, x_0.shape[1:])
             if self.offset_noise:
                 eps += self.offset_noise * jax.random.normal(of_channel, (c,))

@@ -1,5 +1,6 @@
 """Weights of a denoiser's error: one loss, whatever the network predicts."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -43,3 +44,18 @@ def test_weights_are_the_papers():
     )
     np.testing.assert_allclose(weigh("p2", "eps", 1.0), 1 / (1 + snr_b), rtol=1e-5)
     np.testing.assert_array_equal(weigh("none", "eps", 1.0), 1)
+
+
+def test_times_follow_their_distribution():
+    keys = jax.random.split(jax.random.key(0), 4000)
+    draw = lambda *how: np.asarray(  # noqa: E731
+        jax.vmap(lambda key: losses.time(key, *how, 1000))(keys)
+    )
+    even = draw("uniform", 0.0)
+    assert even.min() == 0 and even.max() == 999 and (even == even.round()).all()
+    np.testing.assert_allclose(np.quantile(even, 0.25), 250, atol=25)
+    for mean in (0.0, 0.5):  # the median, and where a standard deviation more lies
+        late = draw("logit_normal", mean) / 999
+        for quantile, z in ((0.5, 0.0), (0.8413, 1.0)):
+            want = 1 / (1 + np.exp(-mean - z))
+            np.testing.assert_allclose(np.quantile(late, quantile), want, atol=0.02)

@@ -15,8 +15,6 @@ VIT = {"kind": "vit", "width": 128, "depth": 2, "patch": 8}
 RESNET = {"kind": "resnet", "width": 8, "depths": (1, 1, 1, 1)}
 CONV = {"kind": "conv", "width": 8, "depths": (1, 1)}
 CBOW = {"kind": "cbow", "width": 32}
-# Initialisation is many small kernels that run once: compile it the fast way.
-FAST = {"xla_backend_optimization_level": 0}
 TEXT = {"kind": "transformer", "width": 128, "depth": 2}
 
 
@@ -29,7 +27,7 @@ def batch(rows=4):
 
 
 def init(model):
-    return jax.jit(model.init, compiler_options=FAST)(jax.random.key(0), *batch())
+    return jax.jit(model.init)(jax.random.key(0), *batch())
 
 
 def randomized(model):

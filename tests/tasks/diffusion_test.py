@@ -196,6 +196,7 @@ def test_labels_condition_a_model_of_pixels():
     [
         ({"prediction": "noise"}, "'noise'"),
         ({"times": "log"}, "'log'"),
+        ({"times_mean": 0.5}, "times_mean is 0.5 and times 'uniform'"),
         ({"weighting": "snr"}, "'snr'.*min_snr"),
         ({"image_size": 32}, "image_size is 32.*16"),
         ({"classes": 3}, "classes is 3.*tower"),
