@@ -11,4 +11,6 @@ RUNS = (
     ("low_rank", "configs/fusion.py:avletters-low_rank"),
     ("cross_modal", "configs/fusion.py:avletters-cross_modal"),
     ("memory", "configs/fusion.py:avletters-memory"),
+    ("sound", "configs/fusion.py:avletters-sound"),
+    ("lips", "configs/fusion.py:avletters-lips"),
 )

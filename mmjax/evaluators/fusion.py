@@ -80,7 +80,7 @@ class Judge(base.Evaluator):
         if mask is None:
             label, mask = label[:, None], np.ones((len(label), 1), bool)
         if not self.config.numbers:
-            label = label[..., 0] if label.ndim == 3 else label
+            label = np.round(label[..., 0] if label.ndim == 3 else label)
             mask = mask & (label >= 0)
         return label, np.asarray(mask)
 
