@@ -66,6 +66,7 @@ class Judge(base.Evaluator):
             )
         # The fields after the target say where a record stands, not what it shows.
         self.inputs = reads[: reads.index(target)]
+        self.numbered = reads[reads.index(target) + 1 :]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -120,6 +121,17 @@ class Evaluator(Judge):
 
     config_class = Config
     call = "answers"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for name in self.numbered:  # folds are of the training records' numbers
+            records = self.env.fields[name].records
+            if records != len(self.source):
+                raise self.error(
+                    f"source {self.source.name!r} has {len(self.source)} records, and "
+                    f"the run was trained in folds of {records}: give its training "
+                    "source without limit, or train with folds=1"
+                )
 
     def check(self, vars_abstract: base.PyTree) -> None:
         """See the base."""

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 from mmjax import schema
-from mmjax.errors import UserError
 from mmjax.evaluators import base, fusion
 from mmjax.metrics import cca, easymkl, hmm, linear_svm
 from mmjax.metrics import fusion as metrics
@@ -110,7 +109,21 @@ class Evaluator(fusion.Judge):
 
     def check(self, vars_abstract: base.PyTree) -> None:
         """See the base."""
-        self.peek(self.source)
+        batch, fits = self.peek(self.source), self.config.fits
+        shapes = {name: batch[name].shape for name in self.inputs}
+        steps = {k: shape[1] if len(shape) == 3 else 1 for k, shape in shapes.items()}
+        alike = len(set(steps.values())) == 1 and min(steps.values()) > 1
+        if not alike and {"hmm", "coupled_hmm"} & set(fits):
+            raise self.error(
+                f"series have {steps} steps, and HMMs take series of one length: "
+                "resample them with a source of kind series, or leave hmm out of fits"
+            )
+        labels = self.labels(batch)[1].shape[1]
+        if labels > 1 and "coupled_hmm" in fits:
+            raise self.error(
+                f"coupled_hmm is of records, and there are {labels} labels in each, "
+                "which all chains would share: use hmm"
+            )
 
     def run(self, variables: base.PyTree) -> base.Result:
         """Measures of `fusion` for every fit, with intervals."""
@@ -248,20 +261,8 @@ def _mkl(train: Items, cfg: Config) -> Answer:
 
 def _hmm(train: Items, cfg: Config, *, coupled: bool = False) -> Answer:
     names, classes = sorted(train.series), np.unique(train.labels)
-    masks = {name: train.masks[name] for name in names}
-    lengths = {name: mask.shape[1] for name, mask in masks.items()}
-    if len(set(lengths.values())) > 1 or min(lengths.values()) < 2:
-        raise UserError(
-            f"series of {lengths} steps: HMMs take series of one length; resample them "
-            "with a source of kind series, or leave hmm out of fits"
-        )
     chains = tuple((name,) for name in names) if coupled else (tuple(names),)
     if train.steps:
-        if coupled:
-            raise UserError(
-                "coupled_hmm is of records, and these labels are of steps, which all "
-                "chains would share: use hmm"
-            )
         place_rt = np.searchsorted(classes, train.label) * train.counts
         model = hmm.supervised(
             train.series, train.counts, place_rt, chains=chains, states=len(classes)
