@@ -13,4 +13,6 @@ RUNS = (
     ("memory", "configs/fusion.py:avletters-memory"),
     ("sound", "configs/fusion.py:avletters-sound"),
     ("lips", "configs/fusion.py:avletters-lips"),
+    ("cross_modal_sound", "configs/fusion.py:avletters-cross_modal-sound"),
+    ("cross_modal_lips", "configs/fusion.py:avletters-cross_modal-lips"),
 )
