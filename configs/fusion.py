@@ -104,6 +104,7 @@ def avletters() -> ConfigDict:
         columns=64,
         members=5,
     )
+    config.task.noise = ConfigDict(dict(sound=0.5, lips=0.5))
     config.data.train = _avletters(1)
     judged = dict(source=_avletters(2), batch_size=130, cluster="speaker")
     config.evals.fusion = dict(judged, type="fusion", every=config.steps)
@@ -194,6 +195,8 @@ def get_config(arg: str = "") -> ConfigDict:
             config.task.block = ConfigDict(BLOCKS[name])
         elif name in config.task.inputs:
             config.task.inputs = (name,)
+            if "noise" in config.task:
+                config.task.noise = ConfigDict({name: config.task.noise[name]})
         else:
             known = ", ".join((*BLOCKS, *config.task.inputs))
             raise ValueError(f"no block or input {name!r}; there are {known}")
