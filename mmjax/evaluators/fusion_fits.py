@@ -20,7 +20,8 @@ _DEFINITIONS = {
     "FIT_MEASURE": "a measure of `fusion`, of answers by that fit",
     "svm": "linear SVM on all columns, those of an absent modality at their mean",
     "stacking": "linear SVM on scores of one a modality, those from inner folds",
-    "mkl": "EasyMKL on RBF kernels, `scales` times the median distance, a modality",
+    "mkl": "EasyMKL on RBF kernels, `scales` times the median distance, of every "
+    "modality; those of an absent one at their mean",
     "hmm": "an HMM of all series: one a class of records, or with classes as states",
     "coupled_hmm": "a coupled HMM a class, a chain a modality",
 }
@@ -246,16 +247,19 @@ def _mkl(train: Items, cfg: Config) -> Answer:
         width[name] = max(np.median(np.linalg.norm(x_nd[a] - x_nd[b], axis=1)), 1e-6)
 
     def kernels(items: Items, given: Sequence[str]) -> np.ndarray:
-        pairs = itertools.product(columns.names, cfg.scales)
-        return np.stack(
-            [
-                cca.rbf(columns(items, name), rows[name], scale * width[name])
-                * (name in given)
-                for name, scale in pairs
-            ]
-        )
+        made = []
+        for number, (name, scale) in enumerate(pairs):
+            if name in given:
+                x_md = columns(items, name)
+                made.append(cca.rbf(x_md, rows[name], scale * width[name]))
+            else:
+                made.append(np.tile(usual_rn[number], (int(items.counts.sum()), 1)))
+        return np.stack(made)
 
-    machine = easymkl.fit(kernels(train, columns.names), train.labels, lam=cfg.lam)
+    pairs = list(itertools.product(columns.names, cfg.scales))
+    whole_rnn = kernels(train, columns.names)
+    usual_rn = whole_rnn.mean(1)
+    machine = easymkl.fit(whole_rnn, train.labels, lam=cfg.lam)
     return lambda items, given: machine.predict(kernels(items, given))
 
 
