@@ -67,6 +67,7 @@ class Judge(base.Evaluator):
         # The fields after the target say where a record stands, not what it shows.
         self.inputs = reads[: reads.index(target)]
         self.numbered = reads[reads.index(target) + 1 :]
+        metrics.subsets(self.inputs)  # which refuses too many
 
     @property
     def names(self) -> tuple[str, ...]:
