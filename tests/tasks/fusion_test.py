@@ -123,10 +123,10 @@ def test_a_chain_is_the_random_field():
     mask, label = batch["label_mask"], batch["label"][..., 0].astype(int)
     scores = linear(variables.params, {k: batch[k] * mask[..., None] for k in "ab"}, 0)
     loss, _ = jax.jit(task.loss)(variables, batch, CTX)
-    want = crf.nll(scores, label, mask, move[0]).mean() / STEPS
+    want = jax.jit(crf.nll)(scores, label, mask, move[0]).mean() / STEPS
     assert float(loss) == pytest.approx(float(want), rel=1e-5)
     answers = jax.jit(task.predict()["answers"])(variables, batch, CTX)[:, 0]
-    best = crf.viterbi(scores, mask, move[0])
+    best = jax.jit(crf.viterbi)(scores, mask, move[0])
     np.testing.assert_array_equal(answers[mask], best[mask])
     got = jax.jit(task.predict()["scores"])(variables, batch, CTX)[:, 0]
     np.testing.assert_allclose(got, scores, atol=1e-5)
