@@ -174,8 +174,8 @@ MEMORY = {"block": {"kind": "memory"}}
     [
         (
             {},
-            {"a": {**series(0), "shape": (0,)}},
-            "a has 0 columns: no training record",
+            {"a": {**series(5), "absent": True}},
+            "a has .*no training record its value",
         ),
         (
             {},
@@ -236,8 +236,8 @@ def test_a_modality_that_no_record_has_ends_before_it_is_compiled(tmp_path):
     for name in ("left", "right"):
         del config.unlock().data.fields[name]
     config = config_lib.override(config, [f"--config.{text}" for text in given])
-    with pytest.raises(UserError, match="right has 0 columns: no training record"):
-        setup.build(config)
-    wide = config_lib.override(config, ["--config.data.fields.right.width=3"])
-    with pytest.raises(UserError, match="right is optional, and the first 20 records"):
-        _ = setup.build(wide).batch_fields
+    for width in (0, 3):
+        wide = f"--config.data.fields.right.width={width}"
+        message = rf"right has a row of \({width},\), and no training record its value"
+        with pytest.raises(UserError, match=message):
+            setup.build(config_lib.override(config, [wide]))
