@@ -127,7 +127,7 @@ class Numbers(base.Field):
                 )
 
     def open(self, name: str, source: Source) -> Self:
-        field, moments = self, _Moments(self.normalize)
+        field, moments, met = self, _Moments(self.normalize), False
         columns = getattr(source, "columns", {})
         whole = self.column(name, columns, slice(0, _BLOCK)) is not None
         count = len(source) if self.normalize else min(len(source), _LOOKED_AT)
@@ -140,13 +140,14 @@ class Numbers(base.Field):
                 else:
                     block = field.numbers(name, record)
             except BrokenRecord:
+                met = True
                 continue  # the pipeline reports it
             field = field if field.learned else self.bound(learned=block.shape[1:])
             if not self.normalize:
                 return field
             moments.add(block.reshape(-1, block.shape[-1]).astype(np.float64))
         if not moments.count:
-            return self.bound(absent=not field.learned)
+            return self if met else self.bound(absent=True)
         if self.components > moments.sum.size:
             raise UserError(
                 f"{base.place(name)}: components is {self.components}, and "
