@@ -1,7 +1,7 @@
 """Multimodal fusion: several modalities of a record, one answer.
 
-A name may end in a block's, as in `mosi-gated` or `avletters-cross_modal`; the blocks
-are those of BLOCKS.
+A name may go on with a block of BLOCKS, as in `mosi-gated`, and with a field that then
+is the only input, as in `avletters-cross_modal-lips`.
 
 | preset | data | models | 1 CPU core | expect |
 |---|---|---|---|---|
@@ -104,6 +104,7 @@ def avletters() -> ConfigDict:
         columns=64,
         members=5,
     )
+    config.task.noise = ConfigDict(dict(sound=0.5, lips=0.5))
     config.data.train = _avletters(1)
     judged = dict(source=_avletters(2), batch_size=130, cluster="speaker")
     config.evals.fusion = dict(judged, type="fusion", every=config.steps)
@@ -186,12 +187,17 @@ _chosen = common.chooser(PRESETS)
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The preset before a `-`, with the block after it."""
-    preset, dash, block = arg.partition("-")
+    """The preset before the first `-`; after it a block, or the one input."""
+    preset, *names = arg.split("-")
     config = _chosen(preset)
-    if dash:
-        if block not in BLOCKS:
-            known = ", ".join(BLOCKS)
-            raise ValueError(f"no block {block!r}; there are {known}")
-        config.task.block = ConfigDict(BLOCKS[block])
+    for name in names:
+        if name in BLOCKS:
+            config.task.block = ConfigDict(BLOCKS[name])
+        elif name in config.task.inputs:
+            config.task.inputs = (name,)
+            if "noise" in config.task:
+                config.task.noise = ConfigDict({name: config.task.noise[name]})
+        else:
+            known = ", ".join((*BLOCKS, *config.task.inputs))
+            raise ValueError(f"no block or input {name!r}; there are {known}")
     return config

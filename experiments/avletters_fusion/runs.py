@@ -11,4 +11,8 @@ RUNS = (
     ("low_rank", "configs/fusion.py:avletters-low_rank"),
     ("cross_modal", "configs/fusion.py:avletters-cross_modal"),
     ("memory", "configs/fusion.py:avletters-memory"),
+    ("sound", "configs/fusion.py:avletters-sound"),
+    ("lips", "configs/fusion.py:avletters-lips"),
+    ("cross_modal_sound", "configs/fusion.py:avletters-cross_modal-sound"),
+    ("cross_modal_lips", "configs/fusion.py:avletters-cross_modal-lips"),
 )

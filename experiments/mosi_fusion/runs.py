@@ -11,4 +11,6 @@ RUNS = (
     ("low_rank", "configs/fusion.py:mosi-low_rank"),
     ("cross_modal", "configs/fusion.py:mosi-cross_modal"),
     ("memory", "configs/fusion.py:mosi-memory"),
+    ("words", "configs/fusion.py:mosi-words"),
+    ("video", "configs/fusion.py:mosi-video"),
 )

@@ -66,6 +66,8 @@ class Judge(base.Evaluator):
             )
         # The fields after the target say where a record stands, not what it shows.
         self.inputs = reads[: reads.index(target)]
+        self.numbered = reads[reads.index(target) + 1 :]
+        metrics.subsets(self.inputs)  # which refuses too many
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,7 +82,7 @@ class Judge(base.Evaluator):
         if mask is None:
             label, mask = label[:, None], np.ones((len(label), 1), bool)
         if not self.config.numbers:
-            label = label[..., 0] if label.ndim == 3 else label
+            label = np.round(label[..., 0] if label.ndim == 3 else label)
             mask = mask & (label >= 0)
         return label, np.asarray(mask)
 
@@ -120,6 +122,17 @@ class Evaluator(Judge):
 
     config_class = Config
     call = "answers"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for name in self.numbered:  # folds are of the training records' numbers
+            records = self.env.fields[name].records
+            if records != len(self.source):
+                raise self.error(
+                    f"source {self.source.name!r} has {len(self.source)} records, and "
+                    f"the run was trained in folds of {records}: give its training "
+                    "source without limit, or train with folds=1"
+                )
 
     def check(self, vars_abstract: base.PyTree) -> None:
         """See the base."""

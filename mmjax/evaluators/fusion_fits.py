@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 from mmjax import schema
-from mmjax.errors import UserError
 from mmjax.evaluators import base, fusion
 from mmjax.metrics import cca, easymkl, hmm, linear_svm
 from mmjax.metrics import fusion as metrics
@@ -21,7 +20,8 @@ _DEFINITIONS = {
     "FIT_MEASURE": "a measure of `fusion`, of answers by that fit",
     "svm": "linear SVM on all columns, those of an absent modality at their mean",
     "stacking": "linear SVM on scores of one a modality, those from inner folds",
-    "mkl": "EasyMKL on RBF kernels, `scales` times the median distance, a modality",
+    "mkl": "EasyMKL on RBF kernels, `scales` times the median distance, of every "
+    "modality; those of an absent one at their mean",
     "hmm": "an HMM of all series: one a class of records, or with classes as states",
     "coupled_hmm": "a coupled HMM a class, a chain a modality",
 }
@@ -110,7 +110,21 @@ class Evaluator(fusion.Judge):
 
     def check(self, vars_abstract: base.PyTree) -> None:
         """See the base."""
-        self.peek(self.source)
+        batch, fits = self.peek(self.source), self.config.fits
+        shapes = {name: batch[name].shape for name in self.inputs}
+        steps = {k: shape[1] if len(shape) == 3 else 1 for k, shape in shapes.items()}
+        alike = len(set(steps.values())) == 1 and min(steps.values()) > 1
+        if not alike and {"hmm", "coupled_hmm"} & set(fits):
+            raise self.error(
+                f"series have {steps} steps, and HMMs take series of one length: "
+                "resample them with a source of kind series, or leave hmm out of fits"
+            )
+        labels = self.labels(batch)[1].shape[1]
+        if labels > 1 and "coupled_hmm" in fits:
+            raise self.error(
+                f"coupled_hmm is of records, and there are {labels} labels in each, "
+                "which all chains would share: use hmm"
+            )
 
     def run(self, variables: base.PyTree) -> base.Result:
         """Measures of `fusion` for every fit, with intervals."""
@@ -233,35 +247,26 @@ def _mkl(train: Items, cfg: Config) -> Answer:
         width[name] = max(np.median(np.linalg.norm(x_nd[a] - x_nd[b], axis=1)), 1e-6)
 
     def kernels(items: Items, given: Sequence[str]) -> np.ndarray:
-        pairs = itertools.product(columns.names, cfg.scales)
-        return np.stack(
-            [
-                cca.rbf(columns(items, name), rows[name], scale * width[name])
-                * (name in given)
-                for name, scale in pairs
-            ]
-        )
+        made = []
+        for number, (name, scale) in enumerate(pairs):
+            if name in given:
+                x_md = columns(items, name)
+                made.append(cca.rbf(x_md, rows[name], scale * width[name]))
+            else:
+                made.append(np.tile(usual_rn[number], (int(items.counts.sum()), 1)))
+        return np.stack(made)
 
-    machine = easymkl.fit(kernels(train, columns.names), train.labels, lam=cfg.lam)
+    pairs = list(itertools.product(columns.names, cfg.scales))
+    whole_rnn = kernels(train, columns.names)
+    usual_rn = whole_rnn.mean(1)
+    machine = easymkl.fit(whole_rnn, train.labels, lam=cfg.lam)
     return lambda items, given: machine.predict(kernels(items, given))
 
 
 def _hmm(train: Items, cfg: Config, *, coupled: bool = False) -> Answer:
     names, classes = sorted(train.series), np.unique(train.labels)
-    masks = {name: train.masks[name] for name in names}
-    lengths = {name: mask.shape[1] for name, mask in masks.items()}
-    if len(set(lengths.values())) > 1 or min(lengths.values()) < 2:
-        raise UserError(
-            f"series of {lengths} steps: HMMs take series of one length; resample them "
-            "with a source of kind series, or leave hmm out of fits"
-        )
     chains = tuple((name,) for name in names) if coupled else (tuple(names),)
     if train.steps:
-        if coupled:
-            raise UserError(
-                "coupled_hmm is of records, and these labels are of steps, which all "
-                "chains would share: use hmm"
-            )
         place_rt = np.searchsorted(classes, train.label) * train.counts
         model = hmm.supervised(
             train.series, train.counts, place_rt, chains=chains, states=len(classes)

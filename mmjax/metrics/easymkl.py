@@ -39,7 +39,7 @@ class Machine:
     scale: np.ndarray
 
     def scores(self, kernels_rmn: np.ndarray) -> np.ndarray:
-        """(m, c) of kernels with the training rows; one that is zeros is absent."""
+        """(m, c) of kernels with the training rows."""
         scaled_rmn = kernels_rmn / self.scale[:, None, None]
         return np.einsum("rmn,rc,nc->mc", scaled_rmn, self.weights, self.dual) + (
             self.bias

@@ -122,8 +122,8 @@ def learned(
     moved_jj: np.ndarray,
     series: Series,
     *,
-    floor: float,
-    prior: float,
+    floor: float = 0.1,
+    prior: float = 0.1,
 ) -> Hmm:
     """The model of expected states: EM's M step, and all of it where states are known.
 
@@ -159,25 +159,21 @@ def fit(
     chains: Sequence[Sequence[str]],
     states: int,
     iterations: int = 10,
-    floor: float = 0.1,
-    prior: float = 0.1,
+    **how: float,
 ) -> Hmm:
     """EM from states that divide each sequence evenly, in order.
 
     Args:
       series: float (n, t, d) by name, all with the same steps. mask_nt: bool, the first
-        steps of each. floor, prior: see `learned`.
+        steps of each. how: keywords of `learned`.
     """
     count_n1 = np.maximum(mask_nt.sum(1, keepdims=True), 1)
     step_nt = np.minimum(np.arange(mask_nt.shape[1]) * states // count_n1, states - 1)
-    hmm = supervised(
-        series, mask_nt, step_nt, chains=chains, states=states, floor=floor, prior=prior
-    )
+    form = {"chains": chains, "states": states}
+    hmm = supervised(series, mask_nt, step_nt, **form, **how)
     for _ in range(iterations):
         _, posterior, moved_jj = hmm.walked(series, mask_nt)
-        hmm = learned(
-            chains, states, posterior, moved_jj, series, floor=floor, prior=prior
-        )
+        hmm = learned(chains, states, posterior, moved_jj, series, **how)
     return hmm
 
 
@@ -188,14 +184,11 @@ def supervised(
     *,
     chains: Sequence[Sequence[str]],
     states: int,
-    floor: float = 0.1,
-    prior: float = 0.1,
+    **how: float,
 ) -> Hmm:
     """The model where the state is known, the same of all chains: counts and means."""
     same_s = [(tuples(states, len(chains)) == s).all(1).argmax() for s in range(states)]
     own_nt = np.asarray(same_s)[np.asarray(state_nt, int)]
     posterior = np.eye(states ** len(chains))[own_nt] * mask_nt[..., None]
     moved_jj = np.einsum("nti,ntj->ij", posterior[:, :-1], posterior[:, 1:])
-    return learned(
-        chains, states, posterior, moved_jj, series, floor=floor, prior=prior
-    )
+    return learned(chains, states, posterior, moved_jj, series, **how)

@@ -107,10 +107,10 @@ class Task:
         for name in self.inputs:
             shape, dtype = tuple(spec[name]["shape"]), spec[name]["dtype"]
             place = f"config.data.fields.{name}"
-            if shape and shape[-1] == 0:
+            if spec[name].get("absent"):
                 raise UserError(
-                    f"{place} has 0 columns: no training record has its value; name "
-                    "another with of, or leave it out of config.task.inputs"
+                    f"{place} has a row of {shape}, and no training record its value: "
+                    "name another with of, or leave it out of config.task.inputs"
                 )
             if dtype != "float32" or len(shape) not in (1, 2):
                 raise UserError(

@@ -139,18 +139,31 @@ def test_fits_of_steps(tmp_path):
     # neighbours agree, which the SVM does not see
     assert values["hmm_all"] > values["svm_all"] > values["svm_only_left"] > 0.6
     coupled = evaluators.build("x", given | {"fits": ("coupled_hmm",)}, env)
-    with pytest.raises(UserError, match="coupled_hmm is of records.*use hmm"):
-        coupled.run({})
+    with pytest.raises(
+        UserError, match="coupled_hmm is of records.*12 labels.*use hmm"
+    ):
+        coupled.check({})
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         ({"fits": ("svn",)}, "no fit 'svn'; did you mean 'svm'"),
-        ({"fits": ("hmm",)}, "series of {'left': 1, 'right': 1} steps: HMMs take"),
+        (
+            {"fits": ("hmm",)},
+            "series have {'left': 1, 'right': 1} steps, and HMMs take",
+        ),
         ({"numbers": True}, "numbers is True and noise .*leave both out"),
     ],
 )
 def test_fits_that_do_not_fit(data, more, message):
     with pytest.raises(UserError, match=message):
-        build(data, FITS | more).run({})
+        build(data, FITS | more).check({})
+
+
+def test_folds_are_of_the_training_records(data):
+    config = config_lib.load("fusion:tiny", []).unlock()
+    env = evaluate.env(setup.build(config))
+    given = {"type": "fusion", "source": config.data.train, "limit": 60}
+    with pytest.raises(UserError, match="has 60 records, .*in folds of 64: give its"):
+        evaluators.build("x", given, env)

@@ -89,7 +89,7 @@ class Field(Numbers):
 
     def facts(self, name: str) -> dict[str, Any]:
         """`rate`: frames a second."""
-        return {"rate": self.rate / self.hop}
+        return super().facts(name) | {"rate": self.rate / self.hop}
 
     def row(self, name: str, record: Record, rng: Any, view: base.View) -> Any:
         wave = self.waveform(name, record)

@@ -33,6 +33,7 @@ class Numbers(base.Field):
     """
 
     learned: ClassVar[tuple[int, ...]] = ()  # the shape that the training records have
+    absent: ClassVar[bool] = False  # no training record that was looked at has one
     mean: ClassVar[np.ndarray | None] = None  # float64 (width,)
     scale: ClassVar[np.ndarray | None] = None  # float64 (width,) or (width, out)
 
@@ -104,18 +105,14 @@ class Numbers(base.Field):
             return (values / scale + self.mean).astype(np.float32)
         return (values @ np.linalg.pinv(self.scale) + self.mean).astype(np.float32)
 
-    def check(self, name: str, fields: Any, source: Source) -> None:
-        """Raises UserError where no record has an optional value, or a number is none.
+    def facts(self, name: str) -> dict[str, Any]:
+        return {"absent": True} if self.absent else {}
 
-        Of a source's columns, all are searched for what is not finite: whole batches
-        are cut from them, so that no record would be called broken.
+    def check(self, name: str, fields: Any, source: Source) -> None:
+        """Raises UserError where a source's column has numbers that are not finite.
+
+        Whole batches are cut from columns, so that no record would be called broken.
         """
-        if self.optional and not self.learned:
-            raise UserError(
-                f"{base.place(name)} is optional, and the first "
-                f"{min(len(source), _LOOKED_AT)} records of {source.name} have no "
-                f"{self.reads(name)!r}: name another value with of, or leave it out"
-            )
         columns, count = getattr(source, "columns", None) or {}, len(source)
         for i in range(0, count, max(_BLOCK, count // _BLOCKS)):
             block = self.column(name, columns, slice(i, i + _BLOCK))
@@ -130,7 +127,7 @@ class Numbers(base.Field):
                 )
 
     def open(self, name: str, source: Source) -> Self:
-        field, moments = self, _Moments(self.normalize)
+        field, moments, met = self, _Moments(self.normalize), False
         columns = getattr(source, "columns", {})
         whole = self.column(name, columns, slice(0, _BLOCK)) is not None
         count = len(source) if self.normalize else min(len(source), _LOOKED_AT)
@@ -143,13 +140,14 @@ class Numbers(base.Field):
                 else:
                     block = field.numbers(name, record)
             except BrokenRecord:
+                met = True
                 continue  # the pipeline reports it
             field = field if field.learned else self.bound(learned=block.shape[1:])
             if not self.normalize:
                 return field
             moments.add(block.reshape(-1, block.shape[-1]).astype(np.float64))
         if not moments.count:
-            return self
+            return self if met else self.bound(absent=True)
         if self.components > moments.sum.size:
             raise UserError(
                 f"{base.place(name)}: components is {self.components}, and "

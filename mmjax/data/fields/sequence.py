@@ -48,4 +48,4 @@ class Field(vector.Field):
         return None  # windows are cut row by row
 
     def facts(self, name: str) -> dict[str, Any]:
-        return {"rate": self.rate} if self.rate else {}
+        return super().facts(name) | ({"rate": self.rate} if self.rate else {})

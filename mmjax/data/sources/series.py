@@ -59,9 +59,10 @@ class Series(views.View):
                 raise BrokenRecord(place, f"it has no {name!r}: it has {has}")
         for name in self.names:
             x = np.asarray(record[name])
-            x_nd = warped.series_of(
-                {name: x[:, None] if x.ndim == 1 else x}, name, place
-            )
+            if x.ndim < 3 and x.dtype.kind in "bui":
+                x = x.astype(np.float32)  # numbers of 8 bits, and no image
+            x = x[:, None] if x.ndim == 1 else x
+            x_nd = warped.series_of({name: x}, name, place)
             if mask:
                 keep_n = np.asarray(record[mask]) > 0
                 if keep_n.shape != (len(x_nd),):

@@ -13,11 +13,10 @@ JOINT = "early-all"  # no name of a field
 class Block(base.Base):
     """A perceptron over all parts votes beside an expert for each of them.
 
-    rule, hidden: see `late`; joint: units of the perceptron.
+    rule: see `late`; joint: units of the perceptron.
     """
 
     rule: Literal["mean", "learned", "product"] = "learned"
-    hidden: int = 0
     joint: int = 32
 
     @nn.compact
@@ -26,6 +25,6 @@ class Block(base.Base):
     ) -> base.Fused:
         whole = early.Block((self.joint,), name="early")(parts, masks, wanted)
         given_bt = jax.tree.reduce(lambda a, b: a | b, dict(masks))
-        voters = late.Block(self.rule, self.hidden, name="late")
+        voters = late.Block(self.rule, name="late")
         experts = {**parts, JOINT: whole.features}
         return voters(experts, {**masks, JOINT: given_bt}, wanted)

@@ -16,7 +16,7 @@ _ABSENT = -1e9  # the logarithm of an absent expert's weight
 
 
 class Block(base.Base):
-    """An expert for each part, over `hidden` units; 0 is linear.
+    """A linear expert for each part.
 
     rule: `mean` of the probabilities, `learned` with weights that are learned and sum
       to one, or `product` of the probabilities. Experts of absent parts have no say.
@@ -24,19 +24,15 @@ class Block(base.Base):
     """
 
     rule: Literal["mean", "learned", "product"] = "mean"
-    hidden: int = 0
 
     @nn.compact
     def __call__(
         self, parts: base.Arrays, masks: base.Arrays, wanted: base.Wanted
     ) -> base.Fused:
-        experts, names = [], sorted(parts)
-        for name in names:
-            x_btd = parts[name]
-            if self.hidden:
-                x_btd = nn.relu(Dense(self.hidden, name=f"hidden_{name}")(x_btd))
-            experts.append(Dense(wanted.outputs, name=f"expert_{name}")(x_btd))
-        answer_btkm = jnp.stack(experts, -1)
+        names = sorted(parts)
+        answer_btkm = jnp.stack(
+            [Dense(wanted.outputs, name=f"expert_{k}")(parts[k]) for k in names], -1
+        )
         given_btm = jnp.stack([masks[name] for name in names], -1)
         weight_m = jnp.zeros(len(names))
         if self.rule == "learned":

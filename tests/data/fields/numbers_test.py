@@ -23,6 +23,19 @@ def mixed(rows=500, width=4):
     return rows * 10.0 ** np.arange(width) + 1000
 
 
+@pytest.mark.parametrize("kind", ["vector", "sequence", "audio"])
+def test_tasks_are_told_of_a_value_that_no_record_has(kind):
+    config = {"kind": kind, "optional": True}
+    config |= {"length": 3, "width": 2} if kind == "sequence" else {}
+    lacking = opened(Records([{}, {"b": [1]}]), **config)
+    assert fields.spec(lacking)["a"]["absent"]
+    values = {"audio": np.ones(16_000), "sequence": np.ones((3, 2))}
+    for value in (values.get(kind, np.ones(2)), "x"):  # the last is a broken record
+        has = opened(Records([{}, {"a": value}]), **config, of="a")
+        assert "absent" not in fields.spec(has)["a"]
+    assert "absent" not in fields.spec(fields.build({"a": config}))["a"]  # not known
+
+
 def test_vector_takes_its_width_from_the_records():
     source = Records([None, {}, {"a": [1, 2, 3]}])
     chosen = opened(source, kind="vector")

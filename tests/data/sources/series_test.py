@@ -15,7 +15,13 @@ def spec(tmp_path):
     x = np.stack([np.stack([steps, steps**2], 1)] * 2)
     mask = np.array([[1] * 6, [1] * 4 + [0] * 2], np.uint8)
     lips = np.full((2, 6, 4, 5), 51, np.uint8)
-    np.savez(tmp_path / "x.npz", x=x, mask=mask, y=np.stack([steps] * 2), lips=lips)
+    np.savez(
+        tmp_path / "x.npz",
+        x=x,
+        mask=mask,
+        y=np.stack([steps.astype("u1")] * 2),
+        lips=lips,
+    )
     return {"kind": "series", "source": f"npz:{tmp_path}/x.npz", "series": ("x", "y")}
 
 
