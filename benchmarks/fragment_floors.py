@@ -5,8 +5,8 @@
 
 Flickr8k: linear CCA between pooled image features (square root, unit length) and TF-IDF
 of captions (400 columns of its SVD), 256 components, reg a tenth of the mean variance,
-products of codes weighed by the squared correlations. KiloGram: chance, a rule by height, and IBM
-model 1 and an HMM over clusters of pieces, on tangrams held out.
+products of codes weighed by the squared correlations. KiloGram: chance, a rule by
+height, and IBM model 1 and an HMM over clusters of pieces, on tangrams held out.
 
 Legend: n images, m captions, d columns.
 """
