@@ -38,7 +38,8 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(data):
     """(env, variables) after some steps of the multiple-instance form."""
-    config = config_lib.load("fragments:tiny", [f"--config.data.train={data('train')}"])
+    given = [f"--config.data.train={data('train')}"]
+    config = config_lib.load("fragments:tiny", given).unlock()
     config.batch_size = 24
     config.task.update(score="max", embed_dim=16, dropout=0.0, words=20)
     config.data.fields.regions = {"kind": "sequence", "length": 3, "width": 6}
@@ -88,7 +89,7 @@ def test_phrases_find_their_regions(run, data, tmp_path):
     cfg = {"type": "fragment_regions", "source": data("test"), "png": str(png)}
     result = evaluated(run, cfg)
     values = result.values
-    assert values["accuracy"] > 0.9 and values["chance"] == pytest.approx(1 / 3)
+    assert values["accuracy"] > 0.8 and values["chance"] == pytest.approx(1 / 3)
     assert values["accuracy_equal"] == values["accuracy"]  # no noun comes twice
     assert values["accuracy"] == (result.arrays["pick"] == result.arrays["gold"]).mean()
     assert min(Image.open(png).size) > 100
