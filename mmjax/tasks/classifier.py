@@ -30,7 +30,7 @@ class Task(base.Normalised):
     """
 
     couples_rows = False
-    reads = ("image", "label")
+    reads = ("image", "label?")
 
     classes: int
     image_size: int
@@ -67,7 +67,7 @@ class Task(base.Normalised):
     def check(self, spec: base.Spec) -> None:
         """See mmjax.tasks.base.Task."""
         base.check_image(spec, self.image_size, "image_size")
-        names = spec["label"].get("class_names", ())
+        names = spec.get("label", {}).get("class_names", ())
         if len(names) > self.classes:
             raise UserError(
                 f"the data have {len(names)} classes, and the model {self.classes}: "
