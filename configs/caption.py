@@ -79,10 +79,10 @@ def shapes() -> ConfigDict:
     return config
 
 
-def _flickr8k(kind: str, *, steps: int, decoder: dict, **task: object) -> ConfigDict:
+def _flickr8k(kind: str, *, decoder: dict, **task: object) -> ConfigDict:
     """On frozen features of 4 x 4 cells, by the words seen five times or more."""
     config = _run(
-        steps=steps,
+        steps=1800,
         batch_size=64,
         context=20,
         min_count=5,
@@ -90,7 +90,7 @@ def _flickr8k(kind: str, *, steps: int, decoder: dict, **task: object) -> Config
         decoder=dict(kind=kind, dropout=0.5, **decoder),
         **task,
     )
-    config.data.fields.features = dict(kind="latents", of="regions")
+    config.data.fields.features = ConfigDict(dict(kind="latents", of="regions"))
     files = "npz:runs/flickr8k_{}.npz?text=captions&key=key"
     config.data.train = files.format("train")
     dev = files.format("dev")
@@ -122,20 +122,22 @@ def _flickr8k(kind: str, *, steps: int, decoder: dict, **task: object) -> Config
 
 
 def flickr8k_lstm() -> ConfigDict:
-    """Show and Tell (Vinyals et al. 2015): the mean of the cells, once."""
-    return _flickr8k("lstm", steps=2400, decoder=dict(width=320))
+    """Show and Tell (Vinyals et al. 2015): features of the whole image, once."""
+    config = _flickr8k("lstm", decoder=dict(width=320))
+    config.data.fields.features = ConfigDict(dict(kind="vector", of="features"))
+    return config
 
 
 def flickr8k_soft() -> ConfigDict:
     """Show, Attend and Tell (Xu et al. 2015), soft attention."""
-    config = _flickr8k("soft", steps=2400, decoder=dict(width=256), doubly=1.0)
+    config = _flickr8k("soft", decoder=dict(width=256), doubly=1.0)
     config.evals.sheet.attention = "attention"
     return config
 
 
 def flickr8k_hard() -> ConfigDict:
     """The same, hard attention."""
-    config = _flickr8k("hard", steps=2400, decoder=dict(width=256))
+    config = _flickr8k("hard", decoder=dict(width=256))
     config.evals.sheet.attention = "attention"
     return config
 
@@ -143,7 +145,7 @@ def flickr8k_hard() -> ConfigDict:
 def flickr8k_transformer() -> ConfigDict:
     """Three blocks of self- and cross-attention."""
     decoder = dict(width=256, depth=3, heads=4)
-    config = _flickr8k("transformer", steps=2400, decoder=decoder)
+    config = _flickr8k("transformer", decoder=decoder)
     config.task.decoder.dropout = 0.2
     config.optim.lr, config.optim.warmup = 5e-4, 300
     config.evals.sheet.attention = "attention"
