@@ -16,7 +16,7 @@ from mmjax.evaluators.common import forward, result_card
 from mmjax.metrics import embeddings, ranking
 
 TOP = (1, 5, 10)
-_DEFINITIONS = {
+DEFINITIONS = {
     "i2t_r@k": "share of images with one of their captions among the k best",
     "t2i_r@k": "share of captions with their image among the k best",
     "median_rank": "median over queries of the best right answer's rank, from 1",
@@ -80,7 +80,7 @@ class Evaluator(base.Evaluator):
         }
         card = self.card(
             counts,
-            _DEFINITIONS,
+            DEFINITIONS,
             resampled="images, each with its captions; the gallery stays whole",
             template=self.config.template,
             matches=self.config.matches,

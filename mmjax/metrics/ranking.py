@@ -38,8 +38,15 @@ def ranks(
         scores_qg = query_qd[start:stop] @ gallery_gd.T
         low, high = np.searchsorted(rows_p, [start, stop])
         pairs = rows_p[low:high] - start, columns_p[low:high]
-        best_q = np.full(stop - start, -np.inf, scores_qg.dtype)
-        np.maximum.at(best_q, pairs[0], scores_qg[pairs])
-        scores_qg[pairs] = -np.inf
-        ranks_q[start:stop] = (scores_qg >= best_q[:, None] - TIE).sum(1)
+        ranks_q[start:stop] = of_scores(scores_qg, *pairs)
     return ranks_q
+
+
+def of_scores(
+    scores_qg: np.ndarray, rows_p: np.ndarray, columns_p: np.ndarray
+) -> np.ndarray:
+    """`ranks` of scores that are no inner products; they are overwritten."""
+    best_q = np.full(len(scores_qg), -np.inf, scores_qg.dtype)
+    np.maximum.at(best_q, rows_p, scores_qg[rows_p, columns_p])
+    scores_qg[rows_p, columns_p] = -np.inf
+    return (scores_qg >= best_q[:, None] - TIE).sum(1)

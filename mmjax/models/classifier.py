@@ -30,15 +30,21 @@ class Classifier(nn.Module):
 
     Parameters: `tower/...`, `head/kernel` and `logit_scale`; a ResNet tower adds
     `batch_stats`: call it in training with `mutable=["batch_stats"]`.
+
+    linear: logits are `features @ kernel + bias` instead, as in networks that were
+      trained elsewhere; there is no `logit_scale` then.
     """
 
     tower: nn.Module
     classes: int
+    linear: bool = False
     dtype: str = "float32"
 
     def setup(self) -> None:
         init = normal(self.tower.features**-0.5)
-        self.head = Dense(self.classes, use_bias=False, kernel_init=init)
+        self.head = Dense(self.classes, use_bias=self.linear, kernel_init=init)
+        if self.linear:
+            return
         self.logit_scale = self.param(
             "logit_scale", nn.initializers.constant(INIT_SCALE), (), jnp.float32
         )
@@ -55,11 +61,18 @@ class Classifier(nn.Module):
         images_lib.require(images, self.tower.image_size)
         return self.tower(images, train=train, axis=axis).astype(jnp.float32)
 
+    def feature_map(self, images: jax.Array) -> dict[str, jax.Array]:
+        """`features` of `features`, and the tower's `map` (b, h, w, f)."""
+        images_lib.require(images, self.tower.image_size)
+        return images_lib.with_map(self.tower, images)
+
     def __call__(
         self, images: jax.Array, *, train: bool = False, axis: str | None = None
     ) -> jax.Array:
         """Logits (b, c) float32."""
         features_bf = self.features(images, train=train, axis=axis)
+        if self.linear:
+            return self.head(features_bf)
         kernel_fc, _ = self.head.weights(features_bf.shape[1])
         scale = jnp.exp(clamp(self.logit_scale, *self.log_scale_bounds))
         return scale * (_unit(features_bf, 1) @ _unit(kernel_fc, 0))
@@ -77,13 +90,13 @@ def build(
     classes: int,
     image_size: int,
     act: str = "gelu",
+    linear: bool = False,
     dtype: str = "float32",
 ) -> Classifier:
     """A classifier whose tower is a mapping of `kind` and the kind's own fields.
 
-    image: `kind` "conv", "resnet" or "vit", and fields of `ConvTower`, `ResNet` or
-      `ViT`; `act` and `dtype` go to the tower where it has such a field and does not
-      set its own.
+    image: `kind`, one of `presets.IMAGE_KINDS`, and that tower's fields; `act` and
+      `dtype` go to the tower where it has such a field and does not set its own.
     """
     tower = presets.image_tower(image, act=act, dtype=dtype, image_size=image_size)
-    return Classifier(tower=tower, classes=classes, dtype=dtype)
+    return Classifier(tower=tower, classes=classes, linear=linear, dtype=dtype)

@@ -97,6 +97,11 @@ class DualEncoder(nn.Module):
         images_lib.require(images, self.image.image_size)
         return self.image(images, train=train, axis=axis).astype(jnp.float32)
 
+    def feature_map(self, images: jax.Array) -> dict[str, jax.Array]:
+        """`features` of image_features, and `map` (b, h, w, image.features) float32."""
+        images_lib.require(images, self.image.image_size)
+        return images_lib.with_map(self.image, images)
+
     def encode_image(
         self, images: jax.Array, *, train: bool = False, axis: str | None = None
     ) -> jax.Array:

@@ -1,6 +1,7 @@
 """What image tokenizers and autoencoders share about images."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,15 @@ def require(x_bhw3: jax.Array, size: int, what: str = "model") -> None:
             f"the {what} takes (b, {size}, {size}, 3), got images of "
             f"{x_bhw3.shape}: resize them, or set its image_size"
         )
+
+
+def with_map(tower: Any, x_bhw3: jax.Array) -> dict[str, jax.Array]:
+    """A tower's `features` (b, f) and `map` (b, h, w, f), float32."""
+    pooled_bf, map_bhwf = tower(x_bhw3, with_map=True)
+    return {
+        "features": pooled_bf.astype(jnp.float32),
+        "map": map_bhwf.astype(jnp.float32),
+    }
 
 
 def grid(image_size: int, factor: int, where: str, code: str = "code") -> int:

@@ -23,12 +23,18 @@ import flax.linen as nn
 from mmjax import schema
 from mmjax.errors import UserError
 from mmjax.models.dual_encoder import SCALE_MAX, DualEncoder
+from mmjax.models.efficientnet import EfficientNetLite
 from mmjax.models.resnet import ConvTower, ResNet
 from mmjax.models.text import CBOW, TextTransformer
 from mmjax.models.vit import ViT
 
 _LINEN = ("parent", "name")  # fields of every module
-IMAGE_KINDS = {"conv": ConvTower, "resnet": ResNet, "vit": ViT}
+IMAGE_KINDS = {
+    "conv": ConvTower,
+    "efficientnet_lite": EfficientNetLite,
+    "resnet": ResNet,
+    "vit": ViT,
+}
 TEXT_KINDS = {"cbow": CBOW, "transformer": TextTransformer}
 Tower = str | Mapping[str, Any]
 
@@ -169,7 +175,8 @@ def build(
     Args:
       name: preset, or "" to give both towers and the four sizes.
       image: tower: a preset's name or a mapping with `kind` "vit", "resnet" or "conv"
-        and fields of `ViT`, `ResNet` or `ConvTower`. None or empty: the preset's.
+        and fields of `ViT`, `ResNet` or `ConvTower`, or any of `IMAGE_KINDS`. None or
+        empty: the preset's.
       text: likewise, `kind` "transformer" or "cbow": `TextTransformer`, `CBOW`.
       embed_dim, vocab_size, context, image_size: 0 means the preset's.
       act: "gelu", "quick_gelu" (the released CLIP weights), "gelu_tanh", ...

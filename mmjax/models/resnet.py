@@ -67,8 +67,14 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_bhwc: jax.Array, *, train: bool = False, axis: str | None = None
-    ) -> jax.Array:
+        self,
+        x_bhwc: jax.Array,
+        *,
+        train: bool = False,
+        axis: str | None = None,
+        with_map: bool = False,
+    ) -> jax.Array | tuple[jax.Array, jax.Array]:
+        """Features (b, f); `with_map`, also the map (b, h, w, f) that is pooled."""
         divide.check("a ResNet's image_size", self.image_size, 32)
         x = x_bhwc.astype(self.dtype)
         stem = [(self.width // 2, 2), (self.width // 2, 1), (self.width, 1)]
@@ -86,7 +92,8 @@ class ResNet(nn.Module):
                 x = module(x, train, axis)
         x_btw = x.reshape(x.shape[0], -1, x.shape[-1])
         heads = self.heads or self.features // 64
-        return AttentionPool(heads, self.dtype, name="pool")(x_btw)
+        pooled_bf = AttentionPool(heads, self.dtype, name="pool")(x_btw)
+        return (pooled_bf, x) if with_map else pooled_bf
 
 
 class ResidualConv(nn.Module):
@@ -132,8 +139,14 @@ class ConvTower(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_bhwc: jax.Array, *, train: bool = False, axis: str | None = None
-    ) -> jax.Array:
+        self,
+        x_bhwc: jax.Array,
+        *,
+        train: bool = False,
+        axis: str | None = None,
+        with_map: bool = False,
+    ) -> jax.Array | tuple[jax.Array, jax.Array]:
+        """Features (b, f); `with_map`, also the map (b, h, w, f) that is pooled."""
         del train, axis  # no batch statistics
         factor = self.stem * 2 ** (len(self.depths) - 1)
         divide.check("a conv tower's image_size", self.image_size, factor)
@@ -148,4 +161,5 @@ class ConvTower(nn.Module):
                 name = f"stage_{stage}_block_{i}"
                 x = block(self.groups, self.act, self.dtype, name=name)(x)
         x = GroupNorm(self.groups, dtype=self.dtype, name="norm")(x)
-        return activation(self.act)(x).mean((1, 2))
+        x = activation(self.act)(x)
+        return (x.mean((1, 2)), x) if with_map else x.mean((1, 2))

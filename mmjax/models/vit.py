@@ -98,10 +98,23 @@ class ViT(nn.Module):
         return self.norm_pre(x_btw + self.position_embedding.astype(self.dtype))
 
     def __call__(
-        self, x_bhwc: jax.Array, *, train: bool = False, axis: str | None = None
-    ) -> jax.Array:
-        """Features (b, width): the normalised class token, or what the head pools."""
+        self,
+        x_bhwc: jax.Array,
+        *,
+        train: bool = False,
+        axis: str | None = None,
+        with_map: bool = False,
+    ) -> jax.Array | tuple[jax.Array, jax.Array]:
+        """Features (b, width): the normalised class token, or what the head pools.
+
+        with_map: also the normalised tokens of the patches, (b, h, w, width).
+        """
         del train, axis  # no batch statistics, no dropout
+        if with_map:
+            x_btw, side = self.sequence(x_bhwc), self.image_size // self.patch
+            token = self.pool == "token"
+            map_bhww = x_btw[:, token:].reshape(-1, side, side, self.width)
+            return x_btw[:, 0] if token else self.head(x_btw), map_bhww
         if self.pool == "map":
             return self.head(self.sequence(x_bhwc))
         return self.norm_post(self.transformer(self._embed(x_bhwc), 0))

@@ -41,6 +41,40 @@ class Conv(nn.Module):
         return y
 
 
+class DepthwiseConv(nn.Module):
+    """A square filter for each channel, kernel (k, k, 1, c), without a bias.
+
+    Padded as TensorFlow's "SAME": ceil(side / stride) numbers come out. Written as a
+    sum of shifted images, which XLA's CPU back-end fuses, where its grouped convolution
+    is many times slower.
+    """
+
+    kernel: int = 3
+    stride: int = 1
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x_bhwc: jax.Array) -> jax.Array:
+        size, stride, (_, h, w, channels) = self.kernel, self.stride, x_bhwc.shape
+        init = torch_default(size * size)
+        kernel = self.param("kernel", init, (size, size, 1, channels))
+        kernel = kernel.astype(self.dtype)
+        padding = [same_padding(side, size, stride) for side in (h, w)]
+        x = jnp.pad(x_bhwc.astype(self.dtype), [(0, 0), *padding, (0, 0)])
+        rows, columns = -(-h // stride), -(-w // stride)
+        return sum(
+            kernel[i, j, 0] * x[:, i:, j:][:, ::stride, ::stride][:, :rows, :columns]
+            for i in range(size)
+            for j in range(size)
+        )
+
+
+def same_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Zeros before and after by TensorFlow's "SAME": the odd one comes after."""
+    left = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+    return left // 2, left - left // 2
+
+
 def avg_pool(x_bhwc: jax.Array, size: int) -> jax.Array:
     """Mean over size x size tiles; rows and columns left over are dropped."""
     if size == 1:

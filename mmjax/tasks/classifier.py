@@ -23,18 +23,20 @@ PyTree = Any
 class Task(base.Normalised):
     """Fields are `config.task`; the data need labels and no text.
 
-    image: the tower, `kind` "conv", "resnet" or "vit" and its fields.
+    image: the tower, its `kind` (`mmjax.models.presets.IMAGE_KINDS`) and fields.
     classes: how many there are; a label beyond them ends the run as a loss of NaN.
+    linear: a plain linear head in place of scaled cosines.
     smoothing: share of the target spread over all classes (Szegedy et al. 2016, 7).
     """
 
     couples_rows = False
-    reads = ("image", "label")
+    reads = ("image", "label?")
 
     classes: int
     image_size: int
     image: dict = dataclasses.field(default_factory=lambda: {"kind": "conv"})
     act: str = "gelu"
+    linear: bool = False
     dtype: str = "float32"
     smoothing: float = 0.0
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -54,13 +56,18 @@ class Task(base.Normalised):
             classes=self.classes,
             image_size=self.image_size,
             act=self.act,
+            linear=self.linear,
             dtype=self.dtype,
         )
+
+    def bounded(self, params: PyTree) -> PyTree:
+        """See mmjax.tasks.base.Task; a linear head has no scale."""
+        return params if self.linear else super().bounded(params)
 
     def check(self, spec: base.Spec) -> None:
         """See mmjax.tasks.base.Task."""
         base.check_image(spec, self.image_size, "image_size")
-        names = spec["label"].get("class_names", ())
+        names = spec.get("label", {}).get("class_names", ())
         if len(names) > self.classes:
             raise UserError(
                 f"the data have {len(names)} classes, and the model {self.classes}: "
@@ -115,4 +122,10 @@ class Task(base.Normalised):
             return {"loss": loss_b, "accuracy": hit_b}
 
         features = self._call("features", image)
-        return {"logits": logits, "features": features, "loss": loss}
+        feature_map = self._call("feature_map", image)
+        return {
+            "logits": logits,
+            "features": features,
+            "feature_map": feature_map,
+            "loss": loss,
+        }

@@ -156,6 +156,7 @@ class Task(base.Normalised):
             "embed_image": self._call("encode_image", image, unit),
             "embed_text": self._call("encode_text", text, unit),
             "features": self._call("image_features", image),
+            "feature_map": self._call("feature_map", image),
             "projected": self._call("encode_image", image),
             "scale": self._call("temperature", lambda batch: ()),
             "loss": base.evaluated(self),

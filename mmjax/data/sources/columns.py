@@ -191,7 +191,8 @@ class Columns(encoded.Encoded):
         if not 0 <= start <= end <= len(array.array):
             reason = f"offsets {start}..{end} outside {name} of {len(array.array)} rows"
             raise BrokenRecord(self.place(i), reason)
-        return array.array[start:end]
+        piece = array.array[start:end]
+        return piece.tolist() if piece.dtype.kind in "US" else piece
 
     def fingerprint(self) -> str:
         cut = {k: a for k, a in self.arrays.items() if isinstance(a, Ragged)}
