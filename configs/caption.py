@@ -87,9 +87,10 @@ def _flickr8k(kind: str, *, decoder: dict, **task: object) -> ConfigDict:
         context=20,
         min_count=5,
         vocab_size=2600,
-        decoder=dict(kind=kind, dropout=0.5, **decoder),
+        decoder=dict(kind=kind, dropout=0.3, **decoder),
         **task,
     )
+    config.optim.lr = 2e-3
     config.data.fields.features = ConfigDict(dict(kind="latents", of="regions"))
     files = "npz:runs/flickr8k_{}.npz?text=captions&key=key"
     config.data.train = files.format("train")
@@ -147,7 +148,7 @@ def flickr8k_transformer() -> ConfigDict:
     decoder = dict(width=256, depth=3, heads=4)
     config = _flickr8k("transformer", decoder=decoder)
     config.task.decoder.dropout = 0.2
-    config.optim.lr, config.optim.warmup = 5e-4, 300
+    config.optim.lr = 1e-3
     config.evals.sheet.attention = "attention"
     return config
 
