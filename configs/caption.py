@@ -51,7 +51,7 @@ def _run(
     # Neither padding nor the mark of an unknown word is ever said.
     config.task.sampling = dict(k=3, forbid=(0, 1))
     words = dict(kind="text", tokenizer="words", context=context, min_count=min_count)
-    config.data.fields.tokens = ConfigDict(words)
+    config.data.fields = ConfigDict(dict(tokens=words))
     config.optim.b2, config.optim.eps = 0.999, 1e-8
     config.optim.lr, config.optim.weight_decay = 1e-3, 0.0
     config.optim.clip_norm = 5.0
@@ -87,11 +87,13 @@ def _flickr8k(kind: str, *, decoder: dict, **task: object) -> ConfigDict:
         context=20,
         min_count=5,
         vocab_size=2600,
-        decoder=dict(kind=kind, dropout=0.3, **decoder),
+        decoder=dict(kind=kind, dropout=0.2, **decoder),
         **task,
     )
     config.optim.lr = 2e-3
-    config.data.fields.features = ConfigDict(dict(kind="latents", of="regions"))
+    config.data.fields.features = ConfigDict(
+        dict(kind="latents", of="regions", normalize="standard")
+    )
     files = "npz:runs/flickr8k_{}.npz?text=captions&key=key"
     config.data.train = files.format("train")
     dev = files.format("dev")
@@ -125,7 +127,9 @@ def _flickr8k(kind: str, *, decoder: dict, **task: object) -> ConfigDict:
 def flickr8k_lstm() -> ConfigDict:
     """Show and Tell (Vinyals et al. 2015): features of the whole image, once."""
     config = _flickr8k("lstm", decoder=dict(width=320))
-    config.data.fields.features = ConfigDict(dict(kind="vector", of="features"))
+    config.data.fields.features = ConfigDict(
+        dict(kind="vector", of="features", normalize="standard")
+    )
     return config
 
 
