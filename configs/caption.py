@@ -51,7 +51,7 @@ def _run(
     # Neither padding nor the mark of an unknown word is ever said.
     config.task.sampling = dict(k=3, forbid=(0, 1))
     words = dict(kind="text", tokenizer="words", context=context, min_count=min_count)
-    config.data.fields.tokens = ConfigDict(words)
+    config.data.fields = ConfigDict(dict(tokens=words))
     config.optim.b2, config.optim.eps = 0.999, 1e-8
     config.optim.lr, config.optim.weight_decay = 1e-3, 0.0
     config.optim.clip_norm = 5.0
@@ -79,18 +79,21 @@ def shapes() -> ConfigDict:
     return config
 
 
-def _flickr8k(kind: str, *, steps: int, decoder: dict, **task: object) -> ConfigDict:
+def _flickr8k(kind: str, *, decoder: dict, **task: object) -> ConfigDict:
     """On frozen features of 4 x 4 cells, by the words seen five times or more."""
     config = _run(
-        steps=steps,
+        steps=1800,
         batch_size=64,
         context=20,
         min_count=5,
         vocab_size=2600,
-        decoder=dict(kind=kind, dropout=0.5, **decoder),
+        decoder=dict(kind=kind, dropout=0.2, **decoder),
         **task,
     )
-    config.data.fields.features = dict(kind="latents", of="regions")
+    config.optim.lr = 2e-3
+    config.data.fields.features = ConfigDict(
+        dict(kind="latents", of="regions", normalize="standard")
+    )
     files = "npz:runs/flickr8k_{}.npz?text=captions&key=key"
     config.data.train = files.format("train")
     dev = files.format("dev")
@@ -122,20 +125,24 @@ def _flickr8k(kind: str, *, steps: int, decoder: dict, **task: object) -> Config
 
 
 def flickr8k_lstm() -> ConfigDict:
-    """Show and Tell (Vinyals et al. 2015): the mean of the cells, once."""
-    return _flickr8k("lstm", steps=2400, decoder=dict(width=320))
+    """Show and Tell (Vinyals et al. 2015): features of the whole image, once."""
+    config = _flickr8k("lstm", decoder=dict(width=320))
+    config.data.fields.features = ConfigDict(
+        dict(kind="vector", of="features", normalize="standard")
+    )
+    return config
 
 
 def flickr8k_soft() -> ConfigDict:
     """Show, Attend and Tell (Xu et al. 2015), soft attention."""
-    config = _flickr8k("soft", steps=2400, decoder=dict(width=256), doubly=1.0)
+    config = _flickr8k("soft", decoder=dict(width=256), doubly=1.0)
     config.evals.sheet.attention = "attention"
     return config
 
 
 def flickr8k_hard() -> ConfigDict:
     """The same, hard attention."""
-    config = _flickr8k("hard", steps=2400, decoder=dict(width=256))
+    config = _flickr8k("hard", decoder=dict(width=256))
     config.evals.sheet.attention = "attention"
     return config
 
@@ -143,9 +150,9 @@ def flickr8k_hard() -> ConfigDict:
 def flickr8k_transformer() -> ConfigDict:
     """Three blocks of self- and cross-attention."""
     decoder = dict(width=256, depth=3, heads=4)
-    config = _flickr8k("transformer", steps=2400, decoder=decoder)
+    config = _flickr8k("transformer", decoder=decoder)
     config.task.decoder.dropout = 0.2
-    config.optim.lr, config.optim.warmup = 5e-4, 300
+    config.optim.lr = 1e-3
     config.evals.sheet.attention = "attention"
     return config
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from mmjax.data import fields
 from mmjax.errors import UserError
+from mmjax.inference import features
 from mmjax.inference.load import Run
 from mmjax.tasks import base
 
@@ -101,8 +102,6 @@ class Captioner:
         words = {"tokens": tokens_pl, "tokens_mask": mask_pl}
         if self.network is None:
             return words | {"image": np.stack([self.view(image) for image in images])}
-        from mmjax.inference import features
-
         field = self.run.parts.fields["features"]
         *cells, _ = field.shapes("features")["features"][0]
         regions = features.Regions(f"cells:{math.isqrt(cells[0])}") if cells else None

@@ -109,6 +109,7 @@ def test_soft_attention_in_numpy():
             np.testing.assert_allclose(look.weight[b, m], alpha, atol=1e-5)
 
 
+@pytest.mark.long
 def test_draws_follow_the_rows():
     """Dropout and drawn cells of a row are the same, whatever rows are beside it."""
     model, params, cells, ids = make("hard", dropout=0.3)
