@@ -3,7 +3,7 @@
 | preset | data | latents | cost | expect |
 |---|---|---|---|---|
 | kl_f8 (default) | your web shards | 32 x 32 x 4 at 256 px | a pod | see below |
-| shapes | made by our code | 4 x 4 x 16 at 32 px | 3.5 minutes of a core | README |
+| shapes | made by our code | 4 x 4 x 16 at 32 px | 6 minutes of a core | README |
 | tiny | shapes | 8 x 8 x 4 at 16 px | seconds | nothing: it is for tests |
 
 `kl_f8` has the layers of Stable Diffusion's autoencoder. It is trained with neither a
@@ -41,7 +41,7 @@ def shapes() -> ConfigDict:
     deviations, so that a diffusion model need not be exact, and few latents make a
     step of it cheap.
     """
-    config = common.run(steps=3000, batch_size=32)
+    config = common.run(steps=6000, batch_size=32)
     net = dict(kind="conv", widths=(64, 128), stem=4, depth=1, decoder_depth=3)
     spec = dict(image_size=32, code_dim=16, net=dict(net, head=256), scale=0.0)
     config.task = ConfigDict(dict(name="autoencoder_kl", autoencoder=spec))

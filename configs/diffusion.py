@@ -6,7 +6,7 @@
 
 | preset | noised | net | cost | expect |
 |---|---|---|---|---|
-| shapes (default) | latents, 4 x 4 x 16 | DiT | 32 minutes of a core | README |
+| shapes (default) | latents, 4 x 4 x 16 | DiT | 35 minutes of a core | README |
 | shapes_pixels | pixels, 32 x 32 | DiT, 4 x 4 | 2 CPU cores | not measured yet |
 | shapes_unet | latents, 4 x 4 x 16 | UNet | 2 CPU cores | not measured yet |
 | tiny, tiny_pixels | shapes of 16 px | DiT, UNet | seconds | nothing: for tests |
@@ -41,12 +41,13 @@ def _reads(config: ConfigDict, vocab: int, context: int, **tower: object) -> Non
 def shapes() -> ConfigDict:
     """Scenes of 4 x 4 latents from their captions."""
     stage1 = autoencoder_kl.shapes().task.autoencoder
-    config = _run(steps=2500, batch_size=64, size=32, stage1=stage1)
+    config = _run(steps=3000, batch_size=128, size=32, stage1=stage1)
     config.task.net = dict(kind="dit", patch=1, width=192, depth=4, heads=6, near=True)
-    _reads(config, 640, 24, width=96, depth=2, heads=4)
+    _reads(config, 640, 24, width=128, depth=3, heads=4)
+    config.task.pooled = True
     config.task.prediction = "flow"
     config.task.schedule = dict(kind="flow")
-    config.task.times = "logit_normal"
+    config.task.times, config.task.times_mean = "logit_normal", 0.5
     config.task.sampling = dict(sampler="dpm_solver", steps=20, guidance=3.0)
     config.data.train = (
         ("shapes:train?size=32&count=15000&seed=2&words=full&objects=1", 1.0),

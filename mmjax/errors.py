@@ -24,6 +24,18 @@ class UserError(Exception):
 LEFT_OUT = 3  # exit status of a command that is done, but for what it named on stderr
 
 
+def image_name(text: str) -> pathlib.Path:
+    """The path of an image that will be written; as the `type` of an argument.
+
+    Raises:
+      UserError: its suffix is none of an image that figures and sheets are written as.
+    """
+    path = pathlib.Path(text)
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise UserError(f"no image can be written as {text!r}: end its name in .png")
+    return path
+
+
 def no_room(error: BaseException | None) -> bool:
     """Whether a full disk is at the root; libraries wrap it, so causes are searched."""
     while error is not None:

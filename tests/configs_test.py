@@ -14,6 +14,7 @@ import mmjax_configs as configs
 from mmjax import cli, evaluators, schema
 from mmjax.cli import eval as eval_cli
 from mmjax.data import fields, prompts
+from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.tasks import base
 from mmjax.train import config as config_lib
@@ -114,7 +115,7 @@ def test_few_steps_on_data_of_the_users(family: str, preset: str, photos: str):
     assert run.optim.warmup < 3 and run.optim.groups["head"]["match"] == "^head/"
     assert run.graft["params"] == "RUN" and run.graft["params/a/b"] == "RUN#c"
     assert "new" in fields.build(config.data.fields)
-    assert len(setup.open_train(run.data)) == 3 and run.evals["x"]["limit"] == 5
+    assert len(open_source(run.data.train)) == 3 and run.evals["x"]["limit"] == 5
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import numpy as np
 
 from mmjax import errors
 from mmjax.data.sources import npz
-from mmjax.errors import UserError
+from mmjax.errors import UserError, image_name
 from mmjax.parallel import runtime
 
 METHODS = ("dtw", "ddtw", "soft", "ctw")
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in ("A", "B"):
         parser.add_argument(name, help="a file of frames, one a row")
     parser.add_argument("--method", choices=METHODS, default="dtw")
-    parser.add_argument("--out", type=pathlib.Path, metavar="PNG", help="the figure")
+    parser.add_argument("--out", type=image_name, metavar="PNG", help="the figure")
     parser.add_argument(
         "--save",
         type=pathlib.Path,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmjax.errors import LEFT_OUT, UserError
+from mmjax.errors import LEFT_OUT, UserError, image_name
 from mmjax.parallel import runtime
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_search(parser: argparse.ArgumentParser) -> None:
     """The options of every verb that searches."""
     parser.add_argument("--top", type=int, default=10, metavar="N")
-    parser.add_argument("--out", type=pathlib.Path, metavar="FILE.png")
+    parser.add_argument("--out", type=image_name, metavar="FILE.png")
     parser.add_argument(
         "--workdir", type=pathlib.Path, help="where the index's model is now, if moved"
     )

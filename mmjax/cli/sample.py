@@ -15,7 +15,7 @@ from typing import Any
 
 from mmjax import errors, schema
 from mmjax.cli.train import add_devices
-from mmjax.errors import UserError
+from mmjax.errors import UserError, image_name
 from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
@@ -82,7 +82,7 @@ def add_options(parser: argparse.ArgumentParser, *, default: str) -> None:
     add("--seed", type=int, default=0)
     add("--clip", type=pathlib.Path, metavar="WORKDIR")
     add("--top", type=int, metavar="N", help="show the N best only; needs --clip")
-    add("--out", type=pathlib.Path, default=pathlib.Path(default), metavar="FILE.png")
+    add("--out", type=image_name, default=pathlib.Path(default), metavar="FILE.png")
     text = "an option of the model's own sampling, such as temperature=0.7, top_k=64 "
     text += "or guidance=3; may be repeated"
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=text)

@@ -12,7 +12,7 @@ import pathlib
 import numpy as np
 
 from mmjax.cli.embed import image_files
-from mmjax.errors import LEFT_OUT, UserError
+from mmjax.errors import LEFT_OUT, UserError, image_name
 from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "a set (plain, photo, clip7, clip80), a file, or a sentence with {}; "
     text += "default: those of the run's own zero-shot evaluation, or photo"
     add("--templates", metavar="NAME", help=text)
-    add("--png", type=pathlib.Path, metavar="FILE", help="draw results")
+    add("--png", type=image_name, metavar="FILE", help="draw results")
     add("--step", type=int, help="a saved step (default: the newest)")
 
 

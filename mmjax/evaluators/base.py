@@ -133,7 +133,7 @@ class Evaluator:
 
     def open(self, spec: Any, limit: int | None = None) -> Subset:
         """A spec's source, or a Source as it is."""
-        is_spec = isinstance(spec, str) or hasattr(spec, "keys")
+        is_spec = isinstance(spec, (str, tuple, list)) or hasattr(spec, "keys")
         return Subset(self.env.open_source(spec) if is_spec else spec, limit)
 
     def encode(self, texts: Sequence[str]) -> dict[str, np.ndarray]:

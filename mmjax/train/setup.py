@@ -25,7 +25,7 @@ from mmjax.tasks import base
 from mmjax.train import checkpoint as checkpoint_lib
 from mmjax.train import run_file
 from mmjax.train import update as update_lib
-from mmjax.train.config import DataConfig, RunConfig
+from mmjax.train.config import RunConfig
 
 PyTree = Any
 
@@ -44,7 +44,7 @@ class Parts:
     def source(self) -> Source:
         """The training records. Opened when first asked for: a trained model is
         evaluated and looked at where its training data are not."""
-        return open_train(self.cfg.data)
+        return open_source(self.cfg.data.train)
 
     @functools.cached_property
     def batch_fields(self) -> Fields:
@@ -102,14 +102,6 @@ class Parts:
         return fields_lib.collate(chosen, [fields_lib.blank(chosen)] * 2)
 
 
-def open_train(cfg: DataConfig) -> Source:
-    """The source, or the mixture of (source, weight) pairs, of `config.data.train`."""
-    spec = cfg.train
-    if isinstance(spec, (tuple, list)):
-        spec = {"kind": "mixture", "parts": spec}
-    return open_source(spec)
-
-
 def build(config: ConfigDict, *, saved: Mapping[str, Any] | None = None) -> Parts:
     """Checks a config against itself, the devices and the data. No weights yet.
 
@@ -122,7 +114,7 @@ def build(config: ConfigDict, *, saved: Mapping[str, Any] | None = None) -> Part
     task = base.build(cfg.task)
     fields = fields_lib.build(cfg.data.fields)
     fields_lib.choose(fields, None, task.reads)
-    source = functools.cache(lambda: open_train(cfg.data))
+    source = functools.cache(lambda: open_source(cfg.data.train))
     fields = fields_lib.open_fields(fields, source, saved or {})
     task.check(fields_lib.spec(fields))
     return Parts(config, cfg, layout, fields, task)

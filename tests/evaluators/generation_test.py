@@ -102,7 +102,7 @@ def test_every_judge_and_its_card():
         "clip": "runs/clip",
         "features": "runs/classifier",
         "train": TRAIN,
-        "known": f"{SPEC}&limit=5",
+        "known": [(f"{SPEC}&limit=2", 1.0), (f"{SPEC}&skip=2&limit=3", 1.0)],
         "resamples": 50,
         "frechet_resamples": 5,
     }

@@ -12,7 +12,7 @@ import importlib.util
 import inspect
 import pkgutil
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmjax import schema
@@ -29,17 +29,20 @@ _FALSE = {"false": False, "0": False, "no": False}
 _TRUE = {"true": True, "1": True, "yes": True}
 
 
-def open_source(spec: str | Mapping[str, Any]) -> Source:
+def open_source(spec: str | Mapping[str, Any] | Sequence[tuple]) -> Source:
     """Opens a source.
 
     Args:
       spec: `kind:path?option=value&...`, for example
         `webdataset:/data/flickr8k-train-*.tar?text=captions`, or the mapping
-        {"kind": ..., "path": ..., option: value, ...}.
+        {"kind": ..., "path": ..., option: value, ...}, or a list of (spec, weight)
+        pairs, which is a mixture.
 
     Raises UserError for an unknown kind or option (naming the nearest), an option of
     the wrong type, and for whatever the kind refuses.
     """
+    if isinstance(spec, (tuple, list)):
+        spec = {"kind": "mixture", "parts": spec}
     kind, path, options = parse(spec)
     if path.startswith("$MMJAX_DATA"):
         raise UserError(

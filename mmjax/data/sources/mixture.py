@@ -23,9 +23,11 @@ def open(
     """Opens the parts: (spec, weight), weights being shares of the records drawn."""
     from mmjax.data.sources import open_source  # it imports this module
 
-    if path or isinstance(parts, str) or not parts:
+    pairs = not isinstance(parts, str) and parts
+    if path or not pairs or any(isinstance(p, str) or len(p) != 2 for p in parts):
         raise UserError(
-            "a mixture is written {'kind': 'mixture', 'parts': [(spec, weight), ...]}"
+            f"a mixture of {path or parts!r}: it is written [(spec, weight), ...], or "
+            "{'kind': 'mixture', 'parts': [(spec, weight), ...]}"
         )
     return Mixture([(open_source(spec), float(weight)) for spec, weight in parts])
 

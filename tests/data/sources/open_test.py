@@ -53,6 +53,9 @@ def test_parse(spec, expected):
         ("jsonl:/nowhere.jsonl", "/nowhere.jsonl does not exist"),
         ("mixture:x", "is written"),
         ({"kind": "mixture", "parts": [(SHAPES, 0)]}, "positive numbers"),
+        ([SHAPES, SHAPES], "is written [(spec, weight), ...]"),
+        ([(SHAPES, 1.0, 2.0)], "is written [(spec, weight), ...]"),
+        ((), "is written [(spec, weight), ...]"),
         ("tfds:mnist", "write NAME/SPLIT"),
     ],
 )
@@ -82,6 +85,7 @@ def test_mixture_shows_every_record_and_keeps_the_weights():
         ({"kind": "shapes", "path": "train", "size": 16, "count": 20}, 1.0),
     ]
     mixture = open_source({"kind": "mixture", "parts": parts})
+    assert open_source(parts).fingerprint() == mixture.fingerprint()
     assert len(mixture) == 80  # 20 of the second, and three times as many of the first
     seen = collections.Counter(mixture.locate(i) for i in range(len(mixture)))
     assert set(seen) == {(0, j) for j in range(10)} | {(1, j) for j in range(20)}
