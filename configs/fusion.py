@@ -48,7 +48,10 @@ def _run(*, steps: int, batch_size: int, inputs: dict, **task: object) -> Config
 
 
 def mosi() -> ConfigDict:
-    """A sentiment for every utterance; a tenth of the videos is held out in turn."""
+    """A sentiment for every utterance; a tenth of the videos is held out in turn.
+
+    The features are those of classifiers that have seen these labels: see mosi_fusion.
+    """
     series = dict(kind="sequence", length=63)
     fields = {k: dict(series, width=50, normalize="standard") for k in _MOSI}
     config = _run(

@@ -55,7 +55,11 @@ def test_an_absent_part_is_absent(kind):
         zeroed = {k: x * masks[k][..., None] for k, x in parts.items()}
         return block.apply(variables, zeroed, masks, WANTED).scores
 
-    variables = jax.jit(lambda p, m: block.init(KEY, p, m, WANTED))(parts, masks)
+    rng = np.random.default_rng(3)
+    variables = jax.tree.map(
+        lambda x: np.float32(0.5 * rng.normal(size=x.shape)),
+        jax.eval_shape(lambda p, m: block.init(KEY, p, m, WANTED), parts, masks),
+    )
     call = jax.jit(scores)
     before = call(parts, masks)
     assert before.shape == (ROWS, STEPS, 2) and np.isfinite(before).all()
