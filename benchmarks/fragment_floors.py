@@ -5,8 +5,8 @@
 
 Flickr8k: linear CCA between pooled image features (square root, unit length) and TF-IDF
 of captions (400 columns of its SVD), 256 components, reg a tenth of the mean variance,
-codes scaled by the squared correlations. KiloGram: chance, a rule by height, and IBM
-model 1 and an HMM over clusters of pieces, on tangrams held out.
+products of codes weighed by the squared correlations. KiloGram: chance, a rule by
+height, and IBM model 1 and an HMM over clusters of pieces, on tangrams held out.
 
 Legend: n images, m captions, d columns.
 """
@@ -38,7 +38,7 @@ def flickr8k(train: str, dev: str) -> dict[str, float]:
     owner = [
         np.repeat(np.arange(len(p["captions"])), p["captions"].shape[1]) for p in parts
     ]
-    tfidf = TfidfVectorizer(min_df=2, sublinear_tf=True, stop_words=None)
+    tfidf = TfidfVectorizer(min_df=2, sublinear_tf=True, stop_words="english")
     svd = TruncatedSVD(400, random_state=0)
     text = [svd.fit_transform(tfidf.fit_transform(captions[0]))]
     text += [svd.transform(tfidf.transform(captions[1]))]
@@ -46,7 +46,7 @@ def flickr8k(train: str, dev: str) -> dict[str, float]:
     reg = [0.1 * x.var(0).mean() for x in views]
     fitted = cca.fit(views, 256, reg=reg)
     coded = fitted.codes((image[1], text[1]))
-    image_nk, text_mk = (_unit(x * fitted.correlations**2) for x in coded)
+    image_nk, text_mk = (_unit(x * fitted.correlations) for x in coded)
     pairs = owner[1], np.arange(len(owner[1]))
     ranks = {
         "i2t": ranking.ranks(image_nk, text_mk, *pairs),

@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 EXAMPLE = """examples:
   mmjax embed runs/demo/clip --images photos/ cat.jpg --out photos.npz
   mmjax embed runs/demo/clip --texts captions.txt "a red circle" --out texts.npz
-  mmjax embed runs/lite0 --records "webdataset:dev-*.tar?text=captions" --out dev.npz
-  mmjax embed runs/lite0 --records coco:photos/a.json --regions boxes --out boxes.npz
+  mmjax embed runs/demo/clip --records "shapes:val?count=64" --out shapes.npz
+  mmjax embed runs/demo/clip --records shapes:val --regions whole,boxes --out boxes.npz
 """
 
 

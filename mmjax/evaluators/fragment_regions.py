@@ -10,6 +10,7 @@ import numpy as np
 from mmjax.evaluators import base
 from mmjax.report import fragment_figure
 
+_SHARP = {"attention": "mean attention of a fragment to the region that it picks"}
 _DEFINITIONS = {
     "accuracy": "share of fragments whose most attended region is the gold one",
     "accuracy_equal": "share of fragments whose region has the same fragment as gold",
@@ -43,13 +44,14 @@ class Evaluator(base.Evaluator):
         """Accuracies with intervals over classes of the records where they have one.
 
         `arrays` holds index and, per record, pick and gold (k,), -1 where there is no
-        fragment. Records without gold regions have a picture alone.
+        fragment. Records without gold regions have `attention` and a picture alone.
         """
 
         def keep(outputs: dict, batch: base.Batch, valid_b: np.ndarray) -> dict:
             mask_bk = np.asarray(batch["sentence_mask"])
-            pick_bk = np.asarray(outputs["picks"]).argmax(1)
-            rows = {"pick": np.where(mask_bk, pick_bk, -1)}
+            share_bnk = np.asarray(outputs["picks"])
+            rows = {"pick": np.where(mask_bk, share_bnk.argmax(1), -1)}
+            rows["attention"] = np.where(mask_bk, share_bnk.max(1), 0.0)
             rows["gold"] = np.where(mask_bk, batch["sentence_gold"], -1)
             rows["count"] = np.asarray(batch["regions_mask"]).sum(1)
             rows["fragment"] = np.asarray(batch["sentence"])
@@ -60,11 +62,12 @@ class Evaluator(base.Evaluator):
         if self.config.png:
             self._draw(arrays)
         hits_n4, known_n = _hits(arrays)
+        count = max(int((arrays["pick"] >= 0).sum()), 1)
+        sharp = {"attention": float(arrays["attention"].sum() / count)}
+        kept = {key: arrays[key] for key in ("index", "pick", "gold")}
         if not known_n.sum():
-            raise self.error(
-                f"no fragment of {self.source.name!r} has a gold region: give records "
-                "whose phrases are of regions, with the field's phrases=True"
-            )
+            card = self.card(found.counts, _SHARP, resampled="nothing")
+            return base.Result(sharp, card, kept)
         group_n = arrays.get("label", np.arange(len(known_n)))
         names, group_n = np.unique(group_n, return_inverse=True)
         hits_g4 = np.stack([hits_n4[group_n == g].sum(0) for g in range(len(names))])
@@ -76,9 +79,8 @@ class Evaluator(base.Evaluator):
         values = self.intervals(list(_DEFINITIONS), shares, len(names))
         counts = found.counts | {"groups": len(names), "fragments": int(known_n.sum())}
         resampled = "classes of records" if "label" in arrays else "records"
-        card = self.card(counts, _DEFINITIONS, resampled=resampled)
-        kept = {key: arrays[key] for key in ("index", "pick", "gold")}
-        return base.Result(values, card, kept)
+        card = self.card(counts, _DEFINITIONS | _SHARP, resampled=resampled)
+        return base.Result(values | sharp, card, kept)
 
     def _draw(self, arrays: dict[str, np.ndarray]) -> None:
         relations, words = self.env.fields["sentence"].vocabulary

@@ -1,4 +1,4 @@
-"""Frozen features of a source's images and of regions of them: `mmjax embed --records`.
+"""Frozen features of a source's images and of regions of them, for `mmjax embed`.
 
 Once saved, the arrays are records of their own: `npz:FILE?text=captions&key=key` gives
 values for fields of kind `vector` and `sequence`.

@@ -38,7 +38,8 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(data):
     """(env, variables) after some steps of the multiple-instance form."""
-    config = config_lib.load("fragments:tiny", [f"--config.data.train={data('train')}"])
+    given = [f"--config.data.train={data('train')}"]
+    config = config_lib.load("fragments:tiny", given).unlock()
     config.batch_size = 24
     config.task.update(score="max", embed_dim=16, dropout=0.0, words=20)
     config.data.fields.regions = {"kind": "sequence", "length": 3, "width": 6}
@@ -88,7 +89,7 @@ def test_phrases_find_their_regions(run, data, tmp_path):
     cfg = {"type": "fragment_regions", "source": data("test"), "png": str(png)}
     result = evaluated(run, cfg)
     values = result.values
-    assert values["accuracy"] > 0.9 and values["chance"] == pytest.approx(1 / 3)
+    assert values["accuracy"] > 0.8 and values["chance"] == pytest.approx(1 / 3)
     assert values["accuracy_equal"] == values["accuracy"]  # no noun comes twice
     assert values["accuracy"] == (result.arrays["pick"] == result.arrays["gold"]).mean()
     assert min(Image.open(png).size) > 100
@@ -97,7 +98,7 @@ def test_phrases_find_their_regions(run, data, tmp_path):
         evaluated(run, whole)
 
 
-def test_gold_is_needed(run, data):
+def test_without_gold_there_is_no_accuracy(run, data):
     env, variables = run
 
     def batches(source, names, batch_size):
@@ -105,8 +106,10 @@ def test_gold_is_needed(run, data):
             yield {**batch, "sentence_gold": np.full_like(batch["sentence_gold"], -1)}
 
     without = dataclasses.replace(env, eval_batches=batches), variables
-    with pytest.raises(UserError, match="no fragment of .* has a gold region"):
-        evaluated(without, {"type": "fragment_regions", "source": data("test")})
+    cfg = {"type": "fragment_regions", "source": data("test")}
+    values = evaluated(without, cfg).values
+    assert values == {"attention": evaluated(run, cfg).values["attention"]}
+    assert 1 / 3 < values["attention"] <= 1
 
 
 @pytest.mark.parametrize(
