@@ -27,8 +27,7 @@ USERS = {
     "sentences": "captions.txt",
     "CLIP benchmark's table": "benchmark.csv",
     "released weights": "hf:/ ~/models/ ViT-B-32.pt ViT-L-14.pt last.ckpt "
-    "open_clip_model.safetensors vqgan_imagenet_f16_1024/last.ckpt "
-    "efficientnet-lite0-57934424.pth",
+    "open_clip_model.safetensors vqgan_imagenet_f16_1024/last.ckpt",
 }
 
 
