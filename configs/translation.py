@@ -56,23 +56,22 @@ def _avletters(rep: int) -> dict:
 
 
 def lips() -> ConfigDict:
-    """Offline: convolutions that see 0.8 s on either side."""
+    """Offline: convolutions that see 0.3 s on either side."""
     target = dict(length=40, rate=25.0, normalize="pca", components=COMPONENTS)
     config = _run(
-        steps=1500,
+        steps=400,
         batch_size=32,
         source=dict(length=80, width=26, rate=50.0),
         target=target,
         out=COMPONENTS,
     )
-    config.task.update(width=128, depth=4, reach=10, speakers=10)
+    config.task.update(width=64, depth=3, reach=5, speakers=10)
     config.data.train = _avletters(1)
     config.evals.test = dict(
         type="translation",
         every=config.steps,
         source=_avletters(2),
         train=_avletters(1),
-        png="lips.png",
         frames=(30, 40),
     )
     return config
