@@ -97,15 +97,16 @@ def easy_vqa() -> ConfigDict:
 
 
 def easy_vqa_big() -> ConfigDict:
-    """A third convolution as in their `--big-model`, wider layers, 10 epochs.
+    """A third convolution as in their `--big-model`; an LSTM attends to its places.
 
     Half of the training images are mirrored: no question asks for a side.
     """
     config = easy_vqa()
     config.data.fields.image.flip = True
     config.task.image.widths = (8, 16, 32)
-    config.task.width = config.task.question.width = 64
-    config.steps = config.evals.test.every = 10 * EPOCH
+    config.task.update(join="attention", width=64)
+    config.task.question = dict(kind="lstm", width=64)
+    config.steps = config.evals.test.every = 12 * EPOCH
     config.checkpoint.every = config.steps // 4
     config.optim.lr, config.optim.schedule, config.optim.warmup = 1e-3, "cosine", 500
     return config
