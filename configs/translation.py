@@ -2,8 +2,8 @@
 
 | preset | who speaks | a frame of the lips follows from | 1 CPU core |
 |---|---|---|---|
-| lips (default) | told | the whole utterance | minutes |
-| lips_online | told | the sound up to its end | minutes |
+| lips (default) | told | the whole utterance | half a minute |
+| lips_online | told | the sound up to its end | half a minute |
 | lips_online_late | told | the sound up to 80 ms after its end | minutes |
 | lips_unknown | not told | the whole utterance | minutes |
 | lips_lstm, lips_lstm_online | told | the same two, by LSTMs | minutes |

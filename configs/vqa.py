@@ -3,9 +3,9 @@
 | preset | data | 1 CPU core | expect |
 |---|---|---|---|
 | easy_vqa (default) | easy-VQA, one image in five held out | minutes | below |
-| easy_vqa_big | the same, a third convolution, 4 x the epochs | minutes | below |
-| easy_vqa_question, easy_vqa_image | the same, trained on one of the two | minutes | |
-| nlvr | NLVR's three boxes, dev trains, test tests | minutes | below |
+| easy_vqa_big | the same, a third convolution, an LSTM attends | 6 minutes | below |
+| easy_vqa_question, easy_vqa_image | easy_vqa, trained on one of the two | minutes | |
+| nlvr | NLVR's three boxes, dev trains, test tests | 1 minute | 60 % |
 | tiny, tiny_attention | drawn shapes | seconds | nothing: they are for tests |
 
 experiments/easy_vqa and experiments/nlvr have the figures.
@@ -30,10 +30,10 @@ def _run(
     batch_size: int,
     background: float = 0.5,
 ) -> ConfigDict:
-    """background: a pixel of it, in [0, 1], becomes 0.
+    """background: the value of a pixel, in [0, 1], that becomes 0.
 
-    Left bright, it is most of what the first tanh layer sees and saturates it: after
-    five epochs of easy-VQA the loss was still that of answers by words alone.
+    A product of both towers learned from the images of easy-VQA after four epochs with
+    it, and not within six where the background was far from 0.
     """
     config = common.run(steps=steps, batch_size=batch_size)
     config.task = ConfigDict(
