@@ -1,8 +1,8 @@
-"""How near a series that was made from another is to the true one.
+"""How near a series translated from another is to the true one.
 
-Its error is compared with what anybody could say: the mean of the training steps, the
-mean of the same label's (the speaker's own face), and the step of the training record
-whose source sounds most alike.
+Its error is compared with three baselines: the mean of the training steps, the mean of
+the same label's steps (the speaker's own face), and retrieval, the training step of
+that label whose source is nearest.
 
 Legend: n records, s and t steps of source and target, d columns, k numbers of a window.
 """
@@ -43,7 +43,8 @@ class Config(base.EvalConfig):
     """train: the training split's spec, from which the baselines are made.
 
     reach: steps of the source on either side that the nearest window has.
-    png: a sheet of true and made steps; empty writes none. shown: records it has.
+    png: a sheet of true, translated and retrieved steps; empty writes none.
+    shown: how many records it has.
     frames: (height, width) where the target's steps are images, which the sheet needs.
     """
 
@@ -72,17 +73,20 @@ class Evaluator(base.Evaluator):
         got = self.output_shapes(vars_abstract)["translated"].shape
         want = self.peek(self.source)["target"].shape
         if got != want:
-            raise self.error(f"'translated' gives {got}, and the target is {want}")
+            raise self.error(
+                f"'translated' gives {got}, and the target is {want}: set the task's "
+                "steps and out to the field's"
+            )
 
     def run(self, variables: base.PyTree) -> base.Result:
         """The numbers of `_DEFINITIONS` with intervals over records."""
         true: list[Series] = []
-        made: list[np.ndarray] = []
+        translated: list[np.ndarray] = []
 
         def keep(outputs: dict, batch: base.Batch, valid_b: np.ndarray) -> dict:
             for row in np.flatnonzero(valid_b):
                 true.append(_series(batch, row))
-                made.append(outputs["translated"][row, : len(true[-1].target)])
+                translated.append(outputs["translated"][row, : len(true[-1].target)])
             return {}
 
         arrays, counts, _ = self.collect(variables, keep=keep)
@@ -98,34 +102,36 @@ class Evaluator(base.Evaluator):
                 f"train has no record of label {min(strangers)}, and the source has: "
                 "give splits with the same labels, or leave the field label out"
             )
-        found = nearest(known, true, reach=self.config.reach)
+        retrieved = nearest(known, true, reach=self.config.reach)
         mean_d, own = means(known)
         rows = []
-        for one, said, near in zip(true, made, found, strict=True):
-            guesses = said, own[one.label], near, mean_d
+        for one, ours, near in zip(true, translated, retrieved, strict=True):
+            guesses = ours, own[one.label], near, mean_d
             errors = [np.square(x - one.target).mean() for x in guesses]
-            rows.append([*errors, *(correlation(x, one.target) for x in (said, near))])
+            rows.append([*errors, *(correlation(x, one.target) for x in (ours, near))])
         rows_6n = np.array(rows).T
 
         def statistics(weight_n: np.ndarray) -> np.ndarray:
-            *errors, mean, said, near = rows_6n @ weight_n / weight_n.sum()
-            shares = np.array(errors) / mean
-            return np.array([*shares, mean, *(shares[1:] - shares[0]), said, near])
+            mean_6 = rows_6n @ weight_n / weight_n.sum()
+            shares, motions = mean_6[:3] / mean_6[3], mean_6[4:]
+            beaten = shares[1:] - shares[0]
+            return np.array([*shares, mean_6[3], *beaten, *motions])
 
         values = self.intervals(list(_DEFINITIONS), statistics, len(true))
         if self.config.png:
-            self._draw(true, made, found)
+            self._draw(true, translated, retrieved)
         about = {"train": train.fingerprint(), "reach": self.config.reach}
         card = self.card(counts, _DEFINITIONS, resampled="records", **about)
         kept = {"index": arrays["index"], "error": rows_6n[0], "motion": rows_6n[4]}
         return base.Result(values, card, kept)
 
-    def _draw(self, true: list, made: list, found: list) -> None:
+    def _draw(self, true: list, translated: list, retrieved: list) -> None:
         raw, rows, captions = self.env.fields["target"].raw, [], []
         few = np.linspace(0, len(true) - 1, self.config.shown).astype(int)
         for n in np.unique(few):
-            at = np.linspace(0, len(made[n]) - 1, COLUMNS).astype(int)
-            versions = {"true": true[n].target, "made": made[n], "nearest": found[n]}
+            at = np.linspace(0, len(translated[n]) - 1, COLUMNS).astype(int)
+            versions = {"true": true[n].target, "translated": translated[n]}
+            versions["retrieved"] = retrieved[n]
             for caption, steps_td in versions.items():
                 captions.append(f"record {n}, {caption}")
                 images = raw(steps_td[at]).reshape(COLUMNS, *self.config.frames)
@@ -151,7 +157,7 @@ def means(known: list[Series]) -> tuple[np.ndarray, dict[int, np.ndarray]]:
 
 
 def nearest(known: list[Series], asked: list[Series], *, reach: int) -> list:
-    """For every series asked for, the known steps (t, d) that sound most alike.
+    """For every series asked for, the known steps (t, d) whose source is nearest.
 
     Steps are those of series of the same label. The window of a step is the source's
     steps around its end, `reach` on either side; beyond the ends they are zeros.

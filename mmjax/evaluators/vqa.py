@@ -1,7 +1,7 @@
-"""Right answers to questions about images, by kind of question, and what they rest on.
+"""Accuracy of answers to questions about images, by kind of question.
 
-A model that answers without the image, or without the question, has learned how answers
-are distributed (Goyal et al. 2017): each is blanked in turn.
+A model that answers as well without the image, or without the question, has learned
+only how answers are distributed (Goyal et al. 2017): each is blanked in turn.
 
 Legend: b batch, n questions, k numbers, a answers.
 """
@@ -154,12 +154,13 @@ class Evaluator(base.Evaluator):
 
     def _draw(self, looked_at: dict[int, np.ndarray], arrays: dict) -> None:
         """The sheet: images, question, prediction and answer, one below the other."""
-        names, rows, captions = (*self.class_names, "none of the list"), [], []
+        names, rows, captions = [*self.class_names, "none of the list"], [], []
         for at, pixels in sorted(looked_at.items()):
             (n,) = np.flatnonzero(arrays["index"] == at)
-            answer, said = (names[arrays[k][n]] for k in ("label", "prediction"))
-            verdict = "right" if answer == said else f"wrong: {answer}"
-            captions.append(f"{self.source.captions(at)[0]}  {said} ({verdict})")
+            ranks = (arrays[key][n] for key in ("label", "prediction"))
+            answer, guess = (names[min(rank, len(names) - 1)] for rank in ranks)
+            verdict = "right" if answer == guess else f"wrong: {answer}"
+            captions.append(f"{self.source.captions(at)[0]}  {guess} ({verdict})")
             several = pixels if pixels.ndim == 4 else pixels[None]
             sized = (Image.fromarray(x).resize((SIDE, SIDE), 0) for x in several)
             rows.append([np.asarray(image) for image in sized])

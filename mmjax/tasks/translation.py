@@ -51,8 +51,16 @@ class Task:
     def __post_init__(self) -> None:
         if self.kind not in series.KINDS:
             hint = schema.suggest(self.kind, series.KINDS)
-            raise ValueError(f"kind is {self.kind!r}{hint}")
+            raise ValueError(
+                f"kind is {self.kind!r}{hint}: use {' or '.join(series.KINDS)}"
+            )
         base.positive(self, "steps", "out", "width", "depth")
+        schema.at_least(0, self, "reach", "lookahead", "speakers")
+        if self.kind == "lstm" and not self.causal and self.width % 2:
+            raise ValueError(
+                f"width is {self.width}, and LSTMs in two directions share it: use "
+                f"{self.width + 1}"
+            )
         if self.lookahead and not self.causal:
             raise ValueError(
                 f"lookahead is {self.lookahead} and causal False: a network that is "
@@ -108,12 +116,12 @@ class Task:
         told = (jnp.maximum(batch["label"], 0),) if self.speakers else ()
         return batch["source"], batch["source_mask"], *told
 
-    def _made(self, variables: Vars, batch: base.Batch, ctx: Ctx) -> jax.Array:
+    def _translated(self, variables: Vars, batch: base.Batch, ctx: Ctx) -> jax.Array:
         return self.model.apply({"params": variables.params}, *self._inputs(batch))
 
     def _errors(self, variables: Vars, batch: base.Batch, ctx: Ctx) -> base.Metrics:
         """Squared error a number of the target, (b,)."""
-        apart_btd = self._made(variables, batch, ctx) - batch["target"]
+        apart_btd = self._translated(variables, batch, ctx) - batch["target"]
         error_bt = jnp.square(apart_btd).mean(-1)
         return {"loss": losses.row_mean(error_bt, batch["target_mask"])}
 
@@ -126,4 +134,4 @@ class Task:
 
     def predict(self) -> Mapping[str, base.Predict]:
         """translated: {source, source_mask, label} to (b, t, d); per row the loss."""
-        return {"translated": self._made, "loss": self._errors}
+        return {"translated": self._translated, "loss": self._errors}

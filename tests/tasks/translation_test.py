@@ -94,6 +94,8 @@ def test_padding_is_not_heard_and_does_not_count(kind):
     [
         ({"kind": "lstmm"}, "kind is 'lstmm'.*lstm"),
         ({"lookahead": 2}, "lookahead is 2 and causal False"),
+        ({"lookahead": -1, "causal": True}, "lookahead is -1: use 0 or more"),
+        ({"kind": "lstm", "width": 7}, "width is 7, and LSTMs .*: use 8"),
         ({"out": 0}, "out is 0: use more than 0"),
     ],
 )

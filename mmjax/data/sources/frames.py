@@ -41,7 +41,10 @@ def open(
     if not source and not height and not width:
         return Clips(encoded.existing(path, "folder of clips"), label)
     if max(height, 0) + max(width, 0) < 1 or (height and width) or gap < 0:
-        raise UserError(f"frames of {source}: give height= or width=, in pixels")
+        raise UserError(
+            f"frames of {source or path} have height {height}, width {width} and gap "
+            f"{gap}: give height= or width=, not both, and a gap of 0 pixels or more"
+        )
     return Strips(open_source(source or path), height or width, bool(width), gap)
 
 

@@ -63,9 +63,9 @@ def open(
             if lines:
                 about = place if image == "none" else entry[image]
                 entry = entry[question], entry[answer], about
-            text, said, number = entry
-            said = said if isinstance(said, str) else json.dumps(said)
-            row = {"question": text, "answer": said, "answers": [said]}
+            text, reply, number = entry
+            reply = reply if isinstance(reply, str) else json.dumps(reply)
+            row = {"question": text, "answer": reply, "answers": [reply]}
             row["question_id"] = named or f"{number}/{place + 1}"
         else:
             row = {k: entry[k] for k in ("question", "question_id")}
@@ -103,18 +103,18 @@ def _table(file: pathlib.Path, rows: list[dict[str, Any]]) -> table.Table:
 
 def _label(asked: table.Table, classes: str, closed: bool) -> None:
     """Gives every record the class of its answer; see `open`."""
-    said = [row.fields.get("answer") for (row,) in asked.rows]
-    names = sorted({answer for answer in said if answer is not None})
+    replies = [row.fields.get("answer") for (row,) in asked.rows]
+    names = sorted({reply for reply in replies if reply is not None})
     if classes:
         lines = table.lines(encoded.existing(classes, "file of answers"))
         names = [text.strip() for _, text, _ in lines]
     rank = {answer: k for k, answer in enumerate(names)}
     asked.class_names = tuple(names)
-    asked.labels = [rank.get(answer, -1) for answer in said]
+    asked.labels = [rank.get(reply, -1) for reply in replies]
     if closed and -1 in asked.labels:
         at = asked.labels.index(-1)
         raise UserError(
-            f"{asked.place(at)}: its answer {said[at]!r} is none of {len(names)} in "
+            f"{asked.place(at)}: its answer {replies[at]!r} is none of {len(names)} in "
             f"{classes or 'the file'}: add it there, or leave closed out, and such "
             "questions have no label"
         )

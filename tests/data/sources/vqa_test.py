@@ -90,7 +90,9 @@ def test_frames_side_by_side(tmp_path):
     frames = open_source(spec)[0]["frames"]
     assert frames.shape == (2, 2, 3, 3)
     assert (frames[0] == 5).all() and (frames[1] == 9).all()
-    with pytest.raises(UserError, match="give height= or width="):
+    with pytest.raises(
+        UserError, match="height 2, width 3 and gap 1: give height= or width="
+    ):
         open_source({**spec, "height": 2})
     with pytest.raises(Exception, match="a strip of 7 columns has no frames of 2"):
         _ = open_source({**spec, "width": 2})[0]
