@@ -41,8 +41,8 @@ def test_config_names_a_task(family: str, preset: str):
     every = fields.build(config.data.fields)
     fields.choose(every, None, task.reads)
     task.check(fields.spec(every))
-    if not any("image" in name for name in task.reads):
-        return
+    if "views" in config.task or not any("image" in name for name in task.reads):
+        return  # a view is a row of numbers, of an image of any size
     config.data.fields.image.size += 1
     with pytest.raises(UserError, match="image"):
         task.check(fields.spec(fields.build(config.data.fields)))
