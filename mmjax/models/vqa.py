@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from mmjax.models import presets
 from mmjax.nn.attention import softmax
 from mmjax.nn.dense import Dense
+from mmjax.nn.norm import LayerNorm
 
 JOINS = ("product", "concat", "attention")
 
@@ -21,6 +22,8 @@ JOINS = ("product", "concat", "attention")
 class Answerer(nn.Module):
     """Logits of the answers (b, a) float32.
 
+    The question's features are normalised: embeddings begin near 0, and a product with
+    what is near 0 learns next to nothing (71 % of easy-VQA in ten epochs, and not 99).
     Both towers' features pass through a tanh layer of `width`, then are joined: by
     their elementwise product, side by side, or by attention of the question to the
     places of the image (Yang et al. 2016, equations 15 to 18, one hop). A second tanh
@@ -28,7 +31,7 @@ class Answerer(nn.Module):
     question, and the answer follows from the maximum and the mean over them: their
     order has no part in it.
 
-    Parameters: `image/...`, `question/...`, `image_proj`, `question_proj`, `hidden`,
+    Parameters: `image/...`, `question/...`, `image_proj`, `question_norm`, `question_proj`, `hidden`,
     `answer`, and for attention `attend_image`, `attend_question`, `attend_score`.
     """
 
@@ -41,6 +44,7 @@ class Answerer(nn.Module):
     def setup(self) -> None:
         dense = {"kernel_init": nn.initializers.xavier_uniform()}
         dense["bias_init"] = nn.initializers.zeros
+        self.question_norm = LayerNorm()
         self.image_proj = Dense(self.width, **dense)
         self.question_proj = Dense(self.width, **dense)
         self.hidden = Dense(self.width, **dense)
@@ -69,7 +73,8 @@ class Answerer(nn.Module):
         several = images.ndim == 5
         count = images.shape[1] if several else 1
         folded = images.reshape(-1, *images.shape[2:]) if several else images
-        question_bd = jnp.tanh(self.question_proj(self.question(tokens_bl, mask_bl)))
+        asked_bf = self.question_norm(self.question(tokens_bl, mask_bl))
+        question_bd = jnp.tanh(self.question_proj(asked_bf))
         joined = self._join(folded, jnp.repeat(question_bd, count, 0), train, axis)
         h_bnd = jnp.tanh(self.hidden(joined)).reshape(-1, count, self.width)
         if not several:

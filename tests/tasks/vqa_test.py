@@ -68,6 +68,11 @@ def pooled(p, x_bhwc):
     return y.max((2, 4)).reshape(len(y), 4, -1)
 
 
+def normal(x):
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+
+
 def by_hand(params, batch, join):
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
 
@@ -76,7 +81,8 @@ def by_hand(params, batch, join):
 
     weight = batch["tokens_mask"][..., None]
     words = p["question"]["token_embedding"][batch["tokens"]] * weight
-    question = np.tanh(dense("question_proj", words.sum(1) / weight.sum(1)))
+    asked = normal(words.sum(1) / weight.sum(1)) * p["question_norm"]["scale"]
+    question = np.tanh(dense("question_proj", asked + p["question_norm"]["bias"]))
     grid = pooled(p["image"]["conv_0"], (batch["image"] / 255 - 0.5) / 0.25)
     if join == "attention":
         places = np.tanh(dense("image_proj", grid))
