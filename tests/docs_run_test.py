@@ -20,6 +20,7 @@ from PIL import Image
 
 from mmjax import cli
 from mmjax.data.sources import open_source
+from mmjax.train import config as config_lib
 
 SMALL = (  # (what is printed, what is run), of a word
     (r"^(?:configs/)?(alignment|clip|prior|vqvae)(?:\.py)?:\w+$", r"\1:tiny"),
@@ -40,15 +41,6 @@ OPTIONS = {  # of numbers that are too large for what is trained here
     "--top": "4",
 }
 LONG = ("steps", "evals.", "optim.warmup", "checkpoint.every", "task.loss_block")
-EVALS = {  # of the tiny presets: run by `mmjax eval` alone, for time
-    "cca": ("test",),
-    "alignment": ("val",),
-    "clip": ("val", "unseen", "retrieval"),
-    "coordinated": ("val", "ground"),
-    "hashing": ("val",),
-    "prior": ("val",),
-    "vqvae": ("val", "val_elbo"),
-}
 STAGE1 = [  # as the emoji presets do, the prior takes what vqvae:tiny makes
     "--config.task.stage1.vocab_size=16",
     "--config.task.stage1.net.widths=(16,)",
@@ -93,8 +85,11 @@ def small(words):
         long = tuple(f"--config.{key}" for key in LONG)
         made = [word for word in made if not word.startswith(long)]
         made += ["--config.steps=4", "--config.checkpoint.every=2"]
-        family = made[made.index("--config") + 1].partition(":")[0]
-        made += [f"--config.evals.{name}.every=0" for name in EVALS[family]]
+        spec = made[made.index("--config") + 1]
+        family = spec.partition(":")[0].removeprefix("configs/").removesuffix(".py")
+        # run by `mmjax eval` alone, for time
+        evals = config_lib.load(spec, []).get("evals", {})
+        made += [f"--config.evals.{name}.every=0" for name in evals]
         made += STAGE1 if family == "prior" else []
     return made + (["--plan", "tiny"] if words[1:2] == ("demo",) else [])
 
