@@ -8,7 +8,7 @@ import argparse
 import pathlib
 
 from mmjax import errors
-from mmjax.errors import LEFT_OUT, UserError, image_name
+from mmjax.errors import LEFT_OUT, UserError
 
 EXAMPLE = """examples:
   mmjax data check shapes:val "webdataset:/data/x-*.tar" --out sheet.png
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sheet = pathlib.Path("data_check.png")
     text = f"where the contact sheet goes (default: {sheet})"
     check.add_argument(
-        "--out", type=image_name, default=sheet, metavar="FILE.png", help=text
+        "--out", type=pathlib.Path, default=sheet, metavar="FILE.png", help=text
     )
     check.set_defaults(act=_check)
 

