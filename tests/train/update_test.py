@@ -60,7 +60,7 @@ def agree(task, config: dict, **how) -> list[dict]:
             for path, value in alone.items():
                 assert step[path].dtype == value.dtype, path
                 # of numbers above 10, such as squared gradients, 1e-5 is their rounding
-                atol = 1e-5 * max(1.0, np.abs(value).max() / 10)
+                atol = 1e-6 * np.abs(value).max(initial=10)
                 np.testing.assert_allclose(step[path], value, atol=atol, err_msg=path)
     return want
 
