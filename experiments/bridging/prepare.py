@@ -2,16 +2,14 @@
 
     python experiments/bridging/prepare.py --data $MMJAX_DATA --out runs/bridging
 
-train.jsonl: key and English captions of Flickr8k's training images. text.jsonl: the
-English, German and French lines of Multi30k whose images no split of ours has.
-test.jsonl: Flickr8k's dev images that Multi30k has translations of, with these.
+text.jsonl: English, German and French lines of Multi30k whose images no split of our
+Flickr8k has. test.jsonl: German and French captions of Flickr8k's dev images, by key.
 
 Multi30k translates captions of Flickr30k, which holds most of Flickr8k: an image's
 number is the first part of its Flickr8k key.
 """
 
 import argparse
-import collections
 import gzip
 import json
 import pathlib
@@ -49,11 +47,6 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    captions = collections.defaultdict(list)
-    for image, caption in lines(
-        args.data / "text" / "flickr8k_train_dev_captions.tsv.gz"
-    ):
-        captions[image.removesuffix(".jpg")].append(caption)
     train, dev = (keys(args.data, split) for split in ("train", "dev"))
     number = {key.partition("_")[0]: key for key in (*train, *dev)}
     apart, shared = [], {}
@@ -65,15 +58,9 @@ def main() -> None:
             shared[number[name]] = {"de": de, "fr": fr}
         else:
             apart.append({"en": en, "de": de, "fr": fr})
-    write(
-        args.out / "train.jsonl", [{"key": k, "captions": captions[k]} for k in train]
-    )
     write(args.out / "text.jsonl", apart)
-    test = [k for k in dev if k in shared]
-    write(
-        args.out / "test.jsonl",
-        [{"key": k, "captions": captions[k], **shared[k]} for k in test],
-    )
+    test = [{"key": key, **shared[key]} for key in dev if key in shared]
+    write(args.out / "test.jsonl", test)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,10 @@ from mmjax.metrics import cca, embeddings
 _DEFINITIONS = {
     "words": "Spearman correlation of text and image similarities, over pairs",
     "grounded": "the same of the model's codes of the texts",
+    "joined": "the same of both side by side, of length one each",
     "cca": "the same of the texts' canonical components, fitted on train",
     "unpaired": "the same, fitted on training texts with permuted images",
-    "gain": "grounded - words; cca_gain: cca - words; of the same resamples",
+    "gain": "grounded - words, of the same resamples; joined_gain, cca_gain: likewise",
     "cca_over_unpaired": "cca - unpaired",
 }
 _NAMED = ("text", "image", "components", "reg")
@@ -77,6 +78,8 @@ class Evaluator(views.Evaluator):
             "words": text_nd,
             "grounded": self.view(codes, cfg.text),
         }
+        sides = [embeddings.unit(spaces[name]) for name in ("words", "grounded")]
+        spaces["joined"] = np.concatenate(sides, axis=1)
         for name, image in (("cca", pair[1]), ("unpaired", pair[1][order])):
             fitted = cca.fit((pair[0], image), cfg.components, reg=cfg.reg)
             spaces[name] = (text_nd - fitted.means[0]) @ fitted.weights[0]
@@ -92,15 +95,17 @@ class Evaluator(views.Evaluator):
             centred = ranks - (ranks @ weight_p / weight_p.sum())[:, None]
             image, *others = centred
             scale = [np.sqrt(weight_p @ x**2) for x in centred]
-            words, grounded, paired, unpaired = (
+            words, grounded, joined, paired, unpaired = (
                 weight_p @ (image * x) / (scale[0] * s)
                 for x, s in zip(others, scale[1:], strict=True)
             )
-            differences = (grounded - words, paired - words, paired - unpaired)
-            return [words, grounded, paired, unpaired, *differences]
+            gains = [x - words for x in (grounded, joined, paired)]
+            seen = [words, grounded, joined, paired, unpaired]
+            return [*seen, *gains, paired - unpaired]
 
-        keys = ["words", "grounded", "cca", "unpaired", "gain", "cca_gain"]
-        values = self.intervals([*keys, "cca_over_unpaired"], statistic, len(text_nd))
+        keys = ["words", "grounded", "joined", "cca", "unpaired"]
+        keys += ["gain", "joined_gain", "cca_gain", "cca_over_unpaired"]
+        values = self.intervals(keys, statistic, len(text_nd))
         card = self.card(
             test.counts,
             _DEFINITIONS,

@@ -52,5 +52,6 @@ def hinge_rank(
     """
     scores_bb = _similarity(a_bd, b_bd)
     other_bb = (_similarity(b_bd, b_bd) < _SAME) & present_b
+    other_bb &= ~jnp.eye(len(a_bd), dtype=bool)  # a target may be zeros
     gap_bb = margin - jnp.diagonal(scores_bb)[:, None] + scores_bb
     return _mean(jnp.where(other_bb, jnp.maximum(gap_bb, 0.0), 0.0).sum(-1), present_b)

@@ -137,8 +137,12 @@ def scm(
     columns = []
     for _ in range(bits):
         white_de = halves[0].T @ residue_de @ halves[1]
-        left_dd, _, right_ee = np.linalg.svd(white_de, full_matrices=False)
-        columns.append((halves[0] @ left_dd[:, 0], halves[1] @ right_ee[0]))
+        right_e = np.linalg.eigh(white_de.T @ white_de)[1][
+            :, -1
+        ]  # SVD may not converge
+        left_d = white_de @ right_e
+        left_d /= max(np.linalg.norm(left_d), 1e-12)
+        columns.append((halves[0] @ left_d, halves[1] @ right_e))
         first_n, second_n = (
             np.where(x @ w > 0, 1.0, -1.0)
             for x, w in zip((a_nd, b_ne), columns[-1], strict=True)

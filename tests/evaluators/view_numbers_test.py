@@ -24,23 +24,21 @@ def run(tmp_path_factory):
         a, b = (
             np.float32(cause @ m + 0.2 * rng.normal(size=(n, len(m.T)))) for m in mix
         )
-        arrays[part] = {"image": a, "words": b, "label": label}
+        arrays[part] = {"photo": a, "words": b, "label": label}
         np.savez(
             folder / f"{part}.npz", **arrays[part], class_names=np.array(list("wxyz"))
         )
-    given = [
-        "data.train=" + f"npz:{folder}/train.npz?columns=picture:image,words,label"
-    ]
+    given = ["data.train=" + f"npz:{folder}/train.npz?columns=photo,words,label"]
     config = config_lib.load("hashing:tiny", [f"--config.{text}" for text in given])
     config.data.fields = {
-        "image": {"kind": "vector", "of": "picture", "width": 10},
+        "photo": {"kind": "vector", "width": 10},
         "words": {"kind": "vector", "width": 9},
         "label": {"kind": "label"},
     }
     config.evals = {}
     parts = setup.build(config)
     variables = parts.task.init(jax.random.key(0), parts.example())
-    columns = "columns=picture:image,words,label"
+    columns = "columns=photo,words,label"
     env = evaluate.env(parts)
     return env, variables, arrays, lambda part: f"npz:{folder}/{part}.npz?{columns}"
 
@@ -56,7 +54,7 @@ def evaluated(run, kind, **cfg):
 
 
 def pair(run, part):
-    return [run[2][part][view] for view in ("image", "words")]
+    return [run[2][part][view] for view in ("photo", "words")]
 
 
 def mean_ap(distance, relevant):
@@ -101,18 +99,18 @@ def test_hashing_of_pairs_and_of_clusters(run):
 def test_retrieval_between_views(run):
     ridge = evaluated(run, "view_retrieval", features="views", fit="ridge", reg=0.01)
     values = ridge.values
-    assert values["image_to_words_r1"] > 0.5 > 10 * values["image_to_words_chance_r1"]
-    rank = ridge.arrays["words_to_image_rank"]
-    assert values["words_to_image_r5"] == pytest.approx((rank < 5).mean())
-    assert values["words_to_image_median_rank"] == np.median(rank) + 1
+    assert values["photo_to_words_r1"] > 0.5 > 10 * values["photo_to_words_chance_r1"]
+    rank = ridge.arrays["words_to_photo_rank"]
+    assert values["words_to_photo_r5"] == pytest.approx((rank < 5).mean())
+    assert values["words_to_photo_median_rank"] == np.median(rank) + 1
     conse = {"features": "views", "fit": "conse", "seen": 2}
     values = evaluated(run, "view_retrieval", **conse).values
     # the right class is known, and not which of its 20 rows
-    assert values["image_to_words_r10"] > 2 * values["image_to_words_chance_r10"]
-    with pytest.raises(UserError, match="image has 10 columns and words 9: use feat"):
+    assert values["photo_to_words_r10"] > 2 * values["photo_to_words_chance_r10"]
+    with pytest.raises(UserError, match="photo has 10 columns and words 9: use feat"):
         evaluated(run, "view_retrieval", features="views", train=None)
-    with pytest.raises(UserError, match="no view 'imag'; did you mean 'image'"):
-        evaluated(run, "view_retrieval", links=(("imag", "words"),), train=None)
+    with pytest.raises(UserError, match="no view 'phot'; did you mean 'photo'"):
+        evaluated(run, "view_retrieval", links=(("phot", "words"),), train=None)
     with pytest.raises(UserError, match="fit is '' and train .*: set both"):
         evaluated(run, "view_retrieval")
 
@@ -120,7 +118,7 @@ def test_retrieval_between_views(run):
 def test_co_training_beside_its_parts(run):
     got = evaluated(run, "co_training", labels=8, draws=3, rounds=20)
     values = got.values
-    best = np.maximum(got.arrays["image"], got.arrays["words"])
+    best = np.maximum(got.arrays["photo"], got.arrays["words"])
     np.testing.assert_allclose(got.arrays["gain"], got.arrays["co_both"] - best)
     assert values["co_both"] > 0.5 and values["co_both_lo"] <= values["co_both"]
     views, label = pair(run, "train"), run[2]["train"]["label"]
@@ -131,7 +129,7 @@ def test_co_training_beside_its_parts(run):
     model = co_training.fit((views[0][known] - mean) / spread, label[known], 4)
     test = (pair(run, "test")[0] - mean) / spread
     right = model.log_posterior(test).argmax(1) == run[2]["test"]["label"]
-    assert got.arrays["image"][0] == pytest.approx(right.mean())
+    assert got.arrays["photo"][0] == pytest.approx(right.mean())
     with pytest.raises(UserError, match="labels is 9 of 4 classes: use a multiple"):
         evaluated(run, "co_training", labels=9)
     with pytest.raises(UserError, match="has 50 training rows, and 60 .*labels=200"):
@@ -139,10 +137,11 @@ def test_co_training_beside_its_parts(run):
 
 
 def test_grounding_moves_similarities_towards_the_images(run):
-    values = evaluated(run, "grounding", components=6).values
+    values = evaluated(run, "grounding", image="photo", components=6).values
     assert values["cca"] > values["unpaired"] and values["cca"] > 0.5
     assert values["cca_gain"] == pytest.approx(values["cca"] - values["words"])
     assert values["gain_lo"] <= values["gain"] <= values["gain_hi"]
+    assert values["joined_gain"] == pytest.approx(values["joined"] - values["words"])
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,10 @@ def test_the_hinge_rank_loss_is_devises():
                 want += max(0.0, 0.1 - scores[i, i] + scores[i, j]) / 6
     got = coordinated.hinge_rank(a, b, ALL, 0.1)
     assert float(got) == pytest.approx(want, abs=1e-5)
+    b[4] = 0.0  # words that none knows are no wrong label of themselves
+    alone = coordinated.hinge_rank(np.zeros_like(a), b, ALL, 0.1)
+    assert float(alone) == pytest.approx(0.1 * (6 * 5 - 2) / 6, abs=1e-5)
+    b = rows()[1]
     assert coordinated.hinge_rank(b, b, ALL, 1e-6) == pytest.approx(0, abs=1e-5)
 
 

@@ -128,7 +128,7 @@ class Numbers(base.Field):
 
     def open(self, name: str, source: Source) -> Self:
         field, moments, met = self, _Moments(self.normalize), False
-        columns = getattr(source, "columns", {})
+        columns = getattr(source, "columns", None) or {}
         whole = self.column(name, columns, slice(0, _BLOCK)) is not None
         count = len(source) if self.normalize else min(len(source), _LOOKED_AT)
         for i in range(0, count, _BLOCK if whole else 1):

@@ -51,6 +51,13 @@ def test_vector_takes_its_width_from_the_records():
     assert fields.encode(chosen, "a", [np.array([True, False, True])])["a"].sum() == 2
 
 
+def test_a_view_of_a_source_without_columns_is_read_record_by_record():
+    source = Records([{"a": [1.0, 2.0, 3.0]}, {"a": [3.0, 2.0, 1.0]}])
+    source.columns = None  # as views of sources say it
+    chosen = opened(source, kind="vector", normalize="standard")
+    assert fields.encode(chosen, "a", [[2, 2, 2]])["a"].tolist() == [[0, 0, 0]]
+
+
 def test_vector_puts_values_side_by_side():
     record = {"h": 1.5, "w": np.int32(2), "more": [3.0, 4.0]}
     source = Records([record, {"h": 1.0}])
