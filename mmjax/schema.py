@@ -263,6 +263,15 @@ def tuples(value: Any) -> Any:
     return value
 
 
+def lists(value: Any) -> Any:
+    """`value` with lists for all tuples in it, as JSON gives it back."""
+    if isinstance(value, Mapping):
+        return {k: lists(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [lists(v) for v in value]
+    return value
+
+
 def is_union(kind: Any) -> bool:
     return typing.get_origin(kind) in (Union, types.UnionType)
 

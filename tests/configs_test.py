@@ -1,6 +1,7 @@
 """Every config builds; every `:tiny` runs two steps, stops and goes on."""
 
 import importlib
+import json
 import pathlib
 import pkgutil
 import re
@@ -201,6 +202,18 @@ def test_tiny_trains_and_resumes(family: str, tmp_path: pathlib.Path):
         4,
     ]
     assert values
+
+
+@pytest.mark.parametrize(
+    ("family", "preset"), [pair for pair in PRESETS if pair[1].startswith("tiny")]
+)
+def test_what_travels_with_a_checkpoint_is_what_json_gives_back(family, preset):
+    """Otherwise no other process can resume the run."""
+    config = config_lib.load(f"{ROOT}/configs/{family}.py:{preset}", [])
+    if "$MMJAX_DATA" in str(config.data.train):
+        pytest.skip("its data are not here: set MMJAX_DATA to their folder")
+    travels = setup.about(setup.build(config))["fields"]
+    assert json.loads(json.dumps(travels)) == travels
 
 
 def test_experiments_name_configs_that_exist():

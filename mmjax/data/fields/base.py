@@ -107,8 +107,7 @@ class Field:
 
     def saved(self) -> Any:
         """What of it travels with a checkpoint, as JSON; None where nothing does."""
-        value = getattr(self, self.LEARNED) if self.LEARNED else None
-        return list(value) if isinstance(value, tuple) else value
+        return schema.lists(getattr(self, self.LEARNED) if self.LEARNED else None)
 
     def restored(self, saved: Any) -> Self:
         """The field that gave `saved`."""
