@@ -10,16 +10,13 @@ more. Both live in processes of their own and take turns. Needs torch, here or f
 """
 
 import argparse
-import pathlib
-import sys
 from typing import Any
 
 import numpy as np
 import sides
-import turns
+import steps
 
 RESULT = sides.RESULTS / "caption_step.json"
-SIDES = ("mmjax", "torch")
 ADAMW = dict(lr=1e-3, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-4)
 
 
@@ -134,14 +131,6 @@ def _decoder(args: argparse.Namespace) -> Any:
     return Decoder()
 
 
-def worker(side: str, args: argparse.Namespace) -> None:
-    """The child of one side."""
-    turns.pin(args.cores)
-    step, facts = ours(args) if side == "mmjax" else theirs(args)
-    facts["losses"] = [step() for _ in range(3)]
-    turns.serve(facts, lambda: turns.timed(step, args.steps))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kind", choices=("soft", "lstm"), default="soft")
@@ -151,28 +140,10 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=16)
     parser.add_argument("--columns", type=int, default=1280, help="of a cell")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=3, help="steps a round")
-    parser.add_argument("--cores", type=int, default=0, help="0 is all there are")
-    parser.add_argument("--peer-python", default=sys.executable)
-    parser.add_argument("--out", type=pathlib.Path, default=RESULT)
-    parser.add_argument("--worker", choices=SIDES, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.worker:
-        worker(args.worker, args)
-        return
-    commands = turns.commands(__file__, SIDES, args.peer_python)
-    facts, rounds = turns.take(commands, args.rounds)
-    keys = ("s", "cpu_s")
-    took = {s: {k: turns.median(rounds[s], k) for k in keys} for s in SIDES}
-    ratio = {k: turns.ratio(rounds["torch"], rounds["mmjax"], k) for k in keys}
-    for side in SIDES:
-        print(f"{side}: {1e3 * took[side]['s']:.1f} ms a step")
-    print(f"torch takes {ratio['s']:.2f} of ours (CPU time {ratio['cpu_s']:.2f})")
-    sizes = ("kind", "width", "vocab", "context", "cells", "columns", "batch", "cores")
-    about = {key: getattr(args, key) for key in sizes} | {"dtype": "float32"}
-    result = {"facts": facts, "took": took, "ratio": ratio, "rounds": rounds}
-    turns.save(args.out, about | {"machine": turns.machine()} | result)
+    pair = {"mmjax": ours, "torch": theirs}
+    sizes = ("kind", "width", "vocab", "context", "cells", "columns", "batch")
+    how = dict(result=RESULT, rounds=9, steps=3)
+    steps.main(__file__, parser, pair, sizes, **how)
 
 
 if __name__ == "__main__":

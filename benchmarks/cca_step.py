@@ -9,15 +9,12 @@ and take turns. Needs cca-zoo and torch, here or for `--peer-python`.
 """
 
 import argparse
-import pathlib
-import sys
 
 import numpy as np
 import sides
-import turns
+import steps
 
 RESULT = sides.RESULTS / "cca_step.json"
-SIDES = ("mmjax", "cca_zoo")
 ADAMW = dict(lr=1e-3, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-4)
 REG = 1e-4
 
@@ -73,47 +70,16 @@ def theirs(args: argparse.Namespace) -> tuple:
     return step, facts
 
 
-def worker(side: str, args: argparse.Namespace) -> None:
-    """The child of one side."""
-    turns.pin(args.cores)
-    step, facts = ours(args) if side == "mmjax" else theirs(args)
-    facts["losses"] = [step() for _ in range(3)]
-    turns.serve(facts, lambda: turns.timed(step, args.steps))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--inputs", type=int, default=784, help="columns of a view")
     parser.add_argument("--hidden", type=int, nargs="*", default=[1024, 1024, 1024])
     parser.add_argument("--width", type=int, default=10, help="columns of a code")
     parser.add_argument("--batch", type=int, default=800)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=3, help="steps a round")
-    parser.add_argument("--cores", type=int, default=0, help="0 is all there are")
-    parser.add_argument("--peer-python", default=sys.executable)
-    parser.add_argument("--out", type=pathlib.Path, default=RESULT)
-    parser.add_argument("--worker", choices=SIDES, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.worker:
-        worker(args.worker, args)
-        return
-    commands = turns.commands(__file__, SIDES, args.peer_python)
-    facts, rounds = turns.take(commands, args.rounds)
-    took = {
-        side: {key: turns.median(rounds[side], key) for key in ("s", "cpu_s")}
-        for side in SIDES
-    }
-    ratio = {
-        key: turns.ratio(rounds["cca_zoo"], rounds["mmjax"], key)
-        for key in ("s", "cpu_s")
-    }
-    for side in SIDES:
-        print(f"{side}: {1e3 * took[side]['s']:.1f} ms a step")
-    print(f"cca_zoo takes {ratio['s']:.2f} of ours (CPU time {ratio['cpu_s']:.2f})")
-    sizes = ("inputs", "hidden", "width", "batch", "cores")
-    about = {key: getattr(args, key) for key in sizes} | {"dtype": "float32"}
-    result = {"facts": facts, "took": took, "ratio": ratio, "rounds": rounds}
-    turns.save(args.out, about | {"machine": turns.machine()} | result)
+    pair = {"mmjax": ours, "cca_zoo": theirs}
+    sizes = ("inputs", "hidden", "width", "batch")
+    how = dict(result=RESULT, rounds=15, steps=3)
+    steps.main(__file__, parser, pair, sizes, **how)
 
 
 if __name__ == "__main__":
