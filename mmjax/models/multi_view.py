@@ -118,6 +118,27 @@ def numbers(batch: Mapping[str, jax.Array], views: Sequence[str]) -> dict:
     }
 
 
+def whole(batch: Mapping[str, jax.Array], views: Sequence[str], who: str) -> dict:
+    """`numbers` of views that every record must have.
+
+    Raises:
+      UserError: a view is optional, for which `who` has no rule.
+    """
+    for view in views:
+        if f"{view}_present" in batch:
+            raise UserError(
+                f"config.data.fields.{view} is optional, and {who} has no rule for "
+                "records without it: set optional to False, with a source of records "
+                "that have all views"
+            )
+    return numbers(batch, views)
+
+
+def flat(rows: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Every view's rows as vectors, (b, d)."""
+    return {view: x.reshape(len(x), -1) for view, x in rows.items()}
+
+
 def check_views(
     spec: Mapping[str, Mapping[str, Any]],
     views: Sequence[str],

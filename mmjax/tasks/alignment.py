@@ -138,13 +138,7 @@ class Task:
         loss_b = jax.nn.softplus((self.margin - gap_b) / self.gamma)
         return loss_b.mean(), {"nearer": nearer_b.mean()}
 
-    def loss(
-        self, variables: Vars, batch: base.Batch, ctx: Ctx
-    ) -> tuple[jax.Array, tuple[PyTree, base.Metrics]]:
-        """See mmjax.tasks.base.Task."""
-        embedded, extra = self.embed(variables, batch, ctx)
-        loss, metrics = self.loss_of(variables, embedded, batch, ctx)
-        return loss, (extra, metrics)
+    loss = base.embedded_loss
 
     def predict(self) -> Mapping[str, base.Predict]:
         """frames: {first (b, n, d), second (b, m, d)}, unit frames; and loss."""

@@ -257,6 +257,15 @@ def positive(task: Any, *names: str) -> None:
             raise ValueError(f"{name} is {getattr(task, name)}: use more than 0")
 
 
+def embedded_loss(
+    task: Any, variables: Vars, batch: Batch, ctx: Ctx
+) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+    """The method `loss` of a task that splits it into `embed` and `loss_of`."""
+    embedded, extra = task.embed(variables, batch, ctx)
+    loss, metrics = task.loss_of(variables, embedded, batch, ctx)
+    return loss, (extra, metrics)
+
+
 def evaluated(task: Any) -> Predict:
     """The predict function "loss" that gives the training loss beside its metrics."""
 

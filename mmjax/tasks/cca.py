@@ -11,7 +11,6 @@ from typing import Any
 import jax
 
 from mmjax import schema
-from mmjax.errors import UserError
 from mmjax.losses import cca as losses
 from mmjax.models import multi_view
 from mmjax.state import Ctx, Vars
@@ -130,14 +129,7 @@ class Task:
 
     def _views(self, batch: base.Batch) -> dict[str, jax.Array]:
         """Every view as float32; images in [0, 1]."""
-        for view in self.views:
-            if f"{view}_present" in batch:
-                raise UserError(
-                    f"config.data.fields.{view} is optional, and objective "
-                    f"{self.objective!r} has no rule for records without it: set "
-                    "optional to False, with a source of records that have all views"
-                )
-        return multi_view.numbers(batch, self.views)
+        return multi_view.whole(batch, self.views, f"objective {self.objective!r}")
 
     def init(self, key: jax.Array, batch: base.Batch) -> Vars:
         """See mmjax.tasks.base.Task."""
@@ -184,13 +176,7 @@ class Task:
             metrics["reconstruction"] = error
         return self.reconstruction * error - correlation, metrics
 
-    def loss(
-        self, variables: Vars, batch: base.Batch, ctx: Ctx
-    ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
-        """See mmjax.tasks.base.Task."""
-        embedded, extra = self.embed(variables, batch, ctx)
-        loss, metrics = self.loss_of(variables, embedded, batch, ctx)
-        return loss, (extra, metrics)
+    loss = base.embedded_loss
 
     def predict(self) -> Mapping[str, base.Predict]:
         """codes: (b, k) by view that has an encoder; views: the inputs (b, d)."""
@@ -200,6 +186,6 @@ class Task:
             return self.model.apply(params, self._views(batch), method="encode")
 
         def views(variables: Vars, batch: base.Batch, ctx: Ctx) -> PyTree:
-            return {k: x.reshape(len(x), -1) for k, x in self._views(batch).items()}
+            return multi_view.flat(self._views(batch))
 
         return {"codes": codes, "views": views, "loss": base.evaluated(self)}

@@ -135,12 +135,7 @@ class Task(base.Normalised):
         hit_b = positives_bb[rows_b, best_b] if same else best_b == rows_b
         return loss, {"scale": scale, "batch_accuracy": hit_b.mean()}
 
-    def loss(
-        self, variables: Vars, batch: Mapping[str, jax.Array], ctx: Ctx
-    ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
-        embedded, extra = self.embed(variables, batch, ctx)
-        loss, metrics = self.loss_of(variables, embedded, batch, ctx)
-        return loss, (extra, metrics)
+    loss = base.embedded_loss
 
     def predict(self) -> Mapping[str, base.Predict]:
         """Unit rows (b, d): embed_image, embed_text; others as the model's."""

@@ -140,13 +140,7 @@ class Task:
             metrics[f"{a}_{b}"] = loss
         return sum(metrics.values()), metrics
 
-    def loss(
-        self, variables: Vars, batch: base.Batch, ctx: Ctx
-    ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
-        """See mmjax.tasks.base.Task."""
-        embedded, extra = self.embed(variables, batch, ctx)
-        loss, metrics = self.loss_of(variables, embedded, batch, ctx)
-        return loss, (extra, metrics)
+    loss = base.embedded_loss
 
     def predict(self) -> Mapping[str, base.Predict]:
         """codes: unit rows (b, d) by view; views: the inputs (b, e).
@@ -163,6 +157,6 @@ class Task:
 
         def views(variables: Vars, batch: base.Batch, ctx: Ctx) -> PyTree:
             rows = multi_view.numbers(batch, self.views)
-            return {k: x.reshape(len(x), -1) for k, x in rows.items()} | given(batch)
+            return multi_view.flat(rows) | given(batch)
 
         return {"codes": codes, "views": views, "loss": base.evaluated(self)}

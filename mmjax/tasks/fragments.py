@@ -160,13 +160,7 @@ class Task:
         """Products times it are the logits of attention over regions."""
         return self.sharpness if self.score == "attention" else 1.0
 
-    def loss(
-        self, variables: Vars, batch: base.Batch, ctx: Ctx
-    ) -> tuple[jax.Array, tuple[PyTree, base.Metrics]]:
-        """See mmjax.tasks.base.Task."""
-        embedded, extra = self.embed(variables, batch, ctx)
-        loss, metrics = self.loss_of(variables, embedded, batch, ctx)
-        return loss, (extra, metrics)
+    loss = base.embedded_loss
 
     def predict(self) -> Mapping[str, base.Predict]:
         """What evaluators call.

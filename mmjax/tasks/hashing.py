@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import schema
-from mmjax.errors import UserError
 from mmjax.losses import hashing as losses
 from mmjax.models import multi_view
 from mmjax.state import Ctx, Vars
@@ -78,13 +77,7 @@ class Task:
         multi_view.check_views(spec, self.views, self.model.encoders)
 
     def _views(self, batch: base.Batch) -> dict[str, jax.Array]:
-        for view in self.views:
-            if f"{view}_present" in batch:
-                raise UserError(
-                    f"config.data.fields.{view} is optional, and hashing has no rule "
-                    "for records without it: set optional to False"
-                )
-        return multi_view.numbers(batch, self.views)
+        return multi_view.whole(batch, self.views, "hashing")
 
     def init(self, key: jax.Array, batch: base.Batch) -> Vars:
         """See mmjax.tasks.base.Task."""
@@ -127,13 +120,7 @@ class Task:
         label_b = ctx.gather(batch["label"])
         return own_bb | ((label_b[:, None] == label_b) & (label_b >= 0))
 
-    def loss(
-        self, variables: Vars, batch: base.Batch, ctx: Ctx
-    ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
-        """See mmjax.tasks.base.Task."""
-        embedded, extra = self.embed(variables, batch, ctx)
-        loss, metrics = self.loss_of(variables, embedded, batch, ctx)
-        return loss, (extra, metrics)
+    loss = base.embedded_loss
 
     def predict(self) -> Mapping[str, base.Predict]:
         """codes: outputs (b, k) by view; views: the inputs (b, d)."""
@@ -143,6 +130,6 @@ class Task:
             return self.model.apply(params, self._views(batch), method="encode")
 
         def views(variables: Vars, batch: base.Batch, ctx: Ctx) -> PyTree:
-            return {k: x.reshape(len(x), -1) for k, x in self._views(batch).items()}
+            return multi_view.flat(self._views(batch))
 
         return {"codes": codes, "views": views, "loss": base.evaluated(self)}
