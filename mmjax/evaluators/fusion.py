@@ -208,10 +208,13 @@ class Evaluator(Judge):
     def _noisy(
         self, batch: base.Batch, name: str, std: float, number: int
     ) -> dict[str, np.ndarray]:
-        """The batch with noise on a field; its records decide the draw."""
-        seed = [self.config.seed, number, int(batch["_index"][0])]
-        normal = np.random.default_rng(seed).normal(size=batch[name].shape)
-        return {**batch, name: np.float32(batch[name] + std * normal)}
+        """The batch with noise on a field; a record's own number decides its draw."""
+        shape, key = batch[name].shape[1:], (self.config.seed, number)
+        draws = [
+            np.random.default_rng([*key, int(i) + 1]).normal(size=shape)
+            for i in batch["_index"]  # -1 of rows that fill up
+        ]
+        return {**batch, name: np.float32(batch[name] + std * np.stack(draws))}
 
     def _worth(self, answer_ns: np.ndarray, label_n1: np.ndarray) -> np.ndarray:
         """float (n, s): 1 of a right class, or minus the mean absolute error."""

@@ -83,6 +83,8 @@ def test_measures_by_hand(data):
     assert values["shapley_right"] == pytest.approx((0.25 + 0.0) / 2)
     assert values["missing_0.5"] == pytest.approx((1 + 1 + 0.75) / 3)
     assert values["noise_left_50"] < 0.8 and values["noise_right_50"] == 1.0
+    again = build(data, FUSION | {"noise": (50.0,), "batch_size": 7}, answers=one)
+    assert again.run({}).values == values  # noise follows the record
     # each speaker has 6 records, of which 1 or 2 are wrong by right alone
     low, high = values["only_right_lo"], values["only_right_hi"]
     assert 4 / 6 <= low <= 0.75 <= high <= 5 / 6
