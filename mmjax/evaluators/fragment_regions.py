@@ -1,4 +1,4 @@
-"""The region that each fragment of a sentence picks: accuracy against gold, a picture.
+"""The region that each fragment of a sentence picks: accuracy against gold, an image.
 
 Legend: b rows, n regions, k fragments, g groups that are resampled.
 """
@@ -21,7 +21,7 @@ _DEFINITIONS = {
 
 @dataclass(frozen=True)
 class Config(base.EvalConfig):
-    """png: a picture of the first `examples` records; empty draws none."""
+    """png: an image of the first `examples` records; empty draws none."""
 
     png: str = ""
     examples: int = 3
@@ -44,7 +44,7 @@ class Evaluator(base.Evaluator):
         """Accuracies with intervals over classes of the records where they have one.
 
         `arrays` holds index and, per record, pick and gold (k,), -1 where there is no
-        fragment. Records without gold regions have `attention` and a picture alone.
+        fragment. Records without gold regions have `attention` and an image alone.
         """
 
         def keep(outputs: dict, batch: base.Batch, valid_b: np.ndarray) -> dict:

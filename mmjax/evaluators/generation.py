@@ -29,9 +29,9 @@ JUDGES = {  # name: the keys of the config that it needs
 }
 _DEFINITIONS = {
     "oracle": {
-        "oracle_all": "share of pictures in which the oracle reads the caption's scene",
+        "oracle_all": "share of images in which the oracle reads the caption's scene",
         **{
-            f"oracle_{name}": f"share of pictures whose {name} it reads right, of "
+            f"oracle_{name}": f"share of images whose {name} it reads right, of "
             "every object at once"
             for name in judges_lib.ORDER[1:]
         },
@@ -39,8 +39,8 @@ _DEFINITIONS = {
     "clip": {"clip_score": "mean of max(100 cosine, 0) with the caption"},
     "classifier": {"classifier_accuracy": "share that the network calls the label"},
     "frechet": {
-        "fid": "squared Frechet distance to the reference pictures in the features",
-        "inception_score": "exp of mean KL(p(class | picture) || p(class)), one part; "
+        "fid": "squared Frechet distance to the reference images in the features",
+        "inception_score": "exp of mean KL(p(class | image) || p(class)), one part; "
         "where the network has logits",
     },
     "copying": copying.METRICS,

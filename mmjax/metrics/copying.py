@@ -60,10 +60,10 @@ def near_limit(held_out_n: np.ndarray) -> float:
 
 
 METRICS = {
-    "nearest": "mean distance to the nearest training picture: root mean square "
+    "nearest": "mean distance to the nearest training image: root mean square "
     "difference of pixels in [0, 1]",
-    "nearest_real": "the same of the held-out real pictures",
-    "near": f"share nearer than the nearest {NEAR:.0%} of the held-out real pictures, "
+    "nearest_real": "the same of the held-out real images",
+    "near": f"share nearer than the nearest {NEAR:.0%} of the held-out real images, "
     f"about {NEAR} where nothing is copied",
     "copies": f"share at {SAME:.4f} or less, which looks the same",
 }

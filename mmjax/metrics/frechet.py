@@ -124,5 +124,5 @@ def with_interval(
 
 INTERVAL = (
     "fid and inception_score: percentile bootstrap, moved so that the resampled mean "
-    "is the value, for resampling repeats pictures, which biases both"
+    "is the value, for resampling repeats images, which biases both"
 )

@@ -23,7 +23,7 @@ from mmjax.sampling import rerank
 Picks = Mapping[str, np.ndarray]
 Values = dict[str, float]
 ORDER = ("all", *(name for name in scenes.ATTRIBUTES if name != "all"))
-UNIT = "prompts, each with its pictures"
+UNIT = "prompts, each with its images"
 
 
 def picks(

@@ -85,7 +85,7 @@ def score(true: Scene, seen: Reading) -> dict[str, float]:
 
     The objects are matched in the order that gets most attributes right. With another
     number of objects than the truth, everything but the background is wrong. `clean`
-    is whether the scene that was read explains the whole picture (STRAY).
+    is whether the scene that was read explains the whole image (STRAY).
     """
     rest = {
         "background": float(true.background == seen.scene.background),

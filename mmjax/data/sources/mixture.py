@@ -90,7 +90,7 @@ class Mixture:
         return views.captions(self.sources[part], j)
 
     def encoded(self, i: int) -> bytes:
-        """The picture of record i as it is stored."""
+        """The image of record i as it is stored."""
         part, j = self.locate(i)
         return views.encoded(self.sources[part], j)
 
@@ -104,4 +104,4 @@ class Mixture:
 
 
 def _say(stage1: Mapping[str, Any] | None) -> str:
-    return f"tokens of {stage1['fingerprint']}" if stage1 else "pictures"
+    return f"tokens of {stage1['fingerprint']}" if stage1 else "images"

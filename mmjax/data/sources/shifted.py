@@ -1,4 +1,4 @@
-"""Another source's pictures under a shift, for robustness under any evaluator.
+"""Another source's images under a shift, for robustness under any evaluator.
 
 `shifted:npz:/d/cifar.npz?shift=noise&severity=3`, or, where the inner source has
 options of its own, {"kind": "shifted", "source": SPEC, "shift": "blur", "severity": 2}.
@@ -32,13 +32,13 @@ def open(
 
 
 class Shifted(views.View):
-    """Every picture changed, the same way each time it is read."""
+    """Every image changed, the same way each time it is read."""
 
     def __init__(self, source: Source, shift: str, severity: int, seed: int = 0):
         super().__init__(source)
         corruptions.check(shift, severity)
         if records.stage1(source):
-            raise UserError(f"{source.name} holds tokens: a shift changes pictures")
+            raise UserError(f"{source.name} holds tokens: a shift changes images")
         self.shift, self.severity, self.seed = shift, severity, seed
         self.name = f"{source.name}, {shift} {severity}"
 
