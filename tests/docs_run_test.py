@@ -195,8 +195,9 @@ def test_small_commands_keep_what_is_printed():
     assert " ".join(small(tuple(train.split()))) == (
         "mmjax train --config clip:tiny --workdir runs/x "
         "--config.data.train=webdataset:data/x-*.tar "
-        "--config.steps=4 --config.checkpoint.every=2 --config.evals.val.every=0 "
-        "--config.evals.unseen.every=0 --config.evals.retrieval.every=0"
+        "--config.steps=4 --config.checkpoint.every=2 "
+        "--config.evals.arithmetic.every=0 --config.evals.retrieval.every=0 "
+        "--config.evals.unseen.every=0 --config.evals.val.every=0"
     )
     used = [" ".join(command.words) for command in commands.printed()]
     for part in LEFT_OUT:  # none of them is left from a command that is gone

@@ -163,7 +163,7 @@ def test_views_and_mixtures_know_whose_tokens_they_hold(tmp_path):
     same = open_source({"kind": "mixture", "parts": [(one, 1.0), (one, 2.0)]})
     assert same.stage1["grid"] == 4 and "image_tokens" in same[0]
     assert records.stage1(open_source(SPEC)) is None
-    for other, word in ((f"tokens:{tmp_path / 'b'}", "other"), (SPEC, "pictures")):
+    for other, word in ((f"tokens:{tmp_path / 'b'}", "other"), (SPEC, "images")):
         with pytest.raises(UserError, match=f"0123456789abcdef.*{word}"):
             open_source({"kind": "mixture", "parts": [(one, 1.0), (other, 1.0)]})
 
