@@ -1,9 +1,9 @@
 """The index of a set of tar shards: a file that all readers of a host map into memory.
 
-    mmjax-shards-3 and the length of the facts     16 bytes + 8, little endian
-    the facts of each shard, JSON                  ... a multiple of 16 bytes
-    tar_index.ROW, 16 bytes a sample
-    tar_index.ODD, 80 bytes a sample that does not lie in one place
+    mmjax-shards-3, and the length of what follows     16 and 8 bytes, little endian
+    the facts of each shard, JSON                      to a multiple of 16 bytes
+    tar_index.ROW                                      12 bytes a sample
+    tar_index.ODD                                      80 bytes a scattered sample
 
 Each shard has such a file of its own, so that shards are indexed independently; that of
 a set is theirs joined. They lie beside the shards in `.mmjax/` where `mmjax data index`

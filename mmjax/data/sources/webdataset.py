@@ -61,7 +61,7 @@ class Shards(encoded.Encoded):
         self.length = int(self.ends[-1])
         if not self.length:
             raise UserError(f"{pattern} holds no samples: expected key.jpg, key.json")
-        parts = int(np.bitwise_or.reduce(self.index.rows["more"], initial=0))
+        parts = int(np.bitwise_or.reduce(self.index.rows["check"], initial=0))
         self.caption_fields = text or encoded.AUTO
         if not parts & 0b0110:
             self.caption_fields = ""
@@ -151,7 +151,7 @@ class Shards(encoded.Encoded):
         if sample is None:
             blob.check()
             raise BrokenRecord(place, "its headers are not those that were indexed")
-        if row["more"] & tar_index.ODD_BIT and odd[row["start"]]["unclear"]:
+        if row["check"] & tar_index.ODD_BIT and odd[row["start"]]["unclear"]:
             raise BrokenRecord(f"{blob.path}, sample {sample[0]}", tar_index.UNCLEAR)
         self.seen[threading.get_ident()] = i, sample
         return sample
