@@ -91,7 +91,7 @@ def _run(argv: Sequence[str]) -> int:
     args, module = _parse(argv[0], argv[1:])
     if getattr(args, "ray", None) is not None:
         argv = _shares.without_ray(argv)
-        _shares.on_ray(argv, args.ray)
+        _shares.on_ray(main, argv, args.ray)
         return _run(argv)
     return module.run(args)
 

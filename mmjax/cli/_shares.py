@@ -5,7 +5,7 @@ Without it the same command does what no share has done, and joins their results
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from mmjax.errors import LEFT_OUT, UserError
@@ -54,8 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def on_ray(argv: Sequence[str], count: int) -> None:
-    """Runs `mmjax *argv`, less its --ray, as `count` shares on Ray.
+def on_ray(
+    main: Callable[[Sequence[str]], int], argv: Sequence[str], count: int
+) -> None:
+    """Runs `main(argv)` as `count` shares on Ray.
 
     The cluster is that of RAY_ADDRESS, otherwise this machine. A share whose worker
     dies is begun again, three times, and goes on from what it has written.
@@ -72,9 +74,7 @@ def on_ray(argv: Sequence[str], count: int) -> None:
 
     @ray.remote(max_retries=3)
     def share(number: int) -> int:
-        from mmjax import cli
-
-        return cli.main([*argv, "--shard", f"{number}/{count}"])
+        return main([*argv, "--shard", f"{number}/{count}"])
 
     started = not ray.is_initialized()
     if started:
