@@ -24,8 +24,8 @@ from mmjax.errors import UserError
 
 PARTS = ("image", "json", "txt", "cls")
 # A sample: the block where its headers begin, how many blocks it takes, the upper 24
-# bits of a sum of its headers (name and size of each part), a bit for each part. Its key
-# and the places of its parts are read in the shard, from there.
+# bits of a sum of its headers (name and size of each part), a bit for each part. Its
+# key and the places of its parts are read in the shard, from there.
 ROW = np.dtype([(name, "<u4") for name in ("start", "blocks", "check")])
 ODD_BIT = 1 << 7  # of `check`: `start` counts in the shard's ODD
 _FLAGS = (1 << 8) - 1
