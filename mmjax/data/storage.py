@@ -16,6 +16,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import glob
 import hashlib
 import importlib
@@ -86,7 +87,7 @@ class Blob:
     def open(self) -> Iterator[File]:
         """The bytes; of an object none are fetched yet."""
         if self.remote:
-            yield _Object(self)
+            yield _object(self)
             return
         file = _Local(self.path)
         try:
@@ -330,6 +331,8 @@ class _Object:
         if len(data) != stop - start:
             raise OSError(f"{len(data)} bytes came of {stop - start}")
         _keep(self.home / str(number), data)
+        with self.lock:
+            self.tasks.pop(number, None)
         return data
 
     def _fetched(self, number: int) -> bytes:
@@ -353,6 +356,12 @@ class _Object:
                 why = f"no answer in {_timeout():g} seconds"
         _quiet[self.blob.path] = time.monotonic() + STALLED
         raise OSError(f"{why}, {TRIES} times")
+
+
+@functools.lru_cache(maxsize=4096)
+def _object(blob: Blob) -> _Object:
+    """One for all who read an object, which know of each other's blocks."""
+    return _Object(blob)
 
 
 def _blocks() -> pathlib.Path:
