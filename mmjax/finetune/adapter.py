@@ -12,7 +12,6 @@ import safetensors.numpy
 from ml_collections import ConfigDict
 
 from mmjax import errors, schema, tree
-from mmjax.convert import import_export
 from mmjax.data import fields as fields_lib
 from mmjax.errors import UserError
 from mmjax.inference import load
@@ -82,6 +81,8 @@ def write_run(
       config: of the task that the variables are of. saved: what its fields keep.
       start: the run that was fine-tuned: what it was imported as, it is written as.
     """
+    from mmjax.convert import import_export
+
     config = config.copy_and_resolve_references().unlock()
     config.optim = {"name": "sgd", "momentum": 0.0, "schedule": "constant"}
     config.steps, config.graft = 1, {}
@@ -109,6 +110,8 @@ def opened(workdir: pathlib.Path, place: str) -> load.Run:
     Raises:
       UserError: the place is neither a run nor weights that can be read.
     """
+    from mmjax.convert import import_export
+
     if run_file.exists(place):
         return load.load_run(place)
     if inside := run_file.inside(place):

@@ -61,9 +61,8 @@ def weights(plan: Plan, trained: setup.Parts, state: TrainState) -> Weights:
     """
     saved = fields_lib.save(trained.fields)
     parts = setup.build(plan.plain, saved=saved)
-    key = jax.random.key(parts.cfg.seed)
-    fresh = parts.layout.init(parts.update.init, key, parts.example())
-    before = init_from.init_from(parts, fresh).eval_vars()
+    shapes = parts.update.abstract(parts.example(), optimizer=False)
+    before = init_from.init_from(parts, shapes).vars  # all of it is grafted
     new = state.eval_vars()
     if hasattr(trained.task, "merged"):
         return Weights(parts, before, trained.task.merged(new))

@@ -271,10 +271,10 @@ def others(run: load.Run, suite: str, limit: int | None) -> dict[str, dict[str, 
         own = run.config.evals.items()
         named = {name: cfg.to_dict() for name, cfg in own if not evaluate.off(cfg)}
         named = {name: cfg for name, cfg in named.items() if cfg["type"] in kinds}
-    for cfg in named.values():
-        cfg["every"] = 0
+    for judged in named.values():
+        judged["every"] = 0
         if limit is not None:
-            cfg["limit"] = min(limit, cfg.get("limit") or limit)
+            judged["limit"] = min(limit, judged.get("limit") or limit)
     if suite and not named:
         raise UserError(f"--others {suite} has no protocol zero_shot or retrieval")
     return named
