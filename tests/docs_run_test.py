@@ -81,7 +81,10 @@ def small(words):
             value if before == name else word
             for before, word in zip(["", *made], made, strict=False)
         ]
-    if "train" in words or words[1:2] == ("launch",):
+    if words[1:2] == ("finetune",) and "--adapter" not in words:
+        made += ["--config.steps=2", "--config.optim.warmup=1", "--limit=8"]
+        made += ["--config.batch_size=4"]
+    elif "train" in words or words[1:2] == ("launch",):
         long = tuple(f"--config.{key}" for key in LONG)
         made = [word for word in made if not word.startswith(long)]
         made += ["--config.steps=4", "--config.checkpoint.every=2"]

@@ -37,7 +37,8 @@ ALLOWED = {
     "judging": "judging metrics report schema data.prompts train.lock",
     "convert": "convert models tree schema data.tokenizers",
     "parallel": "parallel cache tree state schema",
-    "train.optim": "tree state schema",
+    "train.layers": "tree",
+    "train.optim": "tree state schema train.layers",
     "train.step": "state tree",
     "train.flops": "",
     "train.timing": "train.flops",
@@ -48,7 +49,8 @@ ALLOWED = {
 # These put the parts together: they may import all but the members of a family, and
 # of each other only what stands further left. None of them imports a command.
 ASSEMBLY = ("train", "inference", "planning", "suite", "retrieval.gallery")
-ASSEMBLY += ("judging.draw", "judging.automatic", "convert.import_export", "cli")
+ASSEMBLY += ("judging.draw", "judging.automatic", "convert.import_export")
+ASSEMBLY += ("finetune", "cli")
 FAMILIES = ("nn", "models", "losses", "sampling", "tasks", "convert")
 SHARED = ("tasks.base", "sampling.calls")  # of these families, but of no one member
 

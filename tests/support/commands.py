@@ -73,13 +73,14 @@ def split(text: str) -> tuple[str, ...]:
 def needs(verb: str, args: argparse.Namespace) -> list[pathlib.PurePath]:
     """The paths that a command reads: runs, indexes, pictures, weights, tables."""
     held = vars(args)
-    kept = ["workdir"] if verb not in ("train", "demo") else []
-    names = [held.get(name) for name in [*kept, "clip", "index", "image"]]
+    kept = ["workdir"] if verb not in ("train", "demo", "finetune") else []
+    names = [held.get(name) for name in [*kept, "clip", "index", "image", "adapter"]]
+    names += held.get("beside") or []
     names += held.get("images") or []
     names += [text for text in held.get("texts") or [] if text.endswith(".txt")]
     names += held.get("reference") or []
     names += [args.places[-1]] if verb == "eval" else []
-    names += [args.source] if verb == "convert" and args.source else []
+    names += [args.source] if verb in ("convert", "finetune") and args.source else []
     for text in held.get("overrides") or []:
         key, _, value = text.partition("=")
         names += [value] if key.startswith("--config.graft.") else []
@@ -90,5 +91,7 @@ def makes(verb: str, args: argparse.Namespace) -> list[pathlib.PurePath]:
     """The paths that a command leaves for others."""
     if verb == "convert":
         return [args.target] if args.target else []
-    names = [args.workdir] if verb in ("train", "demo") else []
+    names = [args.workdir] if verb in ("train", "demo", "finetune") else []
+    if verb == "finetune":
+        names += [args.workdir / name for name in ("merged", "adapter.safetensors")]
     return names + [out for out in [vars(args).get("out")] if out]
