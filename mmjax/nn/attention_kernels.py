@@ -350,6 +350,7 @@ def _split(
     split.def_partition(
         partition=partition,
         sharding_rule=f"{', '.join(names)} -> {out}",
-        need_replication_factors=("q", "t", "d", *itertools.chain(*whole)),
+        # in the order in which they appear
+        need_replication_factors=("q", "d", "t", *itertools.chain(*whole)),
     )
     return split(*leaves)
