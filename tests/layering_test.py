@@ -52,7 +52,11 @@ ASSEMBLY = ("train", "inference", "planning", "suite", "retrieval.gallery")
 ASSEMBLY += ("judging.draw", "judging.automatic", "convert.import_export")
 ASSEMBLY += ("finetune", "cli")
 FAMILIES = ("nn", "models", "losses", "sampling", "tasks", "convert")
-SHARED = ("tasks.base", "sampling.calls")  # of these families, but of no one member
+SHARED = (
+    "tasks.base",
+    "sampling.calls",
+    "nn.attention_kernels",
+)  # of these families, but of no one member
 
 OUTSIDE = {  # part: packages it never imports
     "data": {"jax", "jaxlib", "flax", "optax", "orbax"},
