@@ -169,7 +169,8 @@ class Change(NamedTuple):
 class Diff:
     """How far two trees of arrays are apart.
 
-    changes: of the arrays they share, the largest relative one first. only_ours, only_theirs: paths that one of them lacks, or has in another shape.
+    changes: of the arrays they share, the largest relative one first. only_ours,
+    only_theirs: paths that one of them lacks, or has in another shape.
     """
 
     changes: tuple[Change, ...]
