@@ -91,7 +91,10 @@ setup(
     ],
     package_dir={"mmjax_configs": "configs", "mmjax_demo": "demo"},
     package_data={
-        "mmjax": ["data/templates/*.json", "report/page.css", "judging/page.*"]
+        "mmjax": [
+            *("data/templates/*.json", "report/page.css", "judging/page.*"),
+            "py.typed",  # its annotations are for type checkers
+        ]
     },
     install_requires=INSTALL,
     extras_require=EXTRAS,

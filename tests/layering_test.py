@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # What of ours each part of mmjax may import, besides itself and mmjax.errors.
 # A folder stands for all that it holds; the longest entry that fits a file is its row.
 ALLOWED = {
-    "__init__": "",
+    "__init__": "inference",  # the public names, imported when asked for
     "errors": "",
     "tree": "",
     "state": "",
@@ -50,7 +50,7 @@ ALLOWED = {
 # of each other only what stands further left. None of them imports a command.
 ASSEMBLY = ("train", "inference", "planning", "suite", "retrieval.gallery")
 ASSEMBLY += ("judging.draw", "judging.automatic", "convert.import_export")
-ASSEMBLY += ("finetune", "cli")
+ASSEMBLY += ("finetune", "inference.model", "cli")
 FAMILIES = ("nn", "models", "losses", "sampling", "tasks", "convert")
 SHARED = (
     "tasks.base",
