@@ -103,7 +103,7 @@ def test_python_of_the_pages_is_python():
 
 def test_readme_is_a_screen_and_a_half():
     text = (ROOT / "README.md").read_text()
-    assert len(text.split()) <= 800 and text.count("![") == 1
+    assert len(text.split()) <= 700 and text.count("![") == 1
 
 
 def test_the_citation_is_of_this_version():

@@ -17,16 +17,14 @@ class Fields(griffe.Extension):
 
 
 def listed(text: str) -> str:
-    """The same text, with each paragraph of fields as a list."""
-    return "\n\n".join(map(_paragraph, text.split("\n\n")))
+    """The same text, with each paragraph of fields but the first as a list."""
+    first, *others = text.split("\n\n")
+    return "\n\n".join([first, *map(_paragraph, others)])
 
 
 def _paragraph(text: str) -> str:
     lines = text.split("\n")
-    first = [line for line in lines if line[:1] != " "]
-    if len(lines) < 2 and not _FIELD.match(text):
-        return text
-    if not all(_FIELD.match(line) for line in first):
+    if not all(_FIELD.match(line) for line in lines if line[:1] != " "):
         return text
     return "\n".join(
         _FIELD.sub(r"- **\1**: ", line) if line[:1] != " " else f"  {line}"
