@@ -65,7 +65,8 @@ def _leaves(part: str | dict | list) -> Iterator[str]:
 
 def printed() -> list[Command]:
     """All of them: README first, then docs/, then the verbs."""
-    files = [ROOT / "README.md", *(ROOT / "docs" / name for name in navigation())]
+    listed = [ROOT / "README.md", *(ROOT / "docs" / name for name in navigation())]
+    files = dict.fromkeys([*listed, *sorted((ROOT / "docs").rglob("*.md"))])
     pages = [(str(file.relative_to(ROOT)), file.read_text("utf-8")) for file in files]
     for verb in sorted(cli.verbs()):
         module = importlib.import_module(f"mmjax.cli.{verb}")
