@@ -60,14 +60,14 @@ LEFT_OUT = {  # words of a command: why it isn't run
     "wav:": "recordings",
     "benchmark.csv": "CLIP benchmark's table",
     "experiments/": "five sets of images",
-    "tiny_imagenet": "a set of images",
-    "adversarial.py:flickr8k": "the classifier of that set",
     "--evals imagenet": "ImageNet",
     "--evals probe": "a labelled set of photos",
     "index faiss": "the extra `faiss`",
     "--probes": "the extra `faiss`",
     "--coordinator": "a second host",
     "--record 1429": "all 1,471 emoji",
+    "tiny_imagenet": "a set of images",
+    "adversarial.py:flickr8k": "the classifier of that set",
 }
 
 
