@@ -233,8 +233,7 @@ def write(
         called with `batch_size` rows alone, so that it compiles once.
       out: the cache's folder. A file becomes part of it when it is whole.
       max_broken: share of broken records at which it ends in a UserError.
-      files: of the numbered files of the cache, those to write here; other processes
-        may write the others at the same time.
+      files: chooses, of the cache's numbered files, those that are written here.
       progress: called with the records done and in all, after each batch.
 
     Returns:

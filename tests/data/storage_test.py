@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mmjax import cli
-from mmjax.data import storage
+from mmjax.data import remote, storage
 from mmjax.data.records import BrokenRecord
 from mmjax.data.sources import open_source
 from mmjax.errors import UserError
@@ -18,11 +18,11 @@ def bucket(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("FLAKY_ROOT", str(tmp_path))
     monkeypatch.setenv("MMJAX_READ_TIMEOUT", "0.1")
-    monkeypatch.setattr(storage, "BLOCK", 4096)
-    monkeypatch.setattr(storage, "PAUSE", 0.001)
-    monkeypatch.setattr(storage, "_quiet", {})
+    monkeypatch.setattr(remote, "BLOCK", 4096)
+    monkeypatch.setattr(remote, "PAUSE", 0.001)
+    monkeypatch.setattr(remote, "_quiet", {})
     monkeypatch.setattr(flaky.Flaky, "asked", {})
-    storage._object.cache_clear()
+    remote.open_object.cache_clear()
     (tmp_path / "b").mkdir()
     for k in range(3):
         write(tmp_path / "b" / f"x-{k}.tar", k)
@@ -66,8 +66,8 @@ def test_an_object_that_changed_under_its_index(bucket):
     source = open_source(SPEC)
     assert source[12]["key"] == "other-0"
     write(bucket / "x-1.tar", "late")
-    storage.sweep()
-    for file in storage._blocks().glob("*/*"):
+    remote.sweep()
+    for file in remote._blocks().glob("*/*"):
         file.unlink()
     with pytest.raises(UserError, match="x-1.tar changed under its index"):
         source[13]
@@ -75,11 +75,11 @@ def test_an_object_that_changed_under_its_index(bucket):
 
 def test_a_shard_that_stalls_is_skipped(bucket, monkeypatch):
     open_source(SPEC)
-    for file in storage._blocks().glob("*/*"):
+    for file in remote._blocks().glob("*/*"):
         file.unlink()
     monkeypatch.setenv("FLAKY_STALLED", "x-1.tar")
     source = open_source(SPEC)
-    storage._quiet.clear()  # of the records looked at for captions
+    remote._quiet.clear()  # of the records looked at for captions
     with pytest.raises(BrokenRecord, match="no answer in 0.1 seconds, 5 times"):
         source[12]
     with pytest.raises(BrokenRecord, match="left alone for now"):
@@ -98,7 +98,7 @@ def test_what_no_attempt_would_mend(monkeypatch):
         open_source("webdataset:no-such://b/x.tar")
     monkeypatch.setenv("MMJAX_CACHE_GB", "-1")
     with pytest.raises(UserError, match="MMJAX_CACHE_GB='-1': give a number above 0"):
-        storage.sweep()
+        remote.sweep()
 
 
 def test_a_bucket_without_credentials():
@@ -106,18 +106,18 @@ def test_a_bucket_without_credentials():
         pass
 
     with pytest.raises(UserError, match="s3://b/x.tar may not be read .*AWS_ACCESS"):
-        storage._refuse("s3://b/x.tar", NoCredentialsError("Unable to locate"))
-    storage._refuse("s3://b/x.tar", ConnectionResetError())  # is asked again
+        remote._refuse("s3://b/x.tar", NoCredentialsError("Unable to locate"))
+    remote._refuse("s3://b/x.tar", ConnectionResetError())  # is asked again
 
 
 def test_the_cache_keeps_to_its_size(monkeypatch):
     source = open_source(SPEC)
-    held = list(storage._blocks().glob("*/*"))
+    held = list(remote._blocks().glob("*/*"))
     oldest = min(held, key=lambda path: path.stat().st_mtime_ns)
     total = sum(path.stat().st_size for path in held)
     monkeypatch.setenv("MMJAX_CACHE_GB", str((total - 1) / 1e9))
-    storage.sweep()
-    assert sum(p.stat().st_size for p in storage._blocks().glob("*/*")) < total
+    remote.sweep()
+    assert sum(p.stat().st_size for p in remote._blocks().glob("*/*")) < total
     assert not oldest.exists()
     assert [source[i]["key"] for i in (0, 35)] == ["0-0", "2-11"]
 
@@ -127,12 +127,12 @@ def test_reads_in_order_run_ahead(bucket):
     [blob] = storage.find("flaky://b/big.tar")
     with blob.open() as file:
         file.read_at(0, 100)
-        file.read_at(storage.BLOCK, 100)
+        file.read_at(remote.BLOCK, 100)
         for task in list(file.tasks.values()):
             task.join()
-        assert len(list(file.home.iterdir())) == 2 + storage.AHEAD
-        file.read_at(12 * storage.BLOCK, 10)  # a jump fetches its block alone
-        assert len(list(file.home.iterdir())) == 3 + storage.AHEAD
+        assert len(list(file.home.iterdir())) == 2 + remote.AHEAD
+        file.read_at(12 * remote.BLOCK, 10)  # a jump fetches its block alone
+        assert len(list(file.home.iterdir())) == 3 + remote.AHEAD
         want = (bucket / "big.tar").read_bytes()
         assert file.read_at(5000, 20_000) == want[5000:25_000]
         assert file.read_at(len(want) - 3, 10) == want[-3:]

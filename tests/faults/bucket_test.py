@@ -22,10 +22,10 @@ EPOCH = """
 import json, pathlib, sys, zlib
 import numpy as np
 import flaky
-from mmjax.data import fields, pipeline, storage
+from mmjax.data import fields, pipeline, remote
 from mmjax.data.sources import open_source
 
-storage.BLOCK, storage.PAUSE = 16384, 0.01
+remote.BLOCK, remote.PAUSE = 16384, 0.01
 source = open_source(sys.argv[1])
 given = fields.build({"image": {"kind": "image", "size": 16}, "at": {"kind": "index"}})
 data = pipeline.TrainIterator(source, given, batch_size=8, seed=3)

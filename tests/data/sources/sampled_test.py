@@ -30,7 +30,7 @@ def test_a_sample_is_runs_evenly_spaced_and_all_of_a_small_set(monkeypatch):
 
 def test_a_tokenizer_of_a_sample_is_the_same_each_time(monkeypatch):
     monkeypatch.setattr(views, "_RUN", 8)
-    source = open_source("shapes:train?size=8&count=64")
+    source = open_source("shapes:train?size=16&count=64")
     built = [
         tokenizers.build(
             {"kind": "bpe", "vocab_size": 540}, texts=views.sampled_texts(source, 32)
