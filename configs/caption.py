@@ -5,7 +5,6 @@
 | preset | decoder | reads | 1 CPU core | expect |
 |---|---|---|---|---|
 | shapes (default) | transformer | shapes | minutes | not run at length |
-| own | transformer | `--config.data.train=folder:photos` | minutes | docs/own.md |
 | flickr8k_lstm | Show and Tell | features | minutes | flickr8k_captions |
 | flickr8k_soft, flickr8k_hard | attention | features | minutes | the same |
 | flickr8k_transformer | cross-attention | features | minutes | the same |
@@ -78,24 +77,6 @@ def shapes() -> ConfigDict:
         type="captions", every=config.steps, source="shapes:val?size=32&count=1000"
     )
     return config
-
-
-def own() -> ConfigDict:
-    """Your captioned images at 64 px: give --config.data.train=folder:photos."""
-    config = _run(
-        steps=600,
-        batch_size=32,
-        context=24,
-        min_count=1,
-        vocab_size=4096,
-        image=dict(kind="vit", width=128, depth=3, heads=4, patch=8),
-        image_size=64,
-        decoder=dict(kind="transformer", width=128, depth=2, heads=4, dropout=0.1),
-    )
-    config.data.fields.tokens.vocab_size = 4096
-    config.data.fields.image = common.photos(64)
-    config.evals.held_out = dict(type="captions", every=600, source="held_out")
-    return common.own(config)
 
 
 def _flickr8k(kind: str, *, decoder: dict, **task: object) -> ConfigDict:
@@ -253,7 +234,6 @@ PRESETS = {
     f.__name__: f
     for f in (
         shapes,
-        own,
         flickr8k_lstm,
         flickr8k_soft,
         flickr8k_hard,

@@ -103,7 +103,9 @@ def own() -> ConfigDict:
     """Your captioned images, by a tokenizer of vqvae:own: --config.graft.tokenizer."""
     config = common.own(_small(steps=600))
     config.data.fields.image = common.photos(64)
-    config.evals.held_out = dict(type="mean_loss", every=200, source="held_out")
+    config.evals.held_out = dict(
+        type="mean_loss", every=200, source="held_out", partial="mask"
+    )
     return config
 
 

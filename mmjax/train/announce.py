@@ -20,11 +20,12 @@ def opening(parts: Parts, start: int) -> list[str]:
     count = sum(math.prod(leaf.shape) for leaf in leaves)
     records, left = len(parts.source), cfg.steps - start
     if cfg.batch_size > records:
+        rows = parts.layout.rows
         log.warning(
             "config.batch_size is %d and config.data.train holds %d records, so that a "
             "batch holds some of them twice: --config.batch_size=%d is the largest "
             "that does not",
-            *(cfg.batch_size, records, records),
+            *(cfg.batch_size, records, max(records // rows, 1) * rows),
         )
     kind = devices[0].device_kind
     mesh = ", ".join(f"{n} {size}" for n, size in parts.layout.shape.items())

@@ -158,7 +158,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
       UserError: records are to be held out of no data, or of a part of some; an
         evaluator asks for `held_out`, and nothing is.
     """
-    config = ConfigDict(config)
+    config = config.copy_and_resolve_references()
     if "data" not in config or "train" not in config.data:
         return config  # typing it says so
     with config.unlocked(), config.ignore_type():
