@@ -11,13 +11,13 @@ EXAMPLE = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "a config of mmjax, or a file of your own; a file is run, as Python: give "
     text += "none that you do not trust"
-    parser.add_argument("config", nargs="?", metavar="CONFIG", help=text)
+    parser.add_argument("place", nargs="?", metavar="CONFIG", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
     from mmjax.train import config as config_lib
 
-    names = [args.config] if args.config else config_lib.shipped()
+    names = [args.place] if args.place else config_lib.shipped()
     for number, name in enumerate(names):
         about, presets = config_lib.presets(name)
         if number:
