@@ -93,6 +93,11 @@ def test_a_wrong_link_is_found(tmp_path, text, why):
     assert [why in problem for problem in found] == ([True] if why else [])
 
 
+def test_a_hash_inside_a_word_is_no_comment():
+    words = commands.split("mmjax train --config.graft.text=runs/a#params  # 'so'")
+    assert words == ("mmjax", "train", "--config.graft.text=runs/a#params")
+
+
 def test_python_of_the_pages_is_python():
     for page in pages():
         for block in re.findall(
