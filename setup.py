@@ -88,6 +88,7 @@ def repository() -> str:
     except OSError:  # an archive, on a machine without git
         return ""
     url = re.sub(r"^(?:ssh://)?git@([^:/]+)[:/]", r"https://\1/", found)
+    url = re.sub(r"^https://[^/@]*@", "https://", url)  # no name, no token
     return url.removesuffix(".git") if url.startswith("https://") else ""
 
 
