@@ -4,7 +4,7 @@ Process k of n reads every n-th shard of an epoch's order, the k-th first, one a
 other and each to its end, and then those of the next epoch. Its samples are cut into
 windows of one size, and rows are drawn from a window without replacement. So a sample
 comes once an epoch, and rows follow from (seed, k, n): neither threads nor restarts
-change them. A position is the shard and the byte where a window begins, and the rows
+change them. A position is where a window begins, shard and byte or row, and the rows
 that were drawn from it.
 """
 

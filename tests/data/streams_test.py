@@ -4,8 +4,10 @@ import os
 import tarfile
 
 import numpy as np
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from mmjax.data import fields, streams
 from mmjax.data.records import BrokenRecord
@@ -29,8 +31,8 @@ def shards(tmp_path, monkeypatch):
     return tmp_path
 
 
-def begin(shards, index=0, count=1, window=24, **options):
-    source = open_source(f"stream:{shards}/x-*.tar?window={window}")
+def begin(shards, index=0, count=1, window=24, spec="", **options):
+    source = open_source(spec or f"stream:{shards}/x-*.tar?window={window}")
     given = fields.build({"image": {"kind": "image", "size": 8}})
     split = {"process_index": index, "process_count": count}
     options = {"batch_size": 4 * count, "seed": 1, **split, **options}
@@ -96,6 +98,39 @@ def test_damage_is_counted_and_the_rest_read(shards, caplog):
     assert {24, 38, 39} <= lost
     assert "the header here is damaged" in caplog.text
     assert data.budget.count >= 2
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_parquet(shards, nested):
+    tars = open_source(f"stream:{shards}/x-*.tar?window=24")
+    for k in range(6):
+        samples = [sample for _, sample in tars.samples(k)]
+        data = [parts[0] for *_, parts in samples]
+        table = {
+            "image": [{"bytes": d, "path": None} for d in data] if nested else data,
+            "caption": ["a"] * 10,
+            "key": [key for _, key, _ in samples],
+        }
+        path = shards / f"x-{k}.parquet"
+        parquet.write_table(pyarrow.table(table), path, row_group_size=4)
+    spec = f"stream:{shards}/x-*.parquet?window=24"
+    source = open_source(spec)
+    assert source.head[13]["key"] == "1-3" and source.head[13]["text"] == ["a"]
+    assert len(list(source.texts())) == 60
+    assert drawn(begin(shards), 20) == drawn(begin(shards, spec=spec), 20)
+    data = begin(shards, spec=spec)
+    whole = [numbers(next(data)) for _ in range(9)]
+    state = data.get_state()
+    data.close()
+    again = begin(shards, spec=spec)
+    again.set_state(state)
+    assert drawn(again, 3) == drawn(begin(shards), 12)[36:] and whole
+    parquet.write_table(pyarrow.table({"pixels": [b"x"]}), shards / "y.parquet")
+    with pytest.raises(UserError, match="no column of images: rename one of pixels"):
+        open_source(f"stream:{shards}/y.parquet")
+    (shards / "z.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(UserError, match="z.parquet is no Parquet file"):
+        open_source(f"stream:{shards}/z.parquet")
 
 
 def test_what_a_stream_is_not_for(shards):

@@ -1,4 +1,4 @@
-"""Tar shards that are never indexed, read from end to end: `stream:gs://b/x-*.tar`.
+"""Shards, tar or Parquet, never indexed and read in order: `stream:gs://b/x-*.tar`.
 
 For training alone. Each epoch has the shards in an order of its own, and rows are drawn
 from a window of samples (`mmjax.data.streams`). How many there are, and of which
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.data import records, storage, tar_index, tar_walk
+from mmjax.data import parquet_rows, records, storage, tar_index, tar_walk
 from mmjax.data.records import BrokenRecord, Record
 from mmjax.data.sources import encoded, views, webdataset
 from mmjax.errors import UserError
@@ -90,13 +90,19 @@ class Stream:
     def samples(
         self, shard: int, start: int = 0, *, images: bool = True
     ) -> Iterator[tuple[int, Sample | BrokenRecord]]:
-        """(the byte where the next begins, sample) of a shard, from a byte on.
+        """(the byte or row where the next begins, sample) of a shard, from one on.
 
         A BrokenRecord where bytes are lost; where they cannot be read it is the last.
         """
         blob, at = self.blobs[shard], start
         try:
             with blob.open() as file:
+                if blob.name.endswith(".parquet"):
+                    each = (file, blob.path, start, encoded.SUFFIXES)
+                    for key, parts in parquet_rows.rows(*each, images=images):
+                        at += 1
+                        yield at, (f"{blob.path}, row {at - 1}", key, parts)
+                    return
                 for group in _grouped(tar_walk.walk(file, start)):
                     if isinstance(group, tar_walk.Damage):
                         place, why = f"{blob.path} at byte {group.start}", group.reason
@@ -111,7 +117,7 @@ class Stream:
                     yield at, (place, key, parts)
         except OSError as error:
             reason = f"cannot read on: {error.strerror or error}: its rest is skipped"
-            yield blob.size, BrokenRecord(f"{blob.path} at byte {at}", reason)
+            yield blob.size, BrokenRecord(f"{blob.path} at {at}", reason)
 
 
 def _grouped(
