@@ -163,7 +163,7 @@ def part_of(name: str, suffixes: Sequence[str]) -> tuple[str, int]:
     """(key, number of the part) of a member's name; -1 for what is no part."""
     key, dot, suffix = name.rpartition(".")
     kind = suffix.lower()
-    if not dot or posixpath.basename(name).startswith("."):
+    if not dot or name[name.rfind("/") + 1] == ".":  # hidden
         return key, -1
     return key, 0 if kind in suffixes else PARTS.index(kind) if kind in _TEXTS else -1
 
