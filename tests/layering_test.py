@@ -42,7 +42,8 @@ ALLOWED = {
     "train.flops": "",
     "train.timing": "train.flops",
     "train.checksum": "tree",
-    "train.checkpoint": "parallel tree state schema train.checksum",
+    "train.array_store": "tree train.checksum",
+    "train.checkpoint": ("parallel tree state schema train.checksum train.array_store"),
     "train.metric_writer": "tree state schema",
 }
 # These put the parts together: they may import all but the members of a family, and
