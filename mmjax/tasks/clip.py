@@ -138,6 +138,20 @@ class Task(base.Normalised):
 
     loss = base.embedded_loss
 
+    def classifier(self, classes: int) -> tuple[dict[str, Any], tuple[str, str]]:
+        """`config.task` of a linear head on the image tower; that tower's names.
+
+        These are its name among the classifier's variables, and among these.
+        """
+        tower = dict(self.image or presets.preset(self.preset).image)
+        fields = dataclasses.fields(presets.IMAGE_KINDS[tower["kind"]])
+        shared = {field.name for field in fields} & {"act", "scan", "remat", "dtype"}
+        task = {key: getattr(self, key) for key in ("act", "mean", "std", "dtype")}
+        task |= {"name": "classifier", "classes": classes, "linear": True}
+        task["image_size"] = self.model.image.image_size
+        task["image"] = {key: getattr(self, key) for key in sorted(shared)} | tower
+        return task, ("tower", "image")
+
     def predict(self) -> Mapping[str, base.Predict]:
         """Unit rows (b, d): embed_image, embed_text; others as the model's."""
         unit = contrastive.l2_normalize
