@@ -47,7 +47,7 @@ ALLOWED = {
 }
 # These put the parts together: they may import all but the members of a family, and
 # of each other only what stands further left. None of them imports a command.
-ASSEMBLY = ("train", "inference", "planning", "suite", "retrieval.gallery")
+ASSEMBLY = ("train", "inference", "planning", "suite", "claims", "retrieval.gallery")
 ASSEMBLY += ("judging.draw", "judging.automatic", "convert.import_export", "cli")
 FAMILIES = ("nn", "models", "losses", "sampling", "tasks", "convert")
 SHARED = ("tasks.base", "sampling.calls")  # of these families, but of no one member

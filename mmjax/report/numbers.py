@@ -2,14 +2,22 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from mmjax_demo.words import OTHER, SPACE, Meaning, meaning
-
-__all__ = ["OTHER", "Figure", "figures", "spell"]
-
+OTHER = "Other numbers"
+SPACE = "\N{NO-BREAK SPACE}"
 _UNITS = {"share": "%", "dB": "dB", "nats": "nats", "minutes": "min"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Meaning:
+    """group: of numbers that belong together. kind: share, number or a unit."""
+
+    group: str
+    label: str
+    text: str
+    kind: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +31,19 @@ class Figure:
     high: float | None
 
 
-def figures(values: Mapping[str, Any]) -> list[Figure]:
-    """The values in their order, with NAME_lo and NAME_hi drawn into NAME."""
+def by_name(name: str) -> Meaning:
+    """What EVALUATOR/NUMBER says of itself: its evaluator and its name."""
+    group, _, label = name.rpartition("/")
+    return Meaning(group or OTHER, label.replace("_", " "), "", "number")
+
+
+def figures(
+    values: Mapping[str, Any], meaning: Callable[[str], Meaning] = by_name
+) -> list[Figure]:
+    """The values in their order, with NAME_lo and NAME_hi drawn into NAME.
+
+    meaning: what a name stands for.
+    """
     rows = []
     for name, value in values.items():
         base = name.removesuffix("_lo").removesuffix("_hi")

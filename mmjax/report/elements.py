@@ -1,4 +1,4 @@
-"""The elements of the demo's page besides mmjax.report.page: panels, figures, tables.
+"""Elements of a run's page besides mmjax.report.page: panels, figures, tables.
 
 Functions take plain text where a parameter is called text, title or label, and escape
 it; `body` parameters are HTML.
@@ -7,12 +7,11 @@ it; `body` parameters are HTML.
 import html
 from collections.abc import Iterable, Sequence
 
-from mmjax.report import page
-from mmjax_demo import numbers
+from mmjax.report import numbers, page
 
 
 def absent(what: str) -> str:
-    """The line in place of what a stage has not made yet."""
+    """The line in place of what has not been made yet."""
     return f'<p class="note">Nothing here yet: {html.escape(what)}</p>'
 
 
