@@ -1,17 +1,15 @@
 """Numbers of runs, their intervals over seeds and examples, and what these decide.
 
 A number of one run has an interval over its examples, its evaluator's bootstrap. The
-mean over seeds varies by both. Seeds share their test examples, whose noise does not
-average out over seeds:
+mean over n seeds varies by both, and seeds share their test examples, whose noise does
+not average out over seeds. So the half-width of its 95 % interval is
 
-    var(mean) = s^2 / n + mean_s(e_s^2)
+    h^2 = (t_{n-1} s / sqrt(n))^2 + mean_s(h_s^2)
 
-with s the standard deviation over n seeds, and e_s that over examples, a fourth part
-of the 95 % interval's width (3.92 of them exactly). The interval is Student's t with
-Satterthwaite's degrees of freedom, n - 1 for the seeds' part and infinite for the
-examples'. What varies by seed and example both is counted in each, and differences on
-the same examples count both sides' examples as independent, so intervals are rather
-too wide than too narrow.
+with s the standard deviation over seeds, t Student's quantile and h_s the half-width
+over the examples of one run. What varies by seed and example both is counted in each,
+and differences on the same examples count both sides' examples as independent, so that
+intervals are rather too wide than too narrow.
 """
 
 import dataclasses
@@ -109,14 +107,9 @@ def mean(values: Sequence[float], errors: Sequence[float] = ()) -> Estimate:
     count, middle = len(values_n), float(values_n.mean())
     if count < 2:
         return Estimate(middle, math.nan, math.nan, count)
-    seeds = float(values_n.var(ddof=1)) / count
-    examples = float(np.mean(np.square(errors))) if len(errors) else 0.0
-    reach = 0.0
-    if seeds + examples > 0:
-        ratio = (seeds + examples) / seeds if seeds > 0 else math.inf
-        freedom = (count - 1) * ratio**2
-        quantile = stats.t.ppf(0.975, min(freedom, 1e9))
-        reach = float(quantile) * math.sqrt(seeds + examples)
+    seeds = stats.t.ppf(0.975, count - 1) * stats.sem(values_n)
+    examples = math.sqrt(np.mean(np.square(errors))) if len(errors) else 0.0
+    reach = float(np.hypot(seeds, _WIDTH / 2 * examples))
     return Estimate(middle, middle - reach, middle + reach, count)
 
 
