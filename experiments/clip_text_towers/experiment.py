@@ -35,6 +35,18 @@ EXPERIMENT = dict(
         ),
     ),
     scales=dict(
+        tiny=dict(
+            overrides={
+                "steps": 4,
+                "batch_size": 16,
+                "evals.val.limit": 32,
+                "evals.unseen.limit": 32,
+                "evals.retrieval.limit": 32,
+            },
+            only=("shapes_cbow", "shapes_transformer"),
+            seeds=2,
+            minutes=2,
+        ),
         small=dict(seeds=3, minutes=90, only=("shapes_cbow", "shapes_transformer")),
         paper=dict(seeds=3, minutes=600),
     ),

@@ -8,7 +8,7 @@ _FEATURES = (
 
 EXPERIMENT = dict(
     claim="Codes of 16 to 64 bits keep most of what real-valued search finds, and "
-    "those that learn from classes find classes better than those that only correlate views.",
+    "those that learn from classes find classes better than those that do not.",
     source="Jiang and Li 2017, table 3, in its order",
     config="configs/hashing.py:emoji",
     arms={f"bits{n}": dict(overrides={"task.bits": n}) for n in (16, 32, 64)},

@@ -181,8 +181,8 @@ def _same(run: Run) -> None:
 def differences(*configs: Mapping[str, Any]) -> dict[str, list[str]]:
     """Keys whose values are not the same in all configs; "" where one lacks a key."""
     listed = [dict(flat(schema.lists(config))) for config in configs]
-    keys = dict.fromkeys(key for config in listed for key in config)
-    rows = {key: [config.get(key, "") for config in listed] for key in keys}
+    keys = dict.fromkeys(key for texts in listed for key in texts)
+    rows = {key: [texts.get(key, "") for texts in listed] for key in keys}
     return {key: texts for key, texts in rows.items() if len(set(texts)) > 1}
 
 

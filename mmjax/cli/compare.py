@@ -11,7 +11,7 @@ from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
   mmjax compare runs/rates
-  mmjax compare runs/demo/clip runs/shapes --metric val/top1 --out compared.html
+  mmjax compare runs/rates runs/demo/clip --metric val/top1 --out compared.html
 """
 
 
