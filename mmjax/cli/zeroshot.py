@@ -48,8 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from mmjax.report import ranked_labels
 
     model = load.load_run(args.workdir, args.step)
-    own = (e.templates for e in model.config.evals.values() if "templates" in e)
-    templates = templates or prompts.load(next(own, "photo"))
+    templates = templates or model.templates()
     given = len(paths) + beside
     paths, pixels = load.read_images(paths)
     chances_nc = model.classify(pixels, labels, templates)
