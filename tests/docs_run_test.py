@@ -61,6 +61,7 @@ LEFT_OUT = {  # words of a command: why it isn't run
     "wav:": "recordings",
     "benchmark.csv": "CLIP benchmark's table",
     "experiments/": "five sets of images",
+    "--scale small": "an hour or more",
     "--evals imagenet": "ImageNet",
     "--evals probe": "a labelled set of photos",
     "gs://": "a bucket",

@@ -49,9 +49,9 @@ ALLOWED = {
 }
 # These put the parts together: they may import all but the members of a family, and
 # of each other only what stands further left. None of them imports a command.
-ASSEMBLY = ("train", "inference", "planning", "suite", "retrieval.gallery")
-ASSEMBLY += ("judging.draw", "judging.automatic", "convert.import_export")
-ASSEMBLY += ("finetune", "inference.model", "cli")
+ASSEMBLY = ("train", "inference", "planning", "suite", "claims")
+ASSEMBLY += ("retrieval.gallery", "judging.draw", "judging.automatic")
+ASSEMBLY += ("convert.import_export", "finetune", "inference.model", "cli")
 FAMILIES = ("nn", "models", "losses", "sampling", "tasks", "convert")
 SHARED = (
     "tasks.base",
