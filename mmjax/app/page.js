@@ -59,7 +59,8 @@ function dropped(field, id, tool, say) {
       blob = null;
     }
     if (blob) data = await base64(blob);
-    const seen = data && image(blob.name || "The example", `data:;base64,${data}`);
+    const seen = data && image(blob.name || "The example",
+      `data:${blob.type};base64,${data}`);
     if (seen) seen.onerror = () => seen.replaceWith(blob.name || "An image");
     shown.replaceChildren(seen || "Drop an image, or choose a file");
     file.value = "";
@@ -118,9 +119,9 @@ function panel(tool, n) {
     done: (seconds) => {
       if (!status.classList.contains("wrong")) say(`Done in ${seconds.toFixed(1)} s`);
     },
-    text: (text, event) => find(".lines").append(make("li", {},
+    text: (text, event) => find(".said").append(make("li", {},
       make("b", {textContent: text}), make("i", {textContent: event.score.toFixed(2)}))),
-    bars: (bars) => find(".lines").append(...bars.map(([name, share]) => {
+    bars: (bars) => find(".said").append(...bars.map(([name, share]) => {
       const fill = make("i");
       fill.style.width = `${100 * share}%`;
       return make("li", {className: "bar"}, make("b", {textContent: name}),
@@ -141,8 +142,9 @@ function panel(tool, n) {
   root.querySelector("form").onsubmit = async (event) => {
     event.preventDefault();
     if (stop) return;
-    [".notes", ".lines", ".cards"].forEach((list) => find(list).replaceChildren());
+    [".notes", ".said", ".cards"].forEach((list) => find(list).replaceChildren());
     say("Sent");
+    if (innerWidth <= 760) find(".results").scrollIntoView({block: "start"});
     stop = new AbortController();
     go.disabled = true;
     cancel.hidden = false;
