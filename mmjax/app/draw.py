@@ -27,12 +27,13 @@ class Drawer:
     """
 
     def __init__(self, run: load.Run, judge: load.Run | None):
-        self.run, self.judge, self.size = run, judge, run.parts.cfg.batch_size
+        self.run, self.size = run, run.parts.cfg.batch_size
         self.held = tools.Held(
             lambda how: generate.Generator(run, sampling=how, batch=self.size), run.task
         )
         label = run.parts.fields.get("label")
         self.names = tuple(getattr(label, "class_names", ()))
+        self.judge = judge if run.tokenizer or self.names else None
 
     def tools(self, texts: tuple[str, ...], image: Field) -> list[Tool]:
         """Draw, and Complete where the task completes."""
@@ -101,6 +102,8 @@ class Drawer:
         text, judge, count = str(values["prompt"]), self.judge, 0
         if judge:
             text_d = judge.embed_texts([text])[0]
+            if judge.cut([text]).any():
+                tell({"note": f"{judge.workdir} ranks by the beginning of the prompt."})
 
         def seen(rows: Mapping[str, np.ndarray]) -> None:
             nonlocal count

@@ -27,8 +27,12 @@ class Cancelled(Exception):
 
 
 class _Job:
-    def __init__(self, work: Work, tell: Tell):
-        self.work, self.tell, self.cancelled = work, tell, threading.Event()
+    def __init__(self, work: Work, listen: Tell):
+        self.work, self._listen, self.cancelled = work, listen, threading.Event()
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        if not self.cancelled.is_set():  # where nobody listens the loop may be closed
+            self._listen(event)
 
     def say(self, event: Mapping[str, Any]) -> None:
         if self.cancelled.is_set():
@@ -77,9 +81,11 @@ class Line:
         return lambda: self._cancel(job)
 
     def _do(self, job: _Job) -> None:
-        if not job.cancelled.is_set():
-            job.do()
-        self._leave(job)
+        try:
+            if not job.cancelled.is_set():
+                job.do()
+        finally:
+            self._leave(job)
 
     def _cancel(self, job: _Job) -> None:
         job.cancelled.set()

@@ -192,7 +192,7 @@ function choose(n, focus) {
     panels[m].hidden = m !== n;
   });
   if (focus) tabs[n].focus();
-  location.hash = n;
+  history.replaceState(null, "", `#${n}`);
 }
 
 $("tabs").append(...tabs);

@@ -18,6 +18,7 @@ from mmjax.serving.site import Refused
 
 _HERE = pathlib.Path(__file__).parent
 _BODY = fields.LIMIT * 4 // 3 + 100_000  # an upload in base64, and the rest of a form
+_NAN = "NaN came out: the weights are broken, go back to an earlier checkpoint"
 
 
 def offered(
@@ -65,7 +66,9 @@ def offered(
                 "page has no use for: give runs that draw, embed, caption or answer"
             )
     if index is not None:
-        listed.append(tools.searcher(index, embedding, texts, image))
+        text = fields.Field("text", "Text", examples=(*texts_of, ())[0])
+        image = fields.Field("image", "Image", "image", examples=(*images_of, ())[0])
+        listed.append(tools.searcher(index, embedding, text, image))
     return listed
 
 
@@ -149,7 +152,10 @@ class Application:
 async def _lines(events: AsyncIterator[Any]) -> AsyncIterator[str]:
     async with contextlib.aclosing(events):
         async for event in events:
-            yield json.dumps(event) + "\n"
+            try:
+                yield json.dumps(event, allow_nan=False) + "\n"
+            except ValueError:
+                yield json.dumps({"error": _NAN}) + "\n"
 
 
 def serve(

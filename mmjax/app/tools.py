@@ -167,10 +167,7 @@ def answerer(run: load.Run, texts: tuple[str, ...], image: Field) -> Tool:
 
 
 def searcher(
-    index: store_lib.Store,
-    runs: Sequence[load.Run],
-    texts: tuple[str, ...],
-    image: Field,
+    index: store_lib.Store, runs: Sequence[load.Run], text: Field, image: Field
 ) -> Tool:
     """Search of an index by a text, an image, or the sum of both."""
     made = index.facts.model
@@ -197,6 +194,5 @@ def searcher(
 
     about = "To search by; with a text, by the sum of both."
     image = dataclasses.replace(image, optional=True, about=about)
-    text = Field("text", "Text", examples=texts)
     about = f"The nearest of {index.count:,} images, of the index {index.folder}."
     return Tool("Search", run, about, (text, image), call)

@@ -16,7 +16,7 @@ from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
   mmjax app runs/demo/prior runs/demo/clip
-  mmjax app runs/flickr8k --index photos.idx --port 8080
+  mmjax app runs/emoji --index emoji.idx --port 8080
   mmjax app runs/demo/prior --host 0.0.0.0     # prints a link with a token
 """
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mmjax import cli
-from mmjax.app import fields, server
+from mmjax.app import fields, server, tools
 from mmjax.app.line import Line
 from mmjax.errors import UserError
 from mmjax.inference import generate, load
@@ -21,7 +21,7 @@ from mmjax.train import loop
 testclient = pytest.importorskip("starlette.testclient", reason="needs mmjax[app]")
 HERE = "http://127.0.0.1:8009"
 SENT = {"Origin": HERE, "Content-Type": "application/json"}
-PROMPT = "a red star"
+PROMPT, NAN = "a red star", [["a", float("nan")]]
 
 
 def trained(folder, name, *more):
@@ -277,13 +277,8 @@ def test_runs_and_indexes_that_do_not_fit(runs, index, folder, capsys):
 
 def test_captions_and_answers(folder):
     runs = [trained(folder, "vqa"), trained(folder, "caption")]
-    line = Line()
     listed = server.offered(runs)
     assert [tool.title for tool in listed] == ["Ask", "Caption"]
-    with testclient.TestClient(
-        server.Application([], line).app, base_url=HERE
-    ) as client:
-        pass
     told = []
     given = {"image": upload(photo()), "question": "is it red?"}
     listed[0].work(given)(told.append)
@@ -293,5 +288,13 @@ def test_captions_and_answers(folder):
     assert len(texts) == 2 and texts[0]["score"] >= texts[1]["score"]
     with pytest.raises(UserError, match="the question is empty"):
         listed[0].work(given | {"question": ""})(told.append)
+
+
+def test_broken_weights_do_not_break_the_page(runs):
+    nan = tools.Tool("Break", runs[0], "", (), lambda values, tell: tell({"bars": NAN}))
+    line = Line()
+    with testclient.TestClient(
+        server.Application([nan], line).app, base_url=HERE
+    ) as client:
+        assert "go back to an earlier checkpoint" in ask(client, "Break")["error"][0]
     line.close()
-    del client

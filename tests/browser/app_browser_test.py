@@ -1,4 +1,4 @@
-"""The page of trained runs in a browser: keys, drops, a phone, a dark screen, bad files."""
+"""The page of trained runs in a browser: keys, drops, screens, bad files."""
 
 import base64
 import json
@@ -34,7 +34,8 @@ RATIO = """(() => {
   const behind = (node) => { for (; node; node = node.parentElement) {
     const c = rgb(getComputedStyle(node).backgroundColor);
     if (c.length < 4 || c[3]) return c; } return [255, 255, 255]; };
-  const ratios = [...document.querySelectorAll('section:not([hidden]) *, nav *')].filter(
+  const all = document.querySelectorAll('section:not([hidden]) *, nav *');
+  const ratios = [...all].filter(
     (e) => e.offsetParent && [...e.childNodes].some(
       (n) => n.nodeType === 3 && n.textContent.trim())).map((e) => {
     const [a, b] = [light(rgb(getComputedStyle(e).color)), light(behind(e))];

@@ -76,6 +76,7 @@ def needs(verb: str, args: argparse.Namespace) -> list[pathlib.PurePath]:
     kept = ["workdir"] if verb not in ("train", "demo") else []
     names = [held.get(name) for name in [*kept, "clip", "index", "image"]]
     names += held.get("images") or []
+    names += args.runs if verb == "app" else []
     names += [text for text in held.get("texts") or [] if text.endswith(".txt")]
     names += held.get("reference") or []
     names += [args.places[-1]] if verb == "eval" else []
