@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .PHONY: demo demo-clip test test-parity test-hosts test-faults test-browser test-docs \
-  test-fuzz test-long lint format lock clean help
+  test-fuzz test-long docs lint format lock clean help
 
 help:
 	@echo "make demo         CLIP and DALL-E on drawn shapes, small: train, draw, re-rank, report"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-parity  tests against the originals, which it installs (torch is large)"
 	@echo "make test-hosts   runs of several processes: every topology, moves between them"
 	@echo "make test-docs    every command of README, docs/ and --help, small, in order"
+	@echo "make docs         the docs site, into site/: links checked, API pages from docstrings"
 	@echo "make test-browser  the report page in headless Chromium, which it installs by apt"
 	@echo "make test-faults  runs killed, stopped and starved in many ways, and resumed"
 	@echo "make test-fuzz    5,000 damaged and hostile inputs, by area: none may be taken wrongly"
@@ -63,6 +64,11 @@ test-faults: $(READY)
 test-docs: $(READY)
 	$(BIN)/python -m pytest -q -s -m docs tests/docs_run_test.py $(PYTEST_ARGS)
 
+# Packages of the site alone: neither the tests nor the lock need them.
+docs: $(READY)
+	$(BIN)/python -m pip install -q -e '.[docs]'
+	$(BIN)/mkdocs build --strict --quiet
+
 # MMJAX_FUZZ_JSON=FILE.json writes the table, MMJAX_FUZZ_SEED=N draws other inputs,
 # MMJAX_FUZZ_COUNT=N as many.
 test-fuzz: $(READY)
@@ -94,4 +100,4 @@ $(READY): requirements.lock setup.py
 	@touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist site *.egg-info

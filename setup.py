@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import subprocess
 
 from setuptools import find_packages, setup
 
@@ -68,6 +69,8 @@ EXTRAS = {
     "judge": PAGES,
     "app": PAGES,
     "notebook": ["nbclient", "nbformat", "ipykernel"],
+    # the site of `make docs`: its theme brings mkdocs; API pages from docstrings
+    "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1.0,<2"],
     "dev": [
         "pytest",
         "pytest-xdist",  # two processes
@@ -78,10 +81,41 @@ EXTRAS = {
     ],
 }
 
+
+def repository() -> str:
+    """The web address that this checkout was cloned from, "" where it has none."""
+    command = ["git", "-C", str(ROOT), "config", "--get", "remote.origin.url"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:  # an archive, on a machine without git
+        return ""
+    url = re.sub(r"^(?:ssh://)?git@([^:/]+)[:/]", r"https://\1/", found)
+    return url.removesuffix(".git") if url.startswith("https://") else ""
+
+
+HOME = repository()
+URLS = {
+    "Source": HOME,
+    "Documentation": f"{HOME}/blob/main/docs/index.md",
+    "Changelog": f"{HOME}/blob/main/CHANGELOG.md",
+    "Issues": f"{HOME}/issues",
+}
+
 setup(
     name="mmjax",
     version=VERSION,
     description="Multimodal vision-language research in JAX and Flax",
+    long_description=(ROOT / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    url=HOME or None,
+    project_urls=URLS if HOME else {},
+    keywords="jax flax clip dall-e diffusion multimodal vision-language",
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
     license="Apache-2.0",
     python_requires=">=3.11",
     # Top-level names in site-packages are ours alone: the checkout's `configs` and
@@ -93,7 +127,10 @@ setup(
     ],
     package_dir={"mmjax_configs": "configs", "mmjax_demo": "demo"},
     package_data={
-        "mmjax": ["data/templates/*.json", "*/page.*", "serving/common.css"]
+        "mmjax": [
+            *("data/templates/*.json", "*/page.*", "serving/common.css"),
+            "py.typed",  # its annotations are for type checkers
+        ]
     },
     install_requires=INSTALL,
     extras_require=EXTRAS,

@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 FAMILIES = [
     m.name
     for m in pkgutil.iter_modules(configs.__path__)
-    if m.name not in ("common", "suites")
+    if m.name not in ("common", "suites", "recipes")
 ]
 PRESETS = [
     (family, preset)

@@ -23,7 +23,7 @@ from mmjax.data.sources import open_source
 from mmjax.train import config as config_lib
 
 SMALL = (  # (what is printed, what is run), of a word
-    (r"^(?:configs/)?(alignment|clip|prior|vqvae)(?:\.py)?:\w+$", r"\1:tiny"),
+    (r"^(?:configs/)?(alignment|clip|df_gan|prior|vqvae)(?:\.py)?:\w+$", r"\1:tiny"),
     (r"^configs/suites\.py:bundle$", "suites:tiny"),
     (r"/evals/bundle$", "/evals/tiny"),
     (r"^(shapes:(?:val|train))$", r"\1?size=16&count=64"),
@@ -68,6 +68,8 @@ LEFT_OUT = {  # words of a command: why it isn't run
     "--probes": "the extra `faiss`",
     "--coordinator": "a second host",
     "--record 1429": "all 1,471 emoji",
+    "tiny_imagenet": "a set of images",
+    "adversarial.py:flickr8k": "the classifier of that set",
 }
 
 
@@ -83,7 +85,10 @@ def small(words):
             value if before == name else word
             for before, word in zip(["", *made], made, strict=False)
         ]
-    if "train" in words or words[1:2] == ("launch",):
+    if words[1:2] == ("finetune",) and "--adapter" not in words:
+        made += ["--config.steps=2", "--config.optim.warmup=1", "--limit=8"]
+        made += ["--config.batch_size=4"]
+    elif "train" in words or words[1:2] == ("launch",):
         long = tuple(f"--config.{key}" for key in LONG)
         made = [word for word in made if not word.startswith(long)]
         made += ["--config.steps=4", "--config.checkpoint.every=2"]

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # What of ours each part of mmjax may import, besides itself and mmjax.errors.
 # A folder stands for all that it holds; the longest entry that fits a file is its row.
 ALLOWED = {
-    "__init__": "",
+    "__init__": "inference",  # the public names, imported when asked for
     "errors": "",
     "tree": "",
     "state": "",
@@ -38,7 +38,8 @@ ALLOWED = {
     "judging": "judging serving metrics report schema data.prompts train.lock",
     "convert": "convert models tree schema data.tokenizers",
     "parallel": "parallel cache tree state schema",
-    "train.optim": "tree state schema",
+    "train.layers": "tree",
+    "train.optim": "tree state schema train.layers",
     "train.step": "state tree",
     "train.flops": "",
     "train.timing": "train.flops",
@@ -49,9 +50,14 @@ ALLOWED = {
 # These put the parts together: they may import all but the members of a family, and
 # of each other only what stands further left. None of them imports a command.
 ASSEMBLY = ("train", "inference", "planning", "suite", "retrieval.gallery")
-ASSEMBLY += ("judging.draw", "judging.automatic", "convert.import_export", "app", "cli")
+ASSEMBLY += ("judging.draw", "judging.automatic", "convert.import_export")
+ASSEMBLY += ("finetune", "inference.model", "app", "cli")
 FAMILIES = ("nn", "models", "losses", "sampling", "tasks", "convert")
-SHARED = ("tasks.base", "sampling.calls")  # of these families, but of no one member
+SHARED = (
+    "tasks.base",
+    "sampling.calls",
+    "nn.attention_kernels",
+)  # of these families, but of no one member
 
 OUTSIDE = {  # part: packages it never imports
     "data": {"jax", "jaxlib", "flax", "optax", "orbax"},

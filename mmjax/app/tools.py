@@ -125,11 +125,13 @@ def classifier(run: load.Run, image: Field) -> Tool:
     text += "no label fits."
     labels = Field("labels", "Labels", "lines", ", ".join(names), about=text)
 
+    templates = run.templates()
+
     def call(values: dict[str, Any], tell: Tell) -> None:
         named = prompts.labels(values["labels"])
-        for text in prompts.fill(run.templates, named):
+        for text in prompts.fill(templates, named):
             load.check_text(run.tokenizer, text, "label")
-        chance_c = run.classify([values["image"]], named, run.templates)[0]
+        chance_c = run.classify([values["image"]], named, templates)[0]
         order_c = np.argsort(-chance_c, kind="stable")
         tell({"bars": [[named[c], float(chance_c[c])] for c in order_c]})
 

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     runtime.configure(devices=math.prod(sizes.values()))
     from mmjax.planning import estimate, program, report
 
-    step = program.build(cfg)
+    step = program.build(cfg, device.platform)
     needs = step, estimate.estimate(step, device), device
     if args.json:
         print(json.dumps(report.flat(*needs), indent=1))

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from mmjax.report import ranked_labels
 
     model = load.load_run(args.workdir, args.step)
-    templates = templates or model.templates
+    templates = templates or model.templates()
     given = len(paths) + beside
     paths, pixels = load.read_images(paths)
     chances_nc = model.classify(pixels, labels, templates)

@@ -20,6 +20,11 @@ class Hardware:
     network: float  # the same to others
     source: str  # where the numbers are from
 
+    @property
+    def platform(self) -> str:
+        """What programs are lowered for."""
+        return "cuda" if self.node else "tpu"
+
 
 def _gpu(name: str, tflops: float, *rates: float, network: int) -> Hardware:
     """rates: memory, bandwidth and link; network: Gbit/s."""

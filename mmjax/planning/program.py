@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from mmjax import parallel, schema, tree
 from mmjax.data import fields as fields_lib
 from mmjax.data.fields import Fields
+from mmjax.nn import attention_kernels
 from mmjax.planning import hlo
 from mmjax.state import TrainState
 from mmjax.tasks import base
@@ -43,6 +44,8 @@ class Program:
     flops: flops_lib.Flops
     collectives: list[hlo.Collective]  # of the compiled program
     remat: str  # the config's
+    # kernel of every attention, by its shape; see mmjax.nn.attention_kernels
+    attention: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def devices(self) -> int:
@@ -64,14 +67,20 @@ def batch_of(
     }
 
 
-def build(config: ConfigDict) -> Program:
+def build(config: ConfigDict, platform: str = "cpu") -> Program:
     """Traces, lowers and compiles the step of a config over its whole mesh.
 
-    This process must show as many devices as `config.parallel.mesh` has.
+    This process must show as many devices as `config.parallel.mesh` has. On a platform
+    with fused attention, the form that needs as little memory is compiled in its place.
 
     Raises:
       UserError: the config is wrong in itself, or does not fit its mesh.
     """
+    with attention_kernels.tracing_for(platform, stand_in=True) as target:
+        return dataclasses.replace(_build(config), attention=target.chosen)
+
+
+def _build(config: ConfigDict) -> Program:
     cfg = schema.from_mapping(config_lib.RunConfig, config, "config")
     layout = parallel.Layout(cfg.parallel)
     task = base.build(cfg.task)

@@ -9,6 +9,7 @@ from mmjax.planning.hardware import Hardware
 from mmjax.planning.program import Program
 
 _PARTS = ("compute", "memory", "link", "network")
+_SHAPES = 4  # of an attention kernel, listed
 _LABELS = {
     "params": "parameters",
     "frozen": "frozen weights",
@@ -23,7 +24,7 @@ _LABELS = {
 
 def flat(program: Program, plan: Estimate, hardware: Hardware) -> dict[str, Any]:
     """The plan's numbers: bytes, seconds, operations; shares are of one."""
-    sent = hlo.by_kind(program.collectives)
+    sent, kernels = hlo.by_kind(program.collectives), program.attention.values()
     return {
         "params": program.params,
         "frozen_params": program.frozen,
@@ -41,6 +42,7 @@ def flat(program: Program, plan: Estimate, hardware: Hardware) -> dict[str, Any]
         "step_seconds_unhidden": plan.step_unhidden,
         **{f"{kind}_seconds": getattr(plan, kind) for kind in _PARTS},
         "mfu": plan.mfu,
+        "attention": ", ".join(sorted({k.split()[0] for k in kernels})),
         "fits": plan.fits,
     }
 
@@ -70,9 +72,23 @@ def text(
             "a device sends in a step",
             *(f"  {kind:<48} {_bytes(size):>10}" for kind, size in sent.items()),
             "",
+            *_attention(program),
             *_roofline(program, plan, hardware),
         ]
     )
+
+
+def _attention(program: Program) -> list[str]:
+    """A line for every kernel, and the first shapes that it takes."""
+    shapes: dict[str, list[str]] = {}
+    for shape, kernel in program.attention.items():
+        shapes.setdefault(kernel, []).append(shape)
+    lines = []
+    for kernel, listed in shapes.items():
+        lines += [f"  {kernel}", *(f"    {shape}" for shape in listed[:_SHAPES])]
+        if len(listed) > _SHAPES:
+            lines.append(f"    and {len(listed) - _SHAPES} shapes more")
+    return ["attention", *lines, ""] if lines else []
 
 
 def _roofline(program: Program, plan: Estimate, hardware: Hardware) -> list[str]:

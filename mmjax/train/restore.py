@@ -31,6 +31,7 @@ def check_resume(parts: Parts, old: Mapping) -> None:
     free = ("data/threads", "data/workers", "data/prefetch", "data/max_broken")
     free += ("data/changed",)
     free += ("task/loss_impl", "task/loss_block")  # forms of the same loss
+    free += ("task/attention",)  # and of the same attention
     read = fields_lib.choose(parts.fields, None, parts.task.reads)
     for path in sorted(before.keys() | after.keys()):
         # How a task samples has no part in how it is trained, nor a field that it does

@@ -91,6 +91,20 @@ def test_text_and_json_hold_the_numbers(built):
     shown = report.text(built, made, hardware.find("h100"), full=True)
     assert f"{built.params:,}" in shown and "fits:" in shown
     assert "image/patches/kernel" in shown
+    assert "attention\n  reference\n    5 queries, 5 keys" in shown
+
+
+def test_every_shape_has_its_kernel_and_the_reason():
+    shapes = {f"{n} queries": "cudnn" for n in range(6)} | {
+        "7 queries": "reference (b)"
+    }
+    shown = report.text(
+        a_program(attention=shapes),
+        estimate.estimate(a_program(), hardware.find("h100")),
+        hardware.find("h100"),
+    )
+    assert "  cudnn\n    0 queries" in shown and "    and 2 shapes more\n" in shown
+    assert "  reference (b)\n    7 queries" in shown
 
 
 def a_program(**changed):
@@ -198,6 +212,7 @@ def test_command_in_a_process_of_its_own():
     named = "params flops_per_step bytes_per_device collective_bytes step_seconds mfu"
     assert set(named.split()) <= set(flat)
     assert flat["devices"] == 4 and flat["hardware"] == "TPU v5e"
+    assert flat["attention"] == "reference"  # 5 tokens are no block of 128
     done = run(*config, "--mesh", "data=3")
     assert done.returncode == 2 and "batch 16 must split over 3" in done.stderr
 

@@ -25,8 +25,7 @@ class Field(base.Field):
       or without `path` trained on the records' texts), `bytes`, `pieces` (the
       tokenizer of imported weights, at `path`), or `words` (whole words, those of the
       records' texts without a `path`).
-    path: the tokenizer's file; of `bpe`, `pieces` and `words` also the workdir of a
-      run, whose tokenizer it is.
+    path: the tokenizer's file, or the workdir of a run, whose tokenizer it is.
     vocab_size: the most ids, of a BPE 8192, of words all of `min_count`; elsewhere
       fixed.
     min_count: of words, how often one must occur in the texts; 5.
