@@ -1,10 +1,13 @@
 """The page over HTTP: what it offers, computes and refuses, and as the commands do."""
 
 import base64
+import dataclasses
 import io
 import json
+import pathlib
 import re
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,7 +19,7 @@ from mmjax.errors import UserError
 from mmjax.inference import generate, load
 from mmjax.retrieval import gallery, store
 from mmjax.train import config as config_lib
-from mmjax.train import loop
+from mmjax.train import loop, setup
 
 testclient = pytest.importorskip("starlette.testclient", reason="needs mmjax[app]")
 HERE = "http://127.0.0.1:8009"
@@ -24,27 +27,34 @@ SENT = {"Origin": HERE, "Content-Type": "application/json"}
 PROMPT, NAN = "a red star", [["a", float("nan")]]
 
 
-def trained(folder, name, *more):
-    given = ["--config.steps=1", *more]
-    config = config_lib.load(f"configs/{name}.py:tiny", given)
+def untrained(name):
+    """A run of the tiny preset at step 0, of no folder: what costs is training."""
+    config = config_lib.load(f"configs/{name}.py:tiny", [])
+    parts = setup.build(config)
+    state = jax.jit(parts.update.init)(jax.random.key(0), parts.sample())
+    run = load.Run(pathlib.Path("runs") / name, parts, state)
+    vars(run)["config"] = config
+    return run
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory):
+    """A workdir, for the command."""
+    workdir = tmp_path_factory.mktemp("app") / "prior"
+    config = config_lib.load("configs/prior.py:tiny", ["--config.steps=1"])
     config.evals = type(config.evals)()
-    loop.run(config, folder / name)
-    return load.load_run(folder / name)
+    loop.run(config, workdir)
+    return workdir
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("app")
+def runs(prior, tiny_run):
+    return [load.load_run(prior), load.load_run(tiny_run)]
 
 
 @pytest.fixture(scope="module")
-def runs(folder, tiny_run):
-    return [trained(folder, "prior"), load.load_run(tiny_run)]
-
-
-@pytest.fixture(scope="module")
-def index(folder, runs):
-    out = folder / "index"
+def index(tmp_path_factory, runs):
+    out = tmp_path_factory.mktemp("app") / "index"
     gallery.build_gallery(runs[1], "shapes:val?size=16&count=6", out)
     return store.open_store(out)
 
@@ -117,7 +127,7 @@ def test_what_it_offers_follows_from_what_the_runs_predict(page, runs):
     assert "negative" not in named and named["prompt"]["examples"]
 
 
-def test_the_same_image_as_the_command_draws(page, runs, folder, monkeypatch):
+def test_the_same_image_as_the_command_draws(page, runs, tmp_path, monkeypatch):
     drawn = ask(page, "Draw", prompt=PROMPT, k=8, seed=3)
     assert [event["caption"] for event in drawn["card"]] == [
         f"candidate {n}" for n in range(8)
@@ -129,10 +139,10 @@ def test_the_same_image_as_the_command_draws(page, runs, folder, monkeypatch):
         lambda out, rows, said: kept.update(r=rows) or out,
     )
     command = ["sample", str(runs[0].workdir), PROMPT, "-k", "3", "--seed", "3"]
-    assert cli.main([*command, "--out", str(folder / "x.png")]) == 0
+    assert cli.main([*command, "--out", str(tmp_path / "x.png")]) == 0
     for shown, image in zip(drawn["card"], kept["r"][0], strict=False):
         np.testing.assert_array_equal(pixels(shown), image)
-    told = json.loads((folder / "x.json").read_text())["prompts"][0]["shown"]
+    told = json.loads((tmp_path / "x.json").read_text())["prompts"][0]["shown"]
     images = [pixels(shown) for shown in drawn["card"][:3]]
     scores = runs[1].embed_images(images) @ runs[1].embed_texts([PROMPT])[0]
     for shown, score, row in zip(drawn["card"], scores, told, strict=False):
@@ -263,20 +273,22 @@ def test_a_full_line_says_so(runs):
     line.close()
 
 
-def test_runs_and_indexes_that_do_not_fit(runs, index, folder, capsys):
-    other = trained(folder, "clip", "--config.seed=5")
-    with pytest.raises(UserError, match="was made by weights .* search it with"):
-        server.offered([other], index=index)
+def test_runs_and_indexes_that_do_not_fit(runs, index, tmp_path, capsys):
+    model = index.facts.model | {"fingerprint": "aa"}
+    facts = dataclasses.replace(index.facts, model=model)
+    other = dataclasses.replace(index, facts=facts)
+    with pytest.raises(UserError, match="was made by weights aa .* search it with"):
+        server.offered(runs, index=other)
     with pytest.raises(UserError, match="give .* as a run too"):
         server.offered(runs[:1], index=index)
-    named = server.offered([other, runs[1]], index=index)
-    assert named[-1].run.fingerprint == runs[1].fingerprint
-    assert cli.main(["app", str(folder / "none"), "--port", "0"]) == 2
+    assert cli.main(["app", str(tmp_path / "none"), "--port", "0"]) == 2
     assert "none" in capsys.readouterr().err
+    assert cli.main(["app", str(tmp_path / "none"), "--batch", "0"]) == 2
+    assert "give a batch of 1 or more" in capsys.readouterr().err
 
 
-def test_captions_and_answers(folder):
-    runs = [trained(folder, "vqa"), trained(folder, "caption")]
+def test_captions_and_answers():
+    runs = [untrained("vqa"), untrained("caption")]
     listed = server.offered(runs)
     assert [tool.title for tool in listed] == ["Ask", "Caption"]
     told = []

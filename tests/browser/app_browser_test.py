@@ -11,9 +11,10 @@ import sys
 import chromium
 import pytest
 
-from mmjax import cli
 from mmjax.data import image as image_lib
 from mmjax.data.sources import open_source
+from mmjax.train import config as config_lib
+from mmjax.train import loop
 
 pytest.importorskip("uvicorn", reason="needs mmjax[app]")
 pytestmark = pytest.mark.browser
@@ -49,9 +50,10 @@ def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("app")
     runs = RUNS or [f"{folder}/{name}" for name in ("prior", "clip")]
     for run in [] if RUNS else runs:
-        config = f"configs/{pathlib.Path(run).name}.py:tiny"
-        command = ["train", "--config", config, "--workdir", run]
-        assert cli.main([*command, "--config.steps=1", "--config.evals={}"]) == 0
+        name = f"configs/{pathlib.Path(run).name}.py:tiny"
+        config = config_lib.load(name, ["--config.steps=1"])
+        config.evals = type(config.evals)()
+        loop.run(config, pathlib.Path(run))
     command = [sys.executable, "-m", "mmjax.cli", "app", *runs, "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
