@@ -129,8 +129,10 @@ def classifier(run: load.Run, image: Field) -> Tool:
 
     def call(values: dict[str, Any], tell: Tell) -> None:
         named = prompts.labels(values["labels"])
-        for text in prompts.fill(templates, named):
-            load.check_text(run.tokenizer, text, "label")
+        cut = [one for one in named if run.cut(prompts.fill(templates, [one])).any()]
+        if cut:
+            text = f"Shorten {', '.join(cut)}: the model reads the beginning alone."
+            tell({"note": text})
         chance_c = run.classify([values["image"]], named, templates)[0]
         order_c = np.argsort(-chance_c, kind="stable")
         tell({"bars": [[named[c], float(chance_c[c])] for c in order_c]})
