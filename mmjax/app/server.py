@@ -54,13 +54,15 @@ def offered(
         before = len(listed)
         if tools.offers(run, "sample") and run.parts.image_cfg:
             listed += draw.Drawer(run, (*embedding, None)[0]).tools(texts, image)
-        if run in embedding and tools.offers(run, "scale"):
+        embeds = tools.offers(run, "embed_image", "embed_text")
+        if embeds and tools.offers(run, "scale"):
             listed.append(tools.classifier(run, image))
         if tools.offers(run, "caption"):
             listed.append(tools.captioner(run, network, image))
         if answer.answers(run) and run.parts.image_cfg:
             listed.append(tools.answerer(run, texts, image))
-        if len(listed) == before and run not in embedding:
+        alone = index is None and len(runs) == 1
+        if len(listed) == before and (alone or not embeds):
             raise UserError(
                 f"{run.workdir} is a run of task {run.config.task.name}, which this "
                 "page has no use for: give runs that draw, embed, caption or answer"
