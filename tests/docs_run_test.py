@@ -65,6 +65,7 @@ LEFT_OUT = {  # words of a command: why it isn't run
     "experiments/": "five sets of images",
     "--evals imagenet": "ImageNet",
     "--evals probe": "a labelled set of photos",
+    "gs://": "a bucket",
     "index faiss": "the extra `faiss`",
     "--probes": "the extra `faiss`",
     "--coordinator": "a second host",

@@ -225,6 +225,7 @@ def _finite(values: np.ndarray, what: str) -> np.ndarray:
     return values
 
 
+<<<<<<< HEAD
 def check_text(tokenizer: Any, text: str, name: str = "prompt") -> None:
     """Raises UserError for a text that is empty or longer than the context."""
     if not text.strip():
@@ -242,13 +243,23 @@ def check_text(tokenizer: Any, text: str, name: str = "prompt") -> None:
 
 
 def load_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:
+=======
+def load_run(
+    workdir: str | pathlib.Path, step: int | None = None, dtype: str = ""
+) -> Run:
+>>>>>>> main
     """Opens a workdir at one of its saved steps, the newest by default.
+
+    Args:
+      dtype: of the weights and of compute, in place of the run's: "bfloat16" takes half
+        the memory. Embeddings differ by its rounding, so an index of others' is not
+        searched with them.
 
     Raises:
       UserError: the folder is not a run, or holds no such checkpoint.
     """
     workdir = pathlib.Path(workdir)
-    return Run(workdir, *restore.restore(workdir, step))
+    return Run(workdir, *restore.restore(workdir, step, dtype=dtype))
 
 
 def several(images: Image | Sequence[Image]) -> list[Image]:
