@@ -225,7 +225,6 @@ def _finite(values: np.ndarray, what: str) -> np.ndarray:
     return values
 
 
-<<<<<<< HEAD
 def check_text(tokenizer: Any, text: str, name: str = "prompt") -> None:
     """Raises UserError for a text that is empty or longer than the context."""
     if not text.strip():
@@ -242,12 +241,9 @@ def check_text(tokenizer: Any, text: str, name: str = "prompt") -> None:
         )
 
 
-def load_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:
-=======
 def load_run(
     workdir: str | pathlib.Path, step: int | None = None, dtype: str = ""
 ) -> Run:
->>>>>>> main
     """Opens a workdir at one of its saved steps, the newest by default.
 
     Args:
