@@ -37,7 +37,7 @@ function input(field, id, tool, say) {
   }
   node = make(field.kind === "lines" ? "textarea" : "input",
     {...common, value: field.value, autocomplete: "off"});
-  if (field.kind === "lines") node.rows = 2;
+  if (field.kind === "lines") node.rows = 3;
   const chips = field.examples.map((text) => make("button", {type: "button",
     className: "chip", textContent: text, onclick: () => { node.value = text; node.focus(); }}));
   return {node, after: chips, value: () => node.value};
