@@ -137,7 +137,7 @@ def classifier(run: load.Run, image: Field) -> Tool:
         order_c = np.argsort(-chance_c, kind="stable")
         tell({"bars": [[named[c], float(chance_c[c])] for c in order_c]})
 
-    about = "Which of your labels fits an image, by a model that was taught none."
+    about = "Zero-shot classification of an image, by labels that you name."
     return Tool("Classify", run, about, (image, labels), call)
 
 
