@@ -177,6 +177,7 @@ def _read(path: pathlib.Path) -> str:
 
 
 def set_cookie(response: Any, name: str, value: str) -> None:
+    """Sets a cookie for a year that scripts cannot read."""
     # Lax: a link in a message still finds the session, another site's POST does not
     response.set_cookie(
         name, value, max_age=_YEAR, path="/", httponly=True, samesite="lax"
