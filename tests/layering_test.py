@@ -34,7 +34,8 @@ ALLOWED = {
         "sampling.rerank sampling.calls"
     ),
     "retrieval": "retrieval data parallel schema",
-    "judging": "judging metrics report schema data.prompts train.lock",
+    "serving": "serving schema",
+    "judging": "judging serving metrics report schema data.prompts train.lock",
     "convert": "convert models tree schema data.tokenizers",
     "parallel": "parallel cache tree state schema",
     "train.layers": "tree",
@@ -51,7 +52,7 @@ ALLOWED = {
 # of each other only what stands further left. None of them imports a command.
 ASSEMBLY = ("train", "inference", "planning", "suite", "claims")
 ASSEMBLY += ("retrieval.gallery", "judging.draw", "judging.automatic")
-ASSEMBLY += ("convert.import_export", "finetune", "inference.model", "cli")
+ASSEMBLY += ("convert.import_export", "finetune", "inference.model", "app", "cli")
 FAMILIES = ("nn", "models", "losses", "sampling", "tasks", "convert")
 SHARED = (
     "tasks.base",

@@ -108,7 +108,7 @@ def needs(verb: str, args: argparse.Namespace) -> list[pathlib.PurePath]:
     names = [held.get(name) for name in [*kept, "clip", "index", "image", "adapter"]]
     names += held.get("beside") or []
     names += held.get("images") or []
-    names += held["runs"] if verb == "compare" else []
+    names += held["runs"] if verb in ("app", "compare") else []
     names += [text for text in held.get("texts") or [] if text.endswith(".txt")]
     names += held.get("reference") or []
     names += [args.places[-1]] if verb == "eval" else []
