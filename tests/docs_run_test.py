@@ -67,6 +67,7 @@ LEFT_OUT = {  # words of a command: why it isn't run
     "--evals imagenet": "ImageNet",
     "--evals probe": "a labelled set of photos",
     "gs://": "a bucket",
+    "s3://": "a bucket",
     "index faiss": "the extra `faiss`",
     "--probes": "the extra `faiss`",
     "--coordinator": "a second host",
