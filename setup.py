@@ -41,7 +41,7 @@ TORCH = ["torch>=2.4", "open_clip_torch>=3.2"]  # the peer, and its tokenizer
 WARPING = ["tslearn>=0.6.3", "dtaidistance>=2.3"]  # peers of alignment in time
 SKLEARN = ["scikit-learn>=1.6"]  # the linear probe's peer
 CAPTIONS = ["pycocoevalcap>=1.2"]  # METEOR's program, which needs Java
-JUDGE = ["starlette>=1.0,<2", "uvicorn>=0.40,<1"]  # both of plain Python, no more
+PAGES = ["starlette>=1.0,<2", "uvicorn>=0.40,<1"]  # both of plain Python, no more
 EXTRAS = {
     "cuda12": ["jax[cuda12]"],
     "cuda13": ["jax[cuda13]"],
@@ -68,8 +68,10 @@ EXTRAS = {
         *("transformers", "diffusers", "lpips", "efficientnet-lite-pytorch"),
         "sacrebleu>=2.4",  # BLEU's
     ],
-    # the page of `mmjax judge serve`: routes and requests, and the server under them
-    "judge": JUDGE,
+    # the pages of `mmjax judge serve` and `mmjax app`: routes and requests, and the
+    # server under them
+    "judge": PAGES,
+    "app": PAGES,
     "notebook": ["nbclient", "nbformat", "ipykernel"],
     # the site of `make docs`: its theme brings mkdocs; API pages from docstrings
     "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1.0,<2"],
@@ -79,7 +81,7 @@ EXTRAS = {
         "pytest-timeout",  # a hung worker fails its test, not the whole run
         "ruff",  # format and lint
         "pip-tools",  # make lock
-        *JUDGE,  # its tests, through starlette's client: httpx2 is there already
+        *PAGES,  # its tests, through starlette's client: httpx2 is there already
     ],
 }
 
@@ -140,7 +142,7 @@ setup(
     package_dir={"mmjax_configs": "configs", "mmjax_demo": "demo"},
     package_data={
         "mmjax": [
-            *("data/templates/*.json", "report/page.css", "judging/page.*"),
+            *("data/templates/*.json", "*/page.*", "serving/common.css"),
             "py.typed",  # its annotations are for type checkers
         ]
     },

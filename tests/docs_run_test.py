@@ -48,6 +48,8 @@ STAGE1 = [  # as the emoji presets do, the prior takes what vqvae:tiny makes
     "--config.task.stage1.code_dim=8",
 ]
 LEFT_OUT = {  # words of a command: why it isn't run
+    "mmjax app": "it serves until it is stopped",
+    "judge serve": "it serves until it is stopped",
     "git": "it fetches this repository",
     "make test": "these tests",
     "benchmarks/": "minutes, and a machine of its own",
@@ -61,9 +63,11 @@ LEFT_OUT = {  # words of a command: why it isn't run
     "wav:": "recordings",
     "benchmark.csv": "CLIP benchmark's table",
     "experiments/": "five sets of images",
+    "--scale small": "an hour or more",
     "--evals imagenet": "ImageNet",
     "--evals probe": "a labelled set of photos",
     "gs://": "a bucket",
+    "s3://": "a bucket",
     "index faiss": "the extra `faiss`",
     "--probes": "the extra `faiss`",
     "--coordinator": "a second host",

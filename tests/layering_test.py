@@ -34,7 +34,8 @@ ALLOWED = {
         "sampling.rerank sampling.calls"
     ),
     "retrieval": "retrieval data parallel schema",
-    "judging": "judging metrics report schema data.prompts train.lock",
+    "serving": "serving schema",
+    "judging": "judging serving metrics report schema data.prompts train.lock",
     "convert": "convert models tree schema data.tokenizers",
     "parallel": "parallel cache tree state schema",
     "train.layers": "tree",
@@ -49,9 +50,9 @@ ALLOWED = {
 }
 # These put the parts together: they may import all but the members of a family, and
 # of each other only what stands further left. None of them imports a command.
-ASSEMBLY = ("train", "inference", "planning", "suite", "retrieval.gallery")
-ASSEMBLY += ("judging.draw", "judging.automatic", "convert.import_export")
-ASSEMBLY += ("finetune", "inference.model", "cli")
+ASSEMBLY = ("train", "inference", "planning", "suite", "claims")
+ASSEMBLY += ("retrieval.gallery", "judging.draw", "judging.automatic")
+ASSEMBLY += ("convert.import_export", "finetune", "inference.model", "app", "cli")
 FAMILIES = ("nn", "models", "losses", "sampling", "tasks", "convert")
 SHARED = (
     "tasks.base",

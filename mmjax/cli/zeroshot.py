@@ -12,7 +12,7 @@ import pathlib
 import numpy as np
 
 from mmjax.cli.embed import image_files
-from mmjax.errors import LEFT_OUT, UserError, image_name
+from mmjax.errors import LEFT_OUT, image_name
 from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
@@ -39,9 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from mmjax.data import prompts
 
-    labels = [label.strip() for label in args.labels.split(",") if label.strip()]
-    if len(set(labels)) < 2 or len(set(labels)) < len(labels):
-        raise UserError(f"--labels {args.labels!r}: give two or more that differ")
+    labels = prompts.labels(args.labels)
     templates = prompts.load(args.templates) if args.templates else ()
     paths, beside = image_files(args.images)
     runtime.configure()

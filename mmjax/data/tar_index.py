@@ -136,12 +136,12 @@ def gather(
     """
     key, members, total = "", {}, 0
     for part in itertools.islice(parts, _NEAR):
-        if isinstance(part, Damage) or (not members and not _plain(part)):
+        if isinstance(part, Damage) or (not members and not plain(part)):
             return None
-        name, number = _part_of(part.name, suffixes)
+        name, number = part_of(part.name, suffixes)
         if not members:
             key = name
-        if number >= 0 and name == key and number not in members and _plain(part):
+        if number >= 0 and name == key and number not in members and plain(part):
             members[number] = part
             total = _sum(f"{part.name} {part.size}", total)
             if mask == sum(1 << n for n in members):
@@ -159,7 +159,7 @@ def key_at(file: File, at: int) -> str:
     return part.name.rpartition(".")[0] if isinstance(part, Member) else ""
 
 
-def _part_of(name: str, suffixes: Sequence[str]) -> tuple[str, int]:
+def part_of(name: str, suffixes: Sequence[str]) -> tuple[str, int]:
     """(key, number of the part) of a member's name; -1 for what is no part."""
     key, dot, suffix = name.rpartition(".")
     kind = suffix.lower()
@@ -172,7 +172,7 @@ def _follow_links(
     members: Sequence[Member],
 ) -> tuple[list[Member], list[tuple[str, str]]]:
     """Plain files, links among them as what they lead to; what else there is."""
-    files = {posixpath.normpath(m.name): m for m in members if _plain(m)}
+    files = {posixpath.normpath(m.name): m for m in members if plain(m)}
     out, lost = [], []
     for member in members:
         target, home = None, posixpath.dirname(member.name)
@@ -180,7 +180,7 @@ def _follow_links(
             target = files.get(posixpath.normpath(member.link))
         elif member.type == tarfile.SYMTYPE:
             target = files.get(posixpath.normpath(posixpath.join(home, member.link)))
-        if _plain(member):
+        if plain(member):
             out.append(member)
         elif target:
             at = {"offset": target.offset, "size": target.size}
@@ -195,7 +195,8 @@ def _follow_links(
     return out, lost
 
 
-def _plain(member: Member) -> bool:
+def plain(member: Member) -> bool:
+    """Whether it is a file, with bytes of its own."""
     return member.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 
 
@@ -210,7 +211,7 @@ def _grouped(
     named, others = [], collections.defaultdict(list)
     parts_of = collections.defaultdict(set)
     for member in members:
-        key, number = _part_of(member.name, suffixes)
+        key, number = part_of(member.name, suffixes)
         if number < 0:
             _, dot, suffix = member.name.rpartition(".")
             hidden = posixpath.basename(member.name).startswith(".")

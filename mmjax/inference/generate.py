@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from mmjax.errors import UserError
-from mmjax.inference.load import Run
+from mmjax.inference.load import Run, check_text
 from mmjax.report import image_grid
 from mmjax.sampling import calls
-from mmjax.sampling.calls import Tick
+from mmjax.sampling.calls import Seen, Tick
 from mmjax.tasks import base
 
 
@@ -106,18 +106,7 @@ class Generator:
                     f"the prompt {prompt!r} is a text, and this run has no tokenizer: "
                     "give the number of a label"
                 )
-            if not prompt.strip():
-                raise UserError("the prompt is empty: say what the image should show")
-            try:
-                prompt.encode()
-            except UnicodeError as error:
-                raise UserError(f"the prompt {prompt!r} is no text: {error}") from None
-            size, context = tokenizer.count(prompt), tokenizer.context
-            if size > context:
-                raise UserError(
-                    f"the prompt {prompt!r} has {size} tokens with its marks, and "
-                    f"the model reads {context}: shorten it"
-                )
+            check_text(tokenizer, prompt)
 
     def pieces(self, prompt: str) -> dict[str, int]:
         """Words of a prompt that are no single token, and how many each takes.
@@ -136,6 +125,7 @@ class Generator:
         k: int,
         seed: int = 0,
         tick: Tick = lambda count: None,
+        seen: Seen = lambda rows: None,
         negative: str = "",
         start: Sequence[np.ndarray] | None = None,
         predict: str = "sample",
@@ -144,6 +134,7 @@ class Generator:
         """`k` candidates for each prompt: a text, or the number of a label.
 
         Args:
+          seen: Called with each call's candidates as they are drawn, (n, ...).
           negative: A text that guidance leads away from, in place of the empty one.
           start: One uint8 image (h, w, 3) a prompt that drawing begins from, as far as
             the sampling's `strength` says.
@@ -174,6 +165,7 @@ class Generator:
             size=self.batch,
             devices=self.parts.layout.rows,
             tick=tick,
+            seen=seen,
         )
         for name, array in arrays.items():
             if array.dtype.kind == "f" and np.isnan(array).any():
@@ -197,7 +189,7 @@ class Generator:
           images: One uint8 (h, w, 3) a prompt; the run's evaluation view makes them
             (s, s, 3).
           known: bool (s, s) or (p, s, s), the pixels that are given.
-          options: `k`, `seed` and `tick` of `sample`.
+          options: `k`, `seed`, `tick` and `seen` of `sample`.
 
         Raises:
           UserError: the task completes nothing, or not from such pixels.

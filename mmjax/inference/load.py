@@ -225,6 +225,22 @@ def _finite(values: np.ndarray, what: str) -> np.ndarray:
     return values
 
 
+def check_text(tokenizer: Any, text: str, name: str = "prompt") -> None:
+    """Raises UserError for a text that is empty or longer than the context."""
+    if not text.strip():
+        raise UserError(f"the {name} is empty: say what the image should show")
+    try:
+        text.encode()
+    except UnicodeError as error:
+        raise UserError(f"the {name} {text!r} is no text: {error}") from None
+    size, context = tokenizer.count(text), tokenizer.context
+    if size > context:
+        raise UserError(
+            f"the {name} {text!r} has {size} tokens with its marks, and the model "
+            f"reads {context}: shorten it"
+        )
+
+
 def load_run(
     workdir: str | pathlib.Path, step: int | None = None, dtype: str = ""
 ) -> Run:
@@ -287,9 +303,15 @@ def read_image(path: str | pathlib.Path) -> np.ndarray:
     if path.exists() and not path.is_file():  # a pipe or a device may never end
         raise UserError(f"cannot read image {path}: it is no file")
     try:
-        return image_lib.decode(path.read_bytes(), str(path))
+        return decode_image(path.read_bytes(), str(path))
     except OSError as e:
         raise UserError(f"cannot read image {path}: {e.strerror}") from e
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """A file's bytes as uint8 (H, W, 3), RGB; UserError where they are no image."""
+    try:
+        return image_lib.decode(data, name)
     except BrokenRecord as e:
         raise UserError(f"cannot read image {e}") from e
 

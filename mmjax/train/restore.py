@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from mmjax import schema, tree
 from mmjax.data import fields as fields_lib
-from mmjax.data import token_cache
+from mmjax.data import records, token_cache
 from mmjax.errors import UserError
 from mmjax.state import TrainState, Vars
 from mmjax.train import checkpoint as checkpoint_lib
@@ -53,8 +53,8 @@ def check_resume(parts: Parts, old: Mapping) -> None:
 
 def data_of(parts: Parts) -> dict[str, str | int]:
     """What run.json keeps of the training data: its fingerprint and records."""
-    source = parts.source
-    return {"fingerprint": source.fingerprint(), "records": len(source)}
+    source, head = parts.source, records.head(parts.source)
+    return {"fingerprint": source.fingerprint(), "records": len(head)}
 
 
 def _same_data(parts: Parts, old: Mapping | None) -> bool:

@@ -37,6 +37,15 @@ USERS = {
 }
 
 
+MAKERS = (
+    "train",
+    "demo",
+    "finetune",
+    "sweep",
+    "reproduce",
+)  # of a workdir, which they name
+
+
 @dataclasses.dataclass(frozen=True)
 class Command:
     """place: file and line, or the verb whose --help it is. words: as a shell has them,
@@ -95,10 +104,11 @@ def split(text: str) -> tuple[str, ...]:
 def needs(verb: str, args: argparse.Namespace) -> list[pathlib.PurePath]:
     """The paths that a command reads: runs, indexes, pictures, weights, tables."""
     held = vars(args)
-    kept = ["workdir"] if verb not in ("train", "demo", "finetune") else []
+    kept = ["workdir"] if verb not in MAKERS else []
     names = [held.get(name) for name in [*kept, "clip", "index", "image", "adapter"]]
     names += held.get("beside") or []
     names += held.get("images") or []
+    names += held["runs"] if verb in ("app", "compare") else []
     names += [text for text in held.get("texts") or [] if text.endswith(".txt")]
     names += held.get("reference") or []
     names += [args.places[-1]] if verb == "eval" else []
@@ -114,7 +124,7 @@ def makes(verb: str, args: argparse.Namespace) -> list[pathlib.PurePath]:
     """The paths that a command leaves for others."""
     if verb == "convert":
         return [args.target] if args.target else []
-    names = [args.workdir] if verb in ("train", "demo", "finetune") else []
+    names = [args.workdir] if verb in MAKERS and args.workdir else []
     if verb == "finetune":
         names += [args.workdir / name for name in ("merged", "adapter.safetensors")]
     return names + [out for out in [vars(args).get("out")] if out]

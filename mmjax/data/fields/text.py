@@ -113,9 +113,10 @@ class Field(base.Field):
         keys = "path", "vocab_size", "context", "lower", "min_count"
         spec = {"kind": self.tokenizer, **{key: getattr(self, key) for key in keys}}
         own = self.reads(name) == "text"
-        texts = records.texts(listed, len(source))
         if own:
             texts = views.sampled_texts(source)
+        else:
+            texts = records.texts(listed, len(source))
         try:
             return self.bound(encoder=tokenizers.build(spec, texts=texts))
         except UserError as error:

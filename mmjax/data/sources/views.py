@@ -332,7 +332,7 @@ def sampled_texts(source: Source, most: int = SAMPLE) -> Iterator[str]:
     Which, the number of records alone decides. Runs, because neighbours are cheap to
     read.
     """
-    if len(source) <= most:
+    if records.head(source) is not source or len(source) <= most:
         return source.texts()
     run = min(_RUN, most)
     starts = (len(source) * k // (most // run) for k in range(most // run))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,16 +105,7 @@ class Shards(encoded.Encoded):
 
     def fields(self, i: int) -> Mapping[str, Any]:
         key, _ = self._sample(i)
-        out: dict[str, Any] = {}
-        if (data := self._part(i, 1)) is not None:
-            try:
-                out = schema.parse_json(data)
-            except ValueError as error:  # bad JSON, or bytes that are not UTF-8
-                raise BrokenRecord(self.place(i), f"bad json: {error}") from None
-            if not isinstance(out, dict):
-                raise BrokenRecord(self.place(i), "the json is no mapping")
-        if (data := self._part(i, 2)) is not None:
-            out["text"] = encoded.clean(data, self.place(i))
+        out = fields_of(lambda part: self._part(i, part), lambda: self.place(i))
         if self.class_names:
             out["label"] = self.label_of(i)
         return {**out, "key": key}
@@ -169,6 +160,23 @@ class Shards(encoded.Encoded):
         if len(data) != size:
             raise BrokenRecord(place, f"read {len(data)} bytes of {size}")
         return data
+
+
+def fields_of(
+    part: Callable[[int], bytes | None], place: Callable[[], str]
+) -> dict[str, Any]:
+    """What the json and the text of a sample say, `part` by its number."""
+    out: dict[str, Any] = {}
+    if (data := part(1)) is not None:
+        try:
+            out = schema.parse_json(data)
+        except ValueError as error:  # bad JSON, or bytes that are not UTF-8
+            raise BrokenRecord(place(), f"bad json: {error}") from None
+        if not isinstance(out, dict):
+            raise BrokenRecord(place(), "the json is no mapping")
+    if (data := part(2)) is not None:
+        out["text"] = encoded.clean(data, place())
+    return out
 
 
 @contextlib.contextmanager
