@@ -16,8 +16,7 @@ from mmjax.parallel import runtime
 EXAMPLE = """examples:
   mmjax plan --config configs/prior.py:dalle_12b --mesh data=16,fsdp=16
   mmjax plan --config configs/clip.py:vit_l14 --mesh data=256 --hardware v5p --json
-  mmjax plan --config configs/clip.py:vit_b32 --devices 4 --hardware rtx4090 \\
-      --config.batch_size=256 --records 400000000
+  mmjax plan --config configs/clip.py:shapes --devices 4 --hardware rtx4090
   mmjax plan --config configs/clip.py:vit_l14 --mesh data=32,fsdp=8 \\
       --config.task.loss_impl=ring --config.batch_size=65536
 """

@@ -56,15 +56,18 @@ def attend(
         mask = jnp.repeat(mask_bt, h, axis=0)[:, None]
     # One batch axis of b*h matrices: XLA's CPU back-end has no fast path for two.
     q_nqd, k_ntd, v_ntd = (x.reshape(b * h, -1, d) for x in (q_bhqd, k_bhtd, v_bhtd))
-    run = _attend_tiled if kernel == "tiled" else _attend
-    return run(q_nqd * d**-0.5, k_ntd, v_ntd, mask).reshape(b, h, q, d)
+    run = _attend if kernel == "reference" else _attend_tiled
+    with jax.named_scope(kernel):
+        y_nqd = run(q_nqd * d**-0.5, k_ntd, v_ntd, mask)
+    return y_nqd.reshape(b, h, q, d)
 
 
 def _attend_tiled(
     q_nqd: jax.Array, k_ntd: jax.Array, v_ntd: jax.Array, mask: jax.Array | None
 ) -> jax.Array:
     """`_attend` of one tile of queries after the other, again for the gradient."""
-    (n, q, d), size = q_nqd.shape, min(q_nqd.shape[1], attention_kernels.BLOCK)
+    n, q, d = q_nqd.shape
+    size = -(-q // -(-q // attention_kernels.BLOCK))  # as equal as can be
     more = -q % size
     q_nqd = jnp.pad(q_nqd, ((0, 0), (0, more), (0, 0)))
     tiles_cnqd = jnp.swapaxes(q_nqd.reshape(n, -1, size, d), 0, 1)

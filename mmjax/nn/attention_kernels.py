@@ -34,6 +34,7 @@ from mmjax.errors import UserError
 PyTree = Any
 NAMES = ("auto", "reference", "tiled", "cudnn", "splash")
 PLATFORM = {"cudnn": "cuda", "splash": "tpu"}  # that a kernel runs on
+STAND_IN = "fused_attention"  # its scope in a planned program, see train/flops.py
 BLOCK = 128  # queries, and keys, of a block of splash; queries of a tile
 # Pairs of query and key that splash may compute for one that counts, where nobody
 # asked for it: blocks of 128 make 77 tokens 2.8 times the work, 257 tokens 2.2 times.
@@ -86,6 +87,8 @@ def _platform() -> str:
 def choose(asked: str, q_bhqd: jax.Array, keys: int) -> str:
     """The kernel for queries (b, h, q, d), or their shape and dtype, and so many keys.
 
+    STAND_IN is `tiled` under a scope of that name.
+
     Raises:
       UserError: the name is unknown, or the kernel asked for does not run here, or does
         not take these shapes.
@@ -117,7 +120,7 @@ def choose(asked: str, q_bhqd: jax.Array, keys: int) -> str:
         line = f"{q:,} queries, {keys:,} keys, {h} heads of {d}, {q_bhqd.dtype}"
         target.chosen[line] = f"{kernel} ({why})" if why else kernel
         if target.stand_in and kernel in PLATFORM:
-            kernel = "tiled"
+            kernel = STAND_IN
     return kernel
 
 

@@ -52,8 +52,11 @@ def attend_tiles(
             y_bhqd = attention_kernels.fused(kernel, *qkv, mask_qt=mask_qk)
             parts.append(y_bhqd.reshape(n, -1, d))
             continue
-        run = jax.checkpoint(attend_masked) if kernel == "tiled" else attend_masked
-        parts.append(run(scaled_ntd[:, tile.start : stop], k_nkd, v_nkd, mask_qk))
+        reference = kernel == "reference"
+        run = attend_masked if reference else jax.checkpoint(attend_masked)
+        with jax.named_scope(kernel):
+            y_nqd = run(scaled_ntd[:, tile.start : stop], k_nkd, v_nkd, mask_qk)
+        parts.append(y_nqd)
     return jnp.concatenate(parts, axis=1)
 
 

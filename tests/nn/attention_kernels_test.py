@@ -216,6 +216,21 @@ def test_a_kernel_counts_as_many_operations_as_the_reference(platform):
         assert flops.count(lambda *x: step(*x), *shapes).model == want
 
 
+def test_what_is_planned_for_a_kernel_moves_no_logits():
+    shapes = [jax.ShapeDtypeStruct((2, 2, 256, 64), jnp.bfloat16)] * 3
+
+    def step(*arrays):
+        run = lambda *x: attention.attend(*x).astype("f").sum()  # noqa: E731
+        return jax.grad(run, (0, 1, 2))(*arrays)
+
+    whole = flops.count(step, *shapes)
+    with attention_kernels.tracing_for("cuda", stand_in=True):
+        planned = flops.count(lambda *x: step(*x), *shapes)
+    assert planned.model == whole.model
+    assert planned.again == whole.model / 3  # the forward pass, once more
+    assert planned.moved < 0.7 * whole.moved
+
+
 @pytest.mark.parametrize(
     "asked, dtype, message",
     [
