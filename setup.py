@@ -92,7 +92,17 @@ def repository() -> str:
     except OSError:  # an archive, on a machine without git
         return ""
     url = re.sub(r"^(?:ssh://)?git@([^:/]+)[:/]", r"https://\1/", found)
+    url = re.sub(r"^https://[^/@]*@", "https://", url)  # no name, no token
     return url.removesuffix(".git") if url.startswith("https://") else ""
+
+
+def readme() -> str:
+    """README, its links led to the repository where it is known."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    if not HOME:
+        return text
+    text = re.sub(r"(!\[[^\]]*\]\()(?!http)", rf"\1{HOME}/raw/main/", text)
+    return re.sub(r"((?<!!)\[[^\]]*\]\()(?!http)", rf"\1{HOME}/blob/main/", text)
 
 
 HOME = repository()
@@ -107,7 +117,7 @@ setup(
     name="mmjax",
     version=VERSION,
     description="Multimodal vision-language research in JAX and Flax",
-    long_description=(ROOT / "README.md").read_text("utf-8"),
+    long_description=readme(),
     long_description_content_type="text/markdown",
     url=HOME or None,
     project_urls=URLS if HOME else {},

@@ -39,6 +39,7 @@ OPTIONS = {  # of numbers that are too large for what is trained here
     "--profile": "2:3",
     "--vocab-size": "300",
     "--top": "4",
+    "--bits": "16",
 }
 LONG = ("steps", "evals.", "optim.warmup", "checkpoint.every", "task.loss_block")
 STAGE1 = [  # as the emoji presets do, the prior takes what vqvae:tiny makes
@@ -63,6 +64,7 @@ LEFT_OUT = {  # words of a command: why it isn't run
     "--scale small": "an hour or more",
     "--evals imagenet": "ImageNet",
     "--evals probe": "a labelled set of photos",
+    "gs://": "a bucket",
     "index faiss": "the extra `faiss`",
     "--probes": "the extra `faiss`",
     "--coordinator": "a second host",

@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import logging
 import os
+import pathlib
 import pkgutil
 import re
 import sys
@@ -41,11 +42,17 @@ def verbs() -> dict[str, str]:
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that raises UserError, without abbreviations."""
+    """An ArgumentParser that raises UserError, without abbreviations.
+
+    Paths may begin with `~`, also where a shell leaves that as it is: --workdir=~/run.
+    """
 
     def __init__(self, **kwargs):
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **kwargs)
+        self.register(
+            "type", pathlib.Path, lambda text: pathlib.Path(text).expanduser()
+        )
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")

@@ -5,6 +5,7 @@ jsonl:/d/x.jsonl, folder:/d, npz:/d/x.npz, tfds:name/split?data_dir=/d.
 """
 
 import argparse
+import itertools
 import pathlib
 
 from mmjax import errors
@@ -55,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     bpe.add_argument("sources", nargs="+", metavar="SOURCE")
     bpe.add_argument("--vocab-size", type=int, required=True, metavar="N")
+    text = "records of a source whose captions are read, at most (default: a million)"
+    bpe.add_argument("--sample", type=int, default=1_000_000, metavar="N", help=text)
     bpe.add_argument("--context", type=int, default=77, metavar="N")
     bpe.add_argument("--out", type=pathlib.Path, required=True, metavar="FILE.json")
     bpe.set_defaults(act=_bpe)
@@ -80,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write image tokens or latents, to read as tokens:DIR or latents:DIR",
         description="Encodes every image once by a trained image tokenizer or "
         "autoencoder, as an evaluation sees it, one source after another. Run it again "
-        "to go on after a stop.",
+        "to go on after a stop, and without --shard once all shares are done.",
     )
     encode.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
     encode.add_argument("sources", nargs="+", metavar="SOURCE")
@@ -89,6 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     encode.add_argument(
         "--batch-size", type=int, metavar="N", help="images a call (the run's own)"
     )
+    _shares.add_arguments(encode)
     encode.set_defaults(act=_encode)
 
 
@@ -146,14 +150,16 @@ def _index(args: argparse.Namespace) -> int:
 
 
 def _bpe(args: argparse.Namespace) -> int:
-    from mmjax.data.sources import open_source
+    from mmjax.data.sources import open_source, views
     from mmjax.data.tokenizers import bpe as bpe_lib
 
+    if args.sample < 1:
+        raise UserError(f"--sample {args.sample}: use 1 record or more")
     if not args.out.absolute().parent.is_dir():
         raise UserError(f"--out {args.out}: there is no folder {args.out.parent}")
     sources = [open_source(spec) for spec in args.sources]
     made = bpe_lib.train_bpe(
-        (caption for source in sources for caption in source.texts()),
+        itertools.chain(*(views.sampled_texts(one, args.sample) for one in sources)),
         vocab_size=args.vocab_size,
         context=args.context,
     )
@@ -191,8 +197,13 @@ def _encode(args: argparse.Namespace) -> int:
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: use 1 or more")
     runtime.configure()
-    places, options = (args.workdir, args.sources, args.out), {"step": args.step}
-    header = encode.encode(*places, batch_size=args.batch_size, **options)
+    share = args.shard or _shares.Share(0, 1)
+    options = {"step": args.step, "batch_size": args.batch_size}
+    places = args.workdir, args.sources, args.out
+    header = encode.encode(*places, **options, files=share.of)
+    if not header.complete:
+        print(f"{args.out}: this share is written; run the command without --shard")
+        return 0
     stage1 = header.stage1
     what, kind = f"{stage1.grid} x {stage1.grid} tokens", "tokens"
     if stage1.channels:

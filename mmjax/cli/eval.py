@@ -14,11 +14,11 @@ import argparse
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from mmjax import schema
-from mmjax.cli.train import add_devices
+from mmjax.cli.train import add_devices, lines
 from mmjax.errors import UserError
 from mmjax.parallel import distributed
 
@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     *suite, place = args.places
+    place = pathlib.Path(place).expanduser()
     if len(suite) > 1:
         raise UserError(f"{' '.join(args.places)}: give [SUITE] WORKDIR")
     for name in _OF_CONFIGS if suite else _OF_SUITES:
@@ -63,12 +64,12 @@ def run(args: argparse.Namespace) -> int:
             kind = "a suite says itself what it runs" if suite else "it is for suites"
             raise UserError(f"--{name}: {kind}; see mmjax eval --help")
     if suite == ["compare"]:
-        print(_compare(pathlib.Path(place), args)[0])
+        print(_compare(place, args)[0])
         return 0
     with distributed.session(args):
         from mmjax.parallel import processes
 
-        args.workdir, args.step = _checkpoint(pathlib.Path(place), args.step)
+        args.workdir, args.step = _checkpoint(place, args.step)
         shown = _suite(suite[0], args) if suite else _evaluate(args)
         if processes.writer():
             print("\n".join(shown))
@@ -175,17 +176,3 @@ def _choose(saved: Any, args: argparse.Namespace) -> Any:
     names = args.evals.split(",") if args.evals else None
     given = {"names": names, "source": args.source, "overrides": args.overrides}
     return evaluate.choose(saved, args.workdir, **given)
-
-
-def lines(values: Mapping[str, float]) -> list[str]:
-    """One line a number, its `_lo` and `_hi` beside it."""
-    width = max(map(len, values), default=0)
-    shown = []
-    for name, value in values.items():
-        if not name.endswith(("_lo", "_hi")):
-            text = f"  {name:<{width}}  {value:<8.4g}"
-            if f"{name}_lo" in values:
-                low, high = values[f"{name}_lo"], values[f"{name}_hi"]
-                text += f"  95 % interval {low:.4g} to {high:.4g}"
-            shown.append(text.rstrip())
-    return shown

@@ -225,14 +225,21 @@ def _finite(values: np.ndarray, what: str) -> np.ndarray:
     return values
 
 
-def load_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:
+def load_run(
+    workdir: str | pathlib.Path, step: int | None = None, dtype: str = ""
+) -> Run:
     """Opens a workdir at one of its saved steps, the newest by default.
+
+    Args:
+      dtype: of the weights and of compute, in place of the run's: "bfloat16" takes half
+        the memory. Embeddings differ by its rounding, so an index of others' is not
+        searched with them.
 
     Raises:
       UserError: the folder is not a run, or holds no such checkpoint.
     """
     workdir = pathlib.Path(workdir)
-    return Run(workdir, *restore.restore(workdir, step))
+    return Run(workdir, *restore.restore(workdir, step, dtype=dtype))
 
 
 def several(images: Image | Sequence[Image]) -> list[Image]:

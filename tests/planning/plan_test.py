@@ -12,7 +12,7 @@ import pytest
 from mmjax import parallel
 from mmjax.cli import plan
 from mmjax.errors import UserError
-from mmjax.planning import estimate, hardware, hlo, program, report
+from mmjax.planning import estimate, hardware, hlo, program, report, search
 from mmjax.train import config as config_lib
 from mmjax.train import flops, setup
 
@@ -78,6 +78,55 @@ def test_pmap_is_planned_and_needs_what_jit_needs(alone):
     assert pmap.bytes_per_device <= 1.1 * jit.bytes_per_device
     sent = [sum(hlo.by_kind(p.collectives).values()) for p in (jit, pmap)]
     assert sent[1] == pytest.approx(sent[0], rel=0.1)
+
+
+def test_the_run_by_hand():
+    known = a_program(steps=3600, saves=4, saved=32 * 10**9, row=1000)
+    h100 = hardware.find("h100")
+    made = estimate.estimate(known, h100)
+    flat = report.flat(known, made, h100, records=3600 * 64 // 2)
+    assert flat["hours"] == pytest.approx(made.step)
+    assert flat["device_hours_unhidden"] == pytest.approx(16 * made.step_unhidden)
+    assert flat["epochs"] == 2 and flat["hosts"] == 2
+    assert flat["checkpoint_seconds"] == 16  # two hosts at 1 GB/s
+    assert flat["host_bytes_per_second"] == pytest.approx(32_000 / made.step)
+    shown = report.text(known, made, h100, 3600 * 64 // 2)
+    assert "the run: 3,600 steps, 230,400 rows, 2 epochs" in shown
+    assert "4 of 32 GB, 16 s each at 1 GB/s a host" in shown
+
+
+def test_what_a_run_saves_is_counted(built):
+    split = ("params", "optimizer", "average", "other")
+    assert built.saved >= sum(built.sizes[k] for k in split)
+    assert built.steps == 4 and built.saves == 2
+
+
+def test_a_search_takes_the_fastest_that_fits(monkeypatch):
+    """State is a split of 140 GB; a mesh is the slower the more it is split."""
+
+    def split(config):
+        mesh = config.parallel.mesh
+        return 140e9 / (mesh.fsdp * mesh.tensor)
+
+    def built(config, platform):
+        assert platform == "cuda"
+        mesh = dict(config.parallel.mesh)
+        sent = hlo.Collective("all-reduce", 1e9 * mesh["fsdp"], (0, 1), 1, "")
+        sizes = dict.fromkeys(a_program().sizes, 0) | {"params": int(split(config))}
+        return a_program(mesh=mesh, sizes=sizes, collectives=[sent])
+
+    monkeypatch.setattr(program, "state_bytes", split)
+    monkeypatch.setattr(program, "build", built)
+    said = []
+    tried = search.search(tiny(), hardware.find("h100"), 16, say=said.append)
+    assert said[0] == "data=8, fsdp=1, tensor=2" and len(tried) == search.TRIED
+    assert tried[0].plan.fits and dict(tried[0].program.mesh)["fsdp"] == 1
+    assert [one.rank for one in tried] == sorted(one.rank for one in tried)
+    assert report.meshes(tried).splitlines()[2].startswith("data=")
+    with pytest.raises(UserError, match=r"2 x GeForce RTX 3090 the state alone is 70"):
+        search.search(tiny(), hardware.find("rtx3090"), 2)
+    with pytest.raises(UserError, match="no mesh of 32 devices splits batch 3"):
+        search.search(tiny("--config.batch_size=3"), hardware.find("h100"), 32)
 
 
 def test_text_and_json_hold_the_numbers(built):

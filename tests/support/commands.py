@@ -95,7 +95,8 @@ def of(name: str, text: str) -> Iterator[Command]:
 def split(text: str) -> tuple[str, ...]:
     """What a shell makes of a line, up to a pipe or another command."""
     joined = os.path.expandvars(text.replace("\\\n", " "))
-    words = shlex.split(joined, comments=True)
+    kept = re.sub(r"(?<=\S)#", "\0", joined)  # inside a word it begins no comment
+    words = [word.replace("\0", "#") for word in shlex.split(kept, comments=True)]
     ends = [i for i, word in enumerate(words) if word in ("|", "&&")]
     return tuple(words[: ends[0]] if ends else words)
 
@@ -114,7 +115,8 @@ def needs(verb: str, args: argparse.Namespace) -> list[pathlib.PurePath]:
     names += [args.source] if verb in ("convert", "finetune") and args.source else []
     for text in held.get("overrides") or []:
         key, _, value = text.partition("=")
-        names += [value] if key.startswith("--config.graft.") else []
+        run = value.partition("#")[0]  # RUN, or RUN#part/of/it
+        names += [run] if key.startswith("--config.graft.") else []
     return [pathlib.PurePath(name) for name in names if name]
 
 
