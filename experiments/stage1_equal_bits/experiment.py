@@ -12,7 +12,10 @@ EXPERIMENT = dict(
             config="configs/vqvae.py:shapes",
             overrides={"task.tokenizer.vocab_size": 256},
         ),
-        dvae=dict(config="configs/dvae.py:shapes"),
+        dvae=dict(
+            config="configs/dvae.py:shapes",
+            overrides={"task.kl_steps": 600, "task.temperature_steps": 1200},
+        ),
     ),
     metrics=("val/used",),
     checks=(

@@ -64,7 +64,7 @@ def summarise(
         "scale": scale,
         "verdict": measure.together([check["verdict"] for check in checks]),
         "checks": checks,
-        "metrics": list(metrics),
+        "metrics": [m for m in metrics if any(m in row for row in rows.values())],
         "arms": rows,
         "finished": [sum(map(len, found.values())), len(planned)],
         "made_by": {
@@ -184,7 +184,7 @@ def figure(result: Mapping[str, Any]) -> Any:
             axes.plot([low, high], [place, place], "-", color=figures.INK, lw=1)
             axes.plot([middle], [place], "|", color=figures.INK, ms=9)
         axes.set_yticks(range(len(names)), names, fontsize=7)
-        axes.invert_yaxis()
+        axes.set_ylim(len(names) - 0.5, -0.5)
         axes.tick_params(axis="x", labelsize=7)
         axes.set_title(metric, fontsize=8)
     return drawn

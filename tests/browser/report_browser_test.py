@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmjax.claims import compare, results, spec
+from mmjax.claims import measure as measure_lib
 from mmjax.data.shapes.scene import CLASS_NAMES
 from mmjax.data.sources import open_source
-from mmjax.report import image_grid, ranked_labels
+from mmjax.report import figures, image_grid, ranked_labels, run_page
 from mmjax_demo import report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -236,6 +238,54 @@ def test_a_report_of_nothing_is_drawn_too(browse, tmp_path):
     done, pixels = screenshot(browse, report.write(tmp_path), PHONE, tmp_path / "s.png")
     assert console(done) == []
     assert drawn(pixels) > 0.2
+
+
+def other_pages(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The pages of a run, of runs compared and of a claim, with invented numbers."""
+    rng, long = np.random.default_rng(0), "data.train=" + "shapes:train?size=32&" * 9
+    arms = [f"{long[:60]},lr={lr}" for lr in (0.1, 0.2, 0.3, 0.4)]
+    groups, found = [], {}
+    for arm in arms:
+        work = folder / arm[-6:]
+        work.mkdir()
+        rows = [{"step": s, "loss": 9 / s, "val/top1": s / 99} for s in range(1, 90)]
+        (work / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+        groups.append(compare.Group(arm, {"optim": {"lr": arm[-3:]}}, {0: work}))
+        draws = {seed: float(rng.uniform()) for seed in range(3)}
+        found[arm] = {
+            seed: {"val/top1": measure_lib.Number(v, 0.02)} for seed, v in draws.items()
+        }
+    pages = [folder / f"{name}.html" for name in ("compare", "claim", "run")]
+    pages[0].write_text(compare.page(groups, found, ["val/top1"]))
+    check = spec.Check("the first is above", "difference", tuple(arms[:2]), "val/top1")
+    claim = spec.Experiment("One is above another.", "a paper", checks=(check,))
+    result = results.summarise(claim, [], found, "small")
+    image = figures.save(results.figure(result), folder / "results.png")
+    pages[1].write_text(results.page(result, "claim", image, "mmjax reproduce"))
+    text = run_page.document(
+        "clip: run",
+        "A run.",
+        images=[image],
+        rows=rows,
+        values={"val/top1": 0.5, "val/top1_lo": 0.4, "val/top1_hi": 0.6},
+        cards={"val": {"source": "x" * 300}},
+        config=f"--config.{long * 3}",
+    )
+    pages[2].write_text(text)
+    return pages
+
+
+def test_pages_of_runs_comparisons_and_claims(browse, tmp_path):
+    for page in other_pages(tmp_path):
+        for width in WIDTHS:
+            done, pixels = screenshot(browse, page, width, tmp_path / "shot.png")
+            assert console(done) == [] and drawn(pixels) > 0.1, page
+            seen = measure(browse, page, width)
+            assert seen["scroll"] <= width and seen["reach"] <= width, (page, width)
+            assert seen["broken"] == 0
+        text = page.read_text()
+        assert "prefers-color-scheme: dark" in text
+        assert not re.search(r"<img(?![^>]*alt=)|<svg(?![^>]*aria-label=)", text)
 
 
 def test_the_checks_see_what_is_wrong(browse, tmp_path):

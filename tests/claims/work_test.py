@@ -16,6 +16,7 @@ import pytest
 from mmjax.claims import engine, plan, results, spec, work
 from mmjax.errors import UserError
 from mmjax.parallel import runtime
+from mmjax.train import config as config_lib
 
 FAKE = """
 import json, pathlib, sys, time
@@ -150,3 +151,13 @@ def test_a_readme_keeps_what_is_written_by_hand(tmp_path):
     second = (out / "README.md").read_text()
     assert second == first.replace("**AGREES**", "**DISAGREES**") + "\nMore prose.\n"
     assert (out / "results_tiny.png").is_file()
+
+
+def test_readmes_say_what_results_say():
+    for path in spec.folder(config_lib.HOME).glob("*/results.json"):
+        held = json.loads(path.read_text())
+        text = (path.parent / "README.md").read_text(encoding="utf-8")
+        for scale, result in held.items():
+            image = f"results_{scale}.png"
+            assert results.block(result, result["command"], image) in text, path
+            assert (path.parent / image).is_file()
