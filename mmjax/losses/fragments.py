@@ -75,6 +75,37 @@ def attended(
     return (cosine_bmk * fragment_mask_mk).sum(2) / count_m
 
 
+def matched(
+    region_bnd: jax.Array,
+    fragment_mkd: jax.Array,
+    region_mask_bn: jax.Array,
+    fragment_mask_mk: jax.Array,
+) -> jax.Array:
+    """(b, m): products of all fragments with their best regions, as one cosine.
+
+    Their sum, over the length of the sum of the sentence's fragments. With one region
+    it is the cosine between an image and a sentence whose embedding is that sum; more
+    regions let each fragment choose its own.
+
+    region_bnd: rows of length 1.
+    """
+    masked_mkd = jnp.where(fragment_mask_mk[..., None], fragment_mkd, 0.0)
+    square_m = jnp.square(masked_mkd.sum(1)).sum(-1)
+    dots_bmnk = products(region_bnd, masked_mkd)
+    regions_bmnk = region_mask_bn[:, None, :, None]
+    best_bmk = jnp.where(regions_bmnk, dots_bmnk, -jnp.inf).max(2)
+    best_bmk = jnp.where(region_mask_bn.any(1)[:, None, None], best_bmk, 0.0)
+    return best_bmk.sum(2) * jax.lax.rsqrt(jnp.maximum(square_m, 1e-8))
+
+
+def contrastive(scores_bb: jax.Array, scale: float) -> jax.Array:
+    """CLIP's loss of given scores: the mean cross-entropy of both ways, in nats."""
+    logits_bb = scale * scores_bb
+    return -0.5 * sum(
+        jnp.diagonal(jax.nn.log_softmax(logits_bb, axis)).mean() for axis in (0, 1)
+    )
+
+
 def ranking(scores_bb: jax.Array, margin: float, *, hardest: bool = False) -> jax.Array:
     """The global ranking objective: hinges on both ways, the mean over rows.
 

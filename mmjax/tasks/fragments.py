@@ -22,7 +22,16 @@ from mmjax.state import Ctx, Vars
 from mmjax.tasks import base
 
 PyTree = Any
-SCORES = ("sum", "max", "attention")
+# score -> what has embeddings of length 1
+SCORES = {
+    "sum": (),
+    "max": (),
+    "attention": ("regions", "fragments"),
+    "cosine": ("regions",),
+}
+
+
+OBJECTIVES = ("ranking", "alignment", "supervised", "contrastive")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +39,11 @@ class Task:
     """Fields are `config.task`; the data have `regions` (n, f) and `sentence` (k, 3).
 
     words, relations: at least as many as the field `sentence` numbers.
-    embed_dim, word_dim, dropout: see `FragmentEncoders`.
+    embed_dim, word_dim, dropout, fragment_dropout: see `FragmentEncoders`.
     score: of an image and a sentence, see `losses.fragments.scores`; `attention` is
-      `losses.fragments.attended`, of embeddings of length 1. smooth: of sum and max.
-      sharpness: of attention.
+      `losses.fragments.attended`, of embeddings of length 1, and `cosine` `matched`, of
+      regions of length 1. smooth: of sum and max. sharpness: of attention.
+    contrastive: weight of CLIP's cross-entropy of scores times `scale`.
     ranking: weight of the global ranking objective. margin, hardest: its own.
     alignment: weight of the fragment alignment objective. multiple_instance: its own.
     supervised: weight of the cross-entropy with the gold region of each fragment.
@@ -47,6 +57,7 @@ class Task:
     embed_dim: int = 256
     word_dim: int = 200
     dropout: float = 0.0
+    fragment_dropout: float = 0.0
     score: str = "sum"
     smooth: float = 5.0
     sharpness: float = 9.0
@@ -56,30 +67,37 @@ class Task:
     alignment: float = 1.0
     multiple_instance: bool = True
     supervised: float = 0.0
+    contrastive: float = 0.0
+    scale: float = 20.0
 
     def __post_init__(self) -> None:
         if self.score not in SCORES:
             hint = schema.suggest(self.score, SCORES)
             raise ValueError(f"score is {self.score!r}{hint}")
-        base.positive(self, "words", "relations", "sharpness")
+        base.positive(self, "words", "relations", "sharpness", "scale")
         schema.at_least(
-            0, self, "smooth", "ranking", "margin", "alignment", "supervised"
+            0, self, "smooth", "margin", "ranking", "alignment", "supervised"
         )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}: use 0 to less than 1")
-        if not self.ranking + self.alignment + self.supervised:
-            raise ValueError("ranking, alignment and supervised are 0: give one weight")
-        if self.score == "attention" and self.alignment:
+        schema.at_least(0, self, "contrastive")
+        for name in ("dropout", "fragment_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}: use 0 to less than 1"
+                )
+        if not any(getattr(self, name) for name in OBJECTIVES):
+            raise ValueError(f"{', '.join(OBJECTIVES)} are 0: give one weight")
+        if SCORES[self.score] and self.alignment:
             raise ValueError(
-                f"alignment is {self.alignment} and score 'attention': its products "
-                "are cosines, which no hinge at 1 fits; set alignment to 0"
+                f"alignment is {self.alignment} and score {self.score!r}: products of "
+                "embeddings of length 1 fit no hinge at 1; set alignment to 0"
             )
 
     @functools.cached_property
     def model(self) -> FragmentEncoders:
         """The Linen module, a pure function of the fields."""
         names = ("embed_dim", "words", "relations", "word_dim", "dropout")
-        unit = self.score == "attention"
+        names += ("fragment_dropout",)
+        unit = SCORES[self.score]
         return FragmentEncoders(unit=unit, **{k: getattr(self, k) for k in names})
 
     def check(self, spec: base.Spec) -> None:
@@ -128,6 +146,8 @@ class Task:
         if self.score == "attention":
             how = {"sharpness": self.sharpness}
             return losses.attended(*pair, region_mask, mask, **how), dots_bmnk
+        if self.score == "cosine":
+            return losses.matched(*pair, region_mask, mask), dots_bmnk
         how = {"form": self.score, "smooth": self.smooth}
         return losses.scores(dots_bmnk, region_mask, mask, **how), dots_bmnk
 
@@ -144,6 +164,8 @@ class Task:
         if self.ranking:
             how = {"hardest": self.hardest}
             metrics["ranking"] = losses.ranking(scores_bb, self.margin, **how)
+        if self.contrastive:
+            metrics["contrastive"] = losses.contrastive(scores_bb, self.scale)
         if self.alignment:
             how = {"multiple_instance": self.multiple_instance}
             args = dots_bbnk, region_mask_bn, mask_bk
