@@ -81,6 +81,8 @@ class Evaluator(probing.Probing):
     def check(self, vars_abstract: base.PyTree) -> None:
         """See the base."""
         super().check(vars_abstract)
+        if self.config.head != "linear" and "scale" not in self.env.predict:
+            raise self.error(f"head {self.config.head} needs a task that has 'scale'")
         if self._zero_shot is not None:
             self._zero_shot.check(vars_abstract)
 

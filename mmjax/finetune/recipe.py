@@ -128,7 +128,6 @@ def plan(
     names = tuple(source.class_names)
     if test:
         _same_classes(names, tuple(open_source(test).class_names))
-    captioned = bool(records.next_good(source, 0)[0].get("text"))
     task, back = {**run.config.task.to_dict(), **recipe.task}, {}
     if recipe.probe or recipe.context:
         if len(names) < 2:
@@ -136,7 +135,7 @@ def plan(
                 f"--data {data}: this recipe needs class names, and it has "
                 f"{len(names)}: give labelled images, such as folder:PLACE?label=parent"
             )
-    elif not captioned and names:
+    elif names and not records.next_good(source, 0)[0]["text"]:
         task |= recipe.named
         data = {**_mapping(data), "template": "|".join(templates)}
     graft = _everything(run)
@@ -156,26 +155,36 @@ def plan(
     config.task, config.graft = ConfigDict(schema.tuples(own)), ConfigDict(graft)
     if test:
         config.evals.test = _judged(recipe, test, templates)
-    stages = [(workdir, config)]
-    if recipe.probe:
-        first = config.copy_and_resolve_references()
-        first.steps, first.optim = recipe.probe.steps, ConfigDict(recipe.probe.optim)
-        first.optim.freeze = tuple(
-            f"^{place.removeprefix('params/')}/" for place in back if "params" in place
-        )
-        learned = {place.partition("/")[0] for place in back}
-        config.graft = ConfigDict(dict.fromkeys(learned, str(workdir / PROBE)))
-        stages.insert(0, (workdir / PROBE, first))
-    stages = tuple(
-        (folder, _override(stage, overrides, last=folder == workdir))
-        for folder, stage in stages
-    )
+    stages = _stages(config, recipe, workdir, back, overrides)
     final = stages[-1][1]
     plain.data, plain.batch_size = final.data, final.batch_size
     if not recipe.probe:  # as it was changed on the command line
         plain.task = final.task.base if recipe.around else final.task
     plain.graft = ConfigDict(_everything(run))
     return Plan(stages, plain, back)
+
+
+def _stages(
+    config: ConfigDict,
+    recipe: Recipe,
+    workdir: pathlib.Path,
+    back: Mapping[str, str],
+    overrides: Sequence[str],
+) -> tuple[tuple[pathlib.Path, ConfigDict], ...]:
+    """Folders and configs: of the run alone, or of its head's before it."""
+    if not recipe.probe:
+        return ((workdir, _override(config, overrides, last=True)),)
+    first = config.copy_and_resolve_references()
+    first.steps, first.optim = recipe.probe.steps, ConfigDict(recipe.probe.optim)
+    first.optim.freeze = tuple(
+        f"^{place.removeprefix('params/')}/" for place in back if "params" in place
+    )
+    learned = {place.partition("/")[0] for place in back}
+    config.graft = ConfigDict(dict.fromkeys(learned, str(workdir / PROBE)))
+    return (
+        (workdir / PROBE, _override(first, overrides, last=False)),
+        (workdir, _override(config, overrides, last=True)),
+    )
 
 
 def _override(config: ConfigDict, given: Sequence[str], *, last: bool) -> ConfigDict:
