@@ -4,6 +4,7 @@
 |---|---|---|---|---|
 | kl_f8 (default) | your web shards | 32 x 32 x 4 at 256 px | a pod | see below |
 | shapes | made by our code | 4 x 4 x 16 at 32 px | 6 minutes of a core | README |
+| own | your images | 8 x 8 x 16 at 64 px | minutes | docs/own.md |
 | tiny | shapes | 8 x 8 x 4 at 16 px | seconds | nothing: it is for tests |
 
 `kl_f8` has the layers of Stable Diffusion's autoencoder. It is trained with neither a
@@ -56,6 +57,16 @@ def shapes() -> ConfigDict:
     return config
 
 
+def own() -> ConfigDict:
+    """8 x 8 latents of your images at 64 px: give --config.data.train=folder:photos."""
+    config = common.own(shapes())
+    config.steps, config.task.autoencoder.image_size = 1500, 64
+    config.data.fields.image = common.photos(64, flip=True)
+    config.evals = ConfigDict()
+    config.evals.held_out = dict(type="reconstruction", every=500, source="held_out")
+    return config
+
+
 def tiny() -> ConfigDict:
     """Seconds on a CPU; every part of a real run, none of its size."""
     config = kl_f8()
@@ -74,5 +85,5 @@ def tiny() -> ConfigDict:
     return config
 
 
-PRESETS = {f.__name__: f for f in (kl_f8, shapes, tiny)}
+PRESETS = {f.__name__: f for f in (kl_f8, shapes, own, tiny)}
 get_config = common.chooser(PRESETS)

@@ -5,6 +5,7 @@
 | shapes (default) | made by our code | 4 minutes | README, "The demo" |
 | shapes_transformer | the same, text by a transformer | | experiments |
 | flickr8k, flickr8k_cbow | Flickr8k shards | | README, "Real photos" |
+| own | `--config.data.train=folder:photos` | minutes | docs/own.md |
 | emoji | Noto emoji, names and keywords | | README, "Real photos" |
 | cifar10, gtsrb | class names in prompts as captions | | README, "Real photos" |
 | vit_b32, vit_b16, vit_l14 | your web shards | a pod | the paper |
@@ -12,6 +13,8 @@
 | rn50, rn101, rn50x4, rn50x16, rn50x64 | your web shards | a pod | the paper |
 | tiny | shapes | seconds | nothing: it is for tests |
 """
+
+import functools
 
 from ml_collections import ConfigDict
 
@@ -133,6 +136,17 @@ def _captioned(*, size: int, steps: int, batch_size: int) -> ConfigDict:
     config.data.fields.image = common.images(size, train_scale=(0.5, 1.0), flip=True)
     config.optim.lr = 1e-3
     config.optim.clip_norm = 1.0
+    return config
+
+
+def own() -> ConfigDict:
+    """Your captioned images at 64 px: give --config.data.train=folder:photos."""
+    config = common.own(_captioned(size=64, steps=600, batch_size=64))
+    config.data.fields.image = common.photos(64, flip=True)
+    config.task.equal_captions = "positive"  # photos of one class may share theirs
+    config.evals.held_out = dict(
+        type="retrieval", every=200, source="held_out", matches="equal"
+    )
     return config
 
 
@@ -298,6 +312,7 @@ PRESETS = {
         shapes,
         shapes_transformer,
         tiny,
+        own,
         flickr8k,
         flickr8k_cbow,
         emoji,
@@ -307,7 +322,7 @@ PRESETS = {
     )
 }
 for _key, (_name, _lr) in _SIZES.items():
-    PRESETS[_key] = lambda name=_name, lr=_lr: _published(
-        name, lr, resnet=name.startswith("RN")
+    PRESETS[_key] = functools.partial(
+        _published, _name, _lr, resnet=_name.startswith("RN")
     )
 get_config = common.chooser(PRESETS)

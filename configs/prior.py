@@ -8,6 +8,7 @@
 |---|---|---|---|
 | shapes (default) | configs/vqvae.py:shapes | 2 CPU cores | README |
 | emoji | configs/vqvae.py:emoji | 2 CPU cores, 7 minutes | README |
+| own | configs/vqvae.py:own | 2 CPU cores | docs/own.md |
 | dalle_12b | a dVAE of 8192 codes, 32 x 32 | 1024 V100 in the paper | the paper |
 | mindalle_1_3b | a VQGAN of 16384 codes, 16 x 16 | a pod | minDALL-E |
 | tiny | random | seconds | nothing: it is for tests |
@@ -75,10 +76,10 @@ def shapes() -> ConfigDict:
     return config
 
 
-def emoji() -> ConfigDict:
-    """Noto emoji of 16 x 16 tokens from their names and keywords."""
+def _small(steps: int) -> ConfigDict:
+    """16 x 16 tokens of the tokenizers that configs/vqvae.py trains at 64 px."""
     config = _run(
-        steps=400,
+        steps=steps,
         batch_size=32,
         stage1=_codes(64, 512, widths=(32, 64), stem=2, depth=1, decoder_depth=2),
         vocab=4096,
@@ -91,14 +92,30 @@ def emoji() -> ConfigDict:
     config.task.neighbours = True
     config.task.act = "gelu_tanh"
     config.task.caption_dropout = 0.1
-    config.data.train = (
-        f"webdataset:{ROOT}/emoji/noto128-shared.tar?text=caption,keywords"
-        "&part=train&keep=true"
-    )
     config.optim.name = "muon"
     config.optim.lr = 4e-3
     # 1,200 images are soon known by heart; crops of them keep that off for longer.
     config.data.fields.image.train_scale = (0.7, 1.0)
+    return config
+
+
+def own() -> ConfigDict:
+    """Your captioned images, by a tokenizer of vqvae:own: --config.graft.tokenizer."""
+    config = common.own(_small(steps=600))
+    config.data.fields.image = common.photos(64)
+    config.evals.held_out = dict(
+        type="mean_loss", every=200, source="held_out", partial="mask"
+    )
+    return config
+
+
+def emoji() -> ConfigDict:
+    """Noto emoji of 16 x 16 tokens from their names and keywords."""
+    config = _small(steps=400)
+    config.data.train = (
+        f"webdataset:{ROOT}/emoji/noto128-shared.tar?text=caption,keywords"
+        "&part=train&keep=true"
+    )
     config.evals.held_out = dict(
         type="mean_loss",
         every=200,
@@ -206,5 +223,5 @@ def mindalle_1_3b() -> ConfigDict:
     return config
 
 
-PRESETS = {f.__name__: f for f in (shapes, emoji, tiny, dalle_12b, mindalle_1_3b)}
+PRESETS = {f.__name__: f for f in (shapes, own, emoji, tiny, dalle_12b, mindalle_1_3b)}
 get_config = common.chooser(PRESETS)

@@ -5,6 +5,7 @@
 | shapes (default) | made by our code | 8 x 8 of 512 at 32 px | 2 minutes | README |
 | flickr8k | Flickr8k shards | 16 x 16 of 512 at 64 px | | README |
 | emoji | Noto emoji | 16 x 16 of 512 at 64 px | | README |
+| own | your images | 16 x 16 of 512 at 64 px | minutes | docs/own.md |
 | vqgan_f16 | your web shards | 16 x 16 of 1024 at 256 px | a pod | see below |
 | tiny, tiny_gradient | shapes | 4 x 4 of 16 at 16 px | seconds | nothing: for tests |
 
@@ -92,6 +93,14 @@ def _photos(*, size: int, steps: int) -> ConfigDict:
     return config
 
 
+def own() -> ConfigDict:
+    """16 x 16 codes of your images: give --config.data.train=folder:photos."""
+    config = common.own(_photos(size=64, steps=1500))
+    config.data.fields.image = common.photos(64, flip=True)
+    _judge(config, "held_out", "held_out", every=500)
+    return config
+
+
 def flickr8k() -> ConfigDict:
     """16 x 16 codes of Flickr8k photos."""
     config = _photos(size=64, steps=1500)
@@ -136,6 +145,7 @@ def vqgan_f16() -> ConfigDict:
 
 
 PRESETS = {
-    f.__name__: f for f in (shapes, flickr8k, emoji, vqgan_f16, tiny, tiny_gradient)
+    f.__name__: f
+    for f in (shapes, own, flickr8k, emoji, vqgan_f16, tiny, tiny_gradient)
 }
 get_config = common.chooser(PRESETS)

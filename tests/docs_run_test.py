@@ -23,7 +23,7 @@ from mmjax.data.sources import open_source
 from mmjax.train import config as config_lib
 
 SMALL = (  # (what is printed, what is run), of a word
-    (r"^(?:configs/)?(alignment|clip|prior|vqvae)(?:\.py)?:\w+$", r"\1:tiny"),
+    (r"^(?:configs/)?(alignment|clip|df_gan|prior|vqvae)(?:\.py)?:\w+$", r"\1:tiny"),
     (r"^configs/suites\.py:bundle$", "suites:tiny"),
     (r"/evals/bundle$", "/evals/tiny"),
     (r"^(shapes:(?:val|train))$", r"\1?size=16&count=64"),
@@ -39,6 +39,7 @@ OPTIONS = {  # of numbers that are too large for what is trained here
     "--profile": "2:3",
     "--vocab-size": "300",
     "--top": "4",
+    "--bits": "16",
 }
 LONG = ("steps", "evals.", "optim.warmup", "checkpoint.every", "task.loss_block")
 STAGE1 = [  # as the emoji presets do, the prior takes what vqvae:tiny makes
@@ -62,10 +63,13 @@ LEFT_OUT = {  # words of a command: why it isn't run
     "experiments/": "five sets of images",
     "--evals imagenet": "ImageNet",
     "--evals probe": "a labelled set of photos",
+    "gs://": "a bucket",
     "index faiss": "the extra `faiss`",
     "--probes": "the extra `faiss`",
     "--coordinator": "a second host",
     "--record 1429": "all 1,471 emoji",
+    "tiny_imagenet": "a set of images",
+    "adversarial.py:flickr8k": "the classifier of that set",
 }
 
 

@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import logging
 import os
+import pathlib
 import pkgutil
 import re
 import sys
@@ -20,6 +21,7 @@ from typing import Any, NoReturn
 
 import mmjax
 from mmjax import errors, schema
+from mmjax.cli import _shares
 from mmjax.errors import UserError
 from mmjax.parallel import runtime
 
@@ -40,11 +42,17 @@ def verbs() -> dict[str, str]:
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that raises UserError, without abbreviations."""
+    """An ArgumentParser that raises UserError, without abbreviations.
+
+    Paths may begin with `~`, also where a shell leaves that as it is: --workdir=~/run.
+    """
 
     def __init__(self, **kwargs):
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **kwargs)
+        self.register(
+            "type", pathlib.Path, lambda text: pathlib.Path(text).expanduser()
+        )
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")
@@ -88,6 +96,10 @@ def _run(argv: Sequence[str]) -> int:
         print(f"mmjax {mmjax.__version__}")
         return 0
     args, module = _parse(argv[0], argv[1:])
+    if getattr(args, "ray", None) is not None:
+        argv = _shares.without_ray(argv)
+        _shares.on_ray(main, argv, args.ray)
+        return _run(argv)
     return module.run(args)
 
 

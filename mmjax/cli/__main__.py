@@ -22,7 +22,11 @@ def _leave_out(folder: str) -> None:
         return
     inside = os.path.join(folder, "")
     for package in (mmjax, cli):
-        package.__path__[:] = [p for p in package.__path__ if not p.startswith(inside)]
+        package.__path__[:] = [
+            path
+            for path in package.__path__
+            if os.path.realpath(path).startswith(own) or not path.startswith(inside)
+        ]
 
 
 if not sys.flags.safe_path:

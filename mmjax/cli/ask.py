@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("question", metavar="QUESTION")
     add("--top", type=int, default=3, metavar="N", help="answers shown")
     add("--step", type=int, help="a saved step (default: the newest)")
+    add("--dtype", default="", metavar="NAME", help="of weights, such as bfloat16")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from mmjax.data import fields
     from mmjax.inference import load
 
-    model = load.load_run(args.workdir, args.step)
+    model = load.load_run(args.workdir, args.step, args.dtype)
     parts = model.parts
     kind = model.config.task.name
     if "logits" not in parts.predict or "tokens" not in parts.task.reads:

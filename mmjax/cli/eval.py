@@ -14,11 +14,11 @@ import argparse
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from mmjax import schema
-from mmjax.cli.train import add_devices
+from mmjax.cli.train import add_devices, lines
 from mmjax.errors import UserError
 from mmjax.parallel import distributed
 
@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     *suite, place = args.places
+    place = pathlib.Path(place).expanduser()
     if len(suite) > 1:
         raise UserError(f"{' '.join(args.places)}: give [SUITE] WORKDIR")
     for name in _OF_CONFIGS if suite else _OF_SUITES:
@@ -63,12 +64,12 @@ def run(args: argparse.Namespace) -> int:
             kind = "a suite says itself what it runs" if suite else "it is for suites"
             raise UserError(f"--{name}: {kind}; see mmjax eval --help")
     if suite == ["compare"]:
-        print(_compare(pathlib.Path(place), args)[0])
+        print(_compare(place, args)[0])
         return 0
     with distributed.session(args):
         from mmjax.parallel import processes
 
-        args.workdir, args.step = _checkpoint(pathlib.Path(place), args.step)
+        args.workdir, args.step = _checkpoint(place, args.step)
         shown = _suite(suite[0], args) if suite else _evaluate(args)
         if processes.writer():
             print("\n".join(shown))
@@ -164,7 +165,6 @@ def _evaluate(args: argparse.Namespace) -> list[str]:
 
 def _choose(saved: Any, args: argparse.Namespace) -> Any:
     """The run's config with the overrides, and only the evaluators asked for."""
-    from mmjax.train import config as config_lib
     from mmjax.train import evaluate
 
     for text in args.overrides:
@@ -173,52 +173,6 @@ def _choose(saved: Any, args: argparse.Namespace) -> Any:
                 f"{text}: mmjax eval takes --config.evals.NAME.KEY=VALUE and "
                 "--config.batch_size=N; the rest is the trained model's"
             )
-    _refuse_foreign(saved, args)
-    chosen = config_lib.override(saved, args.overrides)
-    off = [name for name, e in chosen.evals.items() if evaluate.off(e)]
-    names = [name for name in chosen.evals if name not in off]
-    names = args.evals.split(",") if args.evals else names
-    if not names:
-        data = f" with data: use --evals {off[0]} --source SPEC" if off else ""
-        raise UserError(f"the config of {args.workdir} has no evaluators{data}")
-    for name in names:
-        if name not in chosen.evals:
-            hint = schema.suggest(name, chosen.evals)
-            raise UserError(f"no evaluator {name!r} in {args.workdir}{hint}")
-    with chosen.unlocked():
-        chosen.evals = {name: chosen.evals[name] for name in names}
-        if args.source:
-            for name in names:
-                chosen.evals[name].source = args.source
-        for name in names:
-            evaluate.require_data(name, chosen.evals[name])
-    return chosen
-
-
-def _refuse_foreign(saved: Any, args: argparse.Namespace) -> None:
-    """UserError where a run.json, and not the user, names code outside mmjax."""
-    chosen = args.evals.split(",") if args.evals else list(saved.evals)
-    for name, evaluator in saved.evals.items():
-        kind = str(evaluator["type"]) if "type" in evaluator else ""
-        place = f"--config.evals.{name}."
-        key = f"{place}type"
-        used = name in chosen or any(x.startswith(place) for x in args.overrides)
-        if used and "." in kind and f"{key}={kind}" not in args.overrides:
-            raise UserError(
-                f"the config of {args.workdir} runs {kind}, code outside mmjax, as "
-                f"evaluator {name!r}: give {key}={kind} if you trust it"
-            )
-
-
-def lines(values: Mapping[str, float]) -> list[str]:
-    """One line a number, its `_lo` and `_hi` beside it."""
-    width = max(map(len, values), default=0)
-    shown = []
-    for name, value in values.items():
-        if not name.endswith(("_lo", "_hi")):
-            text = f"  {name:<{width}}  {value:<8.4g}"
-            if f"{name}_lo" in values:
-                low, high = values[f"{name}_lo"], values[f"{name}_hi"]
-                text += f"  95 % interval {low:.4g} to {high:.4g}"
-            shown.append(text.rstrip())
-    return shown
+    names = args.evals.split(",") if args.evals else None
+    given = {"names": names, "source": args.source, "overrides": args.overrides}
+    return evaluate.choose(saved, args.workdir, **given)

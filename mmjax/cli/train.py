@@ -8,10 +8,14 @@ of another run, `--config.graft.params.image=RUN#image` from a part of them.
 import argparse
 import pathlib
 import re
+import shlex
 import sys
+from collections.abc import Mapping
+from typing import Any
 
+from mmjax import cli
 from mmjax.errors import UserError
-from mmjax.parallel import distributed
+from mmjax.parallel import distributed, runtime
 
 EXAMPLE = """examples:
   mmjax train --config configs/clip.py:shapes --workdir runs/shapes
@@ -23,6 +27,18 @@ EXAMPLE = """examples:
   mmjax train --config configs/clip.py:vit_b32 --workdir /shared/runs/b32 \\
       --coordinator 10.0.0.1:8476 --processes 2 --process 0    # and 1, elsewhere
 """
+
+_SHOWN = 6  # numbers of an evaluator
+# (the predict function that a command needs, its verb, the command)
+_NEXT = (
+    ("embed_text", "zeroshot", 'zeroshot {run} PHOTO.jpg --labels "a dog,a cat"'),
+    ("sample", "sample", 'sample {run} "what to draw" -k 8'),
+    ("caption", "caption", "caption {run} PHOTO.jpg"),
+    ("encode", "data", "data encode {run} SOURCE --out TOKENS"),
+    ("", "report", "report {run}"),
+    ("", "eval", "eval {run}"),
+    ("", "inspect", "inspect {run}"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,9 +75,49 @@ def run(args: argparse.Namespace) -> int:
 
         try:
             cfg = config.load(args.config, args.overrides)
-            loop.run(cfg, args.workdir, profile=profile)
+            values = loop.run(cfg, args.workdir, profile=profile)
+            if processes.writer():
+                print("\n".join(closing(args.workdir, cfg, values)))
         except loop.Interrupted as e:
             if processes.writer():
                 print(f"mmjax: {e}; run the same command to go on", file=sys.stderr)
             return e.status()
         return 0
+
+
+def closing(
+    workdir: pathlib.Path, config: Any, values: Mapping[str, float]
+) -> list[str]:
+    """Lines on the results of a run that is done, and commands to go on with."""
+    from mmjax.tasks import base
+
+    shown = []
+    for name in dict.fromkeys(key.partition("/")[0] for key in values):
+        own = {
+            k.partition("/")[2]: v
+            for k, v in values.items()
+            if k.startswith(f"{name}/")
+        }
+        shown += [name, *lines(own)[:_SHOWN]]
+    shown += [f"results  {workdir}/cards", f"metrics  {workdir}/metrics.jsonl", ""]
+    can = base.build(config.task).predict()
+    mmjax, run = runtime.command(), shlex.quote(str(workdir))
+    return [*shown, "go on with"] + [
+        f"{mmjax} {line.format(run=run)}"
+        for need, verb, line in _NEXT
+        if (not need or need in can) and verb in cli.verbs()
+    ]
+
+
+def lines(values: Mapping[str, float]) -> list[str]:
+    """One line a number, its `_lo` and `_hi` beside it."""
+    width = max(map(len, values), default=0)
+    shown = []
+    for name, value in values.items():
+        if not name.endswith(("_lo", "_hi")):
+            text = f"  {name:<{width}}  {value:<8.4g}"
+            if f"{name}_lo" in values:
+                low, high = values[f"{name}_lo"], values[f"{name}_hi"]
+                text += f"  95 % interval {low:.4g} to {high:.4g}"
+            shown.append(text.rstrip())
+    return shown

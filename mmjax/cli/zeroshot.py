@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--templates", metavar="NAME", help=text)
     add("--png", type=image_name, metavar="FILE", help="draw results")
     add("--step", type=int, help="a saved step (default: the newest)")
+    add("--dtype", default="", metavar="NAME", help="of weights, such as bfloat16")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,9 +48,8 @@ def run(args: argparse.Namespace) -> int:
     from mmjax.inference import load
     from mmjax.report import ranked_labels
 
-    model = load.load_run(args.workdir, args.step)
-    own = (e.templates for e in model.config.evals.values() if "templates" in e)
-    templates = templates or prompts.load(next(own, "photo"))
+    model = load.load_run(args.workdir, args.step, args.dtype)
+    templates = templates or model.templates()
     given = len(paths) + beside
     paths, pixels = load.read_images(paths)
     chances_nc = model.classify(pixels, labels, templates)

@@ -6,6 +6,8 @@ Legend: p prompts, k candidates of each, s image side, d embedding.
 """
 
 import dataclasses
+import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,12 +15,13 @@ import numpy as np
 
 from mmjax.errors import UserError
 from mmjax.inference.load import Run
+from mmjax.report import image_grid
 from mmjax.sampling import calls
 from mmjax.sampling.calls import Tick
 from mmjax.tasks import base
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Candidates:
     """What was drawn, candidate c of a prompt always the same whatever k is.
 
@@ -34,6 +37,28 @@ class Candidates:
     def images(self) -> np.ndarray:
         """uint8 (p, k, s, s, 3)."""
         return self.arrays["image"]
+
+    def __repr__(self) -> str:
+        p, k = self.images.shape[:2]
+        return f"Candidates({k} of {p} prompts: {', '.join(self.arrays)})"
+
+    def ranked(self, clip: Run) -> "Candidates":
+        """Each prompt's candidates, the best first by a contrastive run.
+
+        `clip` of the arrays is their cosine with the prompt, `candidate` their number.
+        """
+        image_pkd, text_pd = embeddings(clip, self)
+        score_pk = np.einsum("pkd,pd->pk", image_pkd, text_pd)
+        order_pk = np.argsort(-score_pk, axis=1, kind="stable")
+        row_p1 = np.arange(len(order_pk))[:, None]
+        arrays = {**self.arrays, "clip": score_pk}
+        best = {name: array[row_p1, order_pk] for name, array in arrays.items()}
+        return Candidates(self.prompts, {**best, "candidate": order_pk})
+
+    def save(self, path: str | os.PathLike, top: int = 8) -> pathlib.Path:
+        """Writes the first `top` images of each prompt as a sheet, a row a prompt."""
+        captions = [str(prompt) for prompt in self.prompts]
+        return image_grid.draw(path, [row[:top] for row in self.images], captions)
 
 
 class Generator:

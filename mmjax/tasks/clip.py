@@ -28,7 +28,7 @@ LOSSES = {
 
 # Fields that `presets.build` takes as they are.
 _SIZES = ("embed_dim", "vocab_size", "context", "image_size", "act", "scan", "remat")
-_SIZES += ("dtype", "max_scale")
+_SIZES += ("dtype", "attention", "max_scale")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Task(base.Normalised):
     scan: bool = False
     remat: str = "none"
     dtype: str = "float32"
+    attention: str = "auto"  # the kernel: see nn/attention_kernels
     loss_name: str = "info_nce"  # info_nce | sigmoid
     loss_impl: str = "dense"  # dense | chunked | ring: see losses/contrastive_tiles
     loss_block: int = 1024  # columns of a tile, where the loss is chunked or a ring

@@ -13,6 +13,7 @@ its annotations say what an override may set and how its text is read:
 
 import copy
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import json
@@ -27,6 +28,7 @@ from typing import Annotated, Any
 from ml_collections import ConfigDict
 
 from mmjax import schema
+from mmjax.data import specs
 from mmjax.errors import UserError
 from mmjax.parallel.layout import ParallelConfig
 from mmjax.train.checkpoint import CheckpointConfig
@@ -35,6 +37,8 @@ from mmjax.train.optim import OptimConfig
 log = logging.getLogger(__name__)
 # Where the package lies: site-packages, or the folder of a checkout.
 HOME = pathlib.Path(__file__).resolve().parents[2]
+HELD_OUT = "held_out"  # the part of `data.train` that is not trained on, as a source
+_SOURCES = ("source", "train")  # keys of evaluators that are specs
 _Task = Annotated[dict[str, Any], schema.Plugin("mmjax.tasks", "name", "Task")]
 _Field = Annotated[dict[str, Any], schema.Plugin("mmjax.data.fields", "kind", "Field")]
 _Eval = Annotated[
@@ -52,6 +56,7 @@ class DataConfig:
     workers: int = 0  # decoding processes
     prefetch: int = 2  # batches made ahead and placed on the device
     max_broken: float = 0.01  # share of broken records that fails the run
+    held_out: bool = False  # train on four fifths: the rest is the source `held_out`
     changed: bool = False  # resume although the records are not those of the start
 
     def __post_init__(self) -> None:
@@ -142,6 +147,50 @@ def _shorten(config: ConfigDict, before: ConfigDict, named: set[str]) -> None:
             )
 
 
+def resolve(config: ConfigDict) -> ConfigDict:
+    """A copy whose sources mean the same in every folder and at every time.
+
+    Places are absolute. Where `data.held_out` is set, `data.train` becomes the part
+    `train` of itself, `held_out` in place of an evaluator's source the other part, and
+    the key is false: what is resolved resolves to itself.
+
+    Raises:
+      UserError: records are to be held out of no data, or of a part of some; an
+        evaluator asks for `held_out`, and nothing is.
+    """
+    config = config.copy_and_resolve_references()
+    if "data" not in config or "train" not in config.data:
+        return config  # typing it says so
+    with config.unlocked(), config.ignore_type():
+        data, part = config.data, ""
+        if "held_out" in data and data.held_out:
+            if data.train == "":
+                raise UserError(
+                    "config.data.train names no data: give it yours, such as "
+                    "--config.data.train=folder:photos"
+                )
+            if specs.has_option(data.train, "part"):
+                raise UserError(
+                    f"config.data.train is {data.train}, a part, of which nothing is "
+                    "held out: leave part= away, or set config.data.held_out=False and "
+                    "name the evaluators' sources"
+                )
+            part = specs.with_options(data.train, part=HELD_OUT)
+            data.train = specs.with_options(data.train, part="train")
+            data.held_out = False
+        data.train = specs.absolute(data.train)
+        evals = config.evals if "evals" in config else {}
+        for name, key in ((n, k) for n in evals for k in _SOURCES if k in evals[n]):
+            if evals[name][key] == HELD_OUT and not part:
+                raise UserError(
+                    f"config.evals.{name}.{key} is {HELD_OUT}, and nothing is: set "
+                    "config.data.held_out=True, or name a source"
+                )
+            spec = part if evals[name][key] == HELD_OUT else evals[name][key]
+            evals[name][key] = specs.absolute(spec)
+    return config
+
+
 def from_json(saved: str | Mapping) -> ConfigDict:
     """The config of a run.json: lists become tuples again, so overrides work."""
     values = json.loads(saved) if isinstance(saved, str) else saved
@@ -156,23 +205,56 @@ def from_json(saved: str | Mapping) -> ConfigDict:
 # -- the file ------------------------------------------------------------------
 def _call(spec: str) -> ConfigDict:
     name, _, arg = spec.partition(":")
-    path = _find(name)
-    try:
-        with _importable(path.parent):
-            module = _module(f"mmjax_config_{path.stem}", path)
-            module.__spec__.loader.exec_module(module)
-            config = module.get_config(arg)
-    except (ValueError, KeyError) as e:
-        message = e.args[0] if e.args else type(e).__name__
-        raise UserError(f"--config={spec}: {message}") from e
-    except (AttributeError, ImportError, SyntaxError) as e:
-        raise UserError(f"--config={spec}: {type(e).__name__}: {e}") from e
+    with _run(name, f"--config={spec}") as module:
+        config = module.get_config(arg)
     if not isinstance(config, ConfigDict):
         raise UserError(
             f"--config={spec}: get_config returned {type(config).__name__}, "
             "expected an ml_collections.ConfigDict"
         )
     return config
+
+
+def shipped() -> list[str]:
+    """The configs of runs that mmjax ships, as `load` and `presets` take them."""
+    return [f"configs/{n}.py" for n in sorted(_names() - {"suites"})]
+
+
+def presets(name: str) -> tuple[str, dict[str, str]]:
+    """(the first line of a config file, preset -> the first line of its docstring).
+
+    UserError where there is no such file, or it has no mapping PRESETS.
+    """
+    with _run(name, name) as module:
+        if not isinstance(getattr(module, "PRESETS", None), Mapping):
+            raise UserError(
+                f"{name} lists no presets: it has no PRESETS, a mapping of names to "
+                "functions that give a ConfigDict; its comments may say what it takes"
+            )
+        return _line(module), {k: _line(f) for k, f in module.PRESETS.items()}
+
+
+def _line(documented: Any) -> str:
+    """The first line of a docstring; of a partial function, after its argument."""
+    if isinstance(documented, functools.partial):
+        return f"{documented.args[0]}: {_line(documented.func)}"
+    return (documented.__doc__ or "").strip().partition("\n")[0]
+
+
+@contextmanager
+def _run(name: str, place: str) -> Iterator[types.ModuleType]:
+    """The module of a config file, run; what it raises inside is about `place`."""
+    path = _find(name)
+    try:
+        with _importable(path.parent):
+            module = _module(f"mmjax_config_{path.stem}", path)
+            module.__spec__.loader.exec_module(module)
+            yield module
+    except (ValueError, KeyError) as e:
+        message = e.args[0] if e.args else type(e).__name__
+        raise UserError(f"{place}: {message}") from e
+    except (AttributeError, ImportError, SyntaxError) as e:
+        raise UserError(f"{place}: {type(e).__name__}: {e}") from e
 
 
 def _module(name: str, path: pathlib.Path, **options: Any) -> types.ModuleType:
@@ -213,8 +295,11 @@ def _find(name: str) -> pathlib.Path:
     ours = _shipped() / f"{path.stem}.py"
     if path.parent in (pathlib.Path(), pathlib.Path("configs")) and ours.is_file():
         return ours
-    names = {p.stem for p in _shipped().glob("*.py")} - {"common", "__init__"}
-    raise UserError(f"no config file {name}{schema.suggest(path.stem, names)}")
+    raise UserError(f"no config file {name}{schema.suggest(path.stem, _names())}")
+
+
+def _names() -> set[str]:
+    return {p.stem for p in _shipped().glob("*.py")} - {"common", "__init__"}
 
 
 # -- overrides -----------------------------------------------------------------

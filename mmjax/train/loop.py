@@ -25,7 +25,15 @@ from mmjax.data import pipeline
 from mmjax.data.prefetch import Prefetch
 from mmjax.errors import UserError
 from mmjax.parallel import processes
-from mmjax.train import checkpoint, lock, metric_writer, run_file, setup, timing
+from mmjax.train import (
+    announce,
+    checkpoint,
+    lock,
+    metric_writer,
+    run_file,
+    setup,
+    timing,
+)
 from mmjax.train import evaluate as evaluate_lib
 from mmjax.train import restore as restore_lib
 from mmjax.train import step as step_lib
@@ -231,6 +239,8 @@ class _Run:
         )
         if start == cfg.steps:
             progress.note(f"{self.workdir}: step {start} of {start} is done already")
+        for line in announce.opening(self.parts, start) if start < cfg.steps else ():
+            progress.note(line)
         load = self.parts.layout.load
         self.data = Prefetch(self.data, cfg.data.prefetch, load, asked.look)
         try:
@@ -312,11 +322,13 @@ def run(
     Returns every evaluator's last numbers as "<evaluator>/<value>".
 
     Raises:
-      UserError: bad input; nothing that was written is lost.
+      UserError: bad input, a workdir with other things in it; nothing that was written
+        is lost.
       Diverged: loss or gradients are not finite.
       Interrupted: SIGINT, SIGTERM or SIGHUP came; the state is saved.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = pathlib.Path(workdir).expanduser()
+    run_file.require_own(workdir)
     guard = lock.lock(workdir) if processes.writer() else contextlib.nullcontext()
     with guard, processes.stop_signals() as asked:
         try:

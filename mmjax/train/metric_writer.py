@@ -121,7 +121,10 @@ def shown(logged: Mapping[str, float]) -> dict[str, float]:
 
 
 class Progress:
-    """A bar with step, ETA and images/s; plain lines where there is no terminal."""
+    """A bar with step, ETA and images/s; plain lines where there is no terminal.
+
+    The ETA is that of the steps after the first, which waits for the compiler.
+    """
 
     def __init__(
         self, total: int, start: int, batch_size: int, *, label: str = "", active=True
@@ -135,9 +138,17 @@ class Progress:
             dynamic_ncols=True,
             disable=not (active and sys.stderr.isatty()),
         )
-        self.update, self.close = self._bar.update, self._bar.close
+        self.close = self._bar.close
         self._batch, self._head = batch_size, f"{label} " if label else ""
-        self._start = self._lap = time.perf_counter(), start
+        self._lap = time.perf_counter(), start
+        self._first, self._start = start + 1, 0.0  # when the first step was done
+
+    def update(self) -> None:
+        """A step is done. The first one is mostly compilation: the ETA begins here."""
+        if not self._start:
+            self._start = time.perf_counter()
+            self._bar.unpause()
+        self._bar.update()
 
     def lap(self, step: int) -> dict[str, float]:
         """Throughput since the last lap: images/s and seconds a step."""
@@ -156,11 +167,12 @@ class Progress:
         if not self._bar.disable:
             self._bar.set_postfix_str(text)
             return
-        (begin, first), total = self._start, self._bar.total
-        rate = (time.perf_counter() - begin) / max(step - first, 1)
-        minutes, seconds = divmod(int(rate * (total - step)), 60)
-        eta = f"eta {minutes}m{seconds:02d}s"
-        self.note(f"{self._head}step {step}/{total} {text} {eta}")
+        total, eta = self._bar.total, ""
+        if step > self._first:
+            rate = (time.perf_counter() - self._start) / (step - self._first)
+            minutes, seconds = divmod(int(rate * (total - step)), 60)
+            eta = f" eta {minutes}m{seconds:02d}s"
+        self.note(f"{self._head}step {step}/{total} {text}{eta}")
 
     def note(self, text: str) -> None:
         """A line that stays above the bar."""

@@ -35,7 +35,7 @@ class Rule:
     name: str = "adamw"  # adamw | adam | sgd | adafactor | lion | muon | lbfgs
     lr: float = 5e-4
     schedule: str = "cosine"  # cosine | rsqrt | constant
-    warmup: int = 2000
+    warmup: int | float = 2000  # updates; below 1, a share of all of them
     final_lr: float = 0.0  # what cosine comes down to
     decay_steps: int = 0  # when it gets there, and stays; 0: at the end of the run
     b1: float = 0.9
@@ -53,6 +53,10 @@ class Rule:
     def __post_init__(self) -> None:
         schema.at_least(0, self, "lr", "warmup", "final_lr", "b1", "b2", "eps")
         schema.at_least(0, self, "momentum", "weight_decay", "clip_norm")
+        if self.warmup >= 1 and self.warmup % 1:
+            raise ValueError(
+                f"warmup is {self.warmup}: use a number of updates, or a share below 1"
+            )
         schema.under(1, self, "b1", "b2", "momentum")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(
@@ -121,6 +125,7 @@ def schedule(cfg: Rule, steps: int, where: str = "config.optim") -> Schedule:
     `lr * sqrt(warmup / step)`; or constant. Raises UserError on an unknown name.
     """
     warmup, end = cfg.warmup, cfg.decay_steps or steps
+    warmup = round(warmup * end) if warmup < 1 else int(warmup)
     if warmup >= end and cfg.schedule == "cosine":
         raise UserError(
             f"{where}.warmup is {warmup} of {end} steps: the learning rate "

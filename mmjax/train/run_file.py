@@ -14,6 +14,8 @@ from mmjax.train import checkpoint
 
 NAME = "run.json"
 _NAMED = 9  # runs, in a message
+_OURS = {"cards", "evals", "metrics.jsonl", "profile", "tensorboard", checkpoint.FOLDER}
+_LOGS = (".log", ".out", ".err")  # what a shell or a scheduler writes beside a run
 FORMAT = 2  # 1 had config.data.image and config.data.tokenizer in place of fields
 
 
@@ -27,6 +29,24 @@ def write(workdir: epath.PathLike, run: Mapping) -> None:
     part = epath.Path(workdir) / (NAME + ".part")
     part.write_text(text)
     part.replace(epath.Path(workdir) / NAME)
+
+
+def require_own(workdir: epath.PathLike) -> None:
+    """UserError for a folder that holds other things, and no run among them."""
+    folder = epath.Path(workdir)
+    if exists(folder) or not folder.is_dir():
+        return
+    others = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name not in _OURS and path.name[0] != "." and path.suffix not in _LOGS
+    )
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        raise UserError(
+            f"workdir {folder} holds other things ({', '.join(others[:3])}{more}) and "
+            f"no run: give an empty or a new folder, such as {folder / 'run'}"
+        )
 
 
 def identity(workdir: epath.PathLike, home: epath.PathLike) -> str:

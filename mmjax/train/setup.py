@@ -23,6 +23,7 @@ from mmjax.parallel import runtime
 from mmjax.state import Ctx
 from mmjax.tasks import base
 from mmjax.train import checkpoint as checkpoint_lib
+from mmjax.train import config as config_lib
 from mmjax.train import run_file
 from mmjax.train import update as update_lib
 from mmjax.train.config import RunConfig
@@ -109,6 +110,7 @@ def build(config: ConfigDict, *, saved: Mapping[str, Any] | None = None) -> Part
       saved: what of the fields travels with a checkpoint; the data need not be here
         for fields that it has.
     """
+    config = config_lib.resolve(config)
     cfg = schema.from_mapping(RunConfig, config, "config")
     layout = parallel_lib.Layout(cfg.parallel)
     task = base.build(cfg.task)

@@ -1,13 +1,19 @@
-"""The commands that README, docs/ and `mmjax VERB --help` print, in that order."""
+"""The commands that README, docs/ and `mmjax VERB --help` print, in that order.
+
+Pages of docs/ come in the order of the site's navigation, as a reader meets them.
+"""
 
 import argparse
 import dataclasses
 import importlib
+import itertools
 import os
 import pathlib
 import re
 import shlex
 from collections.abc import Iterator
+
+import yaml
 
 from mmjax import cli
 
@@ -43,9 +49,24 @@ class Command:
         return f"{self.place}: {shlex.join(self.words)}"
 
 
+def navigation(tab: str = "") -> list[str]:
+    """The pages of mkdocs.yml, or of one tab, as paths below docs/, in its order."""
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    return list(_leaves([part for part in nav if not tab or tab in part]))
+
+
+def _leaves(part: str | dict | list) -> Iterator[str]:
+    if isinstance(part, str):
+        yield part
+    else:
+        inner = part.values() if isinstance(part, dict) else part
+        yield from itertools.chain.from_iterable(map(_leaves, inner))
+
+
 def printed() -> list[Command]:
     """All of them: README first, then docs/, then the verbs."""
-    files = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    listed = [ROOT / "README.md", *(ROOT / "docs" / name for name in navigation())]
+    files = dict.fromkeys([*listed, *sorted((ROOT / "docs").rglob("*.md"))])
     pages = [(str(file.relative_to(ROOT)), file.read_text("utf-8")) for file in files]
     for verb in sorted(cli.verbs()):
         module = importlib.import_module(f"mmjax.cli.{verb}")
@@ -65,7 +86,8 @@ def of(name: str, text: str) -> Iterator[Command]:
 def split(text: str) -> tuple[str, ...]:
     """What a shell makes of a line, up to a pipe or another command."""
     joined = os.path.expandvars(text.replace("\\\n", " "))
-    words = shlex.split(joined, comments=True)
+    kept = re.sub(r"(?<=\S)#", "\0", joined)  # inside a word it begins no comment
+    words = [word.replace("\0", "#") for word in shlex.split(kept, comments=True)]
     ends = [i for i, word in enumerate(words) if word in ("|", "&&")]
     return tuple(words[: ends[0]] if ends else words)
 
@@ -83,7 +105,8 @@ def needs(verb: str, args: argparse.Namespace) -> list[pathlib.PurePath]:
     names += [args.source] if verb in ("convert", "finetune") and args.source else []
     for text in held.get("overrides") or []:
         key, _, value = text.partition("=")
-        names += [value] if key.startswith("--config.graft.") else []
+        run = value.partition("#")[0]  # RUN, or RUN#part/of/it
+        names += [run] if key.startswith("--config.graft.") else []
     return [pathlib.PurePath(name) for name in names if name]
 
 

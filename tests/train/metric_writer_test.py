@@ -109,3 +109,35 @@ def test_a_pipe_in_place_of_the_rows_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / metric_writer.FILE)
     with pytest.raises(UserError, match="metrics.jsonl is no plain file"):
         metric_writer.read(tmp_path)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time that the progress line reads, in a list of one."""
+    now = [100.0]
+    monkeypatch.setattr(metric_writer.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_the_eta_leaves_out_the_first_step(clock, capsys):
+    progress = metric_writer.Progress(11, 0, 8)
+    clock[0] += 600  # the compiler
+    progress.update()
+    progress.say(1, {"loss": 1.0})
+    clock[0] += 10
+    for _ in range(5):
+        progress.update()
+    progress.say(6, {"loss": 1.0})
+    progress.close()
+    first, later = capsys.readouterr().err.splitlines()
+    assert first == "step 1/11 loss 1" and later == "step 6/11 loss 1 eta 0m10s"
+
+
+def test_of_a_resumed_run_too(clock, capsys):
+    progress = metric_writer.Progress(8, 4, 8)
+    clock[0] += 600
+    for _ in range(3):
+        progress.update()
+        clock[0] += 3
+    progress.say(7, {})
+    assert "eta 0m04s" in capsys.readouterr().err  # 9 seconds for 2 steps

@@ -10,6 +10,7 @@ from mmjax import schema
 from mmjax.data import records, tokenizers
 from mmjax.data.fields import base
 from mmjax.data.records import Record, Source
+from mmjax.data.sources import views
 from mmjax.data.tokenizers import bytes, merges
 from mmjax.errors import UserError
 
@@ -17,6 +18,9 @@ from mmjax.errors import UserError
 @dataclasses.dataclass(frozen=True)
 class Field(base.Field):
     """Gives NAME int32 (L,) and NAME_mask bool (L,), False at padding.
+
+    A tokenizer that is trained reads the captions of a million records at most, the
+    same ones in every process (`views.sampled_texts`).
 
     Of a record with several texts (captions) one is drawn in training, and the first
     taken in evaluation. `encoder` is the tokenizer, once the field is open.
@@ -109,7 +113,9 @@ class Field(base.Field):
         keys = "path", "vocab_size", "context", "lower", "min_count"
         spec = {"kind": self.tokenizer, **{key: getattr(self, key) for key in keys}}
         own = self.reads(name) == "text"
-        texts = source.texts() if own else records.texts(listed, len(source))
+        texts = records.texts(listed, len(source))
+        if own:
+            texts = views.sampled_texts(source)
         try:
             return self.bound(encoder=tokenizers.build(spec, texts=texts))
         except UserError as error:

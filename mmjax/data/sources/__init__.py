@@ -1,7 +1,8 @@
 """One door to every data set: `open_source("kind:path?option=value&option=value")`.
 
 The kind is a module here, `mmjax.data.sources.<kind>`, with a function
-`open(path, **options)`; a new kind is a new file and nothing else. Some options are
+`open(path, **options)`; a new kind is a new file and nothing else. What lies at `path`
+is on disk; where it is a split or a name, the parameter is called so. Some options are
 understood by every kind, such as `names`, `skip` and `limit` (see `views`).
 """
 
@@ -50,9 +51,9 @@ def open_source(spec: str | Mapping[str, Any] | Sequence[tuple]) -> Source:
             "docs/data.md says where each comes from, or name data of your own"
         )
     shared = {name: options.pop(name) for name in views.OPTIONS if name in options}
-    module = _module(kind, spec)
-    _check_names(kind, module.open, {**options, **shared})
-    source = module.open(path, **_typed(kind, module.open, options))
+    opened = module(kind, spec)
+    _check_names(kind, opened.open, {**options, **shared})
+    source = opened.open(path, **_typed(kind, opened.open, options))
     return views.apply(source, **_typed(kind, views.apply, shared))
 
 
@@ -81,7 +82,8 @@ def kinds() -> list[str]:
     return sorted(name for name in found if name not in _INNER)
 
 
-def _module(kind: str, spec: object) -> Any:
+def module(kind: str, spec: object) -> Any:
+    """The module of a kind; UserError, about `spec`, where there is none."""
     if kind not in kinds():
         hint = schema.suggest(kind, kinds())
         raise UserError(f"unknown kind of data {kind!r} in {spec!r}{hint}")

@@ -4,7 +4,7 @@ import collections
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mmjax.data import content, records
@@ -16,7 +16,8 @@ from mmjax.errors import UserError
 def open(path: str, label: str = "") -> "Folder":
     """Every image under `path`, at any depth, sorted by path.
 
-    Captions are the lines of the text file of the same name. label=parent: an image's
+    Captions are the lines of the text file of the same name; where no image has one,
+    records have none. label=parent: an image's
     folder is its class instead, and no captions are looked for; classes are sorted, by
     number where all are. Hidden files and folders are left out. A pattern, such as
     label={label}_{speaker}_{n}: its class is the part of its name called `label`, and
@@ -32,6 +33,7 @@ class Folder(encoded.Encoded):
     covers = content.COVERS
 
     KIND, TERM, SUFFIXES = "folder", "images", encoded.SUFFIXES
+    captioned: Collection[str] = ()  # records with a text file, by their keys
 
     def __init__(self, root: pathlib.Path, label: str):
         if not root.is_dir():
@@ -42,8 +44,8 @@ class Folder(encoded.Encoded):
                 "pattern such as label={label}_{n}, or leave it"
             )
         self.root, self.name = root, f"{self.KIND}:{root}"
-        self.caption_fields = "" if label else "text"
         self.files = self.listed()
+        self.caption_fields = "text" if self.captioned and not label else ""
         self.length = len(self.files)
         if not self.length:
             raise UserError(f"{root} holds no {self.TERM} ({', '.join(self.SUFFIXES)})")
@@ -65,13 +67,13 @@ class Folder(encoded.Encoded):
 
     def listed(self) -> list[str]:
         """The files of the records, relative to the root; sets `left_out`."""
-        self.captioned: set[str] = set()
-        files, self.left_out = walk(self.root, self.SUFFIXES, self.captioned)
+        self.captioned = captioned = set()
+        files, self.left_out = walk(self.root, self.SUFFIXES, captioned)
         keys = {os.path.splitext(file)[0] for file in files}
         reason = f"there are no {self.TERM} of that name"
-        for key in sorted(self.captioned - keys):
+        for key in sorted(captioned - keys):
             self.left_out.append(BrokenRecord(f"{self.root / key}.txt", reason))
-        self.captioned &= keys
+        captioned &= keys
         return files
 
     def place(self, i: int) -> str:

@@ -94,7 +94,7 @@ SYNONYMS = {"small": ("small", "little", "tiny"), "big": ("big", "large", "huge"
 
 
 def open(
-    path: str,
+    split: str,
     *,
     size: int | str = 32,
     count: int | str | None = None,
@@ -102,7 +102,7 @@ def open(
     objects: int | str | None = None,
     words: str = "all",
 ) -> Shapes:
-    """The split `path` of {train, val, unseen}, `count` records of `size` pixels.
+    """The `split`, one of {train, val, unseen}, `count` records of `size` pixels.
 
     objects: 1 or 2 in every scene; None for both kinds. `objects=1` is the labelled
     form, for zero-shot. words: "all" five captions of a scene, or "full": only the one
@@ -110,14 +110,14 @@ def open(
     """
     if words not in ("all", "full"):
         raise UserError(f"shapes: words={words} must be all or full")
-    if path not in STREAMS:
+    if split not in STREAMS:
         raise UserError(
-            f"shapes has no split {path!r}: use one of {', '.join(STREAMS)}"
+            f"shapes has no split {split!r}: use one of {', '.join(STREAMS)}"
         )
     return Shapes(
-        split=path,
+        split=split,
         size=_whole("size", size, 16, 4096),
-        count=COUNTS[path] if count is None else _whole("count", count, 1, 2**40),
+        count=COUNTS[split] if count is None else _whole("count", count, 1, 2**40),
         seed=_whole("seed", seed, 0, 2**63 - 1),
         objects=None if objects is None else _whole("objects", objects, 1, 2),
         words=words,

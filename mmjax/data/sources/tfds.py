@@ -28,14 +28,14 @@ INSTALL = "pip install 'mmjax[tf]'"
 
 
 def open(
-    path: str,
+    name: str,
     data_dir: str = "",
     image: str = "image",
     text: str = "",
     label: str = "",
     boxes: str = "",
 ) -> Prepared:
-    """A split of a prepared set: `path` is NAME/SPLIT, such as mnist/train[:9%].
+    """A split of a prepared set: `name` is NAME/SPLIT, such as mnist/train[:9%].
 
     NAME may carry a config and a version (`coco/2017/1.1.0`). data_dir: default is
     $TFDS_DATA_DIR or ~/tensorflow_datasets. image, text, label, boxes: feature names;
@@ -43,11 +43,11 @@ def open(
     there is one), label may stay empty where the set has a feature `label`, boxes is a
     BBox sequence, [ymin, xmin, ymax, xmax] in shares of the image's sides.
     """
-    name, slash, split = path.rpartition("/")
-    if not slash or not name or not split:
-        raise UserError(f"tfds data {path!r}: write NAME/SPLIT, such as mnist/train")
+    base, slash, split = name.rpartition("/")
+    if not slash or not base or not split:
+        raise UserError(f"tfds data {name!r}: write NAME/SPLIT, such as mnist/train")
     home = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    folder = find(name, pathlib.Path(home).expanduser())
+    folder = find(base, pathlib.Path(home).expanduser())
     return Prepared(folder, split, image=image, text=text, label=label, boxes=boxes)
 
 

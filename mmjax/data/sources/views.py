@@ -17,6 +17,7 @@ from mmjax.errors import UserError
 OPTIONS = ("template", "names", "where", "part", "group", "shots", "draw", "skip")
 OPTIONS += ("limit", "keep")
 HELD_OUT = 5  # one in so many is held out
+SAMPLE, _RUN = 1_000_000, 1000  # records that teach a tokenizer; of them, neighbours
 
 
 def apply(
@@ -140,13 +141,13 @@ def _equal(source: Source, where: str) -> list[int]:
 
 
 def _members(source: Source, part: str, group: str) -> list[int]:
-    """Positions of a part. Reads every record once: for sets of thousands."""
+    """Positions of a part. Reads the fields of every record once."""
     if part not in ("train", "held_out"):
         raise UserError(f"part={part!r}: use train or held_out")
     chosen = []
     for i in range(len(source)):
         try:
-            key = source[i]["key"]
+            key = str(fields(source, i)["key"])
         except BrokenRecord:
             key = str(i)  # stays in the set, where the pipeline reports it
         stem = key.rpartition(group)[0] if group else ""
@@ -323,6 +324,21 @@ def fields(source: Source, i: int) -> Mapping[str, Any]:
 def captions(source: Source, i: int) -> list[str]:
     """The captions of record i; without decoding its image where the source can."""
     return source.captions(i) if hasattr(source, "captions") else source[i]["text"]
+
+
+def sampled_texts(source: Source, most: int = SAMPLE) -> Iterator[str]:
+    """The captions of all records, or of `most` of them: evenly spaced runs of _RUN.
+
+    Which, the number of records alone decides. Runs, because neighbours are cheap to
+    read.
+    """
+    if len(source) <= most:
+        return source.texts()
+    run = min(_RUN, most)
+    starts = (len(source) * k // (most // run) for k in range(most // run))
+    positions = itertools.chain.from_iterable(range(at, at + run) for at in starts)
+    each = (records.texts(lambda _, i=i: captions(source, i), 1) for i in positions)
+    return itertools.chain.from_iterable(each)
 
 
 def encoded(source: Source, i: int) -> bytes:

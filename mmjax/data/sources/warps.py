@@ -18,7 +18,7 @@ _MIX = _FIXED.normal(size=(2, 3, 6)).astype(np.float32)
 
 
 def open(
-    path: str,
+    split: str,
     count: int = 256,
     frames: int = 40,
     warp: float = 0.5,
@@ -27,15 +27,15 @@ def open(
 ) -> "Warps":
     """Opens them.
 
-    path: `train` or `val`, which share no curve. frames: of the curve; `second` has two
-    thirds of them. warp, shift: see `warped`. noise: standard deviation, of views
+    split: `train` or `val`, which share no curve. frames: of the curve; `second` has
+    two thirds of them. warp, shift: see `warped`. noise: standard deviation, of views
     within about -2 to 2.
     """
-    if path not in ("train", "val"):
-        raise UserError(f"warps:{path}: use warps:train or warps:val")
+    if split not in ("train", "val"):
+        raise UserError(f"warps:{split}: use warps:train or warps:val")
     if frames < 9 or count < 1:
         raise UserError(f"count={count}, frames={frames}: use 1 and 9 or more")
-    return Warps(path, count, frames, warp, shift, noise)
+    return Warps(split, count, frames, warp, shift, noise)
 
 
 class Warps:

@@ -223,7 +223,11 @@ def train(texts: Iterable[str], *, vocab_size: int) -> Merges:
 
     learner.train_from_iterator(counted(), trainer)
     if not seen:
-        raise UserError("tokenizer: no captions to train on: the source has no text")
+        raise UserError(
+            "tokenizer: no captions to train on: the source has no text. Put name.txt "
+            "beside name.jpg, or make captions of class names: "
+            "folder:DIR?label=parent&template=a photo of a {}."
+        )
     merges = json.loads(learner.to_str())["model"]["merges"]
     return tuple((left, right) for left, right in merges)
 

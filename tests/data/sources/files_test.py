@@ -172,6 +172,9 @@ def test_folder_of_classes_and_missing_captions(pictures):
     assert source.class_names == ("cat", "dog")
     assert [source[i]["label"] for i in range(3)] == [0, 1, 1]
     assert source[0]["text"] == [] and source[0]["key"] == "cat/2"
+    bare = open_source(f"folder:{pictures}/set")  # no image of it has captions
+    assert bare[0]["text"] == [] and bare[0]["image"].shape == (4, 4, 3)
+    (pictures / "set" / "dog" / "1.txt").write_text("a dog")
     with pytest.raises(BrokenRecord, match=r"2.txt is missing"):
         open_source(f"folder:{pictures}/set")[0]
     with pytest.raises(BrokenRecord, match="a.png lies in no class"):
