@@ -122,8 +122,8 @@ def plan(
             f"{run.workdir} holds an adapter of another run's weights: start from its "
             "merged weights, in the folder `merged` below it"
         )
-    if recipe.shots:
-        data = {**_mapping(data), "shots": recipe.shots}
+    if recipe.shots:  # unless the source says so itself
+        data = {"shots": recipe.shots, **_mapping(data)}
     source = open_source(data)
     names = tuple(source.class_names)
     if test:
