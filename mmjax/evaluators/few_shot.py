@@ -16,7 +16,7 @@ from mmjax.evaluators.common import probing
 from mmjax.evaluators.common.probing import Labelled
 from mmjax.evaluators.probe import heads, logistic
 from mmjax.evaluators.probe import shots as shots_lib
-from mmjax.metrics import bootstrap
+from mmjax.metrics import bootstrap, embeddings
 from mmjax.report import figures
 
 _DEFINITIONS = {
@@ -133,10 +133,15 @@ class Evaluator(probing.Probing):
         self, splits: dict[str, Labelled], variables: base.PyTree
     ) -> tuple[list[np.ndarray], int]:
         """Per number of shots float (r, n), whether a repeat is right; unconverged."""
-        cfg, train, test = self.config, splits["train"], splits["test"]
-        hits, unconverged, known = [], 0, ()
+        cfg, known = self.config, ()
         if cfg.head != "linear":
+            splits = {
+                name: split._replace(features_nd=embeddings.unit(split.features_nd))
+                for name, split in splits.items()
+            }
             known = self._zero_shot.class_embeddings(variables), self._scale(variables)
+        train, test = splits["train"], splits["test"]
+        hits, unconverged = [], 0
         for shots in [*cfg.shots, *([None] if cfg.full else [])]:
             rows = []
             for repeat in range(1 if shots is None else cfg.repeats):
