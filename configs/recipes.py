@@ -7,6 +7,7 @@
 | lit | the text tower, images' locked (LiT) |
 | lora | low-rank factors of attention and MLPs |
 | lpft | a linear head on the image tower, then both |
+| coop | context vectors before class names, from 16 images a class (CoOp) |
 
 Keys are the fields of mmjax.finetune.recipe.Recipe. `--config.KEY=VALUE` changes the
 run that comes out of it, such as `--config.optim.lr=1e-4`.
@@ -68,5 +69,15 @@ def lpft() -> ConfigDict:
     return config
 
 
-PRESETS = {f.__name__: f for f in (full, wise, lit, lora, lpft)}
+def coop() -> ConfigDict:
+    """Zhou et al. 2022: SGD at 0.002, 16 shared vectors, 16 images of every class."""
+    config = full()
+    config.steps, config.batch_size = 1000, 32
+    config.optim = dict(name="sgd", lr=2e-3, momentum=0.9, warmup=50)
+    config.around = dict(name="prompt")
+    config.context, config.shots = 16, 16
+    return config
+
+
+PRESETS = {f.__name__: f for f in (full, wise, lit, lora, lpft, coop)}
 get_config = common.chooser(PRESETS)

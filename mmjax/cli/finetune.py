@@ -35,9 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="FROM", help="a run, hf://ORG/NAME, or weights in files")
     add("--workdir", required=True, type=pathlib.Path, metavar="DIR")
     add("--data", metavar="SOURCE", help="what to train on")
-    text = "full, wise, lit, lora, lpft (configs/recipes.py), or a file of your own, "
-    text += "my/recipes.py:NAME, which is run, as Python: give none that you do not "
-    text += "trust"
+    text = "a preset of configs/recipes.py (full, wise, lit, lora, lpft, coop), or a "
+    text += "file of your own, my/recipes.py:NAME, which is run, as Python: give none "
+    text += "that you do not trust"
     add("--recipe", default="full", metavar="NAME", help=text)
     add("--test", default="", metavar="SOURCE", help="the same classes, to judge by")
     text = "sentences around class names: a set, a file, or a sentence with {}; "

@@ -1,21 +1,22 @@
 """Few-shot linear probes, and how many examples a class zero-shot is worth.
 
+Heads that know the classes' texts too, Tip-Adapter and LP++, take the same draws.
 Radford et al. 2021, section 3.1.5, figures 6 and 7. Legend: n test examples, r
 repeats, s numbers of shots.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from mmjax.evaluators import base, zero_shot
 from mmjax.evaluators.common import probing
 from mmjax.evaluators.common.probing import Labelled
-from mmjax.evaluators.probe import logistic
+from mmjax.evaluators.probe import heads, logistic
 from mmjax.evaluators.probe import shots as shots_lib
-from mmjax.metrics import bootstrap
+from mmjax.metrics import bootstrap, embeddings
 from mmjax.report import figures
 
 _DEFINITIONS = {
@@ -35,6 +36,9 @@ class Config(probing.ProbeConfig):
     full: also a fit on all of train, as many shots as it has images a class on average.
     zero_shot: whether the same model's zero-shot accuracy on the same examples is
       measured, with `templates`.
+    head: what is fitted: `linear`, or `tip_adapter` or `lp_plus_plus`, which begin from
+      the texts of `templates` (mmjax.evaluators.probe.heads), want embed_image for
+      `features`, and choose their own numbers by val.
     """
 
     shots: tuple[int, ...] = (1, 2, 4, 8, 16)
@@ -42,6 +46,7 @@ class Config(probing.ProbeConfig):
     full: bool = True
     zero_shot: bool = True
     templates: str | tuple[str, ...] = "photo"
+    head: Literal["linear", "tip_adapter", "lp_plus_plus"] = "linear"
 
     def __post_init__(self):
         super().__post_init__()
@@ -49,6 +54,15 @@ class Config(probing.ProbeConfig):
         rising = all(a < b for a, b in zip(self.shots, self.shots[1:], strict=False))
         if not self.shots or self.shots[0] < 1 or not rising:
             raise ValueError(f"shots {self.shots} must be positive and rising")
+        needs = {"features": "embed_image", "zero_shot": True, "l2": None}
+        for key, value in needs.items() if self.head != "linear" else ():
+            if getattr(self, key) != value:
+                raise ValueError(
+                    f"head is {self.head}, which compares images with texts: set "
+                    f"{key} to {value!r}, got {getattr(self, key)!r}"
+                )
+        if self.head != "linear" and self.val is None:
+            raise ValueError(f"'val' is missing, by which {self.head} is chosen")
 
 
 class Evaluator(probing.Probing):
@@ -67,6 +81,8 @@ class Evaluator(probing.Probing):
     def check(self, vars_abstract: base.PyTree) -> None:
         """See the base."""
         super().check(vars_abstract)
+        if self.config.head != "linear" and "scale" not in self.env.predict:
+            raise self.error(f"head {self.config.head} needs a task that has 'scale'")
         if self._zero_shot is not None:
             self._zero_shot.check(vars_abstract)
 
@@ -86,7 +102,7 @@ class Evaluator(probing.Probing):
             # by rank and not by prediction: a tie is no hit
             rank_n = zero.run(variables).arrays["rank"]
             zero_hit_n = (rank_n == 0).astype(np.float64)
-        hits_srn, unconverged = self._hits(splits)
+        hits_srn, unconverged = self._hits(splits, variables)
         names, shots_s = [f"shot_{k}" for k in cfg.shots], list(map(float, cfg.shots))
         if cfg.full:
             names.append("shot_full")
@@ -106,15 +122,25 @@ class Evaluator(probing.Probing):
             text=zero is not None,
             templates=None if zero is None else zero.prompt_card()["templates"],
             search="coarse_to_fine" if cfg.l2 is None else cfg.l2,
+            **({} if cfg.head == "linear" else {"head": cfg.head}),
             shots=list(cfg.shots),
             repeats=cfg.repeats,
             **self.probe_card(splits),
         )
         return base.Result(values, card, arrays)
 
-    def _hits(self, splits: dict[str, Labelled]) -> tuple[list[np.ndarray], int]:
+    def _hits(
+        self, splits: dict[str, Labelled], variables: base.PyTree
+    ) -> tuple[list[np.ndarray], int]:
         """Per number of shots float (r, n), whether a repeat is right; unconverged."""
-        cfg, train, test = self.config, splits["train"], splits["test"]
+        cfg, known = self.config, ()
+        if cfg.head != "linear":
+            splits = {
+                name: split._replace(features_nd=embeddings.unit(split.features_nd))
+                for name, split in splits.items()
+            }
+            known = self._zero_shot.class_embeddings(variables), self._scale(variables)
+        train, test = splits["train"], splits["test"]
         hits, unconverged = [], 0
         for shots in [*cfg.shots, *([None] if cfg.full else [])]:
             rows = []
@@ -124,11 +150,23 @@ class Evaluator(probing.Probing):
                     drawn = {"seed": cfg.seed + repeat, "names": self.class_names}
                     chosen = shots_lib.draw(train.label_n, shots, **drawn)
                 rows_nd, label_n = train.features_nd[chosen], train.label_n[chosen]
+                if known:
+                    tried = heads.HEADS[cfg.head](rows_nd, label_n, *known)
+                    val = splits["val"]
+                    head = heads.best(tried, val.features_nd, val.label_n)
+                    prediction_n = head(test.features_nd).argmax(1)
+                    rows.append(prediction_n == test.label_n)
+                    continue
                 probe, _ = self.fit(logistic.Problem(rows_nd, label_n), splits)
                 unconverged += not probe.converged
                 rows.append(probe.predict(test.features_nd) == test.label_n)
             hits.append(np.asarray(rows, np.float64))
         return hits, unconverged
+
+    def _scale(self, variables: base.PyTree) -> float:
+        """What the model multiplies cosines by."""
+        blank = {"tokens": np.zeros((self.size, self.env.tokenizer.context), np.int32)}
+        return float(np.asarray(self.env.predict["scale"](variables, blank)[0]))
 
 
 def summary(

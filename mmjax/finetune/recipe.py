@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from mmjax import schema
@@ -42,6 +43,8 @@ class Recipe:
     around: a task that adapts the run's: its name, and its fields but `base`.
     probe: a linear classifier on the image tower is trained in place of the run's task,
       at first its head alone.
+    context: ids before every class name whose embeddings are learned, by the task that
+      `around` names; it is given the sentences.
     shots: train on so many images of every class; 0 is all.
     alphas: the weights that are judged, between the run's at 0 and the new ones at 1.
     """
@@ -54,17 +57,20 @@ class Recipe:
     image: dict[str, Any] = dataclasses.field(default_factory=dict)
     around: dict[str, Any] = dataclasses.field(default_factory=dict)
     probe: Probe | None = None
+    context: int = 0
     shots: int = 0
     alphas: tuple[float, ...] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         schema.at_least(1, self, "steps", "batch_size")
-        schema.at_least(0, self, "shots")
+        schema.at_least(0, self, "shots", "context")
         rising = all(a < b for a, b in zip(self.alphas, self.alphas[1:], strict=False))
         if not rising or not {0.0, 1.0} <= set(self.alphas):
             raise ValueError(f"alphas {self.alphas}: give 0, 1 and what lies between")
         if self.around and self.probe:
             raise ValueError("around and probe: give one of them")
+        if self.context and not self.around:
+            raise ValueError("context is for a task that around names: give it")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,21 +122,20 @@ def plan(
             f"{run.workdir} holds an adapter of another run's weights: start from its "
             "merged weights, in the folder `merged` below it"
         )
-    if recipe.shots:
-        data = {**_mapping(data), "shots": recipe.shots}
+    if recipe.shots:  # unless the source says so itself
+        data = {"shots": recipe.shots, **_mapping(data)}
     source = open_source(data)
     names = tuple(source.class_names)
     if test:
         _same_classes(names, tuple(open_source(test).class_names))
-    captioned = bool(records.next_good(source, 0)[0].get("text"))
     task, back = {**run.config.task.to_dict(), **recipe.task}, {}
-    if recipe.probe:
+    if recipe.probe or recipe.context:
         if len(names) < 2:
             raise UserError(
-                f"--data {data}: a linear head needs class names, and it has "
+                f"--data {data}: this recipe needs class names, and it has "
                 f"{len(names)}: give labelled images, such as folder:PLACE?label=parent"
             )
-    elif not captioned and names:
+    elif names and not records.next_good(source, 0)[0]["text"]:
         task |= recipe.named
         data = {**_mapping(data), "template": "|".join(templates)}
     graft = _everything(run)
@@ -138,36 +143,48 @@ def plan(
     plain = _config(run, recipe, data, task)
     own, path = task, str(run.workdir)
     if recipe.around:
-        own = {**recipe.around, "base": task}
+        own, back = {**recipe.around, "base": task}, {}
+        if recipe.context:
+            own |= _sentences(run.tokenizer, names, recipe.context)
         graft = {**graft, "base": f"{path}#params"}
         del graft["params"]
     if recipe.probe:
         own, back = _classifier(run, len(names))
         graft = {place: f"{path}#{part}" for place, part in back.items()}
     config = plain.copy_and_resolve_references()
-    config.task, config.graft = ConfigDict(own), ConfigDict(graft)
+    config.task, config.graft = ConfigDict(schema.tuples(own)), ConfigDict(graft)
     if test:
         config.evals.test = _judged(recipe, test, templates)
-    stages = [(workdir, config)]
-    if recipe.probe:
-        first = config.copy_and_resolve_references()
-        first.steps, first.optim = recipe.probe.steps, ConfigDict(recipe.probe.optim)
-        first.optim.freeze = tuple(
-            f"^{place.removeprefix('params/')}/" for place in back if "params" in place
-        )
-        learned = {place.partition("/")[0] for place in back}
-        config.graft = ConfigDict(dict.fromkeys(learned, str(workdir / PROBE)))
-        stages.insert(0, (workdir / PROBE, first))
-    stages = tuple(
-        (folder, _override(stage, overrides, last=folder == workdir))
-        for folder, stage in stages
-    )
+    stages = _stages(config, recipe, workdir, back, overrides)
     final = stages[-1][1]
     plain.data, plain.batch_size = final.data, final.batch_size
     if not recipe.probe:  # as it was changed on the command line
         plain.task = final.task.base if recipe.around else final.task
     plain.graft = ConfigDict(_everything(run))
     return Plan(stages, plain, back)
+
+
+def _stages(
+    config: ConfigDict,
+    recipe: Recipe,
+    workdir: pathlib.Path,
+    back: Mapping[str, str],
+    overrides: Sequence[str],
+) -> tuple[tuple[pathlib.Path, ConfigDict], ...]:
+    """Folders and configs: of the run alone, or of its head's before it."""
+    if not recipe.probe:
+        return ((workdir, _override(config, overrides, last=True)),)
+    first = config.copy_and_resolve_references()
+    first.steps, first.optim = recipe.probe.steps, ConfigDict(recipe.probe.optim)
+    first.optim.freeze = tuple(
+        f"^{place.removeprefix('params/')}/" for place in back if "params" in place
+    )
+    learned = {place.partition("/")[0] for place in back}
+    config.graft = ConfigDict(dict.fromkeys(learned, str(workdir / PROBE)))
+    return (
+        (workdir / PROBE, _override(first, overrides, last=False)),
+        (workdir, _override(config, overrides, last=True)),
+    )
 
 
 def _override(config: ConfigDict, given: Sequence[str], *, last: bool) -> ConfigDict:
@@ -195,6 +212,28 @@ def _same_classes(names: Sequence[str], test: Sequence[str]) -> None:
     raise UserError(f"{differ}: give two parts of one data set")
 
 
+def _sentences(tokenizer: Any, names: Sequence[str], count: int) -> dict[str, Any]:
+    """`sentences` and `learned`: that many ids before every class name, used in none.
+
+    Raises:
+      UserError: the run reads no texts, has no ids to spare, or a name is too long.
+    """
+    if tokenizer is None:
+        raise UserError("the run has no tokenizer: start from one that reads texts")
+    tokens_cl, mask_cl = tokenizer.encode([f"{name}." for name in names])
+    used = set(np.unique(tokens_cl[mask_cl]).tolist())
+    spare = [i for i in range(tokenizer.sot - 1, 0, -1) if i not in used][:count]
+    longest = int(mask_cl.sum(1).max())
+    if len(spare) < count or longest + count > tokenizer.context:
+        raise UserError(
+            f"config.context is {count}: the longest class name has {longest} tokens "
+            f"of the {tokenizer.context} that are read, and {len(spare)} ids are "
+            "spare; use fewer"
+        )
+    rows = (row[own].tolist() for row, own in zip(tokens_cl, mask_cl, strict=True))
+    return {"sentences": [[s, *spare, *rest] for s, *rest in rows], "learned": spare}
+
+
 def _everything(run: load.Run) -> dict[str, str]:
     """`config.graft` that takes all variables of a run."""
     variables = run.state.vars
@@ -218,7 +257,7 @@ def _classifier(run: load.Run, classes: int) -> tuple[dict, dict[str, str]]:
 def _judged(recipe: Recipe, test: str, templates: Sequence[str]) -> ConfigDict:
     """`config.evals.test`, once, at the end."""
     shared = {"source": test, "every": 1 << 30}
-    if recipe.probe:
+    if recipe.probe or recipe.context:
         return ConfigDict({**shared, "type": "mean_loss", "partial": "mask"})
     return ConfigDict({**shared, "type": "zero_shot", "templates": tuple(templates)})
 

@@ -6,7 +6,8 @@ import pytest
 
 from mmjax.errors import UserError
 from mmjax.evaluators import few_shot
-from mmjax.evaluators.probe import logistic, shots
+from mmjax.evaluators.probe import heads, logistic, shots
+from mmjax.metrics import embeddings
 
 NAMES = ("x", "y", "z")
 
@@ -73,6 +74,33 @@ def test_matches_fits_by_hand(make_env, sources, weights):
     assert all(isinstance(v, float) for v in got.values.values())
     again = few_shot.Evaluator(config(sources, batch_size=7), make_env()).run(weights)
     assert again.values == pytest.approx(got.values)
+
+
+def test_heads_that_read_texts_take_the_same_draws(make_env, sources, weights):
+    how = {"head": "tip_adapter", "l2": None, "val": 0.25}
+    env = make_env(scale=lambda variables, batch: (np.float32(10), np.float32(0)))
+    evaluator = few_shot.Evaluator(config(sources, **how), env)
+    evaluator.check(jax.eval_shape(lambda: weights))
+    got, splits = evaluator.run(weights), evaluator.splits(weights)
+    train, val, test = (
+        splits[name]._replace(features_nd=embeddings.unit(splits[name].features_nd))
+        for name in ("train", "val", "test")
+    )
+    text_cd = evaluator._zero_shot.class_embeddings(weights)
+    right = []
+    for seed in range(3):
+        rows = shots.draw(train.label_n, 1, seed=seed, names=NAMES)
+        tried = heads.tip_adapter(
+            train.features_nd[rows], train.label_n[rows], text_cd, 10.0
+        )
+        head = heads.best(tried, val.features_nd, val.label_n)
+        right.append((head(test.features_nd).argmax(1) == test.label_n).mean())
+    assert got.values["shot_1"] == pytest.approx(np.mean(right))
+    assert got.card["head"] == "tip_adapter"
+    with pytest.raises(UserError, match="head tip_adapter needs a task that has 'sc"):
+        few_shot.Evaluator(config(sources, **how), make_env()).check(
+            jax.eval_shape(lambda: weights)
+        )
 
 
 def test_intervals_hold_the_spread_of_repeats():

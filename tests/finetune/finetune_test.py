@@ -1,5 +1,6 @@
 """`mmjax finetune`: adapters that merge exactly, heads, weights between, bad input."""
 
+import dataclasses
 import json
 
 import finetuning
@@ -180,6 +181,26 @@ def test_unlabelled_images_have_nothing_to_learn_from(start, tmp_path):
         recipe.plan(
             run, recipe.read("lpft"), f"npz:{tmp_path}/bare.npz", tmp_path, **words
         )
+
+
+def test_prompts_are_spare_ids_before_the_names(start, labelled, tmp_path):
+    run = load.load_run(start)
+    given = {"templates": ("a {}",)}
+    coop = dataclasses.replace(recipe.read("coop"), shots=4, context=3)
+    plan = recipe.plan(run, coop, labelled, tmp_path, **given)
+    ((_, config),) = plan.stages
+    learned, words = config.task.learned, run.tokenizer
+    assert len(learned) == 3 and max(learned) < words.sot
+    for ids, name in zip(
+        config.task.sentences, ("red wall", "green field", "blue sea"), strict=True
+    ):
+        assert ids[1:4] == learned and ids[0] == words.sot and ids[-1] == words.eot
+        assert words.decode(ids[4:]) == f"{name} ."
+        assert not set(ids[4:]) & set(learned)
+    assert plan.plain.task.name == "clip" and not plan.back
+    many = dataclasses.replace(coop, context=40)
+    with pytest.raises(UserError, match="the longest class name has"):
+        recipe.plan(run, many, labelled, tmp_path, **given)
 
 
 def test_shots_are_so_many_of_every_class(labelled):
