@@ -1,10 +1,11 @@
-"""Checks sources, trains a BPE, builds data sets, encodes images.
+"""Checks sources, gets public sets, trains a BPE, builds data sets, encodes images.
 
 A SOURCE is kind:place?option=value, such as shapes:train, webdataset:/d/x-*.tar,
 jsonl:/d/x.jsonl, folder:/d, npz:/d/x.npz, tfds:name/split?data_dir=/d.
 """
 
 import argparse
+import os
 import pathlib
 
 from mmjax import errors
@@ -15,6 +16,7 @@ EXAMPLE = """examples:
   mmjax data bpe "webdataset:/data/x-*.tar" --vocab-size 8192 --out bpe.json
   mmjax data build photos --data-dir /data/tfds --split train=folder:/photos
   mmjax data build mnist --data-dir /data/tfds --manual-dir /data/mnist_files
+  mmjax data get mnist --from downloads
   mmjax data encode runs/demo/tokenizer shapes:train --out /data/shapes_tokens
 """
 
@@ -34,6 +36,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=pathlib.Path, default=sheet, metavar="FILE.png", help=text
     )
     check.set_defaults(act=_check)
+
+    get = verbs.add_parser(
+        "get",
+        help="convert a public set that was downloaded, for configs to read",
+        description="Checks what was downloaded and unpacked in a folder, and writes "
+        "what configs read below $MMJAX_DATA. Without NAME, lists the sets and where "
+        "each is to be had.",
+    )
+    get.add_argument("name", nargs="?", metavar="NAME")
+    get.add_argument("--from", dest="source", type=pathlib.Path, metavar="FOLDER")
+    text = "where the sets go (default: $MMJAX_DATA)"
+    get.add_argument("--out", type=pathlib.Path, metavar="DIR", help=text)
+    get.set_defaults(act=_get)
 
     bpe = verbs.add_parser(
         "bpe",
@@ -99,6 +114,24 @@ def _check(args: argparse.Namespace) -> int:
     if report.unsaved:
         raise UserError(report.unsaved)
     return LEFT_OUT if report.broken or report.left_out else 0
+
+
+def _get(args: argparse.Namespace) -> int:
+    from mmjax.data import get
+
+    if not args.name:
+        print("\n".join(f"{name:<9} {known.home}" for name, known in get.SETS.items()))
+        return 0
+    out = args.out or os.environ.get("MMJAX_DATA")
+    if not args.source or not out:
+        home = get.SETS[args.name].home if args.name in get.SETS else "its home"
+        raise UserError(
+            f"download {args.name} from {home} and give --from FOLDER; --out DIR, or "
+            "MMJAX_DATA, says where it goes"
+        )
+    for path in get.get(args.name, args.source, pathlib.Path(out)):
+        print(path)
+    return 0
 
 
 def _bpe(args: argparse.Namespace) -> int:
