@@ -28,8 +28,6 @@ class Demo:
 
     def run(self, last: str, say: Callable[[str], Any]) -> None:
         """Raises whatever a stage raises; the same call then goes on there."""
-        from mmjax.train import metric_writer
-
         self.workdir.mkdir(parents=True, exist_ok=True)
         work = {
             "clip": self._clip,
@@ -39,22 +37,15 @@ class Demo:
             "samples": self._samples,
             "judge": self._judge,
         }
-        done = True
         stages = plan_lib.NAMES[: plan_lib.NAMES.index(last) + 1]
         for number, name in enumerate(stages, 1):
-            # What follows a stage that was not done is of another run than before.
-            done = done and self._finished(name)
-            say(f"[{number}/{len(stages)}] {plan_lib.TITLES[name]}{' (done)' * done}")
-            if done:
-                known = metric_writer.evaluations(self.workdir / name)
-                self.values |= {name: known} if known else {}
-                continue
+            say(f"[{number}/{len(stages)}] {plan_lib.TITLES[name]}")
             begin = time.perf_counter()
-            counts = not self._finished(name)
+            done = self._finished(name)
             try:
                 work[name]()
             finally:
-                if counts:
+                if not done:
                     self._spend(name, time.perf_counter() - begin)
 
     def minutes(self) -> dict[str, float]:
@@ -85,21 +76,16 @@ class Demo:
 
     def _finished(self, name: str) -> bool:
         """Whether a stage has nothing left to do, so that its time is not counted."""
-        from mmjax.train import checkpoint, metric_writer
+        from mmjax.train import metric_writer
 
         if name == "tokens":
             return (self.workdir / "prior" / "run.json").exists()
         if name == "samples":
-            from mmjax_demo import samples
-
-            names = (*samples.SPLITS, samples.COMPLETED)
-            return all(samples.path_of(self.workdir, n).exists() for n in names)
+            return (self.workdir / "samples_completed.npz").exists()
         if name == "judge":
             return (self.workdir / "results.json").exists()
         rows = metric_writer.read(self.workdir / name)
-        steps = self.config(name).steps
-        saved = steps in checkpoint.saved_steps(self.workdir / name)
-        return saved and bool(rows) and rows[-1]["step"] >= steps
+        return bool(rows) and rows[-1]["step"] >= self.config(name).steps
 
     def config(self, name: str) -> Any:
         """The config of one of the three runs."""
