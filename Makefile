@@ -1,11 +1,15 @@
-# The environment is made once, in .venv, and again when its recipe changes.
+# The environment is made once, in .venv, and again when its recipe changes. Python 3.13
+# and later have one of their own beside it, with the newest jax there is.
 PYTHON ?= python3
 PYTEST_ARGS ?=
-BIN := .venv/bin
-READY := .venv/.ready
+NEWEST := $(shell $(PYTHON) -c 'import sys; print("-newest" * (sys.version_info >= (3, 13)))' 2>&1)
+VENV := .venv$(filter -newest,$(NEWEST))
+LOCK := requirements$(filter -newest,$(NEWEST)).lock
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
 
 .PHONY: demo demo-clip test test-parity test-hosts test-faults test-browser test-docs \
-  test-fuzz test-long lint format lock clean help
+  test-fuzz test-long docs lint format lock clean help
 
 help:
 	@echo "make demo         CLIP and DALL-E on drawn shapes, small: train, draw, re-rank, report"
@@ -16,11 +20,13 @@ help:
 	@echo "make test-parity  tests against the originals, which it installs (torch is large)"
 	@echo "make test-hosts   runs of several processes: every topology, moves between them"
 	@echo "make test-docs    every command of README, docs/ and --help, small, in order"
+	@echo "make docs         the docs site, into site/: links checked, API pages from docstrings"
 	@echo "make test-browser  the report page in headless Chromium, which it installs by apt"
 	@echo "make test-faults  runs killed, stopped and starved in many ways, and resumed"
 	@echo "make test-fuzz    5,000 damaged and hostile inputs, by area: none may be taken wrongly"
-	@echo "make lock         requirements.lock again (LOCK_ARGS=--upgrade: newest)"
-	@echo "PYTHON=python3.12 make ...   with another interpreter, 3.11 or later"
+	@echo "make lock         $(LOCK) again (LOCK_ARGS=--upgrade: newest)"
+	@echo "make ... PYTHON=python3.12   with another interpreter, 3.11 or later; from 3.13"
+	@echo "                             on in .venv-newest, with the newest jax"
 
 demo: $(READY)
 	$(BIN)/mmjax demo
@@ -63,6 +69,11 @@ test-faults: $(READY)
 test-docs: $(READY)
 	$(BIN)/python -m pytest -q -s -m docs tests/docs_run_test.py $(PYTEST_ARGS)
 
+# Packages of the site alone: neither the tests nor the lock need them.
+docs: $(READY)
+	$(BIN)/python -m pip install -q -e '.[docs]'
+	$(BIN)/mkdocs build --strict --quiet
+
 # MMJAX_FUZZ_JSON=FILE.json writes the table, MMJAX_FUZZ_SEED=N draws other inputs,
 # MMJAX_FUZZ_COUNT=N as many.
 test-fuzz: $(READY)
@@ -76,22 +87,23 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Run it with Python 3.11, the oldest we support: its lock installs on 3.12 to 3.14 too.
+# Of the oldest Python we support, 3.11, whose lock installs on all later ones; and with
+# PYTHON=python3.13 of the newest jax.
 lock: $(READY)
-	CUSTOM_COMPILE_COMMAND="make lock  (on Python 3.11; installs on 3.12 to 3.14 too)" \
+	CUSTOM_COMPILE_COMMAND="make lock PYTHON=$(notdir $(PYTHON))" \
 	$(BIN)/pip-compile -q --strip-extras --annotation-style=line \
 	  --extra dev --extra notebook --no-emit-index-url --no-emit-find-links \
 	  --no-emit-trusted-host --no-emit-options $(LOCK_ARGS) \
-	  -o requirements.lock setup.py
+	  -o $(LOCK) setup.py
 
-$(READY): requirements.lock setup.py
+$(READY): $(LOCK) setup.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
 	  "mmjax needs Python 3.11 or later, $(PYTHON) is %d.%d: make PYTHON=python3.11" \
 	  % v[:2])'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q -r requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -r $(LOCK)
 	$(BIN)/python -m pip install -q --no-deps -e .
 	@touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-newest build dist site *.egg-info

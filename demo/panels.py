@@ -7,58 +7,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmjax.report import charts, page
+from mmjax.report import charts, elements, numbers, page
 from mmjax.report.charts import Series
-from mmjax_demo import elements, numbers, words
+from mmjax.report.curves import finite
+from mmjax_demo import words
 
-Rows = Sequence[Mapping[str, Any]]  # of metrics.jsonl
 Curve = Mapping[str, list]  # k, and per attribute the shares right, with _lo and _hi
 
 _ENDS = ("_lo", "_hi")
 _TITLES = {"all": "All at once", "relation": "Place of two", "count": "Number"}
-
-
-def finite(value: Any) -> bool:
-    """Whether a value of a JSON file is a number that can be drawn."""
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def loss(title: str, meaning: str, rows: Rows) -> str:
-    """A run's training loss over its steps, beside that of its evaluators."""
-    step, value = _column(rows, "loss")
-    if not step:
-        return ""
-    held = sorted({key for row in rows for key in row if key.endswith("/loss")})
-    series = [Series("training", step, value)]
-    series += [Series(name.split("/")[0], *_column(rows, name)) for name in held]
-    said = f"from {value[0]:.4g} at step {step[0]:,} "
-    said += f"to {value[-1]:.4g} at step {step[-1]:,}"
-    chart = charts.lines(
-        series,
-        alt=f"Line chart: the loss of {title} goes {said}.",
-        x_label="training step",
-        y_label="loss",
-    )
-    key = charts.legend([s.label for s in series]) if held else ""
-    return elements.panel(f"{title}: loss", chart + key, f"{meaning} Here {said}.")
-
-
-def throughput(title: str, rows: Rows) -> str:
-    """A run's images per second over its steps."""
-    step, rate = _column(rows, "rows_per_second")
-    if not step:
-        return ""
-    middle = sorted(rate)[len(rate) // 2]
-    said = f"Median {middle:,.0f} images a second."
-    chart = charts.lines(
-        [Series("images/s", step, rate)],
-        alt=f"Line chart of the throughput of {title}. {said}",
-        x_label="training step",
-        y_label="images per second",
-        from_zero=True,
-    )
-    said += " The first point includes compilation."
-    return elements.panel(f"{title}: throughput", chart, said)
 
 
 def usage(counts: Sequence[float]) -> str:
@@ -152,12 +109,6 @@ def histogram(scores: Mapping[str, Any], k: int) -> str:
     )
     key = charts.legend([s.label for s in series]) if chart else ""
     return elements.panel("CLIP scores, before and after", chart + key, text)
-
-
-def _column(rows: Rows, name: str) -> tuple[list, list]:
-    """Steps and values of a metric, of the rows that have it as a finite number."""
-    kept = [(row["step"], row[name]) for row in rows if finite(row.get(name))]
-    return [step for step, _ in kept], [value for _, value in kept]
 
 
 def _title(name: str) -> str:

@@ -15,9 +15,9 @@ from typing import Any
 from mmjax import errors, schema
 from mmjax.errors import UserError
 from mmjax.parallel import runtime
-from mmjax.report import charts, page
+from mmjax.report import charts, curves, elements, numbers, page
 from mmjax.train import metric_writer
-from mmjax_demo import elements, numbers, panels, words
+from mmjax_demo import panels, words
 
 _log = logging.getLogger(__name__)
 FILE = "report.html"
@@ -129,7 +129,7 @@ def _absent(stage: str, what: str) -> str:
 
 
 def _head(found: _Found) -> str:
-    known = {figure.name: figure for figure in numbers.figures(found.summary)}
+    known = {figure.name: figure for figure in words.figures(found.summary)}
     shown = []
     for name, label in _TILES:
         name, label = name.format(k=found.k), label.format(k=found.k)
@@ -147,7 +147,7 @@ def _numbers(found: _Found) -> str:
         "training, from another seed, would give is not covered.",
         "soft",
     )
-    return note + elements.table(numbers.figures(found.summary))
+    return note + elements.table(words.figures(found.summary))
 
 
 def _curves(found: _Found) -> str:
@@ -155,7 +155,7 @@ def _curves(found: _Found) -> str:
     for name, (title, meaning) in RUNS.items():
         rows = metric_writer.read(found.workdir / name)
         parts.append(f"<h3>{title}</h3>")
-        both = [panels.loss(title, meaning, rows), panels.throughput(title, rows)]
+        both = [curves.loss(title, rows, meaning), curves.throughput(title, rows)]
         parts.append(
             elements.grid(both) or _absent(name, f"{name}/{metric_writer.FILE}")
         )
@@ -188,7 +188,7 @@ def _tokenizer(found: _Found) -> str:
         alt="Rows of held-out pictures, each above the same drawn from its tokens.",
         text="Held-out pictures, and below them the same pictures from their tokens.",
     )
-    counts = [c for c in found.results.get("code_counts") or () if panels.finite(c)]
+    counts = [c for c in found.results.get("code_counts") or () if curves.finite(c)]
     usage = panels.usage(counts) or _absent("judge", "the count of every code")
     return note + sheet + usage
 
@@ -196,7 +196,7 @@ def _tokenizer(found: _Found) -> str:
 def _samples(found: _Found) -> str:
     k, known = (
         found.k,
-        {f.name: f for f in numbers.figures(found.summary)},
+        {f.name: f for f in words.figures(found.summary)},
     )
     note = page.paragraph(
         "Each row holds pictures for the caption above it, drawn token by token. On "
@@ -287,7 +287,7 @@ def _judges(found: _Found) -> str:
             "whether they are copies of training pictures."
         )
     ]
-    figures = numbers.figures(values)
+    figures = words.figures(values)
     oracle = [f for f in figures if f.meaning.group == "Oracle"]
     rest = [f for f in figures if f.meaning.group != "Oracle"]
     parts.append(elements.table(rest))
@@ -313,12 +313,12 @@ def _made(found: _Found) -> str:
     minutes = {
         name.removeprefix(prefix): value
         for name, value in found.summary.items()
-        if name.startswith(prefix) and panels.finite(value)
+        if name.startswith(prefix) and curves.finite(value)
     }
     given = about.get("minutes")
     if not minutes and isinstance(given, dict):
         minutes = {
-            name: v for name, v in about.pop("minutes").items() if panels.finite(v)
+            name: v for name, v in about.pop("minutes").items() if curves.finite(v)
         }
     parts = []
     if minutes:

@@ -1,23 +1,12 @@
 """What the demo's numbers mean, in plain words, by their names in the JSON files."""
 
-import dataclasses
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from mmjax.data.shapes import scene
-
-OTHER = "Other numbers"
-SPACE = "\N{NO-BREAK SPACE}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Meaning:
-    """group: of numbers that belong together. kind: share, number or a unit."""
-
-    group: str
-    label: str
-    text: str
-    kind: str
-
+from mmjax.report import numbers
+from mmjax.report.numbers import OTHER, SPACE, Meaning
 
 SPLITS = {
     "val": "pairs of colour and shape met in training",
@@ -253,3 +242,8 @@ def meaning(name: str) -> Meaning:
                 label = label.replace("best of 1", "first try")
             return Meaning(group, label, text.replace(" %", f"{SPACE}%"), kind)
     return Meaning(OTHER, name.replace("_", " "), "", "number")
+
+
+def figures(values: Mapping[str, Any]) -> list[numbers.Figure]:
+    """The values with their intervals and meanings."""
+    return numbers.figures(values, meaning)

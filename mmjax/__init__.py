@@ -1,10 +1,56 @@
 """mmjax: multimodal vision-language research in JAX and Flax.
 
+    import mmjax
+    m = mmjax.load("runs/demo/clip")
+    m.classify("photo.jpg", ["a red circle", "a blue star"])
+
 Another distribution may hold families, evaluators, fields and verbs of its own, in the
 same folders below a folder `mmjax` on Python's path: they are found by their names.
 """
 
+import importlib
 import pkgutil
+from typing import TYPE_CHECKING
+
+from mmjax.errors import UserError
+
+if TYPE_CHECKING:
+    from mmjax.inference.generate import Candidates
+    from mmjax.inference.log import Log, differing, read_logs
+    from mmjax.inference.model import Model, load
+    from mmjax.inference.params import Diff, Params
 
 __path__ = pkgutil.extend_path(__path__, __name__)
 __version__ = "0.1.0"
+# Where a public name is; JAX is imported when the first one is asked for.
+_PLACES = {
+    "Candidates": "generate",
+    "Diff": "params",
+    "Log": "log",
+    "Model": "model",
+    "Params": "params",
+    "differing": "log",
+    "load": "model",
+    "read_logs": "log",
+}
+__all__ = [
+    "Candidates",
+    "Diff",
+    "Log",
+    "Model",
+    "Params",
+    "UserError",
+    "differing",
+    "load",
+    "read_logs",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'mmjax' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"mmjax.inference.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

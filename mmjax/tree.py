@@ -123,18 +123,26 @@ def table(listed: Sequence[Row]) -> str:
         row = Row(f"total {kind}".strip(), (), kind, size, total, norm)
         lines.append(_cells(row, f"{len(chosen)} leaves"))
     shown = len(Row._fields) if any(r.norm is not None for r in listed) else 5
-    grid = [line[:shown] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-    rule = "-" * (sum(widths) + 2 * (shown - 1))
-    text = [
+    text = aligned([line[:shown] for line in lines], left=3).split("\n")
+    end = 2 + len(listed)  # below the names and their rule
+    return "\n".join([*text[:end], text[1], *text[end:]])
+
+
+def aligned(rows: Sequence[Sequence[str]], *, left: int) -> str:
+    """Cells as a text table, a rule below the first row; `left` columns are flush left.
+
+    The others are flush right, as numbers are.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
         "  ".join(
-            cell.ljust(width) if i < 3 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for line in grid
+        for row in rows
     ]
-    end = 1 + len(listed)
-    return "\n".join([text[0], rule, *text[1:end], rule, *text[end:]])
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([lines[0], rule, *lines[1:]])
 
 
 def _cells(row: Row, shape: str) -> list[str]:

@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 FAMILIES = [
     m.name
     for m in pkgutil.iter_modules(configs.__path__)
-    if m.name not in ("common", "suites")
+    if m.name not in ("common", "suites", "recipes")
 ]
 PRESETS = [
     (family, preset)
@@ -214,12 +214,3 @@ def test_what_travels_with_a_checkpoint_is_what_json_gives_back(family, preset):
         pytest.skip("its data are not here: set MMJAX_DATA to their folder")
     travels = setup.about(setup.build(config))["fields"]
     assert json.loads(json.dumps(travels)) == travels
-
-
-def test_experiments_name_configs_that_exist():
-    for file in sorted((ROOT / "experiments").glob("*/runs.py")):
-        scope = importlib.util.spec_from_file_location("runs", file)
-        module = importlib.util.module_from_spec(scope)
-        scope.loader.exec_module(module)
-        for _, spec in module.RUNS:
-            assert config_lib.load(f"{ROOT}/{spec}", []).task.name

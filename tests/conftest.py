@@ -36,3 +36,22 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     overrides = ["--config.steps=2", "--config.checkpoint.every=1"]
     loop.run(config.load("configs/clip.py:tiny", overrides), workdir)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def tiny_prior(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The workdir of configs/prior.py:tiny after two steps; read only.
+
+    Its one evaluator draws images of three prompts and judges them.
+    """
+    from mmjax.train import config, loop
+
+    workdir = tmp_path_factory.mktemp("run") / "prior"
+    given = ["--config.steps=2", "--config.optim.ema=0.0"]
+    given += [f"--config.{k}.context=96" for k in ("task", "data.fields.tokens")]
+    cfg = config.load("configs/prior.py:tiny", given)
+    cfg.evals = {}
+    drawn = {"type": "generation", "source": "shapes:val?size=16&count=3"}
+    cfg.evals["drawn"] = {**drawn, "candidates": 2, "sample_seed": 7}
+    loop.run(cfg, workdir)
+    return workdir

@@ -11,6 +11,7 @@ import commands
 import pytest
 
 from mmjax import cli
+from mmjax.claims import spec
 from mmjax.cli import eval as eval_cli
 from mmjax.errors import UserError
 from mmjax.suite import cells
@@ -90,6 +91,8 @@ def _check(verb, words, made):
     config = getattr(args, "config", None)
     if config:
         config_lib.load(config, args.overrides)
+    if getattr(args, "claim", None):
+        spec.read(spec.find(args.claim, ROOT / spec.FOLDER)).at(args.scale)
     if verb == "launch":
         return check(["mmjax", *args.command, *args.overrides], made)
     if verb == "eval":

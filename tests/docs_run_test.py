@@ -23,7 +23,7 @@ from mmjax.data.sources import open_source
 from mmjax.train import config as config_lib
 
 SMALL = (  # (what is printed, what is run), of a word
-    (r"^(?:configs/)?(alignment|clip|prior|vqvae)(?:\.py)?:\w+$", r"\1:tiny"),
+    (r"^(?:configs/)?(alignment|clip|df_gan|prior|vqvae)(?:\.py)?:\w+$", r"\1:tiny"),
     (r"^configs/suites\.py:bundle$", "suites:tiny"),
     (r"/evals/bundle$", "/evals/tiny"),
     (r"^(shapes:(?:val|train))$", r"\1?size=16&count=64"),
@@ -39,6 +39,7 @@ OPTIONS = {  # of numbers that are too large for what is trained here
     "--profile": "2:3",
     "--vocab-size": "300",
     "--top": "4",
+    "--bits": "16",
 }
 LONG = ("steps", "evals.", "optim.warmup", "checkpoint.every", "task.loss_block")
 STAGE1 = [  # as the emoji presets do, the prior takes what vqvae:tiny makes
@@ -47,6 +48,8 @@ STAGE1 = [  # as the emoji presets do, the prior takes what vqvae:tiny makes
     "--config.task.stage1.code_dim=8",
 ]
 LEFT_OUT = {  # words of a command: why it isn't run
+    "mmjax app": "it serves until it is stopped",
+    "judge serve": "it serves until it is stopped",
     "git": "it fetches this repository",
     "make test": "these tests",
     "benchmarks/": "minutes, and a machine of its own",
@@ -61,12 +64,17 @@ LEFT_OUT = {  # words of a command: why it isn't run
     "wav:": "recordings",
     "benchmark.csv": "CLIP benchmark's table",
     "experiments/": "five sets of images",
+    "--scale small": "an hour or more",
     "--evals imagenet": "ImageNet",
     "--evals probe": "a labelled set of photos",
+    "gs://": "a bucket",
+    "s3://": "a bucket",
     "index faiss": "the extra `faiss`",
     "--probes": "the extra `faiss`",
     "--coordinator": "a second host",
     "--record 1429": "all 1,471 emoji",
+    "tiny_imagenet": "a set of images",
+    "adversarial.py:flickr8k": "the classifier of that set",
 }
 
 
@@ -82,7 +90,10 @@ def small(words):
             value if before == name else word
             for before, word in zip(["", *made], made, strict=False)
         ]
-    if "train" in words or words[1:2] == ("launch",):
+    if words[1:2] == ("finetune",) and "--adapter" not in words:
+        made += ["--config.steps=2", "--config.optim.warmup=1", "--limit=8"]
+        made += ["--config.batch_size=4"]
+    elif "train" in words or words[1:2] == ("launch",):
         long = tuple(f"--config.{key}" for key in LONG)
         made = [word for word in made if not word.startswith(long)]
         made += ["--config.steps=4", "--config.checkpoint.every=2"]

@@ -38,6 +38,7 @@ def test_top_level_names_are_ours(site):
     names = {path.name for path in site.iterdir()}
     assert names == {"mmjax", "mmjax_configs", "mmjax_demo"}
     assert (site / "mmjax/data/templates/clip.json").is_file()
+    assert (site / "mmjax/py.typed").is_file()
     assert (site / "mmjax/report/page.css").is_file()
     for kind in ("html", "css", "js"):
         assert (site / f"mmjax/judging/page.{kind}").is_file()

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import mmjax
 from mmjax import errors, schema
+from mmjax.cli import _shares
 from mmjax.errors import UserError
 from mmjax.parallel import runtime
 
@@ -95,6 +96,10 @@ def _run(argv: Sequence[str]) -> int:
         print(f"mmjax {mmjax.__version__}")
         return 0
     args, module = _parse(argv[0], argv[1:])
+    if getattr(args, "ray", None) is not None:
+        argv = _shares.without_ray(argv)
+        _shares.on_ray(main, argv, args.ray)
+        return _run(argv)
     return module.run(args)
 
 

@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "of a run that reads features of images, the run that made them"
     add("--features", type=pathlib.Path, metavar="RUN", help=text)
     add("--step", type=int, help="a saved step (default: the newest)")
+    add("--dtype", default="", metavar="NAME", help="of weights, such as bfloat16")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from mmjax.inference import caption, load
     from mmjax.report import attention_maps, figures
 
-    model = load.load_run(args.workdir, args.step)
+    model = load.load_run(args.workdir, args.step, args.dtype)
     network = load.load_run(args.features) if args.features else None
     options = dict(map(sample.option, args.set))
     captioner = caption.Captioner(model, options, network)

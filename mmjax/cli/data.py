@@ -1,18 +1,21 @@
-"""Checks sources, gets public sets, trains a BPE, builds data sets, encodes images.
+"""Checks, gets and indexes sources, trains a BPE, builds data sets, encodes images.
 
 A SOURCE is kind:place?option=value, such as shapes:train, webdataset:/d/x-*.tar,
 jsonl:/d/x.jsonl, folder:/d, npz:/d/x.npz, tfds:name/split?data_dir=/d.
 """
 
 import argparse
+import itertools
 import os
 import pathlib
 
 from mmjax import errors
+from mmjax.cli import _shares
 from mmjax.errors import LEFT_OUT, UserError
 
 EXAMPLE = """examples:
   mmjax data check shapes:val "webdataset:/data/x-*.tar" --out sheet.png
+  mmjax data index "webdataset:/data/x-*.tar" --jobs 8
   mmjax data bpe "webdataset:/data/x-*.tar" --vocab-size 8192 --out bpe.json
   mmjax data build photos --data-dir /data/tfds --split train=folder:/photos
   mmjax data build mnist --data-dir /data/tfds --manual-dir /data/mnist_files
@@ -50,6 +53,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     get.add_argument("--out", type=pathlib.Path, metavar="DIR", help=text)
     get.set_defaults(act=_get)
 
+    index = verbs.add_parser(
+        "index",
+        help="index tar shards beside them, in parallel",
+        description="Reads every header of tar shards once. Training would do so, too, "
+        "in one process. Run it again to go on after a stop.",
+    )
+    index.add_argument("sources", nargs="+", metavar="SOURCE")
+    index.add_argument("--jobs", type=int, default=1, metavar="N", help="processes")
+    _shares.add_arguments(index)
+    index.set_defaults(act=_index)
+
     bpe = verbs.add_parser(
         "bpe",
         help="train a tokenizer on the captions of sources",
@@ -57,6 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     bpe.add_argument("sources", nargs="+", metavar="SOURCE")
     bpe.add_argument("--vocab-size", type=int, required=True, metavar="N")
+    text = "records of a source whose captions are read, at most (default: a million)"
+    bpe.add_argument("--sample", type=int, default=1_000_000, metavar="N", help=text)
     bpe.add_argument("--context", type=int, default=77, metavar="N")
     bpe.add_argument("--out", type=pathlib.Path, required=True, metavar="FILE.json")
     bpe.set_defaults(act=_bpe)
@@ -82,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write image tokens or latents, to read as tokens:DIR or latents:DIR",
         description="Encodes every image once by a trained image tokenizer or "
         "autoencoder, as an evaluation sees it, one source after another. Run it again "
-        "to go on after a stop.",
+        "to go on after a stop, and without --shard once all shares are done.",
     )
     encode.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
     encode.add_argument("sources", nargs="+", metavar="SOURCE")
@@ -91,6 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     encode.add_argument(
         "--batch-size", type=int, metavar="N", help="images a call (the run's own)"
     )
+    _shares.add_arguments(encode)
     encode.set_defaults(act=_encode)
 
 
@@ -134,15 +151,48 @@ def _get(args: argparse.Namespace) -> int:
     return 0
 
 
+def _index(args: argparse.Namespace) -> int:
+    import tqdm
+
+    from mmjax.data import shard_index, sources, storage
+    from mmjax.data.sources import encoded
+
+    if args.jobs < 1:
+        raise UserError(f"--jobs {args.jobs}: use 1 process or more")
+    for spec in args.sources:
+        kind, path, _ = sources.parse(spec)
+        if kind != "webdataset":
+            raise UserError(f"{spec}: only shards of webdataset: have an index")
+        blobs = storage.find(path)
+        share = args.shard.of(blobs) if args.shard else blobs
+        with tqdm.tqdm(total=len(share), unit="shard", mininterval=1.0) as bar:
+            shard_index.build(
+                share,
+                encoded.SUFFIXES,
+                jobs=args.jobs,
+                say=lambda done, total, bar=bar: bar.update(done - bar.n),
+            )
+        if args.shard:
+            print(f"{spec}: {len(share)} of {len(blobs)} shards are indexed")
+            continue
+        index = shard_index.join(blobs, encoded.SUFFIXES)
+        size = index.path.stat().st_size if index.path else 0
+        print(f"{spec}: {len(index.rows)} samples in {len(blobs)} shards", end="")
+        print(f", {size / max(1, len(index.rows)):.1f} bytes each in {index.path}")
+    return 0
+
+
 def _bpe(args: argparse.Namespace) -> int:
-    from mmjax.data.sources import open_source
+    from mmjax.data.sources import open_source, views
     from mmjax.data.tokenizers import bpe as bpe_lib
 
+    if args.sample < 1:
+        raise UserError(f"--sample {args.sample}: use 1 record or more")
     if not args.out.absolute().parent.is_dir():
         raise UserError(f"--out {args.out}: there is no folder {args.out.parent}")
     sources = [open_source(spec) for spec in args.sources]
     made = bpe_lib.train_bpe(
-        (caption for source in sources for caption in source.texts()),
+        itertools.chain(*(views.sampled_texts(one, args.sample) for one in sources)),
         vocab_size=args.vocab_size,
         context=args.context,
     )
@@ -180,8 +230,13 @@ def _encode(args: argparse.Namespace) -> int:
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: use 1 or more")
     runtime.configure()
-    places, options = (args.workdir, args.sources, args.out), {"step": args.step}
-    header = encode.encode(*places, batch_size=args.batch_size, **options)
+    share = args.shard or _shares.Share(0, 1)
+    options = {"step": args.step, "batch_size": args.batch_size}
+    places = args.workdir, args.sources, args.out
+    header = encode.encode(*places, **options, files=share.of)
+    if not header.complete:
+        print(f"{args.out}: this share is written; run the command without --shard")
+        return 0
     stage1 = header.stage1
     what, kind = f"{stage1.grid} x {stage1.grid} tokens", "tokens"
     if stage1.channels:

@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--crop", action="store_true", help=text)
     add("--out", required=True, type=pathlib.Path, metavar="FILE.npz")
     add("--step", type=int, help="a saved step (default: the newest)")
+    add("--dtype", default="", metavar="NAME", help="of weights, such as bfloat16")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     runtime.configure()
     from mmjax.inference import load
 
-    model = load.load_run(args.workdir, args.step)
+    model = load.load_run(args.workdir, args.step, args.dtype)
     arrays: dict[str, np.ndarray] = {}
     read, views = load.read_images(paths, model.view)
     if read:
@@ -95,7 +96,7 @@ def _records(args: argparse.Namespace) -> int:
     regions = features.Regions(args.regions, args.crop) if args.regions else None
     source = open_source(args.records)
     runtime.configure()
-    run = load.load_run(args.workdir, args.step)
+    run = load.load_run(args.workdir, args.step, args.dtype)
     arrays, broken = features.of_records(run, source, regions)
     for error in broken:
         log.warning("left out: %s", error)

@@ -165,7 +165,6 @@ def _evaluate(args: argparse.Namespace) -> list[str]:
 
 def _choose(saved: Any, args: argparse.Namespace) -> Any:
     """The run's config with the overrides, and only the evaluators asked for."""
-    from mmjax.train import config as config_lib
     from mmjax.train import evaluate
 
     for text in args.overrides:
@@ -174,38 +173,6 @@ def _choose(saved: Any, args: argparse.Namespace) -> Any:
                 f"{text}: mmjax eval takes --config.evals.NAME.KEY=VALUE and "
                 "--config.batch_size=N; the rest is the trained model's"
             )
-    _refuse_foreign(saved, args)
-    chosen = config_lib.override(saved, args.overrides)
-    off = [name for name, e in chosen.evals.items() if evaluate.off(e)]
-    names = [name for name in chosen.evals if name not in off]
-    names = args.evals.split(",") if args.evals else names
-    if not names:
-        data = f" with data: use --evals {off[0]} --source SPEC" if off else ""
-        raise UserError(f"the config of {args.workdir} has no evaluators{data}")
-    for name in names:
-        if name not in chosen.evals:
-            hint = schema.suggest(name, chosen.evals)
-            raise UserError(f"no evaluator {name!r} in {args.workdir}{hint}")
-    with chosen.unlocked():
-        chosen.evals = {name: chosen.evals[name] for name in names}
-        if args.source:
-            for name in names:
-                chosen.evals[name].source = args.source
-        for name in names:
-            evaluate.require_data(name, chosen.evals[name])
-    return chosen
-
-
-def _refuse_foreign(saved: Any, args: argparse.Namespace) -> None:
-    """UserError where a run.json, and not the user, names code outside mmjax."""
-    chosen = args.evals.split(",") if args.evals else list(saved.evals)
-    for name, evaluator in saved.evals.items():
-        kind = str(evaluator["type"]) if "type" in evaluator else ""
-        place = f"--config.evals.{name}."
-        key = f"{place}type"
-        used = name in chosen or any(x.startswith(place) for x in args.overrides)
-        if used and "." in kind and f"{key}={kind}" not in args.overrides:
-            raise UserError(
-                f"the config of {args.workdir} runs {kind}, code outside mmjax, as "
-                f"evaluator {name!r}: give {key}={kind} if you trust it"
-            )
+    names = args.evals.split(",") if args.evals else None
+    given = {"names": names, "source": args.source, "overrides": args.overrides}
+    return evaluate.choose(saved, args.workdir, **given)

@@ -10,7 +10,6 @@ alone, and end with this command, however it ends.
 import argparse
 import contextlib
 import os
-import pathlib
 import signal
 import socket
 import subprocess
@@ -20,9 +19,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import IO
 
-import mmjax
 from mmjax.errors import UserError
-from mmjax.parallel import distributed
+from mmjax.parallel import distributed, runtime
 
 EXAMPLE = """examples:
   mmjax launch --processes 2 --devices-per-process 4 -- \\
@@ -52,10 +50,7 @@ def run(args: argparse.Namespace) -> int:
             f"mmjax launch runs {' or '.join(VERBS)}, not {args.command[0]!r}: the "
             "other verbs run as one process"
         )
-    # Not importing from the working directory, unless that is where mmjax itself is.
-    home = pathlib.Path(mmjax.__file__).resolve().parents[1]
-    safe = [] if home == pathlib.Path.cwd() else ["-P"]
-    base = [sys.executable, *safe, "-m", "mmjax.cli", *args.command, *args.overrides]
+    base = [*runtime.child(), *args.command, *args.overrides]
     if args.devices_per_process:
         base += ["--devices", str(args.devices_per_process)]
     address = f"127.0.0.1:{free_port()}"

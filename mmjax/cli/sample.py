@@ -88,6 +88,7 @@ def add_options(parser: argparse.ArgumentParser, *, default: str) -> None:
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     add("--batch", type=int, default=64, metavar="N", help="candidates in a call")
     add("--step", type=int, help="a saved step (default: the newest)")
+    add("--dtype", default="", metavar="NAME", help="of weights, such as bfloat16")
     add_devices(parser)
 
 
@@ -117,7 +118,7 @@ def begin(args: argparse.Namespace) -> tuple[Any, Any]:
     runtime.configure(devices=args.devices)
     from mmjax.inference import generate, load
 
-    prior = load.load_run(args.workdir, args.step)
+    prior = load.load_run(args.workdir, args.step, args.dtype)
     options = dict(map(option, args.set))
     generator = generate.Generator(prior, sampling=options, batch=args.batch)
     if prior.tokenizer is None:

@@ -12,7 +12,7 @@ import pathlib
 import numpy as np
 
 from mmjax.cli.embed import image_files
-from mmjax.errors import LEFT_OUT, UserError, image_name
+from mmjax.errors import LEFT_OUT, image_name
 from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
@@ -33,23 +33,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--templates", metavar="NAME", help=text)
     add("--png", type=image_name, metavar="FILE", help="draw results")
     add("--step", type=int, help="a saved step (default: the newest)")
+    add("--dtype", default="", metavar="NAME", help="of weights, such as bfloat16")
 
 
 def run(args: argparse.Namespace) -> int:
     from mmjax.data import prompts
 
-    labels = [label.strip() for label in args.labels.split(",") if label.strip()]
-    if len(set(labels)) < 2 or len(set(labels)) < len(labels):
-        raise UserError(f"--labels {args.labels!r}: give two or more that differ")
+    labels = prompts.labels(args.labels)
     templates = prompts.load(args.templates) if args.templates else ()
     paths, beside = image_files(args.images)
     runtime.configure()
     from mmjax.inference import load
     from mmjax.report import ranked_labels
 
-    model = load.load_run(args.workdir, args.step)
-    own = (e.templates for e in model.config.evals.values() if "templates" in e)
-    templates = templates or prompts.load(next(own, "photo"))
+    model = load.load_run(args.workdir, args.step, args.dtype)
+    templates = templates or model.templates()
     given = len(paths) + beside
     paths, pixels = load.read_images(paths)
     chances_nc = model.classify(pixels, labels, templates)

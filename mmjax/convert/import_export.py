@@ -91,7 +91,7 @@ def bring_in(
         fitted, resized = init_from.resize_positions(arrays, shapes)
         arrays = tree.flatten(fitted)
     name_table.fit(arrays, want, str(place))
-    _save(parts, tree.unflatten(arrays), workdir)
+    save(parts, tree.unflatten(arrays), workdir)
     kept = model.kept
     if resized:  # what else the files carry is of the old resolution
         kept = {key: kept[key] for key in kept if key == "dtypes"}
@@ -149,8 +149,11 @@ def _plain(task: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _save(parts: Any, variables: Any, workdir: pathlib.Path) -> None:
-    """Writes a workdir as training does, at step 0."""
+def save(parts: Any, variables: Any, workdir: pathlib.Path) -> None:
+    """Writes a workdir as training does, at step 0.
+
+    variables: dicts of arrays by name: `params`, `frozen`, and all else is extra.
+    """
     params, frozen = variables.pop("params"), variables.pop("frozen", {})
     params, extra, frozen = jax.tree.map(jnp.asarray, (params, variables, frozen))
     key = jax.random.key(parts.cfg.seed)

@@ -179,7 +179,16 @@ class TrainIterator:
         return {"global_next_index": self.next_index}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Continues at a state, of any number of processes, workers and batch size."""
+        """Continues at a state, of any number of processes, workers and batch size.
+
+        Raises:
+          UserError: it is of a stream.
+        """
+        if "global_next_index" not in state:
+            raise UserError(
+                f"the position is of a stream, and {self.loader.source.name} is none: "
+                "resume with the stream, or begin another workdir from these weights"
+            )
         self.close()
         self.next_index = int(state["global_next_index"])
 

@@ -12,6 +12,7 @@ import hashlib
 import importlib.resources
 import json
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 
 from mmjax import schema
@@ -64,6 +65,14 @@ def load(templates: str | Sequence[str]) -> tuple[str, ...]:
         f"no prompt set is called {templates!r}{hint}; or give a .txt or .json file, "
         "or a list of sentences that hold {}"
     )
+
+
+def labels(text: str) -> list[str]:
+    """Two labels or more, of `a, b, c` or of lines; UserError where two are equal."""
+    named = [label.strip() for label in re.split("[,\n]", text) if label.strip()]
+    if len(set(named)) < 2 or len(set(named)) < len(named):
+        raise UserError(f"labels {text!r}: give two or more that differ")
+    return named
 
 
 def read_list(place: str) -> tuple[str, ...]:

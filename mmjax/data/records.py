@@ -85,6 +85,14 @@ def stage1(source: Source) -> Mapping[str, Any] | None:
     return getattr(source, "stage1", None)
 
 
+def head(source: Source) -> Source:
+    """Records that stand for a source where all are alike: of a stream the first ones.
+
+    A source without records by position has such a source as its attribute `head`.
+    """
+    return getattr(source, "head", source)
+
+
 def left_out(source: Source) -> Sequence[BrokenRecord]:
     """What lies where the records lie and is none of them: place and reason of each.
 

@@ -1,4 +1,4 @@
-"""Where the samples of a tar shard lie: its headers read once, and kept.
+"""Where the samples of a tar shard lie: its headers read once, 12 bytes kept of each.
 
 A sample is the members of one key. A member whose header is damaged is lost alone: the
 next header that fits its own checksum is looked for, block by block.
@@ -7,32 +7,37 @@ next header that fits its own checksum is looked for, block by block.
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import hashlib
-import logging
-import os
-import pathlib
+import itertools
 import posixpath
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from mmjax.cache import cache_dir
 from mmjax.data.content import SAMPLE
+from mmjax.data.storage import File
+from mmjax.data.tar_walk import BLOCK, NAMES, Damage, Member, walk
 from mmjax.errors import UserError
 
-log = logging.getLogger(__name__)
-
-VERSION = 2  # of the index files: raise it with their layout
 PARTS = ("image", "json", "txt", "cls")
-_BLOCK = tarfile.BLOCKSIZE
-_PADDING = 20 * _BLOCK  # a tar ends on a multiple of it
-_ABOUT = (b"L", b"K", b"x", b"X", b"g")  # types of headers about the next member
-_LONGEST = 1 << 20  # bytes of a header about the next member
+# A sample: the block where its headers begin, how many blocks it takes, the upper 24
+# bits of a sum of its headers (name and size of each part), a bit for each part. Its
+# key and the places of its parts are read in the shard, from there.
+ROW = np.dtype([(name, "<u4") for name in ("start", "blocks", "check")])
+ODD_BIT = 1 << 7  # of `check`: `start` counts in the shard's ODD
+_FLAGS = (1 << 8) - 1
+# A sample that does not lie in one place: (offset, size) of each part, where headers of
+# it begin, and whether its members cannot be told apart.
+ODD = np.dtype([("spans", "<i8", (len(PARTS), 2)), ("at", "<i8"), ("unclear", "<i8")])
+UNCLEAR = (
+    "the key comes more than once, with unlike members: which of them belong "
+    "together is unclear"
+)
+_ALL, _TEXTS = range(len(PARTS)), PARTS[1:]
+_NEAR = 16  # members among which all of a sample lie
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 
 
@@ -40,93 +45,39 @@ _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 class Index:
     """Where the samples of one shard lie.
 
-    keys: (n,) str. spans: int64 (n, 4, 2), (offset, size) of each of PARTS, offset -1
-    where a sample has no such member. bad: (n,) str, why a sample cannot be used, "" if
-    it can. cut: the byte at which the file breaks off, -1 when whole. why: what is
-    wrong there. left_out: (m, 2) str, place in the file and reason, of what lies there
-    and is no part of a sample. sum: of all headers and of the ends of all members.
+    rows: (n,) ROW. odd: (m,) ODD. cut: the byte at which the file breaks off, -1 when
+    whole. why: what is wrong there. left_out: place in the file and reason of what lies
+    there and is no part of a sample. digest: of all keys, places, headers and ends of
+    members.
     """
 
-    keys: np.ndarray
-    spans: np.ndarray
-    bad: np.ndarray
+    rows: np.ndarray
+    odd: np.ndarray
     cut: int
     why: str
-    left_out: np.ndarray
-    sum: int
+    left_out: tuple[tuple[str, str], ...]
+    digest: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Member:
-    """One file of a tar: its type as tarfile has it, the bytes from offset on."""
-
-    name: str
-    type: bytes
-    link: str
-    offset: int
-    size: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Damage:
-    """Bytes of a tar, `start` to `end`, that are no members; `end` -1 at a cut."""
-
-    start: int
-    end: int
-    reason: str
-
-
-def load(path: pathlib.Path, suffixes: Sequence[str]) -> Index:
-    """The shard's index, from the cache or made now; the cache is only a cache."""
-    status = path.stat()
-    changed = f"{status.st_mtime_ns} {status.st_ctime_ns}"
-    identity = f"{VERSION} {suffixes} {path} {status.st_size} {changed}"
-    name = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
-    cached = cache_dir() / "tar_index" / f"{name[:32]}.npz"
-    try:
-        with np.load(cached) as z:
-            single = {"cut": int(z["cut"]), "why": str(z["why"]), "sum": int(z["sum"])}
-            return Index(**{**z, **single})
-    except FileNotFoundError:
-        pass
-    except Exception as error:  # zip files, damaged, raise many kinds
-        log.warning("remaking the index of %s: %s", path, error)
-    index = build(path, suffixes)
-    part = cached.with_name(f"{cached.name}.part{os.getpid()}")  # no *.npz as yet
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            np.savez(file, **dataclasses.asdict(index))
-        part.replace(cached)
-    except OSError as error:
-        log.warning("cannot keep the index of %s: %s", path, error)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
-    return index
-
-
-def build(path: pathlib.Path, suffixes: Sequence[str]) -> Index:
+def build(file: File, name: str, suffixes: Sequence[str]) -> Index:
     """Reads every header of a tar; `suffixes` are those of images."""
-    read, damages, total = [], [], 0
-    with path.open("rb") as file:
-        if file.read(8).startswith(_PACKED):
-            raise UserError(
-                f"{path} is compressed, and no plain tar: shards are read by offset, "
-                "so unpack it first (gunzip)"
-            )
-        for part in walk(file):
-            if isinstance(part, Damage):
-                damages.append(part)
-                continue
-            read.append(part)
-            ends = {0, max(0, part.size - SAMPLE)}
-            for start in sorted(ends):
-                data = _at(file, part.offset + start, min(SAMPLE, part.size - start))
-                total = zlib.crc32(data, total)
-            total = zlib.crc32(repr(dataclasses.astuple(part)).encode(), total)
+    total = hashlib.sha256()
+    if file.read_at(0, 8).startswith(_PACKED):
+        raise UserError(
+            f"{name} is compressed, and no plain tar: shards are read by offset, "
+            "so unpack it first (gunzip)"
+        )
+    parts = list(walk(file))
+    read = [part for part in parts if isinstance(part, Member)]
+    damages = [part for part in parts if isinstance(part, Damage)]
+    for part in read:
+        total.update(repr(part).encode())
+        total.update(file.read_at(part.offset, min(SAMPLE, part.size)))
+        if part.size > SAMPLE:
+            end = part.offset + part.size - SAMPLE
+            total.update(file.read_at(end, SAMPLE))
     if not read and damages and damages[0].start == 0:
-        raise UserError(f"{path} is no plain tar ({damages[0].reason})")
+        raise UserError(f"{name} is no plain tar ({damages[0].reason})")
     left = [(f"byte {d.start}", d.reason) for d in damages if d.end >= 0]
     cut = next((d for d in damages if d.end < 0), None)
     linked, lost = _follow_links(read)
@@ -135,130 +86,93 @@ def build(path: pathlib.Path, suffixes: Sequence[str]) -> Index:
         last, (first, *_) = samples[-1], samples
         if any(p in first[1] and p not in last[1] for p in range(len(PARTS))):
             samples.pop()
-    spans = np.full((len(samples), len(PARTS), 2), -1, np.int64)
-    for row, (_, parts) in zip(spans, samples, strict=True):
-        for number, member in parts.items():
-            row[number] = member.offset, member.size
+    rows, odd = _packed(parts, samples, suffixes)
+    for array in (rows, odd):
+        total.update(array.tobytes())
     return Index(
-        keys=np.array([key for key, _ in samples], dtype=np.str_),
-        spans=spans,
-        bad=np.array(_unclear(samples), dtype=np.str_),
+        rows=rows,
+        odd=odd,
         cut=cut.start if cut else -1,
         why=cut.reason if cut else "",
-        left_out=np.array([*left, *lost, *others], np.str_).reshape(-1, 2),
-        sum=total,
+        left_out=(*left, *lost, *others),
+        digest=total.hexdigest()[:16],
     )
 
 
-def walk(file: BinaryIO) -> Iterator[Member | Damage]:
-    """Every member of a tar in order, and what is damaged between them."""
-    size, at, about = file.seek(0, os.SEEK_END), 0, {}
-    while True:
-        block = _at(file, at, _BLOCK)
-        blank = block == bytes(_BLOCK)
-        header = None
-        with contextlib.suppress(tarfile.HeaderError, ValueError):
-            header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        if header is None or header.size < 0:
-            following = _next_header(file, at + _BLOCK, size)
-            end = following if following >= 0 else size
-            if not (blank and _is_end_mark(file, at, end, last=following < 0)):
-                yield Damage(at, following, _reason(block, following - at))
-            if following < 0:
-                return
-            at, about = following, {}
+def _packed(
+    parts: Sequence[Member | Damage],
+    samples: Sequence[tuple[str, dict[int, Member]]],
+    suffixes: Sequence[str],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Samples as ROW; as ODD, too, where walking from its start does not find one."""
+    unclear = _unclear(samples)
+    at = {part.start: k for k, part in enumerate(parts)}
+    rows, odd = np.zeros(len(samples), ROW), []
+    for n, (key, wanted) in enumerate(samples):
+        mask = sum(1 << number for number in wanted)
+        start = min(member.start for member in wanted.values())
+        stop = max(member.offset + member.size for member in wanted.values())
+        near = parts[at[start] : at[start] + _NEAR]
+        found = gather(near, mask, suffixes)
+        blocks = -(-(stop - start) // BLOCK)
+        fits = start < BLOCK << 32 and blocks < 1 << 32 and not unclear[n]
+        if fits and found and found[:2] == (key, wanted):
+            rows[n] = start // BLOCK, blocks, found[2] & ~_FLAGS | mask
             continue
-        start, at = at, at + _BLOCK
-        length = header.size
-        if header.type in _ABOUT:
-            data = _at(file, at, min(length, _LONGEST))
-            about |= _about(header.type, data)
-        else:
-            name, link = about.get("path", header.name), about.get("linkpath")
-            length = _whole(about.get("size"), length)
-            link, kind = link or header.linkname, header.type
-            if any(key.startswith("GNU.sparse") for key in about):
-                kind = tarfile.GNUTYPE_SPARSE
-            length *= kind not in (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE)
-            if at + length > size:
-                yield Damage(size, -1, f"member {name} is incomplete")
-                return
-            yield Member(name, kind, link, at, length)
-            about = {}
-        if at + length > size:
-            yield Damage(start, -1, "a header is incomplete")
-            return
-        at += -(-length // _BLOCK) * _BLOCK
+        first = next(iter(wanted.values())).start
+        spans = [(m.offset, m.size) if m else (-1, -1) for m in map(wanted.get, _ALL)]
+        rows[n] = len(odd), 0, _sum(key) & ~_FLAGS | mask | ODD_BIT
+        odd.append((spans, first, unclear[n]))
+    return rows, np.array(odd, ODD)
 
 
-def _at(file: BinaryIO, offset: int, count: int) -> bytes:
-    file.seek(offset)
-    return file.read(count)
+def gather(
+    parts: Iterable[Member | Damage], mask: int, suffixes: Sequence[str]
+) -> tuple[str, dict[int, Member], int] | None:
+    """(key, member of each part, sum of their headers) of the sample that begins here.
+
+    mask: bit p is set for each of PARTS that it has. None where they do not all come
+    in the next _NEAR members, plain and without damage before them.
+    """
+    key, members, total = "", {}, 0
+    for part in itertools.islice(parts, _NEAR):
+        if isinstance(part, Damage) or (not members and not plain(part)):
+            return None
+        name, number = part_of(part.name, suffixes)
+        if not members:
+            key = name
+        if number >= 0 and name == key and number not in members and plain(part):
+            members[number] = part
+            total = _sum(f"{part.name} {part.size}", total)
+            if mask == sum(1 << n for n in members):
+                return key, members, total
+    return None
 
 
-def _next_header(file: BinaryIO, at: int, size: int) -> int:
-    """Where the next header with a right checksum starts; -1 for none."""
-    file.seek(at)
-    while at < size:
-        many = file.read(_BLOCK * 2048)
-        for start in range(0, len(many), _BLOCK):
-            block = many[start : start + _BLOCK]
-            if block[148:156].strip(b"\0 ").isdigit():
-                with contextlib.suppress(tarfile.HeaderError, ValueError):
-                    header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-                    if header.size >= 0:
-                        return at + start
-        at += len(many) or size
-    return -1
+def _sum(text: str, before: int = 0) -> int:
+    return zlib.crc32(text.encode(*NAMES), before)
 
 
-def _is_end_mark(file: BinaryIO, at: int, end: int, *, last: bool) -> bool:
-    """Whether all is blank: at the end, or where one tar was joined to another."""
-    if not last and not 2 * _BLOCK <= end - at <= _PADDING:
-        return False
-    file.seek(at)
-    while at < end:
-        data = file.read(min(1 << 20, end - at))
-        if not data or data.strip(b"\0"):
-            return False
-        at += len(data)
-    return True
+def key_at(file: File, at: int) -> str:
+    """The key of the member whose headers begin at a byte; "" where there is none."""
+    part = next(walk(file, at), None)
+    return part.name.rpartition(".")[0] if isinstance(part, Member) else ""
 
 
-def _reason(block: bytes, lost: int) -> str:
-    if len(block) < _BLOCK:
-        return "no header and no end mark"
-    state = "damaged" if block.strip(b"\0") else "blank"
-    more = f", and lost what lies behind it ({lost} bytes)" if lost > 0 else ""
-    return f"the header here is {state}{more}"
-
-
-def _about(kind: bytes, data: bytes) -> dict[str, str]:
-    """What a header says of the next member: GNU's long names, POSIX's records."""
-    if kind in b"LK":
-        name = data.rstrip(b"\0").decode("utf-8", "surrogateescape")
-        return {"path" if kind == b"L" else "linkpath": name}
-    out = {}
-    while data and kind != b"g":  # of a global one, nothing concerns us
-        length, _, rest = data.partition(b" ")
-        count = int(length) if length.isdigit() else 0
-        if not len(length) + 2 < count <= len(data):
-            break
-        record = rest[: count - len(length) - 2].decode("utf-8", "surrogateescape")
-        key, _, value = record.partition("=")
-        out[key], data = value, data[count:]
-    return out
-
-
-def _whole(text: str | None, otherwise: int) -> int:
-    return int(text) if text and text.isdecimal() else otherwise
+def part_of(name: str, suffixes: Sequence[str]) -> tuple[str, int]:
+    """(key, number of the part) of a member's name; -1 for what is no part."""
+    key, dot, suffix = name.rpartition(".")
+    kind = suffix.lower()
+    if not dot or name[name.rfind("/") + 1] == ".":  # hidden
+        return key, -1
+    return key, 0 if kind in suffixes else PARTS.index(kind) if kind in _TEXTS else -1
 
 
 def _follow_links(
     members: Sequence[Member],
 ) -> tuple[list[Member], list[tuple[str, str]]]:
     """Plain files, links among them as what they lead to; what else there is."""
-    files = {posixpath.normpath(m.name): m for m in members if _plain(m)}
+    files = {posixpath.normpath(m.name): m for m in members if plain(m)}
     out, lost = [], []
     for member in members:
         target, home = None, posixpath.dirname(member.name)
@@ -266,11 +180,11 @@ def _follow_links(
             target = files.get(posixpath.normpath(member.link))
         elif member.type == tarfile.SYMTYPE:
             target = files.get(posixpath.normpath(posixpath.join(home, member.link)))
-        if _plain(member):
+        if plain(member):
             out.append(member)
         elif target:
             at = {"offset": target.offset, "size": target.size}
-            out.append(dataclasses.replace(member, type=tarfile.REGTYPE, **at))
+            out.append(member._replace(type=tarfile.REGTYPE, **at))
         elif member.type in (tarfile.LNKTYPE, tarfile.SYMTYPE):
             reason = f"a link to {member.link}, which is no file of the shard"
             lost.append((f"member {member.name}", reason))
@@ -281,7 +195,8 @@ def _follow_links(
     return out, lost
 
 
-def _plain(member: Member) -> bool:
+def plain(member: Member) -> bool:
+    """Whether it is a file, with bytes of its own."""
     return member.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 
 
@@ -296,11 +211,10 @@ def _grouped(
     named, others = [], collections.defaultdict(list)
     parts_of = collections.defaultdict(set)
     for member in members:
-        key, dot, suffix = member.name.rpartition(".")
-        kind = suffix.lower()
-        number = 0 if kind in suffixes else (*PARTS[1:], kind).index(kind) + 1
-        hidden = posixpath.basename(member.name).startswith(".")
-        if hidden or not dot or number == len(PARTS):
+        key, number = part_of(member.name, suffixes)
+        if number < 0:
+            _, dot, suffix = member.name.rpartition(".")
+            hidden = posixpath.basename(member.name).startswith(".")
             others["hidden" if hidden else f".{suffix}" if dot else ""].append(member)
             continue
         named.append((key, number, member))
@@ -331,13 +245,34 @@ def _grouped(
     return order, left
 
 
-def _unclear(samples: Sequence[tuple[str, dict[int, Member]]]) -> list[str]:
-    """Why a sample cannot be used: its key comes again, with other parts."""
+def _unclear(samples: Sequence[tuple[str, dict[int, Member]]]) -> list[bool]:
+    """Whether a sample cannot be used: its key comes again, with other parts."""
     forms = collections.defaultdict(set)
     for key, parts in samples:
         forms[key].add(frozenset(parts))
-    reason = (
-        "the key comes more than once, with unlike members: which of them belong "
-        "together is unclear"
-    )
-    return [reason if len(forms[key]) > 1 else "" for key, _ in samples]
+    return [len(forms[key]) > 1 for key, _ in samples]
+
+
+def locate(
+    file: File, row: np.void, odd: np.ndarray, suffixes: Sequence[str]
+) -> tuple[str, dict[int, tuple[int, int]]] | None:
+    """(key, (offset, size) of each part) of a sample, out of the shard itself.
+
+    odd: its shard's. None where the headers there are not those that were indexed.
+    """
+    start, blocks, check = row.tolist()
+    mask = check & (ODD_BIT - 1)
+    if not check & ODD_BIT:
+        at = start * BLOCK
+        stop = min(file.size, at + blocks * BLOCK)
+        sample = gather(walk(file, at, stop), mask, suffixes)
+        if sample is None or (sample[2] ^ check) & ~_FLAGS:
+            return None
+        return sample[0], {p: (m.offset, m.size) for p, m in sample[1].items()}
+    if start >= len(odd):
+        return None
+    spans, at, _ = odd[start].tolist()
+    key = key_at(file, at)
+    if (_sum(key) ^ check) & ~_FLAGS:
+        return None
+    return key, {p: tuple(spans[p]) for p in _ALL if mask >> p & 1}

@@ -21,7 +21,8 @@ import json
 import math
 import pathlib
 import struct
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -222,6 +223,7 @@ def write(
     shard: int = SHARD,
     max_broken: float = 0.01,
     about: Mapping[str, Any] | None = None,
+    files: Callable[[Sequence], Sequence] = lambda all_files: all_files,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Header:
     """Encodes every record of a source, or the rest of one that was cut short.
@@ -231,10 +233,12 @@ def write(
         called with `batch_size` rows alone, so that it compiles once.
       out: the cache's folder. A file becomes part of it when it is whole.
       max_broken: share of broken records at which it ends in a UserError.
+      files: chooses, of the cache's numbered files, those that are written here.
       progress: called with the records done and in all, after each batch.
 
     Returns:
-      The header. Where the folder holds the same tokens already, nothing is done.
+      The header, `complete` where no file is missing. Where the folder holds the same
+      tokens already, nothing is done.
 
     Raises:
       UserError: the folder holds codes of another stage 1, source or view, or other
@@ -260,7 +264,7 @@ def write(
     if header.complete:
         progress(total, total)
         return header
-    for number, path in enumerate(header.files(out)):
+    for number, path in files([*enumerate(header.files(out))]):
         start = number * header.shard
         stop = min(start + header.shard, total)
         if path.exists():
@@ -283,8 +287,9 @@ def write(
                     else:
                         writer.write(pack(row, code, stage1.dtype))
                 progress(done, total)
-    header = dataclasses.replace(header, complete=True)
-    _write_header(out, header)
+    if all(path.exists() for path in header.each_file(out)):
+        header = dataclasses.replace(header, complete=True)
+        _write_header(out, header)
     return header
 
 
@@ -322,9 +327,10 @@ def _whole_file(path: pathlib.Path) -> Iterator[ArrayRecordWriter]:
 
 def _begin(out: pathlib.Path, asked: Header) -> Header:
     """The header to go on from: the folder's own, or `asked`, now written there."""
-    header = read_header(out)
+    names = [path.name for path in out.iterdir()] if out.exists() else []
+    header = read_header(out)  # after the names: another process may begin as well
     if header is None:
-        if out.exists() and any(out.iterdir()):
+        if any(not name.startswith(".part-") for name in names):
             raise UserError(f"{out} holds other files: give --out a new folder")
         out.mkdir(parents=True, exist_ok=True)
         _write_header(out, asked)
@@ -350,8 +356,11 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_header(out: pathlib.Path, header: Header) -> None:
-    with errors.writing(out / HEADER) as part:
-        part.write_text(json.dumps(dataclasses.asdict(header), indent=1), "utf-8")
+    text = json.dumps(dataclasses.asdict(header), indent=1)
+    whole = out / f".part-{HEADER}-{uuid.uuid4().hex}"  # no other process' name
+    with errors.writing(whole) as part:
+        part.write_text(text, "utf-8")
+    whole.replace(out / HEADER)
 
 
 def _checked(codes: Any, stage1: Stage1, rows: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tqdm
 
@@ -19,8 +19,11 @@ def encode(
     *,
     step: int | None = None,
     batch_size: int | None = None,
+    files: Callable[[Sequence], Sequence] = lambda all_files: all_files,
 ) -> token_cache.Header:
     """Writes the codes of sources, one after another, by the run in `workdir`.
+
+    files: chooses those that this process writes; see `token_cache.write`.
 
     Raises:
       UserError: the run encodes no images, or see `token_cache.write`.
@@ -58,6 +61,7 @@ def encode(
             stage1=stage1,
             image_cfg=run.parts.image_cfg,
             batch_size=batch_size or run.parts.cfg.batch_size,
+            files=files,
             about={"run": str(run.workdir.absolute()), "step": run.step},
             progress=lambda done, total: bar.update(done - bar.n),
         )

@@ -6,19 +6,22 @@ Legend: p prompts, k candidates of each, s image side, d embedding.
 """
 
 import dataclasses
+import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mmjax.errors import UserError
-from mmjax.inference.load import Run
+from mmjax.inference.load import Run, check_text
+from mmjax.report import image_grid
 from mmjax.sampling import calls
-from mmjax.sampling.calls import Tick
+from mmjax.sampling.calls import Seen, Tick
 from mmjax.tasks import base
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Candidates:
     """What was drawn, candidate c of a prompt always the same whatever k is.
 
@@ -34,6 +37,28 @@ class Candidates:
     def images(self) -> np.ndarray:
         """uint8 (p, k, s, s, 3)."""
         return self.arrays["image"]
+
+    def __repr__(self) -> str:
+        p, k = self.images.shape[:2]
+        return f"Candidates({k} of {p} prompts: {', '.join(self.arrays)})"
+
+    def ranked(self, clip: Run) -> "Candidates":
+        """Each prompt's candidates, the best first by a contrastive run.
+
+        `clip` of the arrays is their cosine with the prompt, `candidate` their number.
+        """
+        image_pkd, text_pd = embeddings(clip, self)
+        score_pk = np.einsum("pkd,pd->pk", image_pkd, text_pd)
+        order_pk = np.argsort(-score_pk, axis=1, kind="stable")
+        row_p1 = np.arange(len(order_pk))[:, None]
+        arrays = {**self.arrays, "clip": score_pk}
+        best = {name: array[row_p1, order_pk] for name, array in arrays.items()}
+        return Candidates(self.prompts, {**best, "candidate": order_pk})
+
+    def save(self, path: str | os.PathLike, top: int = 8) -> pathlib.Path:
+        """Writes the first `top` images of each prompt as a sheet, a row a prompt."""
+        captions = [str(prompt) for prompt in self.prompts]
+        return image_grid.draw(path, [row[:top] for row in self.images], captions)
 
 
 class Generator:
@@ -81,18 +106,7 @@ class Generator:
                     f"the prompt {prompt!r} is a text, and this run has no tokenizer: "
                     "give the number of a label"
                 )
-            if not prompt.strip():
-                raise UserError("the prompt is empty: say what the image should show")
-            try:
-                prompt.encode()
-            except UnicodeError as error:
-                raise UserError(f"the prompt {prompt!r} is no text: {error}") from None
-            size, context = tokenizer.count(prompt), tokenizer.context
-            if size > context:
-                raise UserError(
-                    f"the prompt {prompt!r} has {size} tokens with its marks, and "
-                    f"the model reads {context}: shorten it"
-                )
+            check_text(tokenizer, prompt)
 
     def pieces(self, prompt: str) -> dict[str, int]:
         """Words of a prompt that are no single token, and how many each takes.
@@ -111,6 +125,7 @@ class Generator:
         k: int,
         seed: int = 0,
         tick: Tick = lambda count: None,
+        seen: Seen = lambda rows: None,
         negative: str = "",
         start: Sequence[np.ndarray] | None = None,
         predict: str = "sample",
@@ -119,6 +134,7 @@ class Generator:
         """`k` candidates for each prompt: a text, or the number of a label.
 
         Args:
+          seen: Called with each call's candidates as they are drawn, (n, ...).
           negative: A text that guidance leads away from, in place of the empty one.
           start: One uint8 image (h, w, 3) a prompt that drawing begins from, as far as
             the sampling's `strength` says.
@@ -149,6 +165,7 @@ class Generator:
             size=self.batch,
             devices=self.parts.layout.rows,
             tick=tick,
+            seen=seen,
         )
         for name, array in arrays.items():
             if array.dtype.kind == "f" and np.isnan(array).any():
@@ -172,7 +189,7 @@ class Generator:
           images: One uint8 (h, w, 3) a prompt; the run's evaluation view makes them
             (s, s, 3).
           known: bool (s, s) or (p, s, s), the pixels that are given.
-          options: `k`, `seed` and `tick` of `sample`.
+          options: `k`, `seed`, `tick` and `seen` of `sample`.
 
         Raises:
           UserError: the task completes nothing, or not from such pixels.

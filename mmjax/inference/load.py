@@ -6,58 +6,69 @@ Legend: n rows, m other rows, d embedding width, k singular values.
 import dataclasses
 import functools
 import logging
+import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image as pil
 
 from mmjax import tree
 from mmjax.data import image as image_lib
 from mmjax.data import jpeg, prompts
 from mmjax.data.records import BrokenRecord
 from mmjax.errors import UserError
+from mmjax.inference import log as log_lib
+from mmjax.inference import params as params_lib
 from mmjax.metrics import embeddings
 from mmjax.state import TrainState
-from mmjax.train import config as config_lib
-from mmjax.train import metric_writer, restore, run_file, setup
+from mmjax.train import restore, setup
 
 log = logging.getLogger(__name__)
+Image = str | os.PathLike | pil.Image | np.ndarray  # a file, Pillow's, (H, W, 3)
+_KINDS = "give a path, a Pillow image or a uint8 array (H, W, 3), or a list of these"
 
 _ROWS = 256  # at most, in a call
 _NAMED = 20  # texts that are cut, named in warnings
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One checkpoint of a workdir, with everything it was trained with."""
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Run(log_lib.Log):
+    """One checkpoint of a workdir, with everything it was trained with.
 
-    workdir: pathlib.Path
+    parts: what its config determines: fields, task, data, layout. state: its weights.
+    """
+
     parts: setup.Parts
     state: TrainState
 
-    @functools.cached_property
-    def config(self) -> Any:
-        """The ConfigDict it was trained with."""
-        return config_lib.from_json(run_file.read(self.workdir)["config"])
+    def __repr__(self) -> str:
+        # leaves may be of one process: their shapes are known to all
+        sizes = (leaf.size for leaf in tree.flatten(self.state.vars.params).values())
+        about = f"{self.config.task.name}, step {self.step}"
+        name = type(self).__name__
+        return f"{name}({self.workdir}: {about}, {sum(sizes):,} parameters)"
 
     @property
     def task(self) -> Any:
+        """The Task: its model, loss and predict functions."""
         return self.parts.task
 
     @property
     def tokenizer(self) -> Any:
+        """The tokenizer of its texts; None for a model that reads none."""
         return self.parts.tokenizer
 
     @property
     def step(self) -> int:
+        """The number of updates that made these weights."""
         return int(self.state.step)
 
     @functools.cached_property
-    def params(self) -> dict[str, np.ndarray]:
+    def params(self) -> params_lib.Params:
         """Parameters by '/'-joined path, the averaged ones where an EMA is kept."""
-        flat = tree.flatten(self.state.eval_vars().params)
-        return {path: np.asarray(leaf) for path, leaf in flat.items()}
+        return params_lib.Params.of(self.state.eval_vars().params)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -66,43 +77,46 @@ class Run:
 
     def table(self) -> str:
         """The parameter table as text."""
-        return tree.table(tree.rows(self.params))
+        return self.params.table()
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """Logged rows, each with its `step`."""
-        return metric_writer.read(self.workdir)
-
-    def last_metrics(self) -> dict[str, Any]:
+    def last_metrics(self, until: float | None = None) -> dict[str, Any]:
         """The newest value of every metric logged up to this checkpoint."""
-        newest: dict[str, Any] = {}
-        for row in self.metrics():
-            if row["step"] <= self.step:
-                newest |= row
-        return newest
+        return super().last_metrics(self.step if until is None else until)
 
-    def embed_images(
-        self, images: Sequence[np.ndarray | str | pathlib.Path]
-    ) -> np.ndarray:
-        """Unit rows (n, d) of images: uint8 (H, W, 3) RGB arrays, or files.
+    def embed_images(self, images: Image | Sequence[Image]) -> np.ndarray:
+        """Unit rows (n, d) of images: files, Pillow images or uint8 (H, W, 3) arrays.
+
+        One image gives one row.
 
         Raises:
-          UserError: a file is missing or no image, or the task embeds no images.
+          UserError: a file is missing or no image, an image is of another kind, there
+            are none, or the task embeds no images.
         """
-        pixels_nhwc = np.stack([self.view(image) for image in images])
+        pixels_nhwc = np.stack([self.view(image) for image in several(images)])
         return self._embed("embed_image", {"image": pixels_nhwc})
 
-    def view(self, image: np.ndarray | str | pathlib.Path) -> np.ndarray:
+    def view(self, image: Image) -> np.ndarray:
         """uint8 (s, s, 3), what the model sees of an image; errors of embed_images."""
-        pixels = image if isinstance(image, np.ndarray) else read_image(image)
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        if self.parts.image_cfg is None:
+            kind = self.config.task.name
             raise UserError(
-                f"an array is {pixels.dtype} {pixels.shape}: give uint8 (H, W, 3), RGB"
+                f"{self.workdir} is a run of task {kind}: it sees no images"
             )
-        return self.parts.image_cfg.evaluate(pixels)
+        return self.parts.image_cfg.evaluate(pixels_of(image))
 
-    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit rows (n, d) of sentences; warnings name the first that are cut."""
-        tokens_nl, mask_nl = self.tokenizer.encode(list(texts))
+    def embed_texts(self, texts: str | Sequence[str]) -> np.ndarray:
+        """Unit rows (n, d) of sentences; warnings name the first that are cut.
+
+        One sentence gives one row.
+
+        Raises:
+          UserError: there are none, one is no string, or the task embeds no texts.
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise UserError(f"texts are {texts!r:.60}: give strings, one or more")
+        self._predict("embed_text")  # before its tokenizer is asked for
+        tokens_nl, mask_nl = self.tokenizer.encode(texts)
         long = np.flatnonzero(self.cut(texts))
         for i in long[:_NAMED]:
             count = self.tokenizer.count(texts[i])
@@ -122,9 +136,9 @@ class Run:
 
     def combine(
         self,
-        images: Sequence[np.ndarray | str | pathlib.Path] = (),
-        plus: Sequence[str] = (),
-        minus: Sequence[str] = (),
+        images: Image | Sequence[Image] = (),
+        plus: str | Sequence[str] = (),
+        minus: str | Sequence[str] = (),
         *,
         weight: float = 1.0,
     ) -> np.ndarray:
@@ -132,7 +146,8 @@ class Run:
 
         weight: of every text, beside an image's 1. See mmjax.metrics.embeddings.
         """
-        terms = [(1.0, row) for row in self.embed_images(images)] if images else []
+        none = isinstance(images, (list, tuple)) and not images
+        terms = [] if none else [(1.0, row) for row in self.embed_images(images)]
         for sign, texts in ((weight, plus), (-weight, minus)):
             terms += [(sign, row) for row in self.embed_texts(texts)] if texts else []
         return embeddings.combine(terms)
@@ -145,15 +160,27 @@ class Run:
 
     def classify(
         self,
-        images: Sequence[np.ndarray | str | pathlib.Path],
+        images: Image | Sequence[Image],
         labels: Sequence[str],
-        templates: Sequence[str] = (prompts.SLOT,),
+        templates: str | Sequence[str] | None = None,
     ) -> np.ndarray:
         """(n, c) chances of labels by zero-shot: rows add up to 1.
 
-        Templates hold a {} and are ensembled in embedding space: the mean of unit
-        embeddings, at length one again (Radford et al. 2021, section 3.1.4).
+        Args:
+          images: As of `embed_images`.
+          labels: Two names or more.
+          templates: Sentences with a {}, or what `prompts.load` takes for them; by
+            default those of the run's own zero-shot evaluation, or "photo". They are
+            ensembled in embedding space: the mean of unit embeddings, at length one
+            again (Radford et al. 2021, section 3.1.4).
+
+        Raises:
+          UserError: labels are one string, fewer than two or equal, or see
+            `embed_images`.
         """
+        if isinstance(labels, str) or len(set(labels)) < max(2, len(labels)):
+            raise UserError(f"labels are {labels!r}: give a list of two or more names")
+        templates = prompts.load(self.templates() if templates is None else templates)
         texts_sd = self.embed_texts(prompts.fill(templates, labels))
         texts_ctd = texts_sd.reshape(len(labels), len(templates), -1)
         texts_cd = embeddings.unit(texts_ctd.mean(1))
@@ -161,6 +188,11 @@ class Run:
         _finite(logits_nc, "a score")
         odds_nc = np.exp(logits_nc - logits_nc.max(1, keepdims=True))
         return odds_nc / odds_nc.sum(1, keepdims=True)
+
+    def templates(self) -> tuple[str, ...]:
+        """The prompt templates of its own zero-shot evaluation, or "photo"'s."""
+        own = (e.templates for e in self.config.evals.values() if "templates" in e)
+        return prompts.load(next(own, "photo"))
 
     def records(self, count: int) -> list[dict[str, Any]]:
         """Evenly spaced records of the training source."""
@@ -193,14 +225,76 @@ def _finite(values: np.ndarray, what: str) -> np.ndarray:
     return values
 
 
-def load_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:
+def check_text(tokenizer: Any, text: str, name: str = "prompt") -> None:
+    """Raises UserError for a text that is empty or longer than the context."""
+    if not text.strip():
+        raise UserError(f"the {name} is empty: say what the image should show")
+    try:
+        text.encode()
+    except UnicodeError as error:
+        raise UserError(f"the {name} {text!r} is no text: {error}") from None
+    size, context = tokenizer.count(text), tokenizer.context
+    if size > context:
+        raise UserError(
+            f"the {name} {text!r} has {size} tokens with its marks, and the model "
+            f"reads {context}: shorten it"
+        )
+
+
+def load_run(
+    workdir: str | pathlib.Path, step: int | None = None, dtype: str = ""
+) -> Run:
     """Opens a workdir at one of its saved steps, the newest by default.
+
+    Args:
+      dtype: of the weights and of compute, in place of the run's: "bfloat16" takes half
+        the memory. Embeddings differ by its rounding, so an index of others' is not
+        searched with them.
 
     Raises:
       UserError: the folder is not a run, or holds no such checkpoint.
     """
     workdir = pathlib.Path(workdir)
-    return Run(workdir, *restore.restore(workdir, step))
+    return Run(workdir, *restore.restore(workdir, step, dtype=dtype))
+
+
+def several(images: Image | Sequence[Image]) -> list[Image]:
+    """A list of images, from one or more of them; UserError for none."""
+    one = isinstance(images, (str, os.PathLike, pil.Image)) or (
+        isinstance(images, np.ndarray) and images.ndim <= 3
+    )
+    if not one and not isinstance(images, Iterable):
+        raise UserError(f"images are {type(images).__name__}: {_KINDS}")
+    listed = [images] if one else list(images)
+    if not listed:
+        raise UserError("there are no images: give one or more")
+    return listed
+
+
+def pixels_of(image: Image) -> np.ndarray:
+    """uint8 (H, W, 3) RGB of a file, a Pillow image or such an array.
+
+    Raises:
+      UserError: it is neither, cannot be read, or its pixels say no range.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(image)
+    if isinstance(image, pil.Image):
+        try:
+            return image_lib.to_rgb(image)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"an image of mode {image.mode!r} cannot be read ({error}): give "
+                'image.convert("RGB")'
+            ) from error
+    if not hasattr(image, "__array__"):
+        raise UserError(f"an image is {type(image).__name__}: {_KINDS}")
+    pixels = np.asarray(image)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise UserError(
+            f"an array is {pixels.dtype} {pixels.shape}: give uint8 (H, W, 3), RGB"
+        )
+    return pixels
 
 
 def read_image(path: str | pathlib.Path) -> np.ndarray:
@@ -209,9 +303,15 @@ def read_image(path: str | pathlib.Path) -> np.ndarray:
     if path.exists() and not path.is_file():  # a pipe or a device may never end
         raise UserError(f"cannot read image {path}: it is no file")
     try:
-        return image_lib.decode(path.read_bytes(), str(path))
+        return decode_image(path.read_bytes(), str(path))
     except OSError as e:
         raise UserError(f"cannot read image {path}: {e.strerror}") from e
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """A file's bytes as uint8 (H, W, 3), RGB; UserError where they are no image."""
+    try:
+        return image_lib.decode(data, name)
     except BrokenRecord as e:
         raise UserError(f"cannot read image {e}") from e
 

@@ -1,67 +1,28 @@
 """The pages that raters see, over HTTP: one pair at a time, answers as JSON.
 
 A rater is a session: a random key in a cookie that scripts cannot read and other sites
-cannot send. What writes needs the session's own token in a header, and comes from the
-page itself by its Origin. Nothing is loaded from elsewhere. Needs mmjax[judge].
+cannot send. What writes needs the session's own token in a header, besides what
+`mmjax.serving.site` asks of every page. Needs mmjax[judge].
 """
 
 import contextlib
 import hashlib
 import hmac
-import html
-import ipaddress
-import json
 import math
 import pathlib
-import secrets
-import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
-from mmjax import schema
-from mmjax.errors import UserError
 from mmjax.judging import study as studies
 from mmjax.judging.study import ASKED, QUESTIONS, Side, Study
 from mmjax.judging.votes import Conflict, Votes
+from mmjax.serving import site
+from mmjax.serving.site import Refused
 from mmjax.train import lock
 
-BODY = 2048  # bytes of a request's body, at most
-SESSION, ACCESS = "mmjax_rater", "mmjax_access"  # cookies
-_YEAR = 365 * 24 * 3600
-_HERE = pathlib.Path(__file__)
+SESSION = "mmjax_rater"  # cookie
+_HERE = pathlib.Path(__file__).parent
 _SMALL = 128  # images of fewer pixels are shown as the squares they are
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Referrer-Policy": "same-origin",  # "no-referrer" would make every Origin null
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
-_POLICY = (
-    "default-src 'none'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'; script-src 'nonce-{0}'; "
-    "style-src 'nonce-{0}'"
-)
-
-
-class Refused(Exception):
-    """A request that is answered by a status and a sentence."""
-
-    def __init__(self, status: int, text: str):
-        super().__init__(text)
-        self.status = status
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a host."""
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    return False
 
 
 class Application:
@@ -75,63 +36,20 @@ class Application:
         self, folder: pathlib.Path, study: Study, votes: Votes, *, token: str = ""
     ):
         from starlette.applications import Starlette
-        from starlette.routing import Route
 
         self.folder, self.study, self.votes = folder, study, votes
         self.token, self._key = token, votes.secret("csrf").encode()
-        self._parts = {
-            kind: _HERE.with_name(f"page.{kind}").read_text(encoding="utf-8")
-            for kind in ("html", "css", "js")
-        }
-        get, post = ["GET"], ["POST"]
+        self._site = site.Site("study", token, statuses={Conflict: 409})
+        route = self._site.route
         routes = [
-            Route("/", self._guard(self._page), methods=get),
-            Route("/begin", self._guard(self._begin), methods=post),
-            Route("/state", self._guard(self._state), methods=get),
-            Route("/vote", self._guard(self._vote), methods=post),
-            Route("/undo", self._guard(self._undo), methods=post),
-            Route("/image/{shown:int}/{side}", self._guard(self._image), methods=get),
+            route("/", self._page),
+            route("/begin", self._begin, "POST"),
+            route("/state", self._state),
+            route("/vote", self._vote, "POST"),
+            route("/undo", self._undo, "POST"),
+            route("/image/{shown:int}/{side}", self._image),
         ]
         self.app = Starlette(routes=routes)
-
-    def _guard(self, answer: Callable[[Any], Awaitable[Any]]) -> Callable:
-        """An endpoint with safe headers, that answers `Refused` in a sentence."""
-        from starlette.responses import JSONResponse
-
-        async def endpoint(request: Any) -> Any:
-            try:
-                self._admit(request)
-                response = await answer(request)
-            except Refused as error:
-                response = JSONResponse({"error": str(error)}, error.status)
-            except Conflict as error:
-                response = JSONResponse({"error": str(error)}, 409)
-            for name, value in _HEADERS.items():
-                response.headers.setdefault(name, value)
-            policy = "default-src 'none'; frame-ancestors 'none'"
-            response.headers.setdefault("Content-Security-Policy", policy)
-            return response
-
-        return endpoint
-
-    def _admit(self, request: Any) -> None:
-        """Raises Refused for another site's page, or a link without the token."""
-        host = request.headers.get("host", "")
-        if self.token:
-            given = request.cookies.get(ACCESS), request.query_params.get("token")
-            wanted = self.token.encode()
-            if not any(hmac.compare_digest((g or "").encode(), wanted) for g in given):
-                raise Refused(403, "This link is not complete: ask for the whole one.")
-        elif not is_loopback(urlsplit(f"//{host}").hostname or ""):
-            # a name that somebody points at this machine, to read it from their page
-            raise Refused(403, f"This study is open to this machine only, not {host}.")
-        if request.method == "POST":
-            origin = request.headers.get("origin", "")
-            if not host or urlsplit(origin).netloc != host:
-                raise Refused(403, f"Requests come from {host} alone, not {origin}.")
-            kind = request.headers.get("content-type", "").partition(";")[0].strip()
-            if kind != "application/json":
-                raise Refused(415, f"Send application/json, not {kind or 'nothing'}.")
 
     def _rater(self, request: Any) -> int:
         """The rater of a request; one that writes shows the session's token too."""
@@ -150,55 +68,37 @@ class Application:
         return hmac.new(self._key, session.encode(), hashlib.sha256).hexdigest()
 
     async def _page(self, request: Any) -> Any:
-        from starlette.responses import HTMLResponse, RedirectResponse
-
-        if (
-            self.token and "token" in request.query_params
-        ):  # out of the address, for it is a key
-            response = RedirectResponse("/", 303)
-            self._cookie(response, ACCESS, self.token)
-            return response
         session = request.cookies.get(SESSION, "")
         known = bool(session) and await _aside(self.votes.rater, session) is not None
-        nonce = secrets.token_urlsafe(16)
         facts = {
             "csrf": self._csrf(session) if known else "",
             "asked": ASKED,
             "pixelated": self.study.side < _SMALL,
         }
-        page = self._parts["html"]
-        for name, text in {
-            "@NONCE@": nonce,
-            "@CSS@": self._parts["css"],
-            "@JS@": self._parts["js"],
-            "@FACTS@": html.escape(json.dumps(facts), quote=True),
-        }.items():
-            page = page.replace(name, text)
-        policy = _POLICY.format(nonce)
-        return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+        return site.page(_HERE, facts)
 
     async def _begin(self, request: Any) -> Any:
         from starlette.responses import JSONResponse
 
-        await _body(request)
+        await self._site.read(request)
         session = request.cookies.get(SESSION, "")
         if not session or await _aside(self.votes.rater, session) is None:
             session = await _aside(self.votes.begin)
         rater = await _aside(self.votes.rater, session)
         state = await _aside(self.votes.state, rater)
         response = JSONResponse(state | {"csrf": self._csrf(session)})
-        self._cookie(response, SESSION, session)
+        site.set_cookie(response, SESSION, session)
         return response
 
     async def _state(self, request: Any) -> Any:
         return await self._json(request, self.votes.state)
 
     async def _undo(self, request: Any) -> Any:
-        await _body(request)
+        await self._site.read(request)
         return await self._json(request, self.votes.undo)
 
     async def _vote(self, request: Any) -> Any:
-        values = await _body(request)
+        values = await self._site.read(request)
         try:
             shown, seconds = values["number"], float(values["seconds"])
             question, side = values["question"], values["side"]
@@ -231,34 +131,12 @@ class Application:
         path = studies.image_path(self.folder, Side(0, stem))
         return Response(await _aside(path.read_bytes), media_type="image/png")
 
-    def _cookie(self, response: Any, name: str, value: str) -> None:
-        # Lax: a link in a message still finds the session, another site's POST does not
-        response.set_cookie(
-            name, value, max_age=_YEAR, path="/", httponly=True, samesite="lax"
-        )
-
 
 async def _aside(call: Callable, *args: Any) -> Any:
     """A call that waits for the disk, in a thread."""
     from starlette.concurrency import run_in_threadpool
 
     return await run_in_threadpool(call, *args)
-
-
-async def _body(request: Any) -> dict[str, Any]:
-    """The JSON object of a request, read no further than BODY bytes."""
-    data = b""
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > BODY:
-            raise Refused(413, f"A request has {BODY} bytes at most.")
-    try:
-        values = schema.parse_json(data)
-    except ValueError:
-        raise Refused(400, "This is no JSON.") from None
-    if not isinstance(values, dict):
-        raise Refused(400, "This is no JSON object.")
-    return values
 
 
 @contextlib.contextmanager
@@ -274,7 +152,7 @@ def opened(
     with lock.lock(folder, kind="study", key="STUDY"):
         votes = Votes(folder, study, target=target)
         try:
-            token = "" if is_loopback(host) else votes.secret("link")
+            token = "" if site.is_loopback(host) else votes.secret("link")
             yield Application(folder, study, votes, token=token)
         finally:
             votes.close()
@@ -293,37 +171,7 @@ def serve(
     Raises:
       UserError: see `opened`; the port is taken, or the extra `judge` is missing.
     """
-    try:
-        import uvicorn
-    except ImportError as error:
-        raise UserError(
-            f"judge serve needs {error.name}: pip install 'mmjax[judge]'"
-        ) from error
-    with opened(folder, host=host, target=target) as application:
-        with _listen(host, port) as listening:
-            name = host if host not in ("0.0.0.0", "::") else socket.gethostname()
-            name = f"[{name}]" if ":" in name else name
-            link = f"http://{name}:{listening.getsockname()[1]}/"
-            say(link + (f"?token={application.token}" if application.token else ""))
-            config = uvicorn.Config(
-                application.app,
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=256,
-                http="h11",
-                ws="none",
-            )
-            uvicorn.Server(config).run(sockets=[listening])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        raise UserError(
-            f"cannot listen on {host}, port {port}: {error}; give another --port, or "
-            "--port 0 for any that is free"
-        ) from error
+    taken = site.listening(host, port, verb="judge serve", extra="judge")
+    with taken as bound, opened(folder, host=host, target=target) as application:
+        token = application.token
+        site.serve(application.app, bound, host=host, token=token, say=say)

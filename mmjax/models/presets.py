@@ -168,6 +168,7 @@ def build(
     scan: bool = False,
     remat: str = "none",
     dtype: str = "float32",
+    attention: str = "auto",
     init_scale: float = math.log(1 / 0.07),
     init_bias: float | None = None,
     max_scale: float = SCALE_MAX,
@@ -185,11 +186,12 @@ def build(
         on CPU).
       remat: "none", "full", "dots", "dots_no_batch".
       dtype: compute dtype; parameters, softmax, norms and logits stay float32.
+      attention: the kernel of transformers, see `mmjax.nn.attention_kernels`.
       init_scale, init_bias, max_scale: see `DualEncoder`; SigLIP has log(10), -10, 0.
 
-    `act`, `scan`, `remat` and `dtype` go to every tower with such a field that does
-    not set its own. Unknown keys raise `UnknownKeyError`, a TypeError, naming the
-    nearest.
+    `act`, `scan`, `remat`, `dtype` and `attention` go to every tower with such a field
+    that does not set its own. Unknown keys raise `UnknownKeyError`, a TypeError, naming
+    the nearest.
     """
     sizes = {
         "embed_dim": embed_dim,
@@ -208,7 +210,8 @@ def build(
             f"without a preset, a dual encoder needs {', '.join(missing)}: give them, "
             f"or a preset ({', '.join(PRESETS)})"
         )
-    shared = sizes | {"act": act, "scan": scan, "remat": remat, "dtype": dtype}
+    shared = sizes | {"act": act, "scan": scan, "remat": remat}
+    shared |= {"dtype": dtype, "attention": attention}
     return DualEncoder(
         image=_tower("image", towers["image"], shared),
         text=_tower("text", towers["text"], shared),

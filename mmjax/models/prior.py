@@ -61,6 +61,7 @@ class Prior(nn.Module):
       scan: depth by `nn.scan`, a stack of parameters `blocks`, not `block_0` ...
       remat: see `nn.transformer.remat`.
       dtype: of compute; parameters, softmax, norms and logits are float32.
+      attention: the kernel of training and prefill, see `nn.attention_kernels`.
     """
 
     width: int
@@ -81,6 +82,7 @@ class Prior(nn.Module):
     scan: bool = False
     remat: str = "none"
     dtype: str = "float32"
+    attention: str = "auto"
 
     def setup(self) -> None:
         _check(self)
@@ -111,6 +113,7 @@ class Prior(nn.Module):
             "std": STD,
             "out_std": STD if self.init_style == "mindalle" else out_std,
             "dtype": self.dtype,
+            "attention": self.attention,
         }
         # static_argnums counts the module itself
         inner = remat(

@@ -43,6 +43,7 @@ class TextTransformer(nn.Module):
     scan: bool = False
     remat: str = "none"
     dtype: str = "float32"
+    attention: str = "auto"
 
     @property
     def features(self) -> int:
@@ -74,6 +75,7 @@ class TextTransformer(nn.Module):
             remat=self.remat,
             dtype=self.dtype,
             eps=self.eps,
+            attention=self.attention,
         )
         self.norm_post = LayerNorm(self.eps, self.dtype)
 

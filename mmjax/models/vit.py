@@ -37,6 +37,7 @@ class ViT(nn.Module):
     scan: bool = False
     remat: str = "none"
     dtype: str = "float32"
+    attention: str = "auto"
 
     project_bias = False
 
@@ -81,6 +82,7 @@ class ViT(nn.Module):
             remat=self.remat,
             dtype=self.dtype,
             eps=self.eps,
+            attention=self.attention,
         )
         self.norm_post = LayerNorm(self.eps, self.dtype)
 

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.nn import attention_kernels
 from mmjax.nn.dense import Dense
 from mmjax.nn.init import Initializer, normal
 
@@ -32,15 +33,53 @@ def attend(
     k_bhtd: jax.Array,
     v_bhtd: jax.Array,
     mask_qt: jax.Array | None = None,
+    *,
+    causal: bool = False,
+    mask_bt: jax.Array | None = None,
+    attention: str = "auto",
 ) -> jax.Array:
-    """Scaled dot-product attention, (b, h, q, d). The mask is True where visible.
+    """Scaled dot-product attention, (b, h, q, d). Reverse mode only.
 
-    Reverse mode only.
+    Args:
+      mask_qt: True where visible, for all rows.
+      causal: in place of a mask: query i sees keys 0 to i.
+      mask_bt: in place of a mask: the keys of a row that are visible.
+      attention: the kernel, see `mmjax.nn.attention_kernels`.
     """
-    b, h, q, d = q_bhqd.shape
+    (b, h, q, d), t = q_bhqd.shape, k_bhtd.shape[2]
+    kernel = attention_kernels.choose(attention, q_bhqd, t)
+    if kernel in attention_kernels.PLATFORM:
+        masks = {"causal": causal, "mask_qt": mask_qt, "mask_bt": mask_bt}
+        return attention_kernels.fused(kernel, q_bhqd, k_bhtd, v_bhtd, **masks)
+    mask = jnp.tril(jnp.ones((q, t), bool)) if causal else mask_qt
+    if mask_bt is not None:  # of every head's matrix
+        mask = jnp.repeat(mask_bt, h, axis=0)[:, None]
     # One batch axis of b*h matrices: XLA's CPU back-end has no fast path for two.
     q_nqd, k_ntd, v_ntd = (x.reshape(b * h, -1, d) for x in (q_bhqd, k_bhtd, v_bhtd))
-    return _attend(q_nqd * d**-0.5, k_ntd, v_ntd, mask_qt).reshape(b, h, q, d)
+    run = _attend_tiled if kernel == "tiled" else _attend
+    return run(q_nqd * d**-0.5, k_ntd, v_ntd, mask).reshape(b, h, q, d)
+
+
+def _attend_tiled(
+    q_nqd: jax.Array, k_ntd: jax.Array, v_ntd: jax.Array, mask: jax.Array | None
+) -> jax.Array:
+    """`_attend` of one tile of queries after the other, again for the gradient."""
+    (n, q, d), size = q_nqd.shape, min(q_nqd.shape[1], attention_kernels.BLOCK)
+    more = -q % size
+    q_nqd = jnp.pad(q_nqd, ((0, 0), (0, more), (0, 0)))
+    tiles_cnqd = jnp.swapaxes(q_nqd.reshape(n, -1, size, d), 0, 1)
+    of_tile = mask is not None and mask.ndim == 2  # else it is every query's
+    masks = None
+    if of_tile:
+        masks = jnp.pad(mask, ((0, more), (0, 0))).reshape(len(tiles_cnqd), size, -1)
+
+    @jax.checkpoint
+    def one(tile: tuple) -> jax.Array:
+        tile_nqd, mask_qt = tile
+        return _attend(tile_nqd, k_ntd, v_ntd, mask_qt if of_tile else mask)
+
+    y_cnqd = jax.lax.map(one, (tiles_cnqd, masks))
+    return jnp.swapaxes(y_cnqd, 0, 1).reshape(n, -1, d)[:, :q]
 
 
 @jax.custom_vjp
@@ -135,6 +174,7 @@ class SelfAttention(nn.Module):
     Takes (n, w) of `t` tokens a row. Called with `token`, only that token of each row
     asks, and (b, w) comes back: the same values as picking it from the full output, at
     a fraction of the cost. `qkv_bias` False leaves out the biases of the three.
+    `attention` names the kernel, see `mmjax.nn.attention_kernels`.
     """
 
     heads: int
@@ -143,6 +183,7 @@ class SelfAttention(nn.Module):
     out_init: Initializer | None = None
     dtype: str = "float32"
     qkv_bias: bool = True
+    attention: str = "auto"
 
     @nn.compact
     def __call__(
@@ -165,8 +206,7 @@ class SelfAttention(nn.Module):
             return out(attend_one(q_bw, x_btw, kv, self.heads, mask_bt))
         qkv_bt3hd = qkv(x_nw).reshape(b, t, 3, self.heads, w // self.heads)
         q, k, v = qkv_bt3hd.transpose(2, 0, 3, 1, 4)
-        mask_tt = jnp.tril(jnp.ones((t, t), bool)) if self.causal else None
-        y_bhtd = attend(q, k, v, mask_tt)
+        y_bhtd = attend(q, k, v, causal=self.causal, attention=self.attention)
         return out(y_bhtd.transpose(0, 2, 1, 3).reshape(n, w))
 
 
@@ -182,6 +222,7 @@ class CrossAttention(nn.Module):
     use_bias: bool = True
     out_init: Initializer | None = None
     dtype: str = "float32"
+    attention: str = "auto"
 
     @nn.compact
     def __call__(
@@ -198,9 +239,8 @@ class CrossAttention(nn.Module):
             return x.transpose(2, 0, 3, 1, 4)
 
         (q,), (k, v) = heads(x_nw, 1, "q"), heads(context_blc, 2, "kv")
-        if mask_bl is not None:  # of every head's matrix
-            mask_bl = jnp.repeat(mask_bl, self.heads, axis=0)[:, None]
-        y_nw = attend(q, k, v, mask_bl).transpose(0, 2, 1, 3).reshape(n, w)
+        y_bhtd = attend(q, k, v, mask_bt=mask_bl, attention=self.attention)
+        y_nw = y_bhtd.transpose(0, 2, 1, 3).reshape(n, w)
         zeros = nn.initializers.zeros
         return Dense(w, True, self.out_init, zeros, self.dtype, name="out")(y_nw)
 

@@ -46,6 +46,7 @@ class CachedAttention(nn.Module):
     std: float = 0.02
     out_std: float = 0.02
     dtype: str = "float32"
+    attention: str = "auto"
 
     @nn.compact
     def __call__(
@@ -59,7 +60,8 @@ class CachedAttention(nn.Module):
         out = Dense(w, True, normal(self.out_std), zeros, self.dtype, name="out")
         qkv_3bhtd = qkv(x_zw).reshape(b, t, 3, h, w // h).transpose(2, 0, 3, 1, 4)
         q, k, v = qkv_3bhtd.reshape(3, b * h, t, w // h)
-        y_bhtd = attend_tiles(q, k, v, self.tiles, masks).reshape(b, h, t, -1)
+        how = {"heads": h, "attention": self.attention}
+        y_bhtd = attend_tiles(q, k, v, self.tiles, masks, **how).reshape(b, h, t, -1)
         memory = Memory(*(x_ntd.reshape(b, h, t, -1) for x_ntd in (k, v)))
         return out(y_bhtd.transpose(0, 2, 1, 3).reshape(z, w)), memory
 
@@ -78,14 +80,16 @@ class CachedBlock(nn.Module):
     std: float = 0.02
     out_std: float = 0.02
     dtype: str = "float32"
+    attention: str = "auto"
 
     @nn.compact
     def __call__(
         self, x_zw: jax.Array, t: int, masks: Sequence[jax.Array]
     ) -> tuple[jax.Array, Memory]:
         width, zeros = x_zw.shape[1], nn.initializers.zeros
+        std = self.std, self.out_std
         attn = CachedAttention(
-            self.heads, self.tiles, self.std, self.out_std, self.dtype, name="attn"
+            self.heads, self.tiles, *std, self.dtype, self.attention, name="attn"
         )
         hidden = int(self.mlp_ratio * width)
         fc = Dense(hidden, True, normal(self.std), zeros, self.dtype, name="fc")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from mmjax.nn import attention_kernels
 from mmjax.nn.attention import dot, over_queries
 from mmjax.nn.grid_masks import Tile
 
@@ -19,29 +20,40 @@ def attend_tiles(
     v_ntd: jax.Array,
     tiles: Sequence[Tile],
     masks: Sequence[jax.Array],
+    *,
+    heads: int = 1,
+    attention: str = "auto",
 ) -> jax.Array:
     """Scaled dot-product attention (n, t, d), causal and masked.
+
+    What a tile leaves out is skipped by every kernel: the masks are as sparse as tiles.
 
     Args:
       tiles: from `grid_masks.tiles` for t tokens or more; the rest is left out.
       masks: bool (q, k) of each, from `grid_masks.cut`.
+      heads: of which n is a multiple.
+      attention: the kernel, see `mmjax.nn.attention_kernels`.
     """
-    t, d = q_ntd.shape[1:]
-    q_ntd = q_ntd * d**-0.5
-    parts = []
+    (n, t, d), parts = q_ntd.shape, []
+    scaled_ntd = q_ntd * d**-0.5
     for tile, mask_qk in zip(tiles, masks, strict=True):
         if tile.start >= t:
             break
         stop, last = min(tile.stop, t), max(tile.text, min(tile.last, t))
         keys = tile.text + last - tile.first if last > tile.first else tile.text
-        parts.append(
-            attend_masked(
-                q_ntd[:, tile.start : stop],
-                _seen(k_ntd, tile.text, tile.first, last),
-                _seen(v_ntd, tile.text, tile.first, last),
-                mask_qk[: stop - tile.start, :keys],
-            )
-        )
+        k_nkd, v_nkd = (_seen(x, tile.text, tile.first, last) for x in (k_ntd, v_ntd))
+        mask_qk = mask_qk[: stop - tile.start, :keys]
+        size = n // heads, heads, stop - tile.start, d
+        shape = jax.ShapeDtypeStruct(size, q_ntd.dtype)
+        kernel = attention_kernels.choose(attention, shape, keys)
+        if kernel in attention_kernels.PLATFORM:
+            qkv = (q_ntd[:, tile.start : stop], k_nkd, v_nkd)
+            qkv = (x.reshape(-1, heads, *x.shape[1:]) for x in qkv)
+            y_bhqd = attention_kernels.fused(kernel, *qkv, mask_qt=mask_qk)
+            parts.append(y_bhqd.reshape(n, -1, d))
+            continue
+        run = jax.checkpoint(attend_masked) if kernel == "tiled" else attend_masked
+        parts.append(run(scaled_ntd[:, tile.start : stop], k_nkd, v_nkd, mask_qk))
     return jnp.concatenate(parts, axis=1)
 
 

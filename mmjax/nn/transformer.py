@@ -69,6 +69,7 @@ class Block(nn.Module):
     init_depth: int = 0
     dtype: str = "float32"
     eps: float = 1e-5
+    attention: str = "auto"
 
     @nn.compact
     def __call__(
@@ -83,8 +84,11 @@ class Block(nn.Module):
         if self.init_depth:
             qkv_init = normal(width**-0.5)
             out_init = normal((2 * self.init_depth * width) ** -0.5)
+        inits = qkv_init, out_init
         attention = SelfAttention(
-            self.heads, self.causal, qkv_init, out_init, self.dtype, name="attn"
+            *(self.heads, self.causal, *inits, self.dtype),
+            attention=self.attention,
+            name="attn",
         )
         y = attention(norm(x_nw, "norm_1"), t, token)
         if token is not None:
@@ -113,6 +117,7 @@ class Transformer(nn.Module):
     remat: str = "none"
     dtype: str = "float32"
     eps: float = 1e-5
+    attention: str = "auto"
 
     @nn.compact
     def __call__(
@@ -121,7 +126,7 @@ class Transformer(nn.Module):
         t, width = x_btw.shape[1:]
         divide.check("width", width, self.heads, "heads")
         fields = (self.heads, self.mlp_ratio, self.act, self.causal, self.init_depth)
-        fields += (self.dtype, self.eps)
+        fields += (self.dtype, self.eps, self.attention)
         inner = remat(Block, self.remat, prevent_cse=not self.scan, static_argnums=(2,))
         x_nw = x_btw.reshape(-1, width)
         if self.scan and self.depth > 1:

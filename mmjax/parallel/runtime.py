@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 
+import mmjax
 from mmjax.cache import cache_dir
 from mmjax.errors import UserError
 
@@ -61,6 +62,16 @@ def command() -> str:
     if given.name != "mmjax" or (known and given.exists() and given.samefile(known)):
         return "mmjax"
     return shlex.quote(str(given))
+
+
+def child() -> list[str]:
+    """The first words of a process that runs this mmjax, to be followed by a verb.
+
+    It does not import from the working directory, unless mmjax itself lies there.
+    """
+    home = pathlib.Path(mmjax.__file__).resolve().parents[1]
+    safe = [] if home == pathlib.Path.cwd() else ["-P"]
+    return [sys.executable, *safe, "-m", "mmjax.cli"]
 
 
 def configure(*, devices: int = 0) -> None:

@@ -20,6 +20,16 @@ class Hardware:
     network: float  # the same to others
     source: str  # where the numbers are from
 
+    @property
+    def platform(self) -> str:
+        """What programs are lowered for."""
+        return "cuda" if self.node else "tpu"
+
+    @property
+    def host(self) -> int:
+        """Devices of a host: those of a node, or four of a slice of TPUs."""
+        return self.node or 4
+
 
 def _gpu(name: str, tflops: float, *rates: float, network: int) -> Hardware:
     """rates: memory, bandwidth and link; network: Gbit/s."""
@@ -37,10 +47,21 @@ def _tpu(name: str, tflops: float, *rates: float) -> Hardware:
     return Hardware(name, tflops, tflops, memory, bandwidth, 0, link, link, source)
 
 
+def _consumer(name: str, tflops: float, bandwidth: float) -> Hardware:
+    source = (
+        f"NVIDIA's white paper of the {name} (sums in float32); assumed: four to a "
+    )
+    source += "machine over PCIe 4.0 x16, and 10 Gbit/s Ethernet between machines"
+    sides = (31.5e9, 10 / 8 * 1e9 / 4, source)
+    return Hardware(name, tflops, tflops / 2, 24 * 2**30, bandwidth, 4, *sides)
+
+
 HARDWARE = {
     "h200": _gpu("H200 SXM", 989.4, 141e9, 4.8e12, 450e9, network=400),
     "h100": _gpu("H100 SXM", 989.4, 80e9, 3.35e12, 450e9, network=400),
     "a100": _gpu("A100 SXM 80 GB", 312.0, 80e9, 2.039e12, 300e9, network=200),
+    "rtx4090": _consumer("GeForce RTX 4090", 165.2, 1.008e12),
+    "rtx3090": _consumer("GeForce RTX 3090", 71.0, 936e9),
     "v5e": _tpu("TPU v5e", 197.0, 16e9, 819e9, 200e9),
     "v5p": _tpu("TPU v5p", 459.0, 95 * 2**30, 2.765e12, 600e9),
 }

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import pathlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from mmjax import parallel, schema, tree
 from mmjax.data import fields as fields_lib
 from mmjax.data.fields import Fields
+from mmjax.nn import attention_kernels
 from mmjax.planning import hlo
 from mmjax.state import TrainState
 from mmjax.tasks import base
@@ -43,6 +44,12 @@ class Program:
     flops: flops_lib.Flops
     collectives: list[hlo.Collective]  # of the compiled program
     remat: str  # the config's
+    # kernel of every attention, by its shape; see mmjax.nn.attention_kernels
+    attention: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    steps: int = 0  # of the run; 0 is not known, nor is what follows
+    saves: int = 0  # checkpoints that a run writes
+    saved: int = 0  # bytes of one, over all devices; frozen weights are written once
+    row: int = 0  # bytes of a row as a step takes it
 
     @property
     def devices(self) -> int:
@@ -64,14 +71,30 @@ def batch_of(
     }
 
 
-def build(config: ConfigDict) -> Program:
+def build(config: ConfigDict, platform: str = "cpu") -> Program:
     """Traces, lowers and compiles the step of a config over its whole mesh.
 
-    This process must show as many devices as `config.parallel.mesh` has.
+    This process must show as many devices as `config.parallel.mesh` has. On a platform
+    with fused attention, the form that needs as little memory is compiled in its place.
 
     Raises:
       UserError: the config is wrong in itself, or does not fit its mesh.
     """
+    with attention_kernels.tracing_for(platform, stand_in=True) as target:
+        return dataclasses.replace(_build(config), attention=target.chosen)
+
+
+def state_bytes(config: ConfigDict) -> int:
+    """Bytes of the state on one device; nothing is compiled.
+
+    Raises:
+      UserError: as `build`.
+    """
+    return shard_bytes(_traced(config)[-2])
+
+
+def _traced(config: ConfigDict) -> tuple:
+    """(config, layout, update, state, batch) of a config, shapes with shardings."""
     cfg = schema.from_mapping(config_lib.RunConfig, config, "config")
     layout = parallel.Layout(cfg.parallel)
     task = base.build(cfg.task)
@@ -86,6 +109,11 @@ def build(config: ConfigDict) -> Program:
         )
         for name, x in batch_of(fields, task, cfg.batch_size).items()
     }
+    return cfg, layout, update, state, batch
+
+
+def _build(config: ConfigDict) -> Program:
+    cfg, layout, update, state, batch = _traced(config)
     step = layout.compile_step(update.step, state)
     compiled, partitioned = compile_seen(step.lower(state, batch))
     params, frozen = (
@@ -102,6 +130,10 @@ def build(config: ConfigDict) -> Program:
         flops=flops_lib.count(step, state, batch),
         collectives=hlo.collectives(partitioned),
         remat=cfg.task["remat"] if "remat" in cfg.task else "",
+        steps=cfg.steps,
+        saves=-(-cfg.steps // (cfg.checkpoint.every or cfg.steps)),
+        saved=_bytes(state.replace(vars=state.vars._replace(frozen={}))),
+        row=_bytes(batch) // cfg.batch_size,
     )
 
 
@@ -151,9 +183,13 @@ def _sizes(state: TrainState, batch: PyTree, memory: Any) -> dict[str, int]:
 
 def shard_bytes(arrays: PyTree) -> int:
     """Bytes that one device holds of a tree of shapes with shardings."""
+    return _bytes(arrays, lambda x: x.sharding.shard_shape(x.shape))
+
+
+def _bytes(arrays: PyTree, shape_of: Callable = lambda x: x.shape) -> int:
     total = 0
     for x in jax.tree.leaves(arrays):
-        shape = x.sharding.shard_shape(x.shape)
+        shape = shape_of(x)
         if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
             x = jax.eval_shape(jax.random.key_data, x)
             shape = x.shape

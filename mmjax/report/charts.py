@@ -157,7 +157,7 @@ def short(value: float) -> str:
 
 
 def _tone(n: int) -> str:
-    return f"s{n % 3}"  # as many as the style sheet knows
+    return f"s{n % 6}"  # as many as the style sheet knows
 
 
 def _finite(series: Series) -> Series:

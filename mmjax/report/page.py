@@ -95,3 +95,9 @@ def matrix(
         f"<caption>{html.escape(title)}</caption><thead><tr>{top}</tr></thead>"
         f"<tbody>{lines}</tbody></table></div>"
     )
+
+
+def table(title: str, rows: Sequence[Sequence[str]]) -> str:
+    """A table of plain text; the first row heads, and so does each row's first cell."""
+    cells = [(label, list(map(html.escape, rest))) for label, *rest in rows[1:]]
+    return matrix(title, rows[0], cells)

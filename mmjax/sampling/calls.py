@@ -11,6 +11,7 @@ import numpy as np
 
 Rows = dict[str, np.ndarray]
 Tick = Callable[[int], Any]  # told how many candidates were just drawn
+Seen = Callable[[Rows], Any]  # told the rows (n, ...) of a call, prompt by prompt
 
 
 def conditions(
@@ -74,19 +75,24 @@ def draw(
     size: int,
     devices: int = 1,
     tick: Tick = lambda count: None,
+    seen: Seen = lambda rows: None,
 ) -> Rows:
     """Arrays (p, k, ...) of all that `call` gives, see `batches`.
 
-    Candidate c of a prompt is the same whatever `k`, `size` and `devices` are.
+    Candidate c of a prompt is the same whatever `k`, `size` and `devices` are. What
+    `tick` or `seen` raises after a call ends the drawing.
     """
     parts: dict[str, list[np.ndarray]] = {}
     for batch, real in batches(rows, k=k, size=size, devices=devices):
-        for name, array_uc in call(batch).items():
-            parts.setdefault(name, []).append(np.asarray(array_uc)[:real])
-        tick(int((batch["candidate"][:real] < k).sum()))
+        wanted_uc = batch["candidate"][:real] < k
+        drawn = {
+            name: np.asarray(array_uc)[:real][wanted_uc]
+            for name, array_uc in call(batch).items()
+        }
+        for name, array in drawn.items():
+            parts.setdefault(name, []).append(array)
+        tick(int(wanted_uc.sum()))
+        seen(drawn)
     p = len(rows["seed"])
     joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    return {
-        name: array_uc.reshape(p, -1, *array_uc.shape[2:])[:, :k]
-        for name, array_uc in joined.items()
-    }
+    return {name: x.reshape(p, k, *x.shape[1:]) for name, x in joined.items()}

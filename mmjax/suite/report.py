@@ -1,6 +1,5 @@
 """A suite's results for people: summary.json, summary.md, index.html, figures/*.png."""
 
-import html
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -120,9 +119,14 @@ def markdown(
     lines = [f"# {title}", "", *notes]
     for head, rows in tables.items():
         lines += ["", *([f"## {head}", ""] if head else [])]
-        lines += [_bar(rows[0]), "|" + "---|" * len(rows[0]), *map(_bar, rows[1:])]
+        lines += table(rows)
     lines += ["", *(f"![{pathlib.Path(p).stem}]({p})" for p in images)]
     return "\n".join(lines) + "\n"
+
+
+def table(rows: Table) -> list[str]:
+    """The lines of a table in markdown."""
+    return [_bar(rows[0]), "|" + "---|" * len(rows[0]), *map(_bar, rows[1:])]
 
 
 def _bar(cells: Sequence[str]) -> str:
@@ -137,13 +141,13 @@ def page(
     outcomes: Sequence[Outcome],
 ) -> str:
     """The report as HTML, with every number of every cell."""
-    tabled = [_grid(head or "Results", rows) for head, rows in tables.items()]
+    tabled = [pages.table(head or "Results", rows) for head, rows in tables.items()]
     drawn = [pages.image(path, alt=path.stem, text=path.stem) for path in images]
     folded = []
     for o in outcomes:
         rows = [["number", "value (interval)"]]
         rows += [[n, spell(o.values, n)] for n in runner.numbers(o.values)]
-        folded.append(pages.details(o.name, _grid(o.name, rows)))
+        folded.append(pages.details(o.name, pages.table(o.name, rows)))
     sections = [
         ("results", "Results", "".join(tabled)),
         ("figures", "Figures", "".join(drawn)),
@@ -151,11 +155,6 @@ def page(
     ]
     head = "".join(map(pages.paragraph, notes))
     return pages.document(title, head, sections, by="mmjax eval --suite")
-
-
-def _grid(title: str, rows: Table) -> str:
-    cells = [(label, list(map(html.escape, rest))) for label, *rest in rows[1:]]
-    return pages.matrix(title, rows[0], cells)
 
 
 # -- figures -------------------------------------------------------------------

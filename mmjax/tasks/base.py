@@ -339,4 +339,7 @@ def with_sampling(task: Task, options: Mapping[str, Any]) -> Task:
     if not own:
         raise UserError(f"sampling.{min(options)}: this task has no sampling options")
     sampling = schema.from_mapping(type(task.sampling), own | options, "sampling")
-    return dataclasses.replace(task, sampling=sampling)
+    try:
+        return dataclasses.replace(task, sampling=sampling)
+    except ValueError as error:  # it does not fit the task's other fields
+        raise UserError(str(error)) from error

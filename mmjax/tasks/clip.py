@@ -28,7 +28,7 @@ LOSSES = {
 
 # Fields that `presets.build` takes as they are.
 _SIZES = ("embed_dim", "vocab_size", "context", "image_size", "act", "scan", "remat")
-_SIZES += ("dtype", "max_scale")
+_SIZES += ("dtype", "attention", "max_scale")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Task(base.Normalised):
     scan: bool = False
     remat: str = "none"
     dtype: str = "float32"
+    attention: str = "auto"  # the kernel: see nn/attention_kernels
     loss_name: str = "info_nce"  # info_nce | sigmoid
     loss_impl: str = "dense"  # dense | chunked | ring: see losses/contrastive_tiles
     loss_block: int = 1024  # columns of a tile, where the loss is chunked or a ring
@@ -136,6 +137,20 @@ class Task(base.Normalised):
         return loss, {"scale": scale, "batch_accuracy": hit_b.mean()}
 
     loss = base.embedded_loss
+
+    def classifier(self, classes: int) -> tuple[dict[str, Any], tuple[str, str]]:
+        """`config.task` of a linear head on the image tower; that tower's names.
+
+        These are its name among the classifier's variables, and among these.
+        """
+        tower = dict(self.image or presets.preset(self.preset).image)
+        fields = dataclasses.fields(presets.IMAGE_KINDS[tower["kind"]])
+        shared = {field.name for field in fields} & {"act", "scan", "remat", "dtype"}
+        task = {key: getattr(self, key) for key in ("act", "mean", "std", "dtype")}
+        task |= {"name": "classifier", "classes": classes, "linear": True}
+        task["image_size"] = self.model.image.image_size
+        task["image"] = {key: getattr(self, key) for key in sorted(shared)} | tower
+        return task, ("tower", "image")
 
     def predict(self) -> Mapping[str, base.Predict]:
         """Unit rows (b, d): embed_image, embed_text; others as the model's."""

@@ -66,6 +66,7 @@ class Task:
     scan: bool = False
     remat: str = "none"
     dtype: str = "float32"
+    attention: str = "auto"
     text_weight: float = 1 / 8
     text_pads: str = "ignored"
     caption_dropout: float = 0.0

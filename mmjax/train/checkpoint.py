@@ -1,4 +1,4 @@
-"""Saving and restoring runs, through Orbax.
+"""Saving and restoring runs.
 
 A checkpoint holds the train state, the data iterator's state, and what the run was:
 its resolved config and its tokenizer. Frozen weights never change, so they are stored
@@ -18,14 +18,13 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import jax
-import orbax.checkpoint as ocp
 from etils import epath
 
 from mmjax import errors, schema, tree
 from mmjax.errors import UserError
 from mmjax.parallel import processes
 from mmjax.state import TrainState
-from mmjax.train import checksum
+from mmjax.train import array_store, checksum
 
 PyTree = Any
 FOLDER = "checkpoints"
@@ -118,20 +117,10 @@ class Checkpointer:
         self.home, self.run = home_of(workdir, config), run
 
         processes.wait_for_all("checkpoints")
-        newest = ocp.checkpoint_managers.LatestN(config.keep)
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=newest,
-            cleanup_tmp_directories=not read_only,
-            create=not read_only,
-        )
-        self._handlers = {
-            "state": ocp.StandardCheckpointHandler(),
-            "data": ocp.JsonCheckpointHandler(),
-        }
         _check_plain(self.home)
         try:
-            self._manager = ocp.CheckpointManager(
-                self.home / FOLDER, options=options, item_handlers=self._handlers
+            self._store = array_store.ArrayStore(
+                self.home / FOLDER, keep=config.keep, read_only=read_only
             )
         except ValueError as error:  # it reads when each step was saved
             raise UserError(
@@ -142,7 +131,7 @@ class Checkpointer:
         self._frozen = (self.home / "frozen").exists()
 
     def latest(self) -> int | None:
-        return self._manager.latest_step()
+        return self._store.latest()
 
     def save(self, state: TrainState, data: Mapping) -> None:
         """Begins saving; a later call or `wait` reports a failure as UserError."""
@@ -153,13 +142,10 @@ class Checkpointer:
         try:
             # Those of a run that was killed before its first save may be others.
             if jax.tree.leaves(frozen) and (self.latest() is None or not self._frozen):
-                with ocp.StandardCheckpointer() as once:
-                    once.save(self.home / "frozen", frozen, force=True)
+                array_store.save_once(self.home / "frozen", frozen)
                 self._frozen = True
-            arrays = ocp.args.StandardSave(_slim(state))
-            notes = ocp.args.JsonSave([data, _sums(state, data), self.run])
-            args = ocp.args.Composite(state=arrays, data=notes)
-            taken = self._manager.save(step, args=args)
+            sums = checksum.sums(state) | _sum_of(data)
+            taken = self._store.save(step, _slim(state), [data, sums, self.run])
         except Exception as e:
             raise failure(e, self.home) from e
         if not taken:  # Orbax would say nothing
@@ -172,23 +158,26 @@ class Checkpointer:
     def wait(self) -> None:
         """Returns when the last save is on disk, by all; UserError if it failed."""
         try:
-            self._manager.wait_until_finished()
+            self._store.wait()
             processes.wait_for_all("saved")  # who exits first may take the others along
         except Exception as e:
             raise failure(e, self.home) from e
 
-    def restore(self, abstract: TrainState, step: int | None = None) -> tuple:
+    def restore(
+        self, abstract: TrainState, step: int | None = None, *, dtype: str = ""
+    ) -> tuple:
         """(state, data state) of a step; by default of the newest that can be read.
 
         `abstract` holds shapes with shardings: arrays are read straight onto them,
         whatever mesh wrote them. Where its `opt_state` is None, the optimizer's slots
-        are neither read nor checked. Newer checkpoints that are damaged are named in a
-        warning and, unless `read_only`, moved to DAMAGED.
+        are neither read nor checked, and weights are cast to `dtype`, if given: a part
+        of them after the other, once it is known to be sound. Newer checkpoints that
+        are damaged are named in a warning and, unless `read_only`, moved to DAMAGED.
 
         Raises:
           UserError: names or shapes differ, or nothing can be read.
         """
-        steps = sorted(self._manager.all_steps())
+        steps = sorted(self._store.steps())
         if step is not None and step not in steps:
             raise UserError(
                 f"{self.workdir} has no checkpoint of step {step}; it has "
@@ -197,7 +186,7 @@ class Checkpointer:
         failed: dict[int, Exception] = {}
         for number in reversed(steps) if step is None else [step]:
             try:
-                restored = self._read(number, abstract)
+                restored = self._read(number, abstract, dtype)
             except Exception as e:  # a damaged file can raise anything
                 failed[number] = e
             else:
@@ -206,7 +195,7 @@ class Checkpointer:
                 return restored
         self._give_up(failed, steps)
 
-    def _read(self, step: int, abstract: TrainState) -> tuple:
+    def _read(self, step: int, abstract: TrainState, dtype: str) -> tuple:
         """What `restore` returns, of one step; raises whatever damage raises.
 
         With several processes it raises in all: each reads its own shards, and the
@@ -214,7 +203,7 @@ class Checkpointer:
         """
         failed = None
         try:
-            state, data = self._load(step, abstract)
+            state, data, sums = self._load(step, abstract, dtype)
         except Exception as e:
             failed = e
         if failed := processes.failure_anywhere(failed, _first_line):
@@ -226,31 +215,32 @@ class Checkpointer:
         data, before, *run = data
         if self.run and any(run) and run[0] != self.run:
             raise ValueError("it is of another run")
-        changed = checksum.changed(_asked(before, abstract), _sums(state, data))
+        sums |= _sum_of(data)
+        changed = checksum.changed(_asked(before, abstract), sums)
         if changed:
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             raise ValueError(f"{changed[0]}{more} changed since it was saved")
         return state, data
 
-    def _load(self, step: int, abstract: TrainState) -> tuple:
-        """(state, what was saved beside it) of a step, this process' shards of it.
-
-        By the handlers themselves: the manager waits, after reading, for processes
-        that a failure has sent elsewhere.
-        """
+    def _load(self, step: int, abstract: TrainState, dtype: str) -> tuple:
+        """(state, what was saved beside it, sums of the arrays as they were saved) of a
+        step, this process' shards of it."""
         slim, frozen = _slim(abstract), abstract.vars.frozen
         self._check_shapes(step, slim)
-        folder = self.home / FOLDER / str(step)
-        arrays, wanted = self._handlers["state"], ocp.args.StandardRestore
         if abstract.opt_state is None:
-            state = _weights(folder / "state", slim)
+            fields = {f: getattr(slim, f) for f in ("step", "vars", "ema", "rng")}
+            fields = {name: part for name, part in fields.items() if part is not None}
+            read, sums = self._store.some(step, fields, dtype)
+            state = slim.replace(**read)
         else:
-            state = arrays.restore(folder / "state", args=wanted(slim))
-        notes = self._handlers["data"]
-        data = notes.restore(folder / "data", args=ocp.args.JsonRestore())
+            state = self._store.arrays(step, slim)
+            sums = checksum.sums(state)
+        data = self._store.notes(step)
         if jax.tree.leaves(frozen):
-            frozen = arrays.restore(self.home / "frozen", args=wanted(frozen))
-        return state.replace(vars=state.vars._replace(frozen=frozen)), data
+            home = self.home / "frozen"
+            frozen, more = array_store.read_once(home, frozen, dtype)
+            sums |= {f"vars/frozen/{path}": value for path, value in more.items()}
+        return state.replace(vars=state.vars._replace(frozen=frozen)), data, sums
 
     def _pass_over(self, failed: Mapping[int, Exception], step: int) -> None:
         """Says which checkpoints were damaged, and gets them out of the way.
@@ -267,7 +257,7 @@ class Checkpointer:
                         target = aside / f"{number}.{next(copies)}"
                     (self.home / FOLDER / str(number)).rename(target)
             processes.wait_for_all("damaged checkpoints moved")
-            self._manager.reload()
+            self._store.reload()
         moved = "" if self.read_only else f" (moved to {aside})"
         for number, error in failed.items():
             _log.warning(
@@ -292,15 +282,8 @@ class Checkpointer:
 
     def _check_shapes(self, step: int, wanted: TrainState) -> None:
         """Compares names and shapes of all arrays before any is read."""
-        meta = self._manager.item_metadata(step)["state"]
-        meta = getattr(meta, "tree", meta)
-        if meta is None:
-            raise ValueError("its metadata are missing")
-        have, want = (
-            {path: tuple(x.shape) for path, x in tree.flatten(shapes).items()}
-            for shapes in (meta, wanted)
-        )
-        have = _asked(have, wanted)
+        have = _asked(self._store.shapes(step), wanted)
+        want = {path: tuple(x.shape) for path, x in tree.flatten(wanted).items()}
         # Parameters first: where they differ, optimizer slots do too. Keys are stored
         # as the words they are made of.
         paths = (have.keys() | want.keys()) - {"rng"}
@@ -316,7 +299,7 @@ class Checkpointer:
             )
 
     def close(self) -> None:
-        self._manager.close()
+        self._store.close()
 
 
 def _asked(of_path: dict[str, Any], abstract: TrainState) -> dict[str, Any]:
@@ -326,24 +309,9 @@ def _asked(of_path: dict[str, Any], abstract: TrainState) -> dict[str, Any]:
     return {p: x for p, x in of_path.items() if not p.startswith("opt_state/")}
 
 
-def _weights(folder: epath.Path, wanted: TrainState) -> TrainState:
-    """The arrays of a state but for the optimizer's, read onto their shardings."""
-    item = {f: getattr(wanted, f) for f in ("step", "vars", "ema", "rng")}
-    item = {name: arrays for name, arrays in item.items() if arrays is not None}
-    args = ocp.checkpoint_utils.construct_restore_args(item)
-    args = ocp.args.PyTreeRestore(item=item, restore_args=args, partial_restore=True)
-    state = ocp.PyTreeCheckpointHandler().restore(folder, args=args)
-    # Orbax hands back what it was asked for in place of an array that is not there.
-    for path, leaf in tree.flatten(state).items():
-        if isinstance(leaf, jax.ShapeDtypeStruct):
-            raise ValueError(f"{path} is missing")
-    return wanted.replace(**state)
-
-
-def _sums(state: TrainState, data: Any) -> dict[str, int]:
-    """Sums of all that a checkpoint holds: arrays, and the data iterator's state."""
-    text = json.dumps(data, sort_keys=True)
-    return {**checksum.sums(state), "data": zlib.crc32(text.encode())}
+def _sum_of(data: Any) -> dict[str, int]:
+    """Of the data iterator's state, as it stands beside those of the arrays."""
+    return {"data": zlib.crc32(json.dumps(data, sort_keys=True).encode())}
 
 
 def _check_plain(home: epath.Path) -> None:

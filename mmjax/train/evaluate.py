@@ -14,6 +14,7 @@ from mmjax.data.sources import open_source
 from mmjax.errors import UserError
 from mmjax.state import Vars
 from mmjax.tasks import base
+from mmjax.train import config as config_lib
 from mmjax.train.restore import fingerprint, restore
 from mmjax.train.setup import Parts
 
@@ -103,3 +104,64 @@ def evaluate(
         for name, (_, evaluator) in made.items()
         if names is None or name in names
     }
+
+
+def choose(
+    saved: Any,
+    workdir: pathlib.Path,
+    *,
+    names: Sequence[str] | None = None,
+    source: str | None = None,
+    overrides: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> Any:
+    """A run's config with only the evaluators asked for, and changes to them.
+
+    Args:
+      saved: the config of the run in `workdir`.
+      names: under `config.evals`; all whose data are named by default.
+      source: other data for all of them.
+      overrides: `--config.evals.NAME.KEY=VALUE`.
+      options: other values of keys of all of them.
+
+    Raises:
+      UserError: no such evaluator, one without data, or the saved config names code
+        outside mmjax that neither overrides nor options name as well.
+    """
+    options = options or {}
+    if "type" not in options:
+        _refuse_foreign(saved, workdir, names or list(saved.evals), overrides)
+    chosen = config_lib.override(saved, overrides)
+    without = [name for name, e in chosen.evals.items() if off(e)]
+    names = names or [name for name in chosen.evals if name not in without]
+    if not names:
+        data = f" with data: use --evals {without[0]} --source SPEC" if without else ""
+        raise UserError(f"the config of {workdir} has no evaluators{data}")
+    for name in names:
+        if name not in chosen.evals:
+            hint = schema.suggest(name, chosen.evals)
+            raise UserError(f"no evaluator {name!r} in {workdir}{hint}")
+    with chosen.unlocked():
+        chosen.evals = {name: chosen.evals[name] for name in names}
+        for name in names:
+            chosen.evals[name].update(options)
+            if source:
+                chosen.evals[name].source = source
+            require_data(name, chosen.evals[name])
+    return chosen
+
+
+def _refuse_foreign(
+    saved: Any, workdir: pathlib.Path, names: Sequence[str], overrides: Sequence[str]
+) -> None:
+    """UserError where a run.json, and not the user, names code outside mmjax."""
+    for name, evaluator in saved.evals.items():
+        kind = str(evaluator["type"]) if "type" in evaluator else ""
+        place = f"--config.evals.{name}."
+        key = f"{place}type"
+        used = name in names or any(x.startswith(place) for x in overrides)
+        if used and "." in kind and f"{key}={kind}" not in overrides:
+            raise UserError(
+                f"the config of {workdir} runs {kind}, code outside mmjax, as "
+                f"evaluator {name!r}: give {key}={kind} if you trust it"
+            )

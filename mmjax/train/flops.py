@@ -135,4 +135,28 @@ def _conv(eqn: core.JaxprEqn) -> float:
     return 2.0 * rows * features * channels * taps
 
 
-_COUNTED = {"dot_general": _dot, "conv_general_dilated": _conv}
+def _attention(eqn: core.JaxprEqn, products: int, *, heads: int, first: int) -> float:
+    """Of a fused kernel, all pairs of query and key; masks leave out nothing.
+
+    Args:
+      products: what the mathematics asks for, two forwards and four for the gradient.
+      heads: axis of them. first: operand that is the queries; keys follow.
+    """
+    q, k = (v.aval.shape for v in eqn.invars[first : first + 2])
+    return 2.0 * products * math.prod(q) * k[3 - heads]
+
+
+def _split(eqn: core.JaxprEqn) -> float:
+    """Splash attention (b, h, tokens, d), see mmjax.nn.attention_kernels."""
+    back = len(eqn.outvars) == 3
+    return _attention(eqn, 4 if back else 2, heads=1, first=int(back))
+
+
+_COUNTED = {
+    "dot_general": _dot,
+    "conv_general_dilated": _conv,
+    "custom_partitioning": _split,
+    # cuDNN's, (b, tokens, h, d)
+    "dot_product_attention_fwd_wrapper": lambda e: _attention(e, 2, heads=2, first=0),
+    "dot_product_attention_bwd_wrapper": lambda e: _attention(e, 4, heads=2, first=0),
+}

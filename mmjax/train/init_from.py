@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 PyTree = Any
 _TABLE = re.compile("/(token|text)_embedding/?$")  # of tokens, by id
 # Fields of modules that say how they compute or begin, not what their weights mean.
-_FREE = ("parent", "name", "dtype", "scan", "remat", "ema")
+_FREE = ("parent", "name", "dtype", "scan", "remat", "attention", "ema")
 _FREE += ("init_scale", "init_bias", "init_style", "max_scale")
 
 

@@ -21,7 +21,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from mmjax import errors, tree
-from mmjax.data import pipeline
+from mmjax.data import streams
 from mmjax.data.prefetch import Prefetch
 from mmjax.errors import UserError
 from mmjax.parallel import processes
@@ -143,7 +143,7 @@ class _Run:
         processes.require_same({**same, "the newest checkpoint": self.saved.latest()})
         processes.require_shared(self.saved.home)
         share = parts.layout.row_share()
-        self.data = pipeline.TrainIterator(
+        self.data = streams.iterator(
             parts.source,
             parts.batch_fields,
             batch_size=cfg.batch_size,
@@ -201,7 +201,12 @@ class _Run:
                 f"training diverged at step {int(self.state.step)}: {name} is not "
                 "finite. The last good checkpoint is kept; lower config.optim.lr"
             )
-        self.saved.save(self.state, self.data.get_state())
+        position = self.data.get_state()
+        if "shares" in position:  # of a stream, each process has its own
+            each = range(jax.process_count())
+            every = [processes.of_writer(position, writer=k) for k in each]
+            position = streams.joined(every)
+        self.saved.save(self.state, position)
 
     def evaluate(
         self, done: int, progress: metric_writer.Progress, asked: processes.Stop

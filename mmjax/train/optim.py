@@ -22,6 +22,7 @@ import optax.contrib
 
 from mmjax import schema, tree
 from mmjax.errors import UserError
+from mmjax.train import layers
 
 PyTree = Any
 Schedule = Callable[[jax.Array], jax.Array]
@@ -46,6 +47,7 @@ class Rule:
     decay_mask: str = r"(kernel|embedding)$"  # what weight decay applies to
     clip_norm: float = 0.0  # global gradient norm; 0 is off
     lr_mult: tuple[tuple[str, float], ...] = ()  # ((regex, factor), ...)
+    layer_decay: float = 1.0  # of lr, from a numbered layer to the one below it
     freeze: tuple[str, ...] = ()  # regexes: no update, no optimizer slots
 
     def __post_init__(self) -> None:
@@ -56,6 +58,10 @@ class Rule:
                 f"warmup is {self.warmup}: use a number of updates, or a share below 1"
             )
         schema.under(1, self, "b1", "b2", "momentum")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(
+                f"layer_decay is {self.layer_decay}: use more than 0, up to 1"
+            )
         for pattern, factor in self.lr_mult:
             if not 0 <= factor < math.inf:
                 raise ValueError(f"lr_mult of {pattern!r} is {factor}: use 0 or more")
@@ -206,6 +212,7 @@ _LBFGS: Mapping[str, tuple[Any, str]] = {
     "clip_norm": (0.0, "it learns the curvature from gradients as they are"),
     "weight_decay": (0.0, "its line search sees the loss alone: put decay there"),
     "lr_mult": ((), "a scaled direction may not go downhill"),
+    "layer_decay": (1.0, "a scaled direction may not go downhill"),
     "freeze": ((), "its line search moves all parameters at once"),
     "groups": ({}, "its line search moves all parameters at once"),
 }
@@ -296,6 +303,8 @@ def _chain(
     parts.append(optax.scale_by_learning_rate(lr))
     if cfg.lr_mult:
         parts.append(_scale_by_path(cfg.lr_mult))
+    if cfg.layer_decay != 1:
+        parts.append(layers.decayed(params, cfg.layer_decay, where))
     tx = optax.chain(*parts)
     if cfg.freeze:
         labels = jax.tree.map(

@@ -3,15 +3,17 @@
 import pathlib
 from collections.abc import Mapping
 
-from mmjax import tree
+from mmjax import schema, tree
 from mmjax.data import fields as fields_lib
-from mmjax.data import token_cache
+from mmjax.data import records, token_cache
 from mmjax.errors import UserError
 from mmjax.state import TrainState, Vars
 from mmjax.train import checkpoint as checkpoint_lib
 from mmjax.train import config as config_lib
 from mmjax.train import run_file, setup
 from mmjax.train.setup import Parts
+
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 def check_resume(parts: Parts, old: Mapping) -> None:
@@ -31,6 +33,7 @@ def check_resume(parts: Parts, old: Mapping) -> None:
     free = ("data/threads", "data/workers", "data/prefetch", "data/max_broken")
     free += ("data/changed",)
     free += ("task/loss_impl", "task/loss_block")  # forms of the same loss
+    free += ("task/attention",)  # and of the same attention
     read = fields_lib.choose(parts.fields, None, parts.task.reads)
     for path in sorted(before.keys() | after.keys()):
         # How a task samples has no part in how it is trained, nor a field that it does
@@ -50,8 +53,8 @@ def check_resume(parts: Parts, old: Mapping) -> None:
 
 def data_of(parts: Parts) -> dict[str, str | int]:
     """What run.json keeps of the training data: its fingerprint and records."""
-    source = parts.source
-    return {"fingerprint": source.fingerprint(), "records": len(source)}
+    source, head = parts.source, records.head(parts.source)
+    return {"fingerprint": source.fingerprint(), "records": len(head)}
 
 
 def _same_data(parts: Parts, old: Mapping | None) -> bool:
@@ -73,16 +76,27 @@ def _same_data(parts: Parts, old: Mapping | None) -> bool:
 
 
 def restore(
-    workdir: pathlib.Path, step: int | None = None, *, optimizer: bool = False
+    workdir: pathlib.Path,
+    step: int | None = None,
+    *,
+    optimizer: bool = False,
+    dtype: str = "",
 ) -> tuple[Parts, TrainState]:
     """A run's parts and one of its checkpoints, the newest by default.
 
     Without `optimizer`, as all who do not train want it, the optimizer's slots (twice
     the parameters, for Adam) are neither read nor allocated: `opt_state` is None.
+
+    dtype: of all weights, in place of float32, and of `config.task.dtype` where the
+    task has one: what it computes in. One of DTYPES.
     """
+    if dtype not in ("", *DTYPES):
+        raise UserError(f"--dtype {dtype}{schema.suggest(dtype, DTYPES)}")
     saved_run = run_file.read(workdir)
     config = config_lib.from_json(saved_run["config"])
     config.parallel = {}  # whatever devices are here
+    if dtype and "dtype" in config.task:
+        config.task.dtype = dtype
     parts = setup.build(config, saved=saved_run["fields"])
     saved = checkpoint_lib.Checkpointer(
         workdir, parts.cfg.checkpoint, read_only=True, run=saved_run.get("run", "")
@@ -91,7 +105,7 @@ def restore(
         if saved.latest() is None:
             raise UserError(f"{workdir} holds no checkpoint yet: train it first")
         abstract = parts.update.abstract(parts.example(), optimizer=optimizer)
-        state, _ = saved.restore(abstract, step)
+        state, _ = saved.restore(abstract, step, dtype=dtype)
     finally:
         saved.close()
     return parts, state

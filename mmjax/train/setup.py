@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from mmjax import parallel as parallel_lib
 from mmjax import schema
 from mmjax.data import fields as fields_lib
-from mmjax.data import pipeline
+from mmjax.data import pipeline, records
 from mmjax.data.fields import Fields
 from mmjax.data.records import Source
 from mmjax.data.sources import open_source
@@ -50,8 +50,9 @@ class Parts:
     @functools.cached_property
     def batch_fields(self) -> Fields:
         """The fields of a training batch: those that the task reads."""
-        chosen = fields_lib.choose(self.fields, self.source, self.task.reads)
-        fields_lib.check(chosen, self.fields, self.source)
+        head = records.head(self.source)
+        chosen = fields_lib.choose(self.fields, head, self.task.reads)
+        fields_lib.check(chosen, self.fields, head)
         return chosen
 
     @property
@@ -93,8 +94,9 @@ class Parts:
         count = getattr(self.task, "init_rows", 0)
         if not count:
             return self.example()
-        chosen, seed = self.batch_fields, self.cfg.seed
-        batch, _ = pipeline.Loader(self.source, chosen, rows=count, seed=seed).batch(0)
+        chosen, head = self.batch_fields, records.head(self.source)
+        loader = pipeline.Loader(head, chosen, rows=count, seed=self.cfg.seed)
+        batch, _ = loader.batch(0)
         return {key: batch[key] for key in fields_lib.shapes(chosen)}
 
     def example(self) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ PyTree = Any
 GRAD_SQ = "_grad_sq"  # per-tensor squared gradient norms, in tree order
 
 
-def _grads(task: Any, variables: Vars, batch: PyTree, ctx: Ctx) -> tuple:
+def gradients(task: Any, variables: Vars, batch: PyTree, ctx: Ctx) -> tuple:
     """(gradients, new extra, metrics with `loss`) of one (micro-)batch.
 
     `extra` is that of all devices, gradients and metrics are of this one.
@@ -70,7 +70,7 @@ def _accumulate(
 
     def body(carry: tuple, part: tuple) -> tuple:
         (extra, total), (number, rows) = carry, part
-        grads, extra, metrics = _grads(
+        grads, extra, metrics = gradients(
             task,
             variables._replace(extra=extra),
             rows,
@@ -224,7 +224,7 @@ def train_step(
         rows=rows,
     )
     if accum == 1:
-        grads, extra, metrics = _grads(task, state.vars, batch, ctx)
+        grads, extra, metrics = gradients(task, state.vars, batch, ctx)
     else:
         accumulate = _accumulate_coupled if task.couples_rows else _accumulate
         grads, extra, metrics = accumulate(task, state.vars, batch, ctx, accum)

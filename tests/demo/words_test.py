@@ -5,7 +5,8 @@ import pytest
 
 from mmjax.cli import demo
 from mmjax.metrics import judges
-from mmjax_demo import judge, numbers, words
+from mmjax.report import numbers
+from mmjax_demo import judge, words
 
 NBSP = "\N{NO-BREAK SPACE}"
 
@@ -30,7 +31,7 @@ def test_whatever_the_judges_say_is_described():
     scored = judges.clip_score(cosine, first, **draw)
     found |= {f"val_{k}": v for k, v in scored.items()}
     found |= {f"unseen_oracle_{name}_k64": 0.5 for name in judges.ORDER}
-    shown = numbers.figures(found)
+    shown = words.figures(found)
     assert len(found) > 2 * len(shown)  # intervals are not rows of their own
     assert [f.name for f in shown if f.meaning.group == numbers.OTHER] == []
 

@@ -11,15 +11,15 @@ import time
 import numpy as np
 import pytest
 
-from mmjax.data import tar_index
+from mmjax.data import shard_index, storage, tar_index
 from mmjax.data.sources import encoded, open_source
 
 INDEX = """
 import pathlib, sys
-from mmjax.data import tar_index
+from mmjax.data import shard_index, storage
 from mmjax.data.sources import encoded
 print("ready", flush=True)
-tar_index.load(pathlib.Path(sys.argv[1]), encoded.SUFFIXES)
+shard_index.load(storage.find(sys.argv[1]), encoded.SUFFIXES)
 print("done", flush=True)
 """
 TOKENS = """
@@ -62,23 +62,16 @@ def script(lab, code: str, argument: pathlib.Path, **env: str):
     return lab.run(command, argument.name, env={**os.environ, **env})
 
 
-def same_index(found: tar_index.Index, want: tar_index.Index) -> None:
-    np.testing.assert_array_equal(found.keys, want.keys)
-    np.testing.assert_array_equal(found.spans, want.spans)
-    assert (found.cut, found.why) == (want.cut, want.why)
-
-
 @pytest.mark.parametrize("times", TIMES)
 def test_kills_while_a_shard_is_indexed(
     lab, shard, tmp_path, monkeypatch, caplog, times
 ):
-    rng, want = (
-        random.Random(f"index {lab.seed}"),
-        tar_index.build(shard, encoded.SUFFIXES),
-    )
-    begin = time.monotonic()
-    tar_index.build(shard, encoded.SUFFIXES)
+    rng, begin = random.Random(f"index {lab.seed}"), time.monotonic()
+    [blob] = storage.find(str(shard))
+    with blob.open() as file:
+        want = tar_index.build(file, blob.path, encoded.SUFFIXES)
     seconds = time.monotonic() - begin
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cache, killed = tmp_path / "mmjax" / "tar_index", 0
     for number in range(10 * times):  # some are done before they are killed
         if killed == times:
@@ -86,23 +79,24 @@ def test_kills_while_a_shard_is_indexed(
         attempt = script(lab, INDEX, shard, XDG_CACHE_HOME=str(tmp_path))
         attempt.until(lambda a=attempt: "ready" in a.text())
         if number % 2:  # just when it has begun to write
-            before = len(list(cache.glob("*")))
-            attempt.until(lambda n=before: len(list(cache.glob("*"))) > n)
+            before = len(list(cache.glob("*/*")))
+            attempt.until(lambda n=before: len(list(cache.glob("*/*"))) > n)
         else:
             time.sleep(rng.random() * seconds / 2)
         lab.kill(attempt)
-        for file in cache.glob("*.npz"):  # under that name it is whole
-            with np.load(file) as found:
-                np.testing.assert_array_equal(found["spans"], want.spans)
+        for file in cache.glob("*/*.idx"):  # under that name it is whole
+            index = shard_index.load([blob], encoded.SUFFIXES)
+            np.testing.assert_array_equal(index.rows, want.rows)
             file.unlink()
         killed += attempt.process.returncode != 0
     assert killed == times
     lab.survived("kill -9 while indexing", killed)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    same_index(tar_index.load(shard, encoded.SUFFIXES), want)
-    same_index(tar_index.load(shard, encoded.SUFFIXES), want)  # and out of the cache
+    for _ in range(2):  # made, and out of the cache
+        index = shard_index.load([blob], encoded.SUFFIXES)
+        np.testing.assert_array_equal(index.rows, want.rows)
+        assert index.shards[0].digest == want.digest
     assert not caplog.text
-    assert len(list(cache.glob("*.npz"))) == 1
+    assert len(list(cache.glob("*/*.idx"))) == 1
 
 
 def digests(folder: pathlib.Path, *, parts: bool = True) -> dict[str, str]:

@@ -17,20 +17,12 @@ from mmjax.metrics import scenes
 from mmjax.train import config, evaluate, loop
 
 PROMPTS = ["a red star", "a cyan moon"]
-SCENES = "shapes:val?size=16&count=3"
+SCENES = "shapes:val?size=16&count=3"  # of the run's evaluator as well
 
 
 @pytest.fixture(scope="module")
-def prior(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    workdir = tmp_path_factory.mktemp("run") / "prior"
-    given = ["--config.steps=2", "--config.optim.ema=0.0"]
-    given += [f"--config.{k}.context=96" for k in ("task", "data.fields.tokens")]
-    cfg = config.load("configs/prior.py:tiny", given)
-    cfg.evals = {}
-    cfg.evals["drawn"] = {"type": "generation", "source": SCENES, "candidates": 2}
-    cfg.evals["drawn"]["sample_seed"] = 7
-    loop.run(cfg, workdir)
-    return workdir
+def prior(tiny_prior: pathlib.Path) -> pathlib.Path:
+    return tiny_prior
 
 
 @pytest.fixture(scope="module")

@@ -177,13 +177,6 @@ def test_two_servers_on_one_study(make, capsys):
             server.serve(folder, port=port)
 
 
-def test_hosts():
-    for host in ("localhost", "127.0.0.1", "127.1.2.3", "::1", "[::1]"):
-        assert server.is_loopback(host)
-    for host in ("0.0.0.0", "::", "192.168.0.7", "localhost.evil.example", ""):
-        assert not server.is_loopback(host)
-
-
 # -- killed --------------------------------------------------------------------
 VOTES, RATERS, KILLS = 1000, 20, 4
 

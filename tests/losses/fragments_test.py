@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.losses import fragments
+from mmjax.losses import contrastive, fragments
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,29 @@ def test_attention_is_scans(parts):
             seen = share.T @ image
             cosine = (seen * text).sum(1) / np.linalg.norm(seen, axis=1)
             assert got[b, m] == pytest.approx(cosine.mean(), abs=1e-4)
+
+
+def test_the_best_regions_make_one_cosine(parts):
+    regions = parts[0] / np.linalg.norm(parts[0], axis=-1, keepdims=True)
+    got = fragments.matched(regions, *parts[1:])
+    images, texts = sets((regions, *parts[1:]))
+    for b, image in enumerate(images):
+        for m, text in enumerate(texts):
+            best = (image @ text.T).max(0).sum()
+            want = best / np.linalg.norm(text.sum(0))
+            assert got[b, m] == pytest.approx(want, abs=1e-5)
+    one = fragments.matched(regions[:, :1], parts[1], parts[2][:, :1], parts[3])
+    cosine = regions[0, 0] @ texts[1].sum(0) / np.linalg.norm(texts[1].sum(0))
+    assert one[0, 1] == pytest.approx(cosine, abs=1e-5)
+
+
+def test_contrastive_is_clips(parts):
+    image, text = contrastive.l2_normalize(parts[0][:, 0]), parts[1][:, 0]
+    text = contrastive.l2_normalize(text)
+    got = fragments.contrastive(image @ text.T, 7.0)
+    assert float(got) == pytest.approx(
+        float(contrastive.info_nce(image, text, 7.0)), abs=1e-6
+    )
 
 
 def test_ranking():
@@ -109,6 +132,7 @@ def test_padding_is_not_seen(parts):
         dots = fragments.products(regions, sentence)
         value = fragments.alignment(dots, *masks)
         value += fragments.ranking(fragments.scores(dots, *masks), 1.0)
+        value += fragments.matched(regions, sentence, *masks).sum()
         return (
             value + fragments.attended(regions, sentence, *masks, sharpness=9.0).sum()
         )

@@ -12,7 +12,7 @@ import pytest
 from mmjax import parallel
 from mmjax.cli import plan
 from mmjax.errors import UserError
-from mmjax.planning import estimate, hardware, hlo, program, report
+from mmjax.planning import estimate, hardware, hlo, program, report, search
 from mmjax.train import config as config_lib
 from mmjax.train import flops, setup
 
@@ -80,6 +80,55 @@ def test_pmap_is_planned_and_needs_what_jit_needs(alone):
     assert sent[1] == pytest.approx(sent[0], rel=0.1)
 
 
+def test_the_run_by_hand():
+    known = a_program(steps=3600, saves=4, saved=32 * 10**9, row=1000)
+    h100 = hardware.find("h100")
+    made = estimate.estimate(known, h100)
+    flat = report.flat(known, made, h100, records=3600 * 64 // 2)
+    assert flat["hours"] == pytest.approx(made.step)
+    assert flat["device_hours_unhidden"] == pytest.approx(16 * made.step_unhidden)
+    assert flat["epochs"] == 2 and flat["hosts"] == 2
+    assert flat["checkpoint_seconds"] == 16  # two hosts at 1 GB/s
+    assert flat["host_bytes_per_second"] == pytest.approx(32_000 / made.step)
+    shown = report.text(known, made, h100, 3600 * 64 // 2)
+    assert "the run: 3,600 steps, 230,400 rows, 2 epochs" in shown
+    assert "4 of 32 GB, 16 s each at 1 GB/s a host" in shown
+
+
+def test_what_a_run_saves_is_counted(built):
+    split = ("params", "optimizer", "average", "other")
+    assert built.saved >= sum(built.sizes[k] for k in split)
+    assert built.steps == 4 and built.saves == 2
+
+
+def test_a_search_takes_the_fastest_that_fits(monkeypatch):
+    """State is a split of 140 GB; a mesh is the slower the more it is split."""
+
+    def split(config):
+        mesh = config.parallel.mesh
+        return 140e9 / (mesh.fsdp * mesh.tensor)
+
+    def built(config, platform):
+        assert platform == "cuda"
+        mesh = dict(config.parallel.mesh)
+        sent = hlo.Collective("all-reduce", 1e9 * mesh["fsdp"], (0, 1), 1, "")
+        sizes = dict.fromkeys(a_program().sizes, 0) | {"params": int(split(config))}
+        return a_program(mesh=mesh, sizes=sizes, collectives=[sent])
+
+    monkeypatch.setattr(program, "state_bytes", split)
+    monkeypatch.setattr(program, "build", built)
+    said = []
+    tried = search.search(tiny(), hardware.find("h100"), 16, say=said.append)
+    assert said[0] == "data=8, fsdp=1, tensor=2" and len(tried) == search.TRIED
+    assert tried[0].plan.fits and dict(tried[0].program.mesh)["fsdp"] == 1
+    assert [one.rank for one in tried] == sorted(one.rank for one in tried)
+    assert report.meshes(tried).splitlines()[2].startswith("data=")
+    with pytest.raises(UserError, match=r"2 x GeForce RTX 3090 the state alone is 70"):
+        search.search(tiny(), hardware.find("rtx3090"), 2)
+    with pytest.raises(UserError, match="no mesh of 32 devices splits batch 3"):
+        search.search(tiny("--config.batch_size=3"), hardware.find("h100"), 32)
+
+
 def test_text_and_json_hold_the_numbers(built):
     made = estimate.estimate(built, hardware.find("h100"))
     flat = report.flat(built, made, hardware.find("h100"))
@@ -91,6 +140,20 @@ def test_text_and_json_hold_the_numbers(built):
     shown = report.text(built, made, hardware.find("h100"), full=True)
     assert f"{built.params:,}" in shown and "fits:" in shown
     assert "image/patches/kernel" in shown
+    assert "attention\n  reference\n    5 queries, 5 keys" in shown
+
+
+def test_every_shape_has_its_kernel_and_the_reason():
+    shapes = {f"{n} queries": "cudnn" for n in range(6)} | {
+        "7 queries": "reference (b)"
+    }
+    shown = report.text(
+        a_program(attention=shapes),
+        estimate.estimate(a_program(), hardware.find("h100")),
+        hardware.find("h100"),
+    )
+    assert "  cudnn\n    0 queries" in shown and "    and 2 shapes more\n" in shown
+    assert "  reference (b)\n    7 queries" in shown
 
 
 def a_program(**changed):
@@ -198,6 +261,7 @@ def test_command_in_a_process_of_its_own():
     named = "params flops_per_step bytes_per_device collective_bytes step_seconds mfu"
     assert set(named.split()) <= set(flat)
     assert flat["devices"] == 4 and flat["hardware"] == "TPU v5e"
+    assert flat["attention"] == "reference"  # 5 tokens are no block of 128
     done = run(*config, "--mesh", "data=3")
     assert done.returncode == 2 and "batch 16 must split over 3" in done.stderr
 

@@ -38,7 +38,12 @@ def test_every_size_draws_the_same(k, size, devices):
     call, shapes = recorder()
     ticks = []
     more = dict(k=k, size=size, devices=devices)
-    got = calls.draw(call, encoded(6), **more, tick=ticks.append)
+    parts = []
+    more |= {"tick": ticks.append, "seen": parts.append}
+    got = calls.draw(call, encoded(6), **more)
+    assert [len(part["image"]) for part in parts] == ticks
+    told = np.concatenate([part["image"] for part in parts])
+    np.testing.assert_array_equal(told, got["image"].reshape(told.shape))
     assert sum(ticks) == 6 * k
     assert len(shapes) == 1  # one compile
     [shape] = shapes

@@ -117,6 +117,10 @@ def test_without_gold_there_is_no_accuracy(run, data):
     [
         ({"score": "attention", "alignment": 0.0, "hardest": True}, {"ranking"}),
         ({"supervised": 1.0, "ranking": 0.0}, {"alignment", "supervised"}),
+        (
+            {"score": "cosine", "ranking": 0.0, "alignment": 0.0, "contrastive": 1.0},
+            {"contrastive"},
+        ),
     ],
 )
 def test_objectives_are_metrics(keys, parts):
@@ -135,6 +139,23 @@ def test_objectives_are_metrics(keys, parts):
     assert loss.shape == () and metrics.keys() == parts | {"hit"}
 
 
+def test_fragments_are_left_out_in_training_alone():
+    task = fragments.Task(
+        words=5, relations=2, embed_dim=64, score="cosine", alignment=0.0,
+        fragment_dropout=0.5,
+    )  # fmt: skip
+    batch = {"regions": np.ones((64, 1, 6), np.float32)}
+    batch["sentence"] = np.ones((64, 8, 3), np.int32)
+    variables = task.init(jax.random.key(0), batch)
+    codes = {}
+    for train in (True, False):
+        ctx = Ctx(rng=jax.random.key(1), step=0, train=train)
+        embedded = task.embed(variables, batch, ctx)[0]["sentence"]
+        codes[train] = np.asarray(embedded).any(-1)
+    assert codes[False].all() and 0.4 < codes[True].mean() < 0.6
+    assert len(np.unique(codes[True], axis=0)) > 32  # each row has its own
+
+
 def test_ranks_of_scores_are_those_of_embeddings():
     rng = np.random.default_rng(0)
     query, gallery = rng.normal(size=(6, 3)), rng.normal(size=(9, 3))
@@ -148,8 +169,10 @@ def test_ranks_of_scores_are_those_of_embeddings():
     [
         ({"score": "maximum"}, "did you mean 'max'"),
         ({"score": "attention"}, "alignment is 1.0 and score 'attention'"),
+        ({"score": "cosine"}, "alignment is 1.0 and score 'cosine'"),
         ({"ranking": 0, "alignment": 0}, "give one weight"),
         ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"fragment_dropout": 1.0}, "fragment_dropout is 1.0"),
         ({"margin": -1}, "margin"),
     ],
 )

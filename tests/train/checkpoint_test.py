@@ -14,8 +14,9 @@ import pytest
 
 from mmjax import parallel, tree
 from mmjax.errors import UserError
+from mmjax.inference import load
 from mmjax.state import TrainState, Vars
-from mmjax.train import checkpoint
+from mmjax.train import array_store, checkpoint
 from mmjax.train import restore as restore_lib
 
 # What Orbax leaves behind of arrays that could not be read.
@@ -142,11 +143,11 @@ def test_numbers_changed_inside_a_sound_file_are_noticed(copy, caplog):
     assert "ema/fc/kernel changed since it was saved" in caplog.text
 
 
-def weights(workdir: pathlib.Path) -> TrainState:
+def weights(workdir: pathlib.Path, dtype: str = "") -> TrainState:
     """What is read without the optimizer."""
     into = checkpoint.Checkpointer(workdir, CONFIG, read_only=True)
     wanted = abstract().replace(opt_state=None)
-    state, _ = into.restore(wanted)
+    state, _ = into.restore(wanted, dtype=dtype)
     into.close()
     return state
 
@@ -184,13 +185,39 @@ def test_weights_that_are_not_there(copy):
     wanted = abstract(width=32).replace(opt_state=None)
     with pytest.raises(UserError, match=r"another model: fc/kernel is \(64, 8\) there"):
         into.restore(wanted)
-    folder = into.home / "checkpoints/3/state"
-    more = abstract().replace(opt_state=None)
-    more = more.replace(ema=more.ema | {"fc2": more.ema["fc"]})
-    more = more.replace(vars=more.vars._replace(frozen={}))
-    with pytest.raises(ValueError, match="ema/fc2/kernel is missing"):
-        checkpoint._weights(folder, more)
     into.close()
+    store = array_store.ArrayStore(into.home / "checkpoints", keep=2, read_only=True)
+    ema = abstract().ema
+    with pytest.raises(ValueError, match="ema/fc2/kernel is missing"):
+        store.some(3, {"ema": ema | {"fc2": ema["fc"]}})
+    store.close()
+
+
+def test_weights_of_one_dtype(copy, monkeypatch):
+    """Read in parts, compared with their sums as they were saved, then cast."""
+    monkeypatch.setattr(array_store, "_PART", 100)
+    whole = weights(copy)
+    half = weights(copy, dtype="bfloat16")
+    assert int(half.step) == 3 and half.step.dtype == "int32"
+    for path, value in tree.flatten((whole.vars, whole.ema)).items():
+        cast = tree.flatten((half.vars, half.ema))[path]
+        assert cast.dtype == "bfloat16" and cast.sharding == value.sharding
+        np.testing.assert_array_equal(cast, value.astype("bfloat16"), err_msg=path)
+    for file in (copy / "checkpoints/3/state").rglob("d/*"):
+        file.write_bytes(file.read_bytes()[::-1])
+    assert int(weights(copy, dtype="bfloat16").step) == 2
+
+
+def test_the_next_version_of_the_file_format_library_reads_them(copy):
+    """Orbax' version 1, which will be its only one, and our arrays and notes."""
+    from orbax.checkpoint import v1
+
+    with v1.Context():
+        read = v1.load_checkpointables(copy / "checkpoints/3")
+    want = state_of(3)
+    kernel = read["state"]["vars"]["params"]["fc"]["kernel"]
+    np.testing.assert_array_equal(kernel, want.vars.params["fc"]["kernel"])
+    assert read["data"][0] == position(3)
 
 
 def test_training_goes_on_after_a_damaged_one(copy):
@@ -328,6 +355,17 @@ def test_a_run_is_opened_without_its_optimizer(tiny_run):
     assert got.keys() == want.keys()
     for path, value in want.items():
         np.testing.assert_array_equal(got[path], value, err_msg=path)
+
+
+def test_a_run_is_opened_in_bfloat16(tiny_run):
+    run = load.load_run(tiny_run, dtype="bfloat16")
+    whole = load.load_run(tiny_run)
+    assert run.task.dtype == "bfloat16" and whole.task.dtype == "float32"
+    assert {str(x.dtype) for x in run.params.values()} == {"bfloat16"}
+    rows = [each.embed_texts(["a red circle"]) for each in (run, whole)]
+    np.testing.assert_allclose(*rows, atol=0.02)
+    with pytest.raises(UserError, match="--dtype bf16.*did you mean 'bfloat16'"):
+        load.load_run(tiny_run, dtype="bf16")
 
 
 @pytest.mark.parametrize("part", ["checkpoints/3/state/_METADATA", "frozen/_METADATA"])

@@ -10,6 +10,7 @@ from mmjax import schema
 from mmjax.data import records, tokenizers
 from mmjax.data.fields import base
 from mmjax.data.records import Record, Source
+from mmjax.data.sources import views
 from mmjax.data.tokenizers import bytes, merges
 from mmjax.errors import UserError
 
@@ -18,6 +19,9 @@ from mmjax.errors import UserError
 class Field(base.Field):
     """Gives NAME int32 (L,) and NAME_mask bool (L,), False at padding.
 
+    A tokenizer that is trained reads the captions of a million records at most, the
+    same ones in every process (`views.sampled_texts`).
+
     Of a record with several texts (captions) one is drawn in training, and the first
     taken in evaluation. `encoder` is the tokenizer, once the field is open.
 
@@ -25,8 +29,7 @@ class Field(base.Field):
       or without `path` trained on the records' texts), `bytes`, `pieces` (the
       tokenizer of imported weights, at `path`), or `words` (whole words, those of the
       records' texts without a `path`).
-    path: the tokenizer's file; of `bpe`, `pieces` and `words` also the workdir of a
-      run, whose tokenizer it is.
+    path: the tokenizer's file, or the workdir of a run, whose tokenizer it is.
     vocab_size: the most ids, of a BPE 8192, of words all of `min_count`; elsewhere
       fixed.
     min_count: of words, how often one must occur in the texts; 5.
@@ -110,7 +113,10 @@ class Field(base.Field):
         keys = "path", "vocab_size", "context", "lower", "min_count"
         spec = {"kind": self.tokenizer, **{key: getattr(self, key) for key in keys}}
         own = self.reads(name) == "text"
-        texts = source.texts() if own else records.texts(listed, len(source))
+        if own:
+            texts = views.sampled_texts(source)
+        else:
+            texts = records.texts(listed, len(source))
         try:
             return self.bound(encoder=tokenizers.build(spec, texts=texts))
         except UserError as error:

@@ -14,8 +14,10 @@ from mmjax.data.records import BrokenRecord, Record, Source
 from mmjax.data.sources import encoded as encoded_lib
 from mmjax.errors import UserError
 
-OPTIONS = ("template", "names", "where", "part", "group", "skip", "limit", "keep")
+OPTIONS = ("template", "names", "where", "part", "group", "shots", "draw", "skip")
+OPTIONS += ("limit", "keep")
 HELD_OUT = 5  # one in so many is held out
+SAMPLE, _RUN = 1_000_000, 1000  # records that teach a tokenizer; of them, neighbours
 
 
 def apply(
@@ -26,6 +28,8 @@ def apply(
     where: str = "",
     part: str = "",
     group: str = "",
+    shots: int = 0,
+    draw: int = 0,
     skip: int = 0,
     limit: int | None = None,
     keep: bool = False,
@@ -39,9 +43,10 @@ def apply(
 
     part: `train` or `held_out`, for sets that come without a split: one record in
     five, by a hash of its key, is held out. group: keys equal before the last of this
-    text stay on one side (frames of one track, crops of one photo). skip: records left
-    out at the front. limit: at most this many after them. template: captions made of
-    class names, one for each of the templates between `|`, such as
+    text stay on one side (frames of one track, crops of one photo). shots: so many
+    records of every class, of which `draw` numbers the choice; fewer are among more.
+    skip: records left out at the front. limit: at most this many after them. template:
+    captions made of class names, one for each of the templates between `|`, such as
     `a photo of a {}.|a drawing of a {}.` keep: records stay in memory, decoded, once
     they have been read: for sets that fit there and are read many times.
     """
@@ -54,6 +59,8 @@ def apply(
         source = Chosen(source, _equal(source, where), ("where", where))
     if part:
         source = Chosen(source, _members(source, part, group), (part, group))
+    if shots:
+        source = Chosen(source, _few(source, shots, draw), ("shots", shots, draw))
     if skip or limit is not None:
         if skip < 0 or (limit is not None and limit < 1):
             raise UserError(f"skip={skip}, limit={limit}: use skip >= 0, limit >= 1")
@@ -152,6 +159,31 @@ def _members(source: Source, part: str, group: str) -> list[int]:
             f"part={part} of {source.name} has none of {len(source)} records"
         )
     return chosen
+
+
+def _few(source: Source, shots: int, draw: int) -> list[int]:
+    """Positions, rising, of that many records of every class. Reads all once."""
+    names = source.class_names
+    if not names:
+        raise UserError(
+            f"shots={shots}: {source.name} has no class names; name a labelled source"
+        )
+    own: dict[int, list[int]] = {label: [] for label in range(len(names))}
+    for i in range(len(source)):
+        try:
+            own.get(fields(source, i).get("label", -1), []).append(i)
+        except BrokenRecord:
+            continue  # `mmjax data check` lists it
+    chosen = []
+    for label, positions in own.items():
+        if not 0 < shots <= len(positions):
+            raise UserError(
+                f"shots={shots}: class {names[label]!r} of {source.name} has "
+                f"{len(positions)} records; ask for 1 to {min(map(len, own.values()))}"
+            )
+        order = np.random.default_rng([draw, label]).permutation(positions)
+        chosen += order[:shots].tolist()
+    return sorted(chosen)
 
 
 class View:
@@ -292,6 +324,21 @@ def fields(source: Source, i: int) -> Mapping[str, Any]:
 def captions(source: Source, i: int) -> list[str]:
     """The captions of record i; without decoding its image where the source can."""
     return source.captions(i) if hasattr(source, "captions") else source[i]["text"]
+
+
+def sampled_texts(source: Source, most: int = SAMPLE) -> Iterator[str]:
+    """The captions of all records, or of `most` of them: evenly spaced runs of _RUN.
+
+    Which, the number of records alone decides. Runs, because neighbours are cheap to
+    read.
+    """
+    if records.head(source) is not source or len(source) <= most:
+        return source.texts()
+    run = min(_RUN, most)
+    starts = (len(source) * k // (most // run) for k in range(most // run))
+    positions = itertools.chain.from_iterable(range(at, at + run) for at in starts)
+    each = (records.texts(lambda _, i=i: captions(source, i), 1) for i in positions)
+    return itertools.chain.from_iterable(each)
 
 
 def encoded(source: Source, i: int) -> bytes:

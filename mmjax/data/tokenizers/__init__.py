@@ -65,6 +65,10 @@ def build(spec: Mapping[str, Any], texts: Iterable[str] | None = None) -> Tokeni
             f"{merges_lib.CLIP_FILE} of github.com/openai/CLIP; without it use kind "
             "'bpe'"
         )
+    elif Path(config.path).is_dir():
+        built = load(config.path)
+        if config.context not in (None, built.context):
+            built = BpeTokenizer("clip", built.merges, context=context, lower=lower)
     else:
         merges = merges_lib.read_clip(config.path)
         built = BpeTokenizer("clip", merges, context=context, lower=lower)

@@ -1,3 +1,0 @@
-"""Runs of this experiment: (name, config)."""
-
-RUNS = (("bridge0", "configs/coordinated.py:bridging"),)

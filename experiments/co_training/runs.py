@@ -1,3 +1,0 @@
-"""Runs of this experiment: (name, config)."""
-
-RUNS = (("mfeat", "configs/cca.py:mfeat"),)

@@ -1,3 +1,0 @@
-"""Runs of this experiment: (name, config)."""
-
-RUNS = (("dbm", "configs/boltzmann.py:spoken_digits"),)

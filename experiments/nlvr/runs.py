@@ -1,3 +1,0 @@
-"""Runs of this experiment: (name, config)."""
-
-RUNS = (("nlvr", "configs/vqa.py:nlvr"),)

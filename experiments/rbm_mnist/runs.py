@@ -1,3 +1,0 @@
-"""Runs of this experiment: (name, config)."""
-
-RUNS = (("rbm", "configs/boltzmann.py:mnist"),)

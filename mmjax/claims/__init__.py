@@ -1,0 +1,1 @@
+"""Experiments: runs of a grid and of seeds, their intervals, and what they decide."""
