@@ -8,6 +8,7 @@ import argparse
 import itertools
 import os
 import pathlib
+from typing import Any
 
 from mmjax import errors
 from mmjax.cli import _shares
@@ -40,18 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     check.set_defaults(act=_check)
 
-    get = verbs.add_parser(
-        "get",
-        help="convert a public set that was downloaded, for configs to read",
-        description="Checks what was downloaded and unpacked in a folder, and writes "
-        "what configs read below $MMJAX_DATA. Without NAME, lists the sets and where "
-        "each is to be had.",
-    )
-    get.add_argument("name", nargs="?", metavar="NAME")
-    get.add_argument("--from", dest="source", type=pathlib.Path, metavar="FOLDER")
-    text = "where the sets go (default: $MMJAX_DATA)"
-    get.add_argument("--out", type=pathlib.Path, metavar="DIR", help=text)
-    get.set_defaults(act=_get)
+    _add_get(verbs)
 
     index = verbs.add_parser(
         "index",
@@ -109,6 +99,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _shares.add_arguments(encode)
     encode.set_defaults(act=_encode)
+
+
+def _add_get(verbs: Any) -> None:
+    get = verbs.add_parser(
+        "get",
+        help="convert a public set that was downloaded, for configs to read",
+        description="Checks what was downloaded and unpacked in a folder, and writes "
+        "what configs read below $MMJAX_DATA. Without NAME, lists the sets and where "
+        "each is to be had.",
+    )
+    get.add_argument("name", nargs="?", metavar="NAME")
+    get.add_argument("--from", dest="source", type=pathlib.Path, metavar="FOLDER")
+    text = "where the sets go (default: $MMJAX_DATA)"
+    get.add_argument("--out", type=pathlib.Path, metavar="DIR", help=text)
+    get.set_defaults(act=_get)
 
 
 def run(args: argparse.Namespace) -> int:
