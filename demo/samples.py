@@ -88,4 +88,6 @@ def _save(
     arrays = dict(drawn.arrays)
     arrays["image_tokens"] = arrays["image_tokens"].astype(np.uint16)
     with errors.writing(path) as part:
-        np.savez(part, mark=np.array(mark), prompts=np.array(drawn.prompts), **arrays)
+        np.savez_compressed(
+            part, mark=np.array(mark), prompts=np.array(drawn.prompts), **arrays
+        )

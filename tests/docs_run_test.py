@@ -60,6 +60,7 @@ LEFT_OUT = {  # words of a command: why it isn't run
     "last.ckpt": "released weights",
     "--check": "the original libraries",
     "--manual-dir": "the files of MNIST",
+    "data get": "public sets, downloaded",
     "wav:": "recordings",
     "benchmark.csv": "CLIP benchmark's table",
     "experiments/": "five sets of images",

@@ -25,7 +25,7 @@ ALLOWED = {
     "models": "models nn schema",
     "alignment": "alignment metrics.alignment metrics.cca",
     "tasks": "tasks.base tasks.stage1 models nn losses sampling alignment state schema",
-    "data": "data schema cache",
+    "data": "data schema cache report.fonts",
     "metrics": "metrics schema data.shapes sampling.rerank",
     "report": "report metrics schema",
     "evaluators.probe": "evaluators.probe",

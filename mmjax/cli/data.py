@@ -1,4 +1,4 @@
-"""Checks and indexes sources, trains a BPE, builds data sets, encodes images.
+"""Checks, gets and indexes sources, trains a BPE, builds data sets, encodes images.
 
 A SOURCE is kind:place?option=value, such as shapes:train, webdataset:/d/x-*.tar,
 jsonl:/d/x.jsonl, folder:/d, npz:/d/x.npz, tfds:name/split?data_dir=/d.
@@ -6,7 +6,9 @@ jsonl:/d/x.jsonl, folder:/d, npz:/d/x.npz, tfds:name/split?data_dir=/d.
 
 import argparse
 import itertools
+import os
 import pathlib
+from typing import Any
 
 from mmjax import errors
 from mmjax.cli import _shares
@@ -18,6 +20,7 @@ EXAMPLE = """examples:
   mmjax data bpe "webdataset:/data/x-*.tar" --vocab-size 8192 --out bpe.json
   mmjax data build photos --data-dir /data/tfds --split train=folder:/photos
   mmjax data build mnist --data-dir /data/tfds --manual-dir /data/mnist_files
+  mmjax data get mnist --from downloads
   mmjax data encode runs/demo/tokenizer shapes:train --out /data/shapes_tokens
 """
 
@@ -37,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=pathlib.Path, default=sheet, metavar="FILE.png", help=text
     )
     check.set_defaults(act=_check)
+
+    _add_get(verbs)
 
     index = verbs.add_parser(
         "index",
@@ -96,6 +101,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     encode.set_defaults(act=_encode)
 
 
+def _add_get(verbs: Any) -> None:
+    get = verbs.add_parser(
+        "get",
+        help="convert a public set that was downloaded, for configs to read",
+        description="Checks what was downloaded and unpacked in a folder, and writes "
+        "what configs read below $MMJAX_DATA. Without NAME, lists the sets and where "
+        "each is to be had.",
+    )
+    get.add_argument("name", nargs="?", metavar="NAME")
+    get.add_argument("--from", dest="source", type=pathlib.Path, metavar="FOLDER")
+    text = "where the sets go (default: $MMJAX_DATA)"
+    get.add_argument("--out", type=pathlib.Path, metavar="DIR", help=text)
+    get.set_defaults(act=_get)
+
+
 def run(args: argparse.Namespace) -> int:
     return args.act(args)
 
@@ -116,6 +136,24 @@ def _check(args: argparse.Namespace) -> int:
     if report.unsaved:
         raise UserError(report.unsaved)
     return LEFT_OUT if report.broken or report.left_out else 0
+
+
+def _get(args: argparse.Namespace) -> int:
+    from mmjax.data import get
+
+    if not args.name:
+        print("\n".join(f"{name:<9} {known.home}" for name, known in get.SETS.items()))
+        return 0
+    out = args.out or os.environ.get("MMJAX_DATA")
+    if not args.source or not out:
+        home = get.SETS[args.name].home if args.name in get.SETS else "its home"
+        raise UserError(
+            f"download {args.name} from {home} and give --from FOLDER; --out DIR, or "
+            "MMJAX_DATA, says where it goes"
+        )
+    for path in get.get(args.name, args.source, pathlib.Path(out)):
+        print(path)
+    return 0
 
 
 def _index(args: argparse.Namespace) -> int:

@@ -7,19 +7,21 @@ import concurrent.futures
 import dataclasses
 import functools
 import pathlib
-import textwrap
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from mmjax import errors
 from mmjax.data import image, jpeg, records
 from mmjax.data.records import BrokenRecord, Source
 from mmjax.data.sources import open_source
+from mmjax.report import fonts
 
-CELL, STRIP, COLUMNS, SHOWN = 128, 38, 8, 16  # px, px, images a row and a source
+CELL, LINE, COLUMNS, SHOWN = 128, 12, 8, 16  # px, px, images a row and a source
+LINES = 10  # of a caption
 _BAR = 40  # characters of the longest bar
 _BINS = 12
 _TWICE = 10  # keys of several records that are shown
@@ -224,24 +226,50 @@ def thumbnail(img: np.ndarray) -> np.ndarray:
 
 
 def contact_sheet(reports: Sequence[SourceReport]) -> Image.Image:
-    """All cells, each source starting a new row under its name."""
-    rows = [
-        (report.name if at == 0 else "", report.cells[at : at + COLUMNS])
-        for report in reports
-        for at in range(0, max(1, len(report.cells)), COLUMNS)
-    ]
-    heights = [CELL + STRIP + (16 if name else 0) for name, _ in rows]
-    sheet = Image.new("RGB", (COLUMNS * CELL, max(1, sum(heights))), "white")
-    draw, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(10), 0
-    for (name, cells), height in zip(rows, heights, strict=True):
+    """All cells, each source starting a new row under its name; captions are whole.
+
+    A row is as high as its longest caption, of at most LINES lines, needs.
+    """
+    texts = [text for report in reports for _, text in report.cells]
+    font = fonts.font("".join([*texts, *(report.name for report in reports)]), 10)
+    rows = []
+    for report in reports:
+        for at in range(0, max(1, len(report.cells)), COLUMNS):
+            cells = [
+                (cell, _wrapped(_printable(text), font))
+                for cell, text in report.cells[at : at + COLUMNS]
+            ]
+            strip = 4 + LINE * max([len(lines) for _, lines in cells], default=1)
+            rows.append((report.name if at == 0 else "", cells, strip))
+    heights = [CELL + strip + (16 if name else 0) for name, _, strip in rows]
+    sheet = Image.new("RGB", (COLUMNS * CELL, sum(heights)), "white")
+    draw, top = ImageDraw.Draw(sheet), 0
+    for (name, cells, strip), height in zip(rows, heights, strict=True):
         draw.text((2, top + 2), _printable(name[-170:]), fill="black", font=font)
-        above = top + height - CELL - STRIP
-        for column, (cell, text) in enumerate(cells):
+        above = top + height - CELL - strip
+        for column, (cell, lines) in enumerate(cells):
             sheet.paste(Image.fromarray(cell), (column * CELL, above))
-            at, lines = (column * CELL + 2, above + CELL), textwrap.wrap(text, 23)[:3]
-            draw.multiline_text(at, "\n".join(lines), "black", font, spacing=1)
+            for k, line in enumerate(lines):
+                at = column * CELL + 2, above + CELL + LINE * k
+                draw.text(at, line, "black", font)
         top += height
     return sheet
+
+
+def _wrapped(text: str, font: Any) -> list[str]:
+    """Lines of a cell's width; words that are wider, or have no spaces, are cut."""
+    lines = [""]
+    for word in re.findall(r"\S+\s*", text):
+        wide = font.getlength(word.rstrip()) > CELL - 4
+        for piece in word if wide else (word,):
+            if font.getlength((lines[-1] + piece).rstrip()) > CELL - 4:
+                lines.append("")
+            lines[-1] += piece
+    return (
+        lines
+        if len(lines) <= LINES
+        else [*lines[: LINES - 1], lines[LINES - 1][:-2] + "…"]
+    )
 
 
 def _histogram(words: collections.Counter[int]) -> list[str]:

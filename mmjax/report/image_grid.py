@@ -4,10 +4,11 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from mmjax import errors
 from mmjax.errors import UserError
+from mmjax.report import fonts
 
 GAP, MARGIN, LEAST = 4, 8, 64  # pixels; small images are enlarged to about LEAST
 PAPER, INK = (255, 255, 255), (34, 34, 34)
@@ -38,7 +39,7 @@ def draw(
     zoom = max(1, round(LEAST / high))
     step, head = high * zoom + GAP, 18 if captions else 0
     stride = across * zoom + GAP
-    font = ImageFont.load_default(size=13)
+    font = fonts.font("".join(captions), 13)
     wide = max(
         [max(map(len, rows)) * stride, *(int(font.getlength(t)) for t in captions)]
     )

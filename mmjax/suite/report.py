@@ -1,5 +1,6 @@
 """A suite's results for people: summary.json, summary.md, index.html, figures/*.png."""
 
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -66,8 +67,10 @@ def overview(outcomes: Sequence[Outcome]) -> Table:
 
 def spell(values: Mapping[str, float], name: str) -> str:
     """A number with its interval, where it has one."""
+    if math.isnan(values[name]):
+        return "not defined"
     text = f"{values[name]:.3f}"
-    if f"{name}_lo" in values:
+    if not math.isnan(values.get(f"{name}_lo", math.nan)):
         text += f" ({values[f'{name}_lo']:.3f} to {values[f'{name}_hi']:.3f})"
     return text
 

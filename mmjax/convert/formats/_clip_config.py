@@ -146,6 +146,17 @@ def resample(image: Mapping[str, Any]) -> int:
     return _FILTERS[image["method"].removeprefix("pil_")]
 
 
+def notes(image: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is lost of a resize method that is not Pillow's: formats name Pillow's."""
+    if image["method"].startswith("pil_"):
+        return ()
+    return (
+        f"images are resized by Pillow's {image['method']} there, and here by another "
+        "of that name: pixels differ by some grey levels; a run with "
+        f"config.data.fields.image.method=pil_{image['method']} resizes as it does",
+    )
+
+
 def method(number: int) -> str:
     """Our resize method, Pillow's own, of Pillow's number."""
     names = {v: k for k, v in _FILTERS.items()}

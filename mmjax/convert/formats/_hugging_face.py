@@ -276,4 +276,5 @@ def exported(
         "preprocessor_config.json": json.dumps(processor, indent=2),
     }
     tensors = formats.saved(table, model)
-    return formats.Export({"model.safetensors": tensors}, files, tokenizer[1])
+    notes = (*tokenizer[1], *_clip_config.notes(model.image))
+    return formats.Export({"model.safetensors": tensors}, files, notes)

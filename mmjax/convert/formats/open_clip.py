@@ -296,7 +296,11 @@ def from_mmjax(model: formats.Model) -> formats.Export:
     elif tokenizer.kind in ("bpe", "bytes"):
         notes = ("open_clip has no tokenizer with these ids: none is written",)
     tensors = formats.saved(names, model)
-    return formats.Export({"open_clip_model.safetensors": tensors}, files, notes)
+    return formats.Export(
+        {"open_clip_model.safetensors": tensors},
+        files,
+        notes + _clip_config.notes(model.image),
+    )
 
 
 def _describes(config: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
