@@ -36,6 +36,7 @@ def no_training(monkeypatch):
     def run(cfg, workdir, profile=None):
         del workdir, profile
         evaluate.make_evaluators(setup.build(cfg))
+        return {}
 
     monkeypatch.setattr(loop, "run", run)
 
