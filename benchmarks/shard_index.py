@@ -13,12 +13,13 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
+
+import turns
 
 SHARD = 10_000
 READER = """
@@ -93,11 +94,11 @@ def main() -> None:
         "pss_mib_less_empty": {n: round(v[1], 1) for n, v in less.items()},
         "pss_4_over_1": round(less[4][1] / less[1][1], 3),
         "pss_mib_in_all": {n: round(pair[1][1], 1) for n, pair in rows.items()},
-        "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+        "hardware": turns.processor(),
     }
     print(json.dumps(result, indent=1))
     if args.out:
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
+        turns.save(args.out, result)
 
 
 if __name__ == "__main__":

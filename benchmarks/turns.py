@@ -170,4 +170,14 @@ def save(path: pathlib.Path, result: Mapping) -> None:
 
 def machine() -> dict[str, str]:
     """What results name the machine by."""
-    return {"processor": platform.processor(), "python": platform.python_version()}
+    return {"processor": processor(), "python": platform.python_version()}
+
+
+def processor() -> str:
+    """Model and count of cores, which `platform.processor` does not know on Linux."""
+    info = pathlib.Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    model = {line.partition(":")[2].strip() for line in lines if "model name" in line}
+    name = ", ".join(sorted(model)) or platform.processor() or platform.machine()
+    wide = ", AVX-512" * any("avx512f" in line for line in lines)
+    return f"{name}, {len(os.sched_getaffinity(0))} cores{wide}"
