@@ -57,9 +57,9 @@ PLANS = {
         _FULL,
         k=8,
         changes={
-            "clip": ("steps=700",),
+            "clip": ("steps=600",),
             "tokenizer": ("steps=3000",),
-            "prior": ("steps=1800", "batch_size=32"),
+            "prior": ("steps=1400", "batch_size=32"),
         },
     ),
     "full": _FULL,

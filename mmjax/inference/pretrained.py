@@ -50,7 +50,8 @@ def place(name: str | os.PathLike) -> pathlib.Path:
     given = pathlib.Path(name)
     first, *rest = given.parts or ("",)
     known = not rest or (len(rest) == 1 and rest[0] in RUNS)
-    if first != NAME or not known or run_file.exists(given):
+    packed = (given / _WEIGHTS).exists()
+    if first != NAME or not known or (run_file.exists(given) and not packed):
         return given
     run = rest[0] if rest else "prior"
     asked = os.environ.get(VARIABLE, "")
