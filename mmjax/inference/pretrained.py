@@ -24,7 +24,6 @@ import safetensors.numpy
 
 from mmjax import errors, schema, tree
 from mmjax.cache import cache_dir
-from mmjax.convert import import_export
 from mmjax.errors import UserError
 from mmjax.train import config as config_lib
 from mmjax.train import restore, run_file, setup
@@ -147,6 +146,8 @@ def _reader(home: pathlib.Path) -> _Read:
 
 def _write(run: dict[str, Any], weights: bytes, workdir: pathlib.Path) -> None:
     """Writes a workdir as training does, weights in float32."""
+    from mmjax.convert import import_export
+
     config = config_lib.from_json(run["config"])
     config.optim = {"name": "sgd", "momentum": 0.0, "schedule": "constant"}  # no slots
     config.parallel = {}
