@@ -6,7 +6,7 @@ any learned part judges them.
 
 Needs no data and two CPU cores. Images lie in the workdir as they are made. Run it
 again to go on after a stop; a demo that is done says so. `--until clip` ends after the
-first model: zero-shot classification and retrieval. `--plan full` trains twice as long.
+first model: zero-shot classification and retrieval. `--plan quick` trains half as long.
 `--pack` writes the models of a finished demo as one small file, which `mmjax sample
 demo` reads where MMJAX_DEMO names it.
 """
@@ -24,7 +24,7 @@ from mmjax.parallel import runtime
 EXAMPLE = """examples:
   mmjax demo
   mmjax demo --until clip
-  mmjax demo --plan full --workdir runs/full    # twice the time
+  mmjax demo --plan quick --workdir runs/quick  # half of the time
   mmjax demo --plan tiny --workdir runs/tiny    # seconds; the numbers mean nothing
   mmjax demo --pack demo.tar
 """
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--until", choices=STAGES, default=STAGES[-1], help="the last stage to do"
     )
-    parser.add_argument("--plan", choices=("quick", "full", "tiny"), default="quick")
+    parser.add_argument("--plan", choices=("quick", "full", "tiny"), default="full")
     text = "write the models of the demo in --workdir as one file, and train nothing"
     parser.add_argument("--pack", type=pathlib.Path, metavar="FILE.tar", help=text)
 
