@@ -256,20 +256,26 @@ def reconstructions(plan: Plan, workdir: pathlib.Path, run: load.Run) -> pathlib
     return image_grid.draw(workdir / "reconstructions.png", rows, captions)
 
 
-def zero_shot(workdir: pathlib.Path, clip: load.Run, *, each: int = 6) -> pathlib.Path:
+def zero_shot(
+    workdir: pathlib.Path,
+    clip: load.Run,
+    *,
+    each: int = 6,
+    name: str = "zero_shot.png",
+) -> pathlib.Path:
     """A PNG of val and unseen images with their ranked labels."""
     evals = clip.config.evals
     records, names = [], []
-    for name in samples.SPLITS:
-        source = open_source(evals[name].source)
+    for split in samples.SPLITS:
+        source = open_source(evals[split].source)
         chosen = np.linspace(0, len(source) - 1, each).astype(int)
         records += [source[int(i)] for i in chosen]
-        names += [name] * each
+        names += [split] * each
     images = [record["image"] for record in records]
     labels = source.class_names
     with errors.writing(workdir / "scene.png") as part:  # to try commands on
         part.write_bytes(image_lib.encode_png(images[0]))
-    path = workdir / "zero_shot.png"
+    path = workdir / name
     ranked_labels.ranked(
         path,
         images,

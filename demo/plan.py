@@ -57,8 +57,7 @@ PLANS = {
         _FULL,
         k=8,
         changes={
-            "clip": ("steps=600",),
-            "tokenizer": ("steps=3000",),
+            "tokenizer": ("steps=3000", "evals.val_elbo.every=0"),
             "prior": ("steps=1400", "batch_size=32"),
         },
     ),

@@ -211,9 +211,17 @@ class Demo:
         return load.load_run(folder)
 
     def _clip(self) -> str:
+        from mmjax.inference import load
         from mmjax_demo import judge
 
-        run = self._train("clip")
+        def saved(parts: Any, state: Any) -> None:
+            step = int(state.step)
+            if step < parts.cfg.steps:
+                run = load.Run(self.workdir / "clip", parts, state)
+                name = f"zero_shot_step_{step}.png"
+                self._show(judge.zero_shot(self.workdir, run, name=name))
+
+        run = self._train("clip", saved=saved)
         self._show(judge.zero_shot(self.workdir, run))
         return run.fingerprint
 

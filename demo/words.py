@@ -229,7 +229,7 @@ _TABLE = (
         "seconds_to_first_image",
         "Cost",
         "Seconds to the first image",
-        "Until CLIP had ranked labels of pictures; others follow as they are made.",
+        "Until CLIP, a quarter trained, had ranked labels of pictures.",
         "number",
     ),
     ("cores", "Cost", "Processor cores", "That the machine has.", "number"),
