@@ -95,6 +95,7 @@ def _merge(start: Any, args: argparse.Namespace) -> int:
 
 
 def _train(start: Any, args: argparse.Namespace, beside: dict[str, Any]) -> int:
+    from mmjax.data import prompts
     from mmjax.finetune import adapter, forgotten
     from mmjax.finetune import recipe as recipe_lib
     from mmjax.inference import load
@@ -103,7 +104,7 @@ def _train(start: Any, args: argparse.Namespace, beside: dict[str, Any]) -> int:
     from mmjax.train import loop
 
     recipe = recipe_lib.read(args.recipe)
-    templates = recipe_lib.templates_of(start, args.templates)
+    templates = prompts.load(args.templates or start.templates())
     given = {"templates": templates, "test": args.test, "overrides": args.overrides}
     plan = recipe_lib.plan(start, recipe, args.data, args.workdir, **given)
     sets = recipe_lib.others(start, args.others, args.limit)

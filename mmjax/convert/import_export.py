@@ -15,11 +15,13 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from mmjax import errors, schema, tree
+from mmjax.data import prompts
 from mmjax.errors import UserError
 from mmjax.state import TrainState, Vars
 from mmjax.train import checkpoint, init_from, restore, run_file, setup
 from mmjax.train import config as config_lib
 
+TEMPLATES = "prompt_templates.json"  # beside weights: sentences with {}, a list
 NOTE = "convert.json"  # in the workdir: the format it came from, and what that carries
 # No data: training on these weights takes a config of its own and config.graft.params.
 _NO_DATA = "none:the weights were imported, config.data.train has to name a source"
@@ -73,7 +75,7 @@ def bring_in(
         model = formats.find(name).to_mmjax(source)
         words = model.tokenizer and model.tokenizer.to_json()
         parts = setup.build(
-            config_lib.override(_config(model).lock(), overrides),
+            config_lib.override(_config(model, source).lock(), overrides),
             saved={"tokens": words} if words else {},
         )
     except UserError:
@@ -119,10 +121,12 @@ def _flat(variables: Vars) -> dict[str, Any]:
     return tree.flatten({"params": variables.params, **variables.extra, **frozen})
 
 
-def _config(model: Any) -> ConfigDict:
+def _config(model: Any, source: Any) -> ConfigDict:
     """The config of a run that was never trained."""
-    fields = {"image": {"kind": "image", **model.image}}
+    fields, templates = {"image": {"kind": "image", **model.image}}, ()
     if model.tokenizer is not None:
+        if TEMPLATES in source.files:
+            templates = prompts.load(str(source.folder / TEMPLATES))
         words = {"tokenizer": model.tokenizer.kind, "context": model.tokenizer.context}
         fields["tokens"] = {"kind": "text", **words}
     return ConfigDict(
@@ -131,7 +135,7 @@ def _config(model: Any) -> ConfigDict:
             "steps": 1,
             "batch_size": 32,  # images in a call when embedding
             "task": _plain(model.task),
-            "data": {"train": _NO_DATA, "fields": fields},
+            "data": {"train": _NO_DATA, "fields": fields, "templates": templates},
             # without momentum: no optimizer slots to save
             "optim": {"name": "sgd", "momentum": 0.0, "schedule": "constant"},
             "checkpoint": {"keep": 1},
@@ -236,10 +240,14 @@ def _write(
     for file, tensors in export.tensors.items():
         with errors.writing(folder / file) as part:
             _write_tensors(part, tensors)
-    for file, text in export.texts.items():
+    texts = dict(export.texts)
+    if parts.tokenizer and parts.cfg.templates:
+        own = tuple(dict.fromkeys(prompts.load(parts.cfg.templates)))
+        texts[TEMPLATES] = json.dumps(own, indent=1, ensure_ascii=False)
+    for file, text in texts.items():
         with errors.writing(folder / file) as part:
             part.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return [*export.tensors, *export.texts], export.notes
+    return [*export.tensors, *texts], export.notes
 
 
 def _write_tensors(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:

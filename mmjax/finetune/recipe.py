@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mmjax import schema
-from mmjax.data import prompts, records
+from mmjax.data import records
 from mmjax.data.sources import open_source, parse
 from mmjax.errors import UserError
 from mmjax.inference import load
@@ -141,6 +141,8 @@ def plan(
     graft = _everything(run)
     back = {path: path for path in graft if path not in run.state.vars.frozen}
     plain = _config(run, recipe, data, task)
+    if "tokens" in plain.data.fields:  # for zero-shot with what is trained
+        plain.data.templates = tuple(dict.fromkeys(templates))
     own, path = task, str(run.workdir)
     if recipe.around:
         own, back = {**recipe.around, "base": task}, {}
@@ -317,9 +319,3 @@ def others(run: load.Run, suite: str, limit: int | None) -> dict[str, dict[str, 
     if suite and not named:
         raise UserError(f"--others {suite} has no protocol zero_shot or retrieval")
     return named
-
-
-def templates_of(run: load.Run, given: str) -> tuple[str, ...]:
-    """Those given; else those of the run's own zero-shot evaluation, or `photo`."""
-    own = (e.templates for e in run.config.evals.values() if "templates" in e)
-    return prompts.load(given or next(own, "photo"))

@@ -190,9 +190,11 @@ class Run(log_lib.Log):
         return odds_nc / odds_nc.sum(1, keepdims=True)
 
     def templates(self) -> tuple[str, ...]:
-        """The prompt templates of its own zero-shot evaluation, or "photo"'s."""
-        own = (e.templates for e in self.config.evals.values() if "templates" in e)
-        return prompts.load(next(own, "photo"))
+        """Its own prompt templates, or "photo"'s.
+
+        Those of its zero-shot evaluation, else of `config.data.templates`.
+        """
+        return prompts.load(self.parts.cfg.templates or "photo")
 
     def records(self, count: int) -> list[dict[str, Any]]:
         """Evenly spaced records of the training source."""

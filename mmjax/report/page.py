@@ -8,11 +8,14 @@ parameters are HTML.
 import base64
 import html
 import pathlib
+import re
 import struct
 from collections.abc import Sequence
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_WIDE = 720  # pixels of an image that takes a column of its own
+_BANDED = re.compile(r"([^\s()]+) \(([^()]+ to [^()]+)\)")  # a value, its interval
 _STYLE = pathlib.Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 
 
@@ -53,20 +56,23 @@ def paragraph(text: str, style: str = "") -> str:
     return f'<p class="{style}">{html.escape(text)}</p>'
 
 
-def image(path: pathlib.Path, *, alt: str, text: str, least: int = 560) -> str:
+def image(path: pathlib.Path, *, alt: str, text: str, least: int | None = None) -> str:
     """A PNG file inside the page, or '' where there is none.
 
-    least: pixels of width below which it is scrolled rather than shrunk.
+    least: pixels of width below which it is scrolled rather than shrunk; by default a
+    wide image has some, and a narrow one is shrunk to the screen.
     """
     blob = path.read_bytes() if path.is_file() else b""
     if not blob.startswith(_PNG) or len(blob) < 24:
         return ""
     width, height = struct.unpack(">II", blob[16:24])
     code = base64.b64encode(blob).decode("ascii")
-    alt = html.escape(alt, quote=True)
+    alt, wide = html.escape(alt, quote=True), width > _WIDE
+    style = "wide" if wide else ""
+    least = (_WIDE if wide else 0) if least is None else least
     # a region that scrolls must be reachable by keyboard, and then needs a name
     return (
-        f'<figure><div class="paper scroll" tabindex="0" role="group" '
+        f'<figure class="{style}"><div class="paper scroll" tabindex="0" role="group" '
         f'aria-label="{alt}"><img src="data:image/png;base64,{code}" alt="{alt}" '
         f'width="{width}" height="{height}" style="min-width:{min(least, width)}px">'
         f"</div><figcaption>{html.escape(text)}</figcaption></figure>"
@@ -98,6 +104,15 @@ def matrix(
 
 
 def table(title: str, rows: Sequence[Sequence[str]]) -> str:
-    """A table of plain text; the first row heads, and so does each row's first cell."""
-    cells = [(label, list(map(html.escape, rest))) for label, *rest in rows[1:]]
+    """A table of plain text; the first row heads, and so does each row's first cell.
+
+    Of `0.5 (0.4 to 0.6)` the interval stands below its value.
+    """
+    cells = [(label, list(map(_cell, rest))) for label, *rest in rows[1:]]
     return matrix(title, rows[0], cells)
+
+
+def _cell(text: str) -> str:
+    if not (banded := _BANDED.fullmatch(html.escape(text))):
+        return html.escape(text)
+    return f'{banded[1]}<small class="span">{banded[2]}</small>'

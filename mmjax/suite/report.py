@@ -39,8 +39,8 @@ def write(
         tables[f"Beside {pathlib.Path(path).name}"] = rows
     title = f"{name} on {model['workdir']}, step {model['step']}"
     notes = [
-        f"Model: {model['task']}, weights {model['fingerprint']}. In brackets: 95 % "
-        "bootstrap intervals. cards/ says of each number what was measured."
+        f"Model: {model['task']}, weights {model['fingerprint']}. With a number: its "
+        "95 % bootstrap interval. cards/ says of each number what was measured."
     ]
     if references:
         notes.append(
@@ -141,13 +141,17 @@ def page(
     outcomes: Sequence[Outcome],
 ) -> str:
     """The report as HTML, with every number of every cell."""
-    tabled = [pages.table(head or "Results", rows) for head, rows in tables.items()]
-    drawn = [pages.image(path, alt=path.stem, text=path.stem) for path in images]
+    tabled = [pages.table(head or "By data set", rows) for head, rows in tables.items()]
+    drawn = []
+    for path in images:
+        name = path.stem.replace(".", ", ").replace("_", " ")
+        alt = f"Chart of {name}; its numbers are in the tables of this page"
+        drawn.append(pages.image(path, alt=alt, text=name))
     folded = []
     for o in outcomes:
         rows = [["number", "value (interval)"]]
         rows += [[n, spell(o.values, n)] for n in runner.numbers(o.values)]
-        folded.append(pages.details(o.name, pages.table(o.name, rows)))
+        folded.append(pages.details(o.name, pages.table("Values", rows)))
     sections = [
         ("results", "Results", "".join(tabled)),
         ("figures", "Figures", "".join(drawn)),

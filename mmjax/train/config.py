@@ -58,6 +58,7 @@ class DataConfig:
     max_broken: float = 0.01  # share of broken records that fails the run
     held_out: bool = False  # train on four fifths: the rest is the source `held_out`
     changed: bool = False  # resume although the records are not those of the start
+    templates: str | tuple[str, ...] = ()  # of zero-shot, where no evaluator has any
 
     def __post_init__(self) -> None:
         schema.at_least(0, self, "threads", "workers", "prefetch", "max_broken")
@@ -84,6 +85,12 @@ class RunConfig:
         schema.at_least(1, self, "steps", "batch_size", "log_every")
         schema.at_least(0, self, "seed", "peak_tflops")
         schema.under(1 << 32, self, "seed")
+
+    @property
+    def templates(self) -> str | tuple[str, ...]:
+        """What `prompts.load` takes: of its zero-shot evaluation, else its data's."""
+        own = (e["templates"] for e in self.evals.values() if "templates" in e)
+        return next(own, self.data.templates)
 
 
 def load(

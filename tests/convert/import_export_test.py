@@ -85,6 +85,31 @@ def test_another_resolution_resizes_positions(hf_clip, tmp_path):
         import_export.bring_in(str(hf_clip), tmp_path / "b", overrides=size[:1])
 
 
+def test_prompt_templates_come_along(hf_clip, tmp_path):
+    runs, out = [tmp_path / "a", tmp_path / "b"], tmp_path / "out"
+    given = ['--config.data.templates=("a {}", "drei {}\N{EURO SIGN}")']
+    import_export.bring_in(str(hf_clip), runs[0], overrides=given)
+    import_export.write_out(runs[0], out)
+    import_export.bring_in(str(out), runs[1])
+    own = "a {}", "drei {}\N{EURO SIGN}"
+    first, again = map(load_lib.load_run, runs)
+    assert first.templates() == again.templates() == own
+    images = list(np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8))
+    chances = first.classify(images, ["dog", "the cat"])
+    np.testing.assert_array_equal(chances, again.classify(images, ["dog", "the cat"]))
+    assert not np.allclose(chances, again.classify(images, ["dog", "the cat"], "photo"))
+
+
+@pytest.mark.parametrize(
+    ("found", "part"),
+    [("photo", "expected a list"), (["a dog"], "has no {}"), ([3], "list of strings")],
+)
+def test_templates_that_are_none(found, part, hf_clip, tmp_path):
+    rewrite(hf_clip, import_export.TEMPLATES, found)
+    with pytest.raises(UserError, match=f"{import_export.TEMPLATES}: .*{part}"):
+        import_export.bring_in(str(hf_clip), tmp_path / "run")
+
+
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 def test_half_precision_comes_back(kind, hf_clip, tmp_path):
     import ml_dtypes

@@ -125,7 +125,8 @@ def test_what_belongs_to_the_weights_comes_along(start, adapted):
     assert after.parts.image_cfg == before.parts.image_cfg
     assert after.task.act == before.task.act
     config = load.load_run(adapted).config
-    assert config.data.train.template == "|".join(recipe.templates_of(before, ""))
+    assert config.data.train.template == "|".join(before.templates())
+    assert after.templates() == before.templates() != ("a photo of a {}.",)
     assert config.task.base.equal_captions == "positive"
 
 
