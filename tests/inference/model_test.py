@@ -168,6 +168,19 @@ def test_gradients_of_a_batch_of_ones_own(model):
     assert ours.diff(other).changes[0].relative > 0
 
 
+def test_attention_maps_of_both_towers(model):
+    batch = model.batch()
+    few = {key: batch[key][:2] for key in ("image", "tokens", "tokens_mask")}
+    maps = mmjax.Params.of(model.predict("attention_maps", few))
+    layers = [path.rpartition("/attn/")[0] for path in maps]
+    towers = ("image/transformer", "text/transformer")
+    assert layers == [f"{tower}/block_{i}" for tower in towers for i in (0, 1)]
+    for map_bhqt in maps.values():
+        np.testing.assert_allclose(map_bhqt.sum(-1), 1, atol=1e-5)
+    alone = model.predict("attention_maps", {"image": few["image"]})
+    assert set(alone) == {"image"}
+
+
 # -- other verbs ---------------------------------------------------------------
 def test_evaluators(model):
     values = model.evaluate("val", limit=8, resamples=10)
