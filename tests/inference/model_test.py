@@ -195,6 +195,10 @@ def test_an_index_is_of_one_model(model, tmp_path):
     built = model.index(tmp_path / "idx", "shapes:val?size=16&count=6")
     hits = built.search(model.embed_texts("a red circle"), 2)
     again = model.index(tmp_path / "idx")
+    same = model.index(str(tmp_path / "idx"), "shapes:val?size=16&count=6")
+    assert same.store.id == again.store.id
+    with pytest.raises(UserError, match="is an index of shapes:.*=6, and not of .*=5"):
+        model.index(tmp_path / "idx", "shapes:val?size=16&count=5")
     assert hits == again.search(model.embed_texts("a red circle"), 2)
     assert isinstance(again, gallery.Gallery)
     with pytest.raises(UserError, match="search it with the model that made it"):
