@@ -8,8 +8,6 @@ import re
 import commands
 import pytest
 
-import mmjax
-
 ROOT = commands.ROOT
 DOCS = ROOT / "docs"
 BESIDE = ("README.md", "CONTRIBUTING.md", "experiments/*/README.md")
@@ -105,14 +103,6 @@ def test_python_of_the_pages_is_python():
             r"^```python\n(.*?)^```", page.read_text(), re.M | re.S
         ):
             ast.parse(block, str(page))
-
-
-def test_the_page_of_the_public_names_has_all_of_them():
-    """tests/public_test.py has each documented, and tests/metadata_test.py the rest."""
-    page = (DOCS / "api" / "mmjax.md").read_text()
-    assert sorted(re.findall(r"^::: mmjax\.(\w+)$", page, re.M)) == sorted(
-        mmjax.__all__
-    )
 
 
 def test_readme_is_a_screen_and_a_half():
