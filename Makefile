@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: demo demo-clip test test-parity test-hosts test-faults test-browser test-docs \
-  test-fuzz test-long docs lint format lock clean help
+  test-fuzz test-long docs notebooks lint format lock clean help
 
 help:
 	@echo "make demo         CLIP and DALL-E on drawn shapes, small: train, draw, re-rank, report"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-hosts   runs of several processes: every topology, moves between them"
 	@echo "make test-docs    every command of README, docs/ and --help, small, in order"
 	@echo "make docs         the docs site, into site/: links checked, API pages from docstrings"
+	@echo "make notebooks    after make demo: the notebooks again, stored with what they show"
 	@echo "make test-browser  the report page in headless Chromium, which it installs by apt"
 	@echo "make test-faults  runs killed, stopped and starved in many ways, and resumed"
 	@echo "make test-fuzz    5,000 damaged and hostile inputs, by area: none may be taken wrongly"
@@ -78,6 +79,10 @@ docs: $(READY)
 # MMJAX_FUZZ_COUNT=N as many.
 test-fuzz: $(READY)
 	$(BIN)/python -m pytest -q -m fuzz tests/fuzz --timeout 3600 $(PYTEST_ARGS)
+
+# After `make demo`: every notebook again, stored with what it shows.
+notebooks: $(READY)
+	$(BIN)/python tests/support/notebooks.py
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -19,19 +19,21 @@ if TYPE_CHECKING:
     from mmjax.inference.log import Log, differing, read_logs
     from mmjax.inference.model import Model, load
     from mmjax.inference.params import Diff, Params
+    from mmjax.report.image_grid import sheet
 
 __path__ = pkgutil.extend_path(__path__, __name__)
 __version__ = "0.1.0"
 # Where a public name is; JAX is imported when the first one is asked for.
 _PLACES = {
-    "Candidates": "generate",
-    "Diff": "params",
-    "Log": "log",
-    "Model": "model",
-    "Params": "params",
-    "differing": "log",
-    "load": "model",
-    "read_logs": "log",
+    "Candidates": "inference.generate",
+    "Diff": "inference.params",
+    "Log": "inference.log",
+    "Model": "inference.model",
+    "Params": "inference.params",
+    "differing": "inference.log",
+    "load": "inference.model",
+    "read_logs": "inference.log",
+    "sheet": "report.image_grid",
 }
 __all__ = [
     "Candidates",
@@ -43,13 +45,14 @@ __all__ = [
     "differing",
     "load",
     "read_logs",
+    "sheet",
 ]
 
 
 def __getattr__(name: str) -> object:
     if name not in _PLACES:
         raise AttributeError(f"module 'mmjax' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"mmjax.inference.{_PLACES[name]}"), name)
+    return getattr(importlib.import_module(f"mmjax.{_PLACES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -99,10 +99,12 @@ class Report:
 
     @property
     def broken(self) -> int:
+        """How many records cannot be read, of all sources."""
         return sum(len(source.broken) for source in self.sources)
 
     @property
     def left_out(self) -> int:
+        """How many files are no records, of all sources."""
         return sum(len(source.left_out) for source in self.sources)
 
     def text(self) -> str:

@@ -50,10 +50,12 @@ class Blob:
 
     @property
     def folder(self) -> str:
+        """Its folder's path or address."""
         return os.path.dirname(self.path)
 
     @property
     def name(self) -> str:
+        """Its name in that folder."""
         return os.path.basename(self.path)
 
     @contextlib.contextmanager
@@ -84,6 +86,7 @@ class Blob:
 
 
 def is_remote(path: str) -> bool:
+    """Whether a path is the address of an object, `scheme://...`."""
     return "://" in path
 
 

@@ -101,6 +101,7 @@ class Header:
 
     @property
     def records(self) -> int:
+        """How many records the source had that was encoded."""
         return self.source["records"]
 
     def files(self, folder: pathlib.Path) -> list[pathlib.Path]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image as pil
 
 from mmjax.errors import UserError
 from mmjax.inference.load import Run, check_text
@@ -57,8 +58,14 @@ class Candidates:
 
     def save(self, path: str | os.PathLike, top: int = 8) -> pathlib.Path:
         """Writes the first `top` images of each prompt as a sheet, a row a prompt."""
-        captions = [str(prompt) for prompt in self.prompts]
-        return image_grid.draw(path, [row[:top] for row in self.images], captions)
+        return image_grid.draw(path, *self._rows(top))
+
+    def sheet(self, top: int = 8) -> pil.Image:
+        """The same as a Pillow image, which a notebook shows."""
+        return image_grid.sheet(*self._rows(top))
+
+    def _rows(self, top: int) -> tuple[list[np.ndarray], list[str]]:
+        return [row[:top] for row in self.images], [str(p) for p in self.prompts]
 
 
 class Generator:

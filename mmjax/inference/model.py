@@ -183,14 +183,24 @@ class Model(Run):
         """An index of images, to be searched by embeddings (dual encoders).
 
         Args:
-          folder: Where it lies. One that another model made is a UserError.
+          folder: Where it lies.
           source: Data, such as "folder:photos", that are embedded into it if they are
             not yet.
+
+        Raises:
+          UserError: it is no index and no source is given, or it is one of another
+            model or of other data.
         """
-        if source is not None:
+        folder = pathlib.Path(folder)
+        if source is not None and not (folder / store.DONE).exists():
             return gallery.build_gallery(self, source, folder)
         opened = store.open_store(folder)
         opened.check_model(self.fingerprint, self.workdir)
+        of = opened.facts.source["spec"]
+        if source not in (None, of):
+            raise UserError(
+                f"{folder} is an index of {of}, and not of {source}: name another"
+            )
         return gallery.Gallery(opened, self)
 
     def evaluate(

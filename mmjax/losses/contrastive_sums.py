@@ -24,9 +24,11 @@ class Devices:
     axis: str | tuple[str, ...] | None
 
     def count(self) -> int:
+        """Their number."""
         return 1 if self.axis is None else jax.lax.axis_size(self.axis)
 
     def me(self) -> jax.Array | int:
+        """The number of this one, from 0."""
         return 0 if self.axis is None else jax.lax.axis_index(self.axis)
 
     def _over(self, collective: Callable, x: PyTree, *args: Any, **options: Any) -> Any:
@@ -37,9 +39,11 @@ class Devices:
         return self._over(jax.lax.all_gather, x, tiled=True)
 
     def sum(self, x: PyTree) -> PyTree:
+        """The sum over all devices."""
         return self._over(jax.lax.psum, x)
 
     def max(self, x: jax.Array) -> jax.Array:
+        """The maximum over all devices."""
         return self._over(jax.lax.pmax, x)
 
     def sum_to_owner(self, x_bd: jax.Array) -> jax.Array:
@@ -69,11 +73,14 @@ class InfoNCE:
 
     @staticmethod
     def none(m: int) -> Sums:
+        """Of m rows that have met no column yet."""
         zero_m = jnp.zeros(m)
         return Sums(jnp.full(m, -jnp.inf), zero_m, zero_m)
 
     @staticmethod
     def sums(z_mk: jax.Array, match_mk: jax.Array) -> tuple[Sums, Sums]:
+        """Of the rows and of the columns of a tile of logits."""
+
         def along(axis: int) -> Sums:
             top = z_mk.max(axis)
             total = jnp.exp(z_mk - jnp.expand_dims(top, axis)).sum(axis)
@@ -83,6 +90,7 @@ class InfoNCE:
 
     @staticmethod
     def merge(a: Sums, b: Sums) -> Sums:
+        """Of the same rows over the columns of both."""
         top = jnp.maximum(a.top, b.top)
         total = a.total * jnp.exp(a.top - top) + b.total * jnp.exp(b.top - top)
         return Sums(top, total, a.hit + b.hit)
@@ -96,6 +104,8 @@ class InfoNCE:
 
     @staticmethod
     def value(rows: Sums, columns: Sums, count_m: jax.Array) -> jax.Array:
+        """The sum of the losses of these rows and columns."""
+
         def losses(s: Sums) -> jax.Array:
             return s.top - s.hit / count_m + jnp.log(s.total)
 

@@ -111,9 +111,11 @@ class ConvNet:
         return self.stem * 2 ** (len(self.widths) - 1)
 
     def encoder(self, code_dim: int, dtype: str, *, double: bool = False) -> nn.Module:
+        """double: give means and log variances, 2d channels."""
         return ConvEncoder(self, code_dim * (1 + double), dtype)
 
     def decoder(self, code_dim: int, dtype: str) -> nn.Module:
+        """The module from codes (b, g, g, d) to images."""
         del code_dim  # read off the input
         return ConvDecoder(self, dtype)
 

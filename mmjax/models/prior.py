@@ -20,6 +20,7 @@ import numpy as np
 
 from mmjax.errors import UserError
 from mmjax.nn import cached_attention, divide, grid_masks, neighbours
+from mmjax.nn.attention import MAPS
 from mmjax.nn.cached_attention import Affine, CachedBlock, DecodeBlock, Memory
 from mmjax.nn.dense import Dense
 from mmjax.nn.init import normal
@@ -195,7 +196,7 @@ class Prior(nn.Module):
         which = jnp.asarray([names.index(kind) for kind in kinds])
         run = nn.scan(
             lambda block, x, i: block(x, t, [stack[i] for stack in stacks]),
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, MAPS: 0},
             split_rngs={"params": True},
             length=self.depth,
         )

@@ -47,6 +47,7 @@ class ViT(nn.Module):
 
     @property
     def project(self) -> bool:
+        """Whether a projection into the joint space follows."""
         return self.pool == "token"
 
     def setup(self) -> None:

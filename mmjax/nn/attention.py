@@ -16,6 +16,8 @@ from mmjax.nn import attention_kernels
 from mmjax.nn.dense import Dense
 from mmjax.nn.init import Initializer, normal
 
+MAPS = "attention_maps"  # a collection; where it is mutable, layers keep their weights
+
 # An einsum summed and kept in float32, whatever the dtype of its factors.
 dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
@@ -171,13 +173,27 @@ def pick(x_btw: jax.Array, token: int | jax.Array) -> jax.Array:
     return jnp.take_along_axis(x_btw, token[:, None, None], axis=1)[:, 0]
 
 
+def keeps_maps(layer: nn.Module) -> bool:
+    """Whether a call of the layer has to keep its weights by `keep_map`."""
+    return layer.is_mutable_collection(MAPS) and not layer.is_initializing()
+
+
+def keep_map(
+    layer: nn.Module, q_bhqd: jax.Array, k_bhtd: jax.Array, mask: jax.Array | None
+) -> None:
+    """Puts the attention weights (b, h, q, t), float32, into the collection MAPS."""
+    logits_bhqt = dot("bhqd,bhtd->bhqt", q_bhqd * q_bhqd.shape[-1] ** -0.5, k_bhtd)
+    layer.put_variable(MAPS, "weights", softmax(logits_bhqt, mask, "float32"))
+
+
 class SelfAttention(nn.Module):
     """Self-attention with one fused (w, 3w) kernel for queries, keys and values.
 
     Takes (n, w) of `t` tokens a row. Called with `token`, only that token of each row
     asks, and (b, w) comes back: the same values as picking it from the full output, at
     a fraction of the cost. `qkv_bias` False leaves out the biases of the three.
-    `attention` names the kernel, see `mmjax.nn.attention_kernels`.
+    `attention` names the kernel, see `mmjax.nn.attention_kernels`. Weights are kept
+    where the collection MAPS is mutable.
     """
 
     heads: int
@@ -197,7 +213,8 @@ class SelfAttention(nn.Module):
         zeros = nn.initializers.zeros
         qkv = Dense(3 * w, self.qkv_bias, self.qkv_init, zeros, self.dtype, name="qkv")
         out = Dense(w, True, self.out_init, zeros, self.dtype, name="out")
-        if token is not None:
+        keeps = keeps_maps(self)
+        if token is not None and not keeps:
             kernel, bias = qkv.weights(w)
             bias = jnp.zeros(3 * w, self.dtype) if bias is None else bias
             x_btw = x_nw.reshape(b, t, w)
@@ -209,8 +226,13 @@ class SelfAttention(nn.Module):
             return out(attend_one(q_bw, x_btw, kv, self.heads, mask_bt))
         qkv_bt3hd = qkv(x_nw).reshape(b, t, 3, self.heads, w // self.heads)
         q, k, v = qkv_bt3hd.transpose(2, 0, 3, 1, 4)
+        if keeps:
+            keep_map(
+                self, q, k, jnp.tril(jnp.ones((t, t), bool)) if self.causal else None
+            )
         y_bhtd = attend(q, k, v, causal=self.causal, attention=self.attention)
-        return out(y_bhtd.transpose(0, 2, 1, 3).reshape(n, w))
+        y_btw = y_bhtd.transpose(0, 2, 1, 3).reshape(b, t, w)
+        return out(y_btw.reshape(n, w) if token is None else pick(y_btw, token))
 
 
 class CrossAttention(nn.Module):

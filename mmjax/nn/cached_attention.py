@@ -23,12 +23,12 @@ import jax.numpy as jnp
 
 from mmjax.nn import grid_masks
 from mmjax.nn.activation import activation
-from mmjax.nn.attention import dot, softmax
+from mmjax.nn.attention import dot, keep_map, keeps_maps, softmax
 from mmjax.nn.dense import Dense
 from mmjax.nn.grid_masks import CachePlan, Tile
 from mmjax.nn.init import normal
 from mmjax.nn.norm import LayerNorm
-from mmjax.nn.tiled_attention import attend_tiles
+from mmjax.nn.tiled_attention import attend_tiles, joined
 
 
 class Memory(NamedTuple):
@@ -39,7 +39,10 @@ class Memory(NamedTuple):
 
 
 class CachedAttention(nn.Module):
-    """Self-attention with a fused (w, 3w) kernel, as `nn.attention.SelfAttention`."""
+    """Self-attention with a fused (w, 3w) kernel, as `nn.attention.SelfAttention`.
+
+    Weights are kept where `nn.attention.MAPS` is mutable.
+    """
 
     heads: int
     tiles: tuple[Tile, ...]
@@ -59,6 +62,8 @@ class CachedAttention(nn.Module):
         qkv = Dense(3 * w, True, normal(self.std), zeros, self.dtype, name="qkv")
         out = Dense(w, True, normal(self.out_std), zeros, self.dtype, name="out")
         qkv_3bhtd = qkv(x_zw).reshape(b, t, 3, h, w // h).transpose(2, 0, 3, 1, 4)
+        if keeps_maps(self):
+            keep_map(self, *qkv_3bhtd[:2], joined(self.tiles, masks, t))
         q, k, v = qkv_3bhtd.reshape(3, b * h, t, w // h)
         how = {"heads": h, "attention": self.attention}
         y_bhtd = attend_tiles(q, k, v, self.tiles, masks, **how).reshape(b, h, t, -1)

@@ -107,3 +107,12 @@ def _backward(saved: tuple, grad_nqd: jax.Array) -> tuple:
 
 
 attend_masked.defvjp(_forward, _backward)
+
+
+def joined(tiles: Sequence[Tile], masks: Sequence[jax.Array], t: int) -> jax.Array:
+    """The mask, bool (t, t), that `grid_masks.cut` made the tiles' masks of."""
+    mask_tt = jnp.zeros((t, t), bool)
+    for tile, mask_qk in zip(tiles, masks, strict=True):
+        keys = jnp.asarray([*range(tile.text), *range(tile.first, tile.last)])
+        mask_tt = mask_tt.at[tile.start : tile.stop, keys].set(mask_qk)
+    return mask_tt

@@ -8,7 +8,7 @@ from mmjax import schema
 from mmjax.errors import UserError
 from mmjax.nn import divide
 from mmjax.nn.activation import activation
-from mmjax.nn.attention import SelfAttention, attend_one, pick
+from mmjax.nn.attention import MAPS, SelfAttention, attend_one, pick
 from mmjax.nn.dense import Dense
 from mmjax.nn.init import normal, uniform
 from mmjax.nn.norm import LayerNorm
@@ -132,7 +132,7 @@ class Transformer(nn.Module):
         if self.scan and self.depth > 1:
             blocks = nn.scan(
                 lambda block, x, _: (block(x, t), None),
-                variable_axes={"params": 0},
+                variable_axes={"params": 0, MAPS: 0},
                 split_rngs={"params": True},
                 length=self.depth - 1,
             )

@@ -1,4 +1,4 @@
-"""A PNG of images in rows, each row under its caption: samples, reconstructions."""
+"""A sheet of images in rows, each row under its caption: samples, reconstructions."""
 
 import pathlib
 from collections.abc import Sequence
@@ -24,9 +24,21 @@ def draw(
     rows: Sequence[Sequence[np.ndarray]],
     captions: Sequence[str] = (),
 ) -> pathlib.Path:
-    """Writes a PNG of `rows`, lists of uint8 (H, W, 3) or (H, W) images of one size.
+    """Writes a `sheet` as a PNG. Returns the path, its folders made."""
+    path, canvas = pathlib.Path(path), sheet(rows, captions)
+    with errors.writing(path) as part:
+        canvas.save(part)
+    return path
 
-    captions: a line above each row, or none. Returns the path, its folders made.
+
+def sheet(
+    rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str] = ()
+) -> Image.Image:
+    """Images in rows, as one Pillow image, which a notebook shows.
+
+    Args:
+      rows: Lists of images of one size: uint8 (H, W, 3) or (H, W), or floats in [0, 1].
+      captions: A line above each row, or none.
 
     Raises:
       UserError: a row has no images, or captions and rows differ in number.
@@ -51,9 +63,7 @@ def draw(
         if captions:
             pen.text((MARGIN, y), captions[r], fill=INK, font=font)
         for c, pixels in enumerate(row):
+            pixels = pixels if pixels.dtype == np.uint8 else eight_bit(pixels)
             large = pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
             canvas.paste(Image.fromarray(large), (MARGIN + c * stride, y + head))
-    path = pathlib.Path(path)
-    with errors.writing(path) as part:
-        canvas.save(part)
-    return path
+    return canvas

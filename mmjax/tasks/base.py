@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from mmjax import schema
 from mmjax.errors import UserError
+from mmjax.nn import attention
 from mmjax.state import Ctx, Vars
 
 PyTree = Any
@@ -202,7 +203,7 @@ class Normalised:
         """uint8 (b, h, w, 3) to float32, normalised."""
         return (pixels(batch) - jnp.asarray(self.mean)) / jnp.asarray(self.std)
 
-    def _apply(self, variables: Vars, *args: jax.Array, **how: str) -> Any:
+    def _apply(self, variables: Vars, *args: jax.Array, **how: Any) -> Any:
         return self.model.apply(
             {"params": variables.params, **variables.extra}, *args, **how
         )
@@ -274,6 +275,24 @@ def evaluated(task: Any) -> Predict:
         return {"loss": value, **metrics}
 
     return loss
+
+
+def attention_maps(call: Callable[..., tuple[Any, Mapping[str, PyTree]]]) -> PyTree:
+    """Weights (b, h, q, t) of every layer that attends to tokens, by module.
+
+    Layers that are scanned are stacked before the rows. Attention that pools (a
+    ResNet's, SigLIP's) keeps none.
+
+    Args:
+      call: A module's `apply`, that takes `mutable` alone.
+
+    Raises:
+      UserError: no layer attends.
+    """
+    maps = call(mutable=[attention.MAPS])[1]
+    if not maps:
+        raise UserError("no layer of this model attends to tokens: it has no maps")
+    return maps[attention.MAPS]
 
 
 def cosine(step: jax.Array, start: float, end: float, steps: int) -> jax.Array:

@@ -153,7 +153,10 @@ class Task(base.Normalised):
         return task, ("tower", "image")
 
     def predict(self) -> Mapping[str, base.Predict]:
-        """Unit rows (b, d): embed_image, embed_text; others as the model's."""
+        """Unit rows (b, d): embed_image, embed_text; others as the model's.
+
+        attention_maps: of the towers whose input the batch has, as in base.
+        """
         unit = contrastive.l2_normalize
 
         def image(batch: base.Batch) -> tuple[jax.Array]:
@@ -170,4 +173,15 @@ class Task(base.Normalised):
             "projected": self._call("encode_image", image),
             "scale": self._call("temperature", lambda batch: ()),
             "loss": base.evaluated(self),
+            "attention_maps": self._maps,
         }
+
+    def _maps(self, variables: Vars, batch: base.Batch, ctx: Ctx) -> PyTree:
+        def look(model: Any) -> None:
+            if "image" in batch:
+                model.encode_image(self._pixels(batch))
+            if "tokens" in batch:
+                model.encode_text(batch["tokens"], batch["tokens_mask"])
+
+        call = functools.partial(self._apply, variables, method=look)
+        return base.attention_maps(call)

@@ -76,6 +76,7 @@ class Task:
 
     @property
     def couples_rows(self) -> bool:
+        """As the task that is adapted has it."""
         return self.inner.couples_rows
 
     @property

@@ -289,7 +289,7 @@ class Task:
         }
 
     def predict(self) -> Mapping[str, Any]:
-        """loss, encode, sample, complete, elbo_terms, image_log_prob.
+        """What its evaluators, samplers and readers call.
 
         sample: {tokens (p, l), tokens_mask (p, l), seed uint32 (p,), candidate int32
           (p, k)} to {image_tokens (p, k, n), log_prob (p, k): of the tokens drawn under
@@ -301,6 +301,8 @@ class Task:
           `image_nll` of the image tokens given the text; of a batch with images also
           `reconstruction`, of the pixels given the tokens, by stage 1's own density.
         image_log_prob: log p(image tokens | text), (b,).
+        token_log_prob: of each image token given the text and those before, (b, n).
+        attention_maps: of text and image tokens, as in base.
         """
 
         def loss(variables: Vars, batch: Batch, ctx: Ctx) -> Metrics:
@@ -320,7 +322,17 @@ class Task:
             return {"image_tokens": self._image_tokens(variables, batch)}
 
         def image_log_prob(variables: Vars, batch: Batch, ctx: Ctx) -> jax.Array:
-            return -self._nll(variables, batch)[2].sum(-1)
+            return token_log_prob(variables, batch, ctx).sum(-1)
+
+        def token_log_prob(variables: Vars, batch: Batch, ctx: Ctx) -> jax.Array:
+            return -self._nll(variables, batch)[2]
+
+        def attention_maps(variables: Vars, batch: Batch, ctx: Ctx) -> PyTree:
+            ids_bn = self._image_tokens(variables, batch)
+            given = {"params": variables.params}, batch["tokens"], batch["tokens_mask"]
+            return base.attention_maps(
+                functools.partial(self.model.apply, *given, ids_bn)
+            )
 
         return {
             "loss": loss,
@@ -329,6 +341,8 @@ class Task:
             "complete": self._complete,
             "elbo_terms": elbo_terms,
             "image_log_prob": image_log_prob,
+            "token_log_prob": token_log_prob,
+            "attention_maps": attention_maps,
         }
 
 

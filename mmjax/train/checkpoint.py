@@ -131,6 +131,7 @@ class Checkpointer:
         self._frozen = (self.home / "frozen").exists()
 
     def latest(self) -> int | None:
+        """The newest saved step, or None."""
         return self._store.latest()
 
     def save(self, state: TrainState, data: Mapping) -> None:

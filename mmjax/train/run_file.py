@@ -20,6 +20,7 @@ FORMAT = 2  # 1 had config.data.image and config.data.tokenizer in place of fiel
 
 
 def exists(workdir: epath.PathLike) -> bool:
+    """Whether a folder is a run's workdir."""
     return (epath.Path(workdir) / NAME).exists()
 
 

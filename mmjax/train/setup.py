@@ -136,6 +136,7 @@ def reopen(config: ConfigDict, workdir: pathlib.Path) -> Parts:
 
 
 def about(parts: Parts) -> dict:
+    """What run.json says of a run: its config, fields and versions."""
     return {
         "config": json.loads(parts.config.to_json()),
         "fields": fields_lib.save(parts.fields),

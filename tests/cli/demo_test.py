@@ -1,17 +1,19 @@
 """The demo's tiny plan: every stage, its files, and that nothing is done twice."""
 
+import functools
 import json
 import pathlib
+import re
 import shutil
 import tarfile
 
-import nbformat
 import numpy as np
 import pytest
 
 import mmjax
+import notebooks
 from mmjax import cli
-from mmjax.inference import load, pretrained
+from mmjax.inference import load, model, pretrained
 from mmjax_demo import plan, samples, stages
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -64,18 +66,72 @@ def test_the_whole_pipeline(demo, capsys):
     np.testing.assert_array_equal(again.images[0], made.images[2, :2])
 
 
-@pytest.mark.parametrize(
-    ("name", "says"), [("tokenizer", "vqvae at step"), ("prior", "image_tokens")]
-)
-def test_the_notebook_opens_every_run(name, says, demo, capsys, monkeypatch):
-    """In this process; tests/inference/load_test has a kernel run it on CLIP."""
-    monkeypatch.setenv("MMJAX_WORKDIR", str(demo / name))
-    book = nbformat.read(ROOT / "notebooks" / "inspect_params.ipynb", as_version=4)
-    cells = [cell.source for cell in book.cells if cell.cell_type == "code"]
-    held: dict = {}
-    exec("\n".join(cells).replace("%matplotlib inline", ""), held)
-    assert says in capsys.readouterr().out
-    assert (held["figure"] is None) == (name == "prior")
+@pytest.fixture(scope="module")
+def place(demo, tmp_path_factory):
+    """A folder as after `make demo`, with what a sweep would have made."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "runs").mkdir()
+    (folder / "runs" / "demo").symlink_to(demo)
+    return folder
+
+
+long = pytest.mark.long
+OTHER = {"runs/demo/prior": "runs/demo/tokenizer"}
+BOOKS = [
+    ("clip_zero_shot", {}, 5),
+    ("dalle_tokens", {}, 6),
+    ("inspect_params", {}, 10),
+    ("read_a_sweep", {}, 1),
+    pytest.param("inspect_params", OTHER, 10, marks=long, id="tokenizer"),
+    pytest.param("train_your_own", {"range(480)": "range(40)"}, 2, marks=long),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "count"), BOOKS)
+def test_notebooks_run(name, changes, count, place, tiny_run, capsys, monkeypatch):
+    """In this process, smaller; `make notebooks` runs them in a kernel as they are."""
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(mmjax, "load", _load)
+    book = notebooks.read(name)
+    for old, new in changes.items():
+        assert any(old in cell.source for cell in notebooks.code(book))
+        for cell in notebooks.code(book):
+            cell.source = cell.source.replace(old, new)
+    _, shown = notebooks.run_here(book, functools.partial(_command, tiny_run, capsys))
+    assert len(shown) == count
+
+
+@functools.cache
+def _load(workdir):
+    """Loaded once for all notebooks."""
+    return model.load(workdir)
+
+
+def _command(tiny_run, capsys, words) -> int:
+    """A command of a notebook, with a small model; a sweep's runs are copies of one."""
+    assert words[0] == "mmjax"
+    words = words[1:]
+    if words[0] == "train":
+        sizes = [f"--config.{key}=16" for key in ("batch_size", "task.image_size")]
+        sizes += ["--config.data.fields.image.size=16", "--config.task.text.depth=1"]
+        words += [*sizes, "--config.task.text.width=32", "--config.steps=2"]
+    if words[0] == "sweep":
+        capsys.readouterr()
+        assert cli.main([*words, "--print"]) == 0
+        for line in capsys.readouterr().out.splitlines():
+            options = dict(re.findall(r"--(\S+?)[= ](\S+)", line))
+            _copy(tiny_run, pathlib.Path(options["workdir"]), options)
+        return 0
+    return cli.main(words)
+
+
+def _copy(run, workdir, options):
+    """The run as if it had been trained with another learning rate and seed."""
+    shutil.copytree(run, workdir)
+    facts = json.loads((workdir / "run.json").read_text())
+    facts["config"]["optim"]["lr"] = float(options["config.optim.lr"])
+    facts["config"]["seed"] = int(options["config.seed"])
+    (workdir / "run.json").write_text(json.dumps(facts))
 
 
 def _stamps(folder) -> dict:

@@ -168,6 +168,19 @@ def test_gradients_of_a_batch_of_ones_own(model):
     assert ours.diff(other).changes[0].relative > 0
 
 
+def test_attention_maps_of_both_towers(model):
+    batch = model.batch()
+    few = {key: batch[key][:2] for key in ("image", "tokens", "tokens_mask")}
+    maps = mmjax.Params.of(model.predict("attention_maps", few))
+    layers = [path.rpartition("/attn/")[0] for path in maps]
+    towers = ("image/transformer", "text/transformer")
+    assert layers == [f"{tower}/block_{i}" for tower in towers for i in (0, 1)]
+    for map_bhqt in maps.values():
+        np.testing.assert_allclose(map_bhqt.sum(-1), 1, atol=1e-5)
+    alone = model.predict("attention_maps", {"image": few["image"]})
+    assert set(alone) == {"image"}
+
+
 # -- other verbs ---------------------------------------------------------------
 def test_evaluators(model):
     values = model.evaluate("val", limit=8, resamples=10)
@@ -182,6 +195,10 @@ def test_an_index_is_of_one_model(model, tmp_path):
     built = model.index(tmp_path / "idx", "shapes:val?size=16&count=6")
     hits = built.search(model.embed_texts("a red circle"), 2)
     again = model.index(tmp_path / "idx")
+    same = model.index(str(tmp_path / "idx"), "shapes:val?size=16&count=6")
+    assert same.store.id == again.store.id
+    with pytest.raises(UserError, match="is an index of shapes:.*=6, and not of .*=5"):
+        model.index(tmp_path / "idx", "shapes:val?size=16&count=5")
     assert hits == again.search(model.embed_texts("a red circle"), 2)
     assert isinstance(again, gallery.Gallery)
     with pytest.raises(UserError, match="search it with the model that made it"):

@@ -95,6 +95,24 @@ def test_one_token_is_picked_from_the_full_output(causal, token):
     )
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_kept_maps_are_those_that_mix_the_values(causal):
+    x_btw, x_np = inputs()
+    module = SelfAttention(H, causal=causal)
+    params = self_attention(causal=causal)[1]
+    call = functools.partial(module.apply, params, x_btw.reshape(-1, W), T)
+    y_bw, kept = jax.jit(lambda: call(2, mutable=[attention.MAPS]))()
+    np.testing.assert_allclose(y_bw, call(2), atol=1e-5)
+    map_bhqt = kept[attention.MAPS]["weights"]
+    p = to_np(params["params"])
+    v_btw = (x_np @ p["qkv"]["kernel"] + p["qkv"]["bias"])[..., 2 * W :]
+    v_bthd = v_btw.reshape(B, T, H, W // H)
+    mixed_btw = np.einsum("bhqt,bthd->bqhd", map_bhqt, v_bthd).reshape(B, T, W)
+    want = mixed_btw @ p["out"]["kernel"] + p["out"]["bias"]
+    np.testing.assert_allclose(call(), want.reshape(-1, W), atol=1e-5)
+    assert set(module.init(jax.random.key(0), x_btw.reshape(-1, W), T)) == {"params"}
+
+
 def test_attention_pool_is_numpys():
     x_btw, x_np = inputs()
     module = AttentionPool(H)

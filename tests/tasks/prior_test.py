@@ -12,6 +12,7 @@ import pytest
 from mmjax import schema
 from mmjax.data import fields
 from mmjax.errors import UserError
+from mmjax.nn import grid_masks
 from mmjax.sampling import autoregressive
 from mmjax.sampling.autoregressive import Sampling
 from mmjax.state import Ctx, TrainState, Vars
@@ -228,15 +229,43 @@ def test_a_picture_is_the_same_whatever_it_is_drawn_with(masks: str, guidance: f
     np.testing.assert_array_equal(got["image_tokens"], all_pkn[::-1, ::-1])
 
 
+def scanned(weights: Vars) -> Vars:
+    """The same weights for a task of `scan`."""
+    rest = dict(weights.params)
+    blocks = [rest.pop(f"block_{i}") for i in range(FIELDS["depth"])]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *blocks)
+    return weights._replace(params=rest | {"blocks": stacked})
+
+
+def test_attention_maps_see_what_the_masks_allow():
+    """Layer by layer as unrolled as scanned, where layers are computed twice, too."""
+    made, weights = task(masks=("row", "column")), variables()
+    maps = predict(made, "attention_maps")(weights, batch())
+    both = task(masks=("row", "column"), scan=True, remat="full")
+    stacked = predict(both, "attention_maps")(scanned(weights), batch())
+    for i, kind in enumerate(("row", "column")):
+        map_bhtt = maps[f"block_{i}"]["attn"]["weights"]
+        assert map_bhtt.shape == (B, made.heads, CONTEXT + N, CONTEXT + N)
+        np.testing.assert_allclose(map_bhtt.sum(-1), 1, atol=1e-5)
+        seen_tt = grid_masks.sequence_mask(kind, CONTEXT, made.tokenizer.grid)
+        np.testing.assert_array_equal((map_bhtt > 0).all((0, 1)), seen_tt)
+        of_layer = stacked["blocks"]["attn"]["weights"][i]
+        np.testing.assert_allclose(of_layer, map_bhtt, atol=1e-5)
+
+
+def test_token_log_probs_add_up():
+    made, weights = task(), variables()
+    each_bn = predict(made, "token_log_prob")(weights, batch())
+    _, want_bnv, ids_bn = log_probs(made, weights)
+    want_bn = np.take_along_axis(np.asarray(want_bnv), np.asarray(ids_bn)[..., None], 2)
+    np.testing.assert_allclose(each_bn, want_bn[..., 0], atol=1e-4)
+
+
 @pytest.mark.parametrize("scan", [False, True])
 def test_log_prob_is_the_models_own(scan: bool):
     """Of all tokens without a prefix, of the rest with one; images are decoded."""
     made, weights = task(scan=scan, masks="row"), variables()
-    if scan:
-        blocks = [weights.params[f"block_{i}"] for i in range(made.depth)]
-        rest = {k: v for k, v in weights.params.items() if k[:5] != "block"}
-        stacked = jax.tree.map(lambda *x: jnp.stack(x), *blocks)
-        weights = weights._replace(params=rest | {"blocks": stacked})
+    weights = scanned(weights) if scan else weights
     out = predict(made, "sample")(weights, prompts())
     rows = {key: np.repeat(prompts()[key], 3, 0) for key in ("tokens", "tokens_mask")}
     rows["image_tokens"] = out["image_tokens"].reshape(-1, N)

@@ -77,6 +77,7 @@ class Object:
 
     @property
     def drawn(self) -> RGB:
+        """The colour of its pixels: `rgb`, or that of its name."""
         return COLOURS[self.colour] if self.rgb is None else self.rgb
 
 
@@ -101,6 +102,7 @@ class Scene:
 
     @property
     def drawn(self) -> RGB:
+        """The background of its pixels: `rgb`, or that of its name."""
         return BACKGROUNDS[self.background] if self.rgb is None else self.rgb
 
 

@@ -56,6 +56,7 @@ class Stream:
 
     @functools.cached_property
     def head(self) -> Window:
+        """Its first samples as a source of records."""
         every = itertools.chain.from_iterable(map(self.samples, range(len(self.blobs))))
         return self.window_of([s for _, s in itertools.islice(every, _HEAD)])
 
@@ -85,6 +86,7 @@ class Stream:
         return records.digest("stream", each, self.text, self.values)
 
     def window_of(self, samples: Sequence[Sample | BrokenRecord]) -> Window:
+        """These samples as a source of records."""
         return Window(self.name, samples, self.text or encoded.AUTO, self.values)
 
     def samples(

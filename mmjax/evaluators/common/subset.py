@@ -38,6 +38,7 @@ class Subset(views.Chosen):
         return self._captions[i]
 
     def texts(self) -> Iterator[str]:
+        """Every text of the subset, of none of its images."""
         return self.source.texts() if self.whole else super().texts()
 
     def fingerprint(self) -> str:
