@@ -187,7 +187,8 @@ def tests(found: Numbers, shown: Sequence[str]) -> Table:
 def page(listed: Sequence[Group], found: Numbers, shown: Sequence[str]) -> str:
     """All tables and curves as one page of HTML."""
     many = len(listed) > 1
-    said = f"{sum(len(g.runs) for g in listed)} runs of {len(listed)} configs. Runs "
+    said = f"{sum(len(g.runs) for g in listed)} runs of "
+    said += f"{len(listed)} configs. Runs " if many else "one config. Runs "
     said += "that differ in the seed alone are one column, and one line with the range "
     said += "of its seeds."
     read = {g.label: list(map(metric_writer.read, g.runs.values())) for g in listed}

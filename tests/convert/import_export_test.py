@@ -100,6 +100,13 @@ def test_prompt_templates_come_along(hf_clip, tmp_path):
     assert not np.allclose(chances, again.classify(images, ["dog", "the cat"], "photo"))
 
 
+def test_a_filter_that_is_named_otherwise_there_is_said(hf_clip, tmp_path):
+    other = ["--config.data.fields.image.method=bilinear"]
+    import_export.bring_in(str(hf_clip), tmp_path / "run", overrides=other)
+    done = import_export.write_out(tmp_path / "run", tmp_path / "out")
+    assert any("resized by Pillow's bilinear there" in line for line in done.lines)
+
+
 @pytest.mark.parametrize(
     ("found", "part"),
     [("photo", "expected a list"), (["a dog"], "has no {}"), ([3], "list of strings")],

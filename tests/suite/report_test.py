@@ -36,6 +36,12 @@ def test_overview():
     ]
 
 
+def test_what_is_not_defined_is_said():
+    undefined = dict.fromkeys(("kept", "kept_lo", "kept_hi"), float("nan"))
+    assert report.spell(undefined, "kept") == "not defined"
+    assert report.spell({**undefined, "kept": 0.5}, "kept") == "0.500"
+
+
 def test_beside_published():
     assert report.compare(FOUND, TABLE) == [
         ["model", "b.zero: top1"],
