@@ -111,6 +111,7 @@ def test_a_run_that_encodes_nothing(tiny_run, spec, tmp_path, capsys):
     assert "task clip, which encodes no images" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_latents_are_what_the_autoencoder_gives_and_a_diffusion_model_reads(
     tmp_path, capsys
 ):

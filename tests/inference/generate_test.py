@@ -192,6 +192,7 @@ def diffusion(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return workdir
 
 
+@pytest.mark.long
 def test_a_diffusion_model_from_the_command_line(diffusion, prior, tmp_path, capsys):
     rng = np.random.default_rng(0)
     scene, mask = tmp_path / "scene.png", tmp_path / "mask.png"

@@ -140,9 +140,8 @@ def test_latents_have_unit_variance_by_their_own_scale():
         batch = {"image": IMAGE if number == 0 else IMAGE // 3}
         ctx = Ctx(rng=rng, step=jnp.int32(number), train=True)
         full = {"params": variables.params, **variables.extra}
-        mean, log_variance = task.model.apply(
-            full, batch["image"] / np.float32(255), method="moments"
-        )
+        moments_of = jax.jit(functools.partial(task.model.apply, method="moments"))
+        mean, log_variance = moments_of(full, batch["image"] / np.float32(255))
         noise = jax.vmap(lambda k, s=mean.shape[1:]: jax.random.normal(k, s))(
             ctx.example_keys(2)
         )
@@ -154,7 +153,7 @@ def test_latents_have_unit_variance_by_their_own_scale():
     scale = 1 / np.sqrt(square - first**2)
     assert float(metrics["scale"]) == pytest.approx(scale, rel=1e-4)
     ctx = ctx.replace(train=False)
-    latent = task.encode(variables, batch, ctx)["latent"]
+    latent = jax.jit(task.encode)(variables, batch, ctx)["latent"]
     np.testing.assert_allclose(latent, mean * scale, rtol=1e-3, atol=1e-5)
     fixed = base.build(
         {"name": "autoencoder_kl", "autoencoder": LATENTS["autoencoder"] | {"scale": 2}}
@@ -163,8 +162,9 @@ def test_latents_have_unit_variance_by_their_own_scale():
         "latents"
         not in jax.eval_shape(fixed.init, jax.random.key(0), {"image": IMAGE}).extra
     )
-    got = task.decode(variables, {"latent": latent}, ctx)["image"]
-    want = fixed.decode(variables._replace(extra={}), {"latent": 2 * mean}, ctx)
+    got = jax.jit(task.decode)(variables, {"latent": latent}, ctx)["image"]
+    plain = variables._replace(extra={})
+    want = jax.jit(fixed.decode)(plain, {"latent": 2 * mean}, ctx)
     np.testing.assert_allclose(got, want["image"], atol=1e-5)
 
 
