@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image as pil
 
+from mmjax import errors
 from mmjax.errors import UserError
+from mmjax.inference import given
 from mmjax.inference.load import Run, check_text
 from mmjax.report import image_grid
 from mmjax.sampling import calls
@@ -48,6 +50,8 @@ class Candidates:
 
         `clip` of the arrays is their cosine with the prompt, `candidate` their number.
         """
+        if not isinstance(clip, Run):
+            raise UserError(f"ranked takes a model, and not {clip!r}: give mmjax.load")
         image_pkd, text_pd = embeddings(clip, self)
         score_pk = np.einsum("pkd,pd->pk", image_pkd, text_pd)
         order_pk = np.argsort(-score_pk, axis=1, kind="stable")
@@ -58,7 +62,7 @@ class Candidates:
 
     def save(self, path: str | os.PathLike, top: int = 8) -> pathlib.Path:
         """Writes the first `top` images of each prompt as a sheet, a row a prompt."""
-        return image_grid.draw(path, *self._rows(top))
+        return image_grid.draw(errors.image_name(str(path)), *self._rows(top))
 
     def sheet(self, top: int = 8) -> pil.Image:
         """The same as a Pillow image, which a notebook shows."""
@@ -151,8 +155,7 @@ class Generator:
         Raises:
           UserError: k is below 1, the weights give NaN, or see `check_prompts`.
         """
-        if k < 1:
-            raise UserError(f"k is {k}: ask for one candidate or more")
+        k = given.whole(k, "k", least=1, fix="ask for one candidate or more")
         self.check_prompts(prompts)
         conditions = calls.conditions(prompts, self.parts.tokenizer, seed=seed)
         more = dict(rows or {})

@@ -19,6 +19,7 @@ from mmjax.data import image as image_lib
 from mmjax.data import jpeg, prompts
 from mmjax.data.records import BrokenRecord
 from mmjax.errors import UserError
+from mmjax.inference import given
 from mmjax.inference import log as log_lib
 from mmjax.inference import params as params_lib
 from mmjax.metrics import embeddings
@@ -112,9 +113,7 @@ class Run(log_lib.Log):
         Raises:
           UserError: there are none, one is no string, or the task embeds no texts.
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        if not texts or not all(isinstance(text, str) for text in texts):
-            raise UserError(f"texts are {texts!r:.60}: give strings, one or more")
+        texts = given.strings(texts, "texts")
         self._predict("embed_text")  # before its tokenizer is asked for
         tokens_nl, mask_nl = self.tokenizer.encode(texts)
         long = np.flatnonzero(self.cut(texts))
@@ -178,8 +177,12 @@ class Run(log_lib.Log):
           UserError: labels are one string, fewer than two or equal, or see
             `embed_images`.
         """
-        if isinstance(labels, str) or len(set(labels)) < max(2, len(labels)):
+        names = given.strings(labels, "labels")
+        if isinstance(labels, str) or len(set(names)) < max(2, len(names)):
             raise UserError(f"labels are {labels!r}: give a list of two or more names")
+        labels = names
+        if not isinstance(templates, str | None):
+            templates = given.strings(templates, "templates")
         templates = prompts.load(self.templates() if templates is None else templates)
         texts_sd = self.embed_texts(prompts.fill(templates, labels))
         texts_ctd = texts_sd.reshape(len(labels), len(templates), -1)
@@ -263,9 +266,10 @@ def load_run(
 def several(images: Image | Sequence[Image]) -> list[Image]:
     """A list of images, from one or more of them; UserError for none."""
     one = isinstance(images, (str, os.PathLike, pil.Image)) or (
-        isinstance(images, np.ndarray) and images.ndim <= 3
+        hasattr(images, "__array__") and images.ndim <= 3
     )
-    if not one and not isinstance(images, Iterable):
+    listable = isinstance(images, Iterable) and not isinstance(images, (bytes, Mapping))
+    if not one and not listable:
         raise UserError(f"images are {type(images).__name__}: {_KINDS}")
     listed = [images] if one else list(images)
     if not listed:
@@ -282,6 +286,8 @@ def pixels_of(image: Image) -> np.ndarray:
     if isinstance(image, (str, os.PathLike)):
         return read_image(image)
     if isinstance(image, pil.Image):
+        if 0 in image.size:
+            raise UserError(f"an image has no pixels: it is {image.size}")
         try:
             return image_lib.to_rgb(image)
         except (OSError, ValueError) as error:
@@ -296,6 +302,8 @@ def pixels_of(image: Image) -> np.ndarray:
         raise UserError(
             f"an array is {pixels.dtype} {pixels.shape}: give uint8 (H, W, 3), RGB"
         )
+    if not pixels.size:
+        raise UserError(f"an image has no pixels: it is {pixels.shape}")
     return pixels
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from mmjax import tree
 from mmjax.errors import UserError
+from mmjax.inference import given
 from mmjax.train import config as config_lib
 from mmjax.train import metric_writer, run_file
 
@@ -45,7 +46,7 @@ def read_logs(folder: str | os.PathLike) -> list[Log]:
     Raises:
       UserError: there is no run.
     """
-    root = pathlib.Path(folder).expanduser()
+    root = given.one_path(folder, "read_logs")
     runs = [root, *sorted(root.glob("*/"))] if root.is_dir() else []
     logs = [Log(place) for place in runs if run_file.exists(place)]
     if not logs:
@@ -57,7 +58,12 @@ def differing(logs: list[Log]) -> dict[str, list[Any]]:
     """Config keys that runs differ in: a value a run by '/'-joined path, None for none.
 
     Where a run writes has no part in it.
+
+    Raises:
+      UserError: these are no logs.
     """
+    if not all(isinstance(log, Log) for log in logs):
+        raise UserError(f"differing takes logs, and was given {logs!r:.60}: read_logs")
     flats = [tree.flatten(log.config.to_dict()) for log in logs]
     keys = dict.fromkeys(key for flat in flats for key in flat)
     columns = {key: [flat.get(key) for flat in flats] for key in keys}

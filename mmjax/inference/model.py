@@ -6,7 +6,7 @@ import hashlib
 import os
 import pathlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from mmjax.cache import cache_dir
 from mmjax.data import pipeline
 from mmjax.errors import UserError
 from mmjax.evaluators.base import Result
-from mmjax.inference import caption, generate, pretrained
+from mmjax.inference import caption, generate, given, pretrained
 from mmjax.inference.load import Image, Run, pixels_of, several
 from mmjax.inference.params import Params
 from mmjax.parallel import runtime
@@ -71,7 +71,8 @@ class Model(Run):
         Arrays by field, as the loss reads them. Needs the training data.
         """
         cfg = self.parts.cfg
-        first = (self.step if step is None else step) * cfg.batch_size
+        step = self.step if step is None else given.whole(step, "step", least=0)
+        first = step * cfg.batch_size
         chosen = {"rows": cfg.batch_size, "seed": cfg.seed}
         loader = pipeline.Loader(self.parts.source, self.parts.batch_fields, **chosen)
         return loader.batch(first)[0]
@@ -85,17 +86,33 @@ class Model(Run):
         layout, state = self.parts.layout, self.state
         key = jax.random.fold_in(state.rng, state.step)
         ctx = Ctx(rng=key, step=state.step, train=True, rows=layout.row_sharding)
-        given = layout.load(self.batch() if batch is None else batch)
+        batch = self.batch() if batch is None else dict(batch)
+        layout.check_batch(min(len(rows) for rows in batch.values()))
+        batch = layout.load(batch)
         by = jax.jit(lambda v, b: step_lib.gradients(self.task, v, b, ctx)[0])
-        return Params.of(by(state.vars, given))
+        return Params.of(by(state.vars, batch))
 
     def predict(self, name: str, batch: Mapping[str, np.ndarray]) -> Any:
         """The task's function of that name on a batch, with the evaluated weights.
 
         Raises:
-          UserError: the task has no such function; the message lists those it has.
+          UserError: the task has no such function; the message lists those it has. Or
+            the batch lacks what it reads.
         """
-        return self._predict(name)(batch)
+        call = self._predict(name)
+        if not isinstance(batch, Mapping) or not batch:
+            raise UserError(
+                f"a batch is {batch!r:.60}: give arrays by field, with rows"
+            )
+        try:
+            return call(batch)
+        except KeyError as error:
+            if error.args[0] in batch:
+                raise
+            fields = ", ".join(sorted(batch))
+            raise UserError(
+                f"{name!r} reads {error}, and the batch has only {fields}: add it"
+            ) from error
 
     def sample(
         self,
@@ -155,6 +172,7 @@ class Model(Run):
             raise UserError("say which pixels are given: either rows=N or known=array")
         listed, generator = several(images), self._generator(sampling)
         if known is None:
+            rows = given.whole(rows, "rows", least=0)
             side = self.view(listed[0]).shape[0]
             known = np.broadcast_to(np.arange(side)[:, None] < rows, (side, side))
         pixels, options = [pixels_of(image) for image in listed], {"k": k, "seed": seed}
@@ -191,7 +209,7 @@ class Model(Run):
           UserError: it is no index and no source is given, or it is one of another
             model or of other data.
         """
-        folder = pathlib.Path(folder)
+        folder = given.one_path(folder, "index")
         if source is not None and not (folder / store.DONE).exists():
             return gallery.build_gallery(self, source, folder)
         opened = store.open_store(folder)
@@ -220,10 +238,13 @@ class Model(Run):
         Raises:
           UserError: no such evaluator or key, or an evaluator has no data.
         """
-        names = [evals] if isinstance(evals, str) else evals
-        config = evaluate.choose(
-            self.config, self.workdir, names=names, source=source, options=options
-        )
+        names = None if evals is None else given.strings(evals, "evals")
+        try:
+            config = evaluate.choose(
+                self.config, self.workdir, names=names, source=source, options=options
+            )
+        except TypeError as error:  # of ml_collections: a value of another type
+            raise UserError(f"evaluate: {error}") from error
         cfg = schema.from_mapping(config_lib.RunConfig, config, "config")
         parts = dataclasses.replace(self.parts, config=config, cfg=cfg)
         return evaluate.evaluate(parts, self.state.eval_vars())
@@ -232,11 +253,12 @@ class Model(Run):
         return generate.Generator(self, sampling=sampling)
 
 
-def _prompts(given: str | int | Sequence) -> list:
-    listed = [given] if isinstance(given, str | int) else list(given)
-    if not listed:
-        raise UserError("there are no prompts: give one or more")
-    return listed
+def _prompts(prompts: str | int | Iterable) -> list:
+    if not isinstance(prompts, Iterable) or isinstance(prompts, str | bytes):
+        return [prompts]
+    if listed := list(prompts):
+        return listed
+    raise UserError("there are no prompts: give one or more")
 
 
 def load(place: str | os.PathLike, step: int | None = None) -> Model:
@@ -253,14 +275,14 @@ def load(place: str | os.PathLike, step: int | None = None) -> Model:
       UserError: nothing is there, it is neither a run nor known weights, or there is
         no such checkpoint.
     """
-    if not isinstance(place, (str, os.PathLike)):
-        kind = type(place).__name__
-        raise UserError(f"load opens one run, and was given a {kind}: give one path")
+    workdir = given.one_path(place, "load")
+    if step is not None:
+        step = given.whole(step, "step", least=0)
     runtime.configure()
     if str(place).startswith(_HUB):
         workdir = _converted(str(place), str(place))
     else:
-        workdir = pretrained.place(place).expanduser()
+        workdir = pretrained.place(workdir).expanduser()
         if workdir.parent.name == checkpoint.FOLDER and workdir.name.isdigit():
             step = int(workdir.name) if step is None else step
             workdir = workdir.parents[1]

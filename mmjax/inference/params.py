@@ -118,7 +118,16 @@ class Params(Mapping[str, np.ndarray]):
         return figures.singular_values(self._floats())
 
     def diff(self, other: "Mapping[str, np.ndarray]") -> "Diff":
-        """How far these arrays are from another's, path by path."""
+        """How far these arrays are from another's, path by path.
+
+        Raises:
+          UserError: the other has no arrays by path.
+        """
+        if not isinstance(other, Mapping):
+            kind = type(other).__name__
+            raise UserError(
+                f"diff takes parameters, and was given a {kind}: give its `.params`"
+            )
         changes, shared = [], []
         for path, new in self._floats().items():
             old = other[path] if path in other else None
@@ -134,15 +143,20 @@ class Params(Mapping[str, np.ndarray]):
 
     def plot_norms(self) -> Any:
         """A figure: the root mean square of every array."""
-        return figures.plot_norms(self._floats())
+        return figures.plot_norms(self._drawn())
 
     def plot_histograms(self) -> Any:
         """A figure: a histogram of every array."""
-        return figures.plot_histograms(self._floats())
+        return figures.plot_histograms(self._drawn())
 
     def plot_singular_values(self) -> Any:
         """A figure: the singular values of every matrix over its largest."""
         return figures.plot_singular_values(self.singular_values())
+
+    def _drawn(self) -> dict[str, np.ndarray]:
+        if floats := self._floats():
+            return floats
+        raise UserError(f"none of {len(self)} arrays is of floats: nothing to draw")
 
     def _floats(self) -> dict[str, np.ndarray]:
         # bfloat16 is no np.floating

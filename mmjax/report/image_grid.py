@@ -43,11 +43,21 @@ def sheet(
     Raises:
       UserError: a row has no images, or captions and rows differ in number.
     """
-    if not rows or not all(len(row) for row in rows):
+    if not len(rows) or not all(len(row) for row in rows):
         raise UserError("a sheet of images needs one or more in every row")
+    shapes = {np.shape(pixels) for row in rows for pixels in row}
+    sizes = {shape[:2] for shape in shapes}
+    # (W, 3) is a row of pixels: an image stands where a row of images is meant
+    strange = [s for s in shapes if len(s) not in (2, 3) or len(s) == 2 and s[1] == 3]
+    if len(sizes) > 1 or strange:
+        raise UserError(
+            f"a sheet takes rows, lists of images of one size, and has {sorted(shapes)}"
+        )
+    if isinstance(captions, str):
+        raise UserError(f"captions are {captions!r}: give a list, one for each row")
     if len(captions) not in (0, len(rows)):
         raise UserError(f"{len(captions)} captions for {len(rows)} rows of images")
-    high, across = rows[0][0].shape[:2]
+    ((high, across),) = sizes
     zoom = max(1, round(LEAST / high))
     step, head = high * zoom + GAP, 18 if captions else 0
     stride = across * zoom + GAP
@@ -63,6 +73,7 @@ def sheet(
         if captions:
             pen.text((MARGIN, y), captions[r], fill=INK, font=font)
         for c, pixels in enumerate(row):
+            pixels = np.asarray(pixels)
             pixels = pixels if pixels.dtype == np.uint8 else eight_bit(pixels)
             large = pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
             canvas.paste(Image.fromarray(large), (MARGIN + c * stride, y + head))

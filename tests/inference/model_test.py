@@ -57,6 +57,12 @@ def test_places_that_are_none(place, said):
         mmjax.load(place)
 
 
+@pytest.mark.parametrize("step", ["1", 1.0, -1])
+def test_a_step_is_a_whole_number(step, tiny_run):
+    with pytest.raises(UserError, match="step is .*: give a whole number, 0 or more"):
+        mmjax.load(tiny_run, step)
+
+
 def test_folders_that_are_no_run(tmp_path, tiny_run, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "empty").mkdir()
@@ -103,6 +109,10 @@ def test_one_text_is_one_row(model):
         ([], "there are no images: give one or more"),
         (None, "images are NoneType: give a path, a Pillow image or"),
         ([b"\x89PNG"], "an image is bytes: give a path"),
+        (b"\x89PNG", "images are bytes: give a path"),
+        ({"image": "a.png"}, "images are dict: give a path"),
+        (np.zeros((0, 4, 3), np.uint8), r"no pixels: it is \(0, 4, 3\)"),
+        (Image.new("RGB", (0, 4)), r"no pixels: it is \(0, 4\)"),
         ([["a.png"]], "an image is list: give a path"),
         ("none.png", "cannot read image none.png: No such file"),
         (Image.new("F", (4, 4)), r"mode 'F' cannot be read .*convert\(\"RGB\"\)"),
@@ -114,16 +124,36 @@ def test_what_is_no_image(model, given, said):
         model.embed_images(given)
 
 
-@pytest.mark.parametrize("given", [[], [3], ["a", None]])
+@pytest.mark.parametrize("given", [[], [3], ["a", None], 3, None, b"a dog"])
 def test_what_is_no_text(model, given):
     with pytest.raises(UserError, match="give strings, one or more"):
         model.embed_texts(given)
 
 
-@pytest.mark.parametrize("labels", ["dog,cat", ["dog"], ["dog", "dog"], []])
-def test_labels_are_two_names_or_more(model, labels):
-    with pytest.raises(UserError, match="give a list of two or more names"):
+@pytest.mark.parametrize(
+    "labels, said",
+    [
+        ("dog,cat", "give a list of two or more names"),
+        (["dog"], "give a list of two or more names"),
+        (["dog", "dog"], "give a list of two or more names"),
+        ([], "labels are .*: give strings"),
+        ([1, 2], "labels are .*: give strings"),
+        ([["dog"], ["cat"]], "labels are .*: give strings"),
+        (None, "labels are None: give strings"),
+    ],
+)
+def test_labels_are_two_names_or_more(model, labels, said):
+    with pytest.raises(UserError, match=said):
         model.classify(images(model), labels)
+
+
+def test_what_a_batch_lacks(model):
+    with pytest.raises(UserError, match="reads 'image', and the batch has only imag"):
+        model.predict("embed_image", {"imag": np.zeros((4, 16, 16, 3), np.uint8)})
+    with pytest.raises(UserError, match="give arrays by field"):
+        model.predict("embed_image", {})
+    with pytest.raises(UserError, match="batch 1 must split over 4 devices: use 4"):
+        model.grads({key: rows[:1] for key, rows in model.batch().items()})
 
 
 def test_classify_takes_the_runs_own_templates(model):
@@ -187,6 +217,8 @@ def test_evaluators(model):
     assert list(values) == ["val"] and 0 <= values["val"].values["top1"] <= 1
     with pytest.raises(UserError, match="no evaluator 'vel'.*did you mean 'val'"):
         model.evaluate("vel")
+    with pytest.raises(UserError, match="evaluate: .*'source'"):
+        model.evaluate("val", source=["a"])
     with pytest.raises(UserError, match="limits"):
         model.evaluate("val", limits=8)
 
@@ -215,7 +247,12 @@ def test_samples_ranked_and_saved(prior, model, tmp_path):
     np.testing.assert_array_equal(ranked.images[0], drawn.images[0, order])
     want = model.embed_images(drawn.images[0]) @ model.embed_texts("a red star")[0]
     np.testing.assert_allclose(scores, np.sort(want)[::-1], atol=1e-5)
-    assert Image.open(ranked.save(tmp_path / "best.png", top=2)).width < 3 * 64 + 40
+    saved = Image.open(ranked.save(tmp_path / "best.png", top=2))
+    assert saved.width < 3 * 64 + 40 and saved.size == ranked.sheet(2).size
+    with pytest.raises(UserError, match="ranked takes a model, and not 'runs/clip'"):
+        drawn.ranked("runs/clip")
+    with pytest.raises(UserError, match="end its name in .png"):
+        drawn.save(tmp_path / "best")
     assert image_grid.LEAST == 64
 
 
@@ -239,6 +276,20 @@ def test_completions(prior):
         (lambda prior: prior.sample("red " * 200), "and the model reads 96: shorten"),
         (lambda prior: prior.sample("a", temprature=1), "temprature"),
         (lambda prior: prior.sample("a", k=0), "ask for one candidate or more"),
+        (lambda prior: prior.sample("a", k="3"), "k is '3': ask for one candidate"),
+        (lambda prior: prior.sample(None), "the prompt None is no text"),
+        (lambda prior: prior.sample(b"a"), "the prompt b'a' is no text"),
+        (lambda prior: prior.complete(images(prior, 1), "a", rows="8"), "rows is '8'"),
+        (lambda prior: prior.params.diff("runs/x"), "diff takes parameters.* a str"),
+        (lambda prior: mmjax.Params({}).plot_norms(), "nothing to draw"),
+        (lambda prior: prior.evaluate([]), "evals are .*: give strings, one or more"),
+        (lambda prior: prior.evaluate("drawn", limit="3"), "limit: expected .* '3'"),
+        (
+            lambda prior: prior.index(["x"]),
+            "index takes one path, and was given a list",
+        ),
+        (lambda prior: mmjax.read_logs(["x"]), "read_logs takes one path.* a list"),
+        (lambda prior: mmjax.differing("runs"), "differing takes logs.*: read_logs"),
         (lambda prior: prior.caption("a.png"), "no caption head"),
         (lambda prior: prior.embed_texts("a"), "offers no 'embed_text'"),
     ],
