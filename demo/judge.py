@@ -21,9 +21,9 @@ from mmjax.parallel import runtime
 from mmjax.report import image_grid, ranked_labels
 from mmjax_demo import report, samples
 from mmjax_demo.plan import Plan
+from mmjax_demo.samples import ACROSS, SHOWN
 
 DRAW = {"resamples": 1000, "seed": 0}  # of the bootstrap intervals
-SHOWN, ACROSS = 8, 8  # prompts and pictures of a sheet
 _RENAMED = {  # summary name: evaluator's value
     "zero_shot_val": ("clip", "val/top1"),
     "zero_shot_unseen": ("clip", "unseen/top1"),
@@ -61,8 +61,7 @@ def judge(plan: Plan, workdir: pathlib.Path, values: Mapping[str, Any]) -> None:
         else:
             _sheets(workdir, made, cosines_pk, ("", f"{split}_best"))
     summary |= _completions(plan, workdir)
-    results["code_counts"] = _tokenizer(plan, workdir)
-    zero_shot(workdir, clip)
+    results["code_counts"] = _code_counts(plan, workdir)
     results["about"] = runtime.describe() | {"seed": plan.seed}
     _write(workdir / "results.json", results)
     _write(workdir / "summary.json", summary)
@@ -78,14 +77,17 @@ def evaluated(values: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def finish(workdir: pathlib.Path, minutes: Mapping[str, float]) -> dict[str, float]:
-    """Adds the time that it took and writes the report; the whole summary."""
+def finish(
+    workdir: pathlib.Path, minutes: Mapping[str, float], more: Mapping[str, float]
+) -> dict[str, float]:
+    """Adds the time that it took, and `more`, and writes the report; the whole
+    summary."""
     path = workdir / "summary.json"
     summary = schema.read_json(path, fix=f"delete it and {path.parent}/results.json")
     summary |= {f"minutes_{name}": round(v, 2) for name, v in minutes.items()}
     summary["minutes"] = round(sum(minutes.values()), 2)
     about = runtime.describe()
-    summary |= {"cores": about["cores"], "devices": about["devices"]}
+    summary |= {"cores": about["cores"], "devices": about["devices"], **more}
     _write(path, summary)
     report.write(workdir)
     return summary
@@ -222,39 +224,60 @@ def _completions(plan: Plan, workdir: pathlib.Path) -> dict[str, float]:
     return summary
 
 
-def _tokenizer(plan: Plan, workdir: pathlib.Path) -> list[int]:
-    """How often each code is used in held-out images, and a sheet of some of them."""
-    run = load.load_run(workdir / "tokenizer")
+def _held_out(plan: Plan, count: int) -> np.ndarray:
+    """Images that nothing was trained on, (count, s, s, 3)."""
     source = open_source(f"shapes:val?size={plan.size}&count=1000")
-    counts = np.zeros(run.task.model.vocab_size, np.int64)
-    size = min(200, len(source))
-    for start in range(0, len(source), size):
-        image = np.stack([source[start + i]["image"] for i in range(size)])
-        out = run.parts.predict["reconstruct"](run.state.eval_vars(), {"image": image})
-        counts += np.bincount(out["image_tokens"].ravel(), minlength=len(counts))
-        if start == 0:
-            made = np.round(255 * np.asarray(out["image"])).astype(np.uint8)
-            rows = [image[:16], made[:16], image[16:32], made[16:32]]
-            captions = ["held-out images", "the same from their tokens", "", ""]
-            image_grid.draw(workdir / "reconstructions.png", rows, captions)
-    return counts.tolist()
+    return np.stack([source[i]["image"] for i in range(count)])
 
 
-def zero_shot(workdir: pathlib.Path, clip: load.Run, *, each: int = 6) -> None:
+def _code_counts(plan: Plan, workdir: pathlib.Path) -> list[int]:
+    """How often each code is used in held-out images."""
+    run = load.load_run(workdir / "tokenizer")
+    ids = _reconstructed(run, _held_out(plan, 1000), "image_tokens")
+    return np.bincount(ids.ravel(), minlength=run.task.model.vocab_size).tolist()
+
+
+def _reconstructed(run: load.Run, image_m: np.ndarray, name: str) -> np.ndarray:
+    """One of the arrays that "reconstruct" gives of images, 200 in a call."""
+    reconstruct, variables = run.parts.predict["reconstruct"], run.state.eval_vars()
+    calls = [
+        reconstruct(variables, {"image": image_b})[name]
+        for image_b in np.split(image_m, len(image_m) // 200)
+    ]
+    return np.concatenate(calls)
+
+
+def reconstructions(plan: Plan, workdir: pathlib.Path, run: load.Run) -> pathlib.Path:
+    """A PNG of held-out images, each row above the same from their tokens."""
+    image = _held_out(plan, 200)
+    made = image_grid.eight_bit(_reconstructed(run, image, "image"))
+    rows = [image[:16], made[:16], image[16:32], made[16:32]]
+    captions = ["held-out images", "the same from their tokens", "", ""]
+    return image_grid.draw(workdir / "reconstructions.png", rows, captions)
+
+
+def zero_shot(
+    workdir: pathlib.Path,
+    clip: load.Run,
+    *,
+    each: int = 6,
+    name: str = "zero_shot.png",
+) -> pathlib.Path:
     """A PNG of val and unseen images with their ranked labels."""
     evals = clip.config.evals
     records, names = [], []
-    for name in samples.SPLITS:
-        source = open_source(evals[name].source)
+    for split in samples.SPLITS:
+        source = open_source(evals[split].source)
         chosen = np.linspace(0, len(source) - 1, each).astype(int)
         records += [source[int(i)] for i in chosen]
-        names += [name] * each
+        names += [split] * each
     images = [record["image"] for record in records]
     labels = source.class_names
     with errors.writing(workdir / "scene.png") as part:  # to try commands on
         part.write_bytes(image_lib.encode_png(images[0]))
+    path = workdir / name
     ranked_labels.ranked(
-        workdir / "zero_shot.png",
+        path,
         images,
         labels,
         clip.classify(images, labels, prompts_lib.load(evals.val.templates)),
@@ -262,3 +285,4 @@ def zero_shot(workdir: pathlib.Path, clip: load.Run, *, each: int = 6) -> None:
         captions=names,
         title="Zero-shot: images never seen, labels by name",
     )
+    return path

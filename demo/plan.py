@@ -1,6 +1,7 @@
 """How long each stage of the demo trains, on what."""
 
 import dataclasses
+from collections.abc import Mapping
 
 NAMES = ("clip", "tokenizer", "tokens", "prior", "samples", "judge")
 
@@ -9,7 +10,8 @@ NAMES = ("clip", "tokenizer", "tokens", "prior", "samples", "judge")
 class Plan:
     """What a demo trains and how much it draws.
 
-    clip, tokenizer, prior: configs. train: sources that the prior is trained on.
+    clip, tokenizer, prior: configs. changes: "KEY=VALUE" of these, by stage.
+    train: sources that the prior is trained on.
     prompts: of each split; k: candidates of a prompt; batch: candidates in a call.
     context: text tokens of the prior; 0 is its config's.
     """
@@ -24,6 +26,7 @@ class Plan:
     batch: int = 256
     context: int = 0
     seed: int = 0
+    changes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def pools(self) -> tuple[int, ...]:
@@ -35,20 +38,30 @@ class Plan:
         return f"shapes:{split}?size={self.size}&count={self.prompts}"
 
 
-PLANS = {
-    "full": Plan(
-        clip="configs/clip.py:shapes",
-        tokenizer="configs/vqvae.py:shapes",
-        prior="configs/prior.py:shapes",
-        # One object is learned soon; telling two apart is what takes the time.
-        train=(
-            "shapes:train?size=32&count=15000&seed=2&words=full&objects=1",
-            "shapes:train?size=32&count=60000&seed=3&words=full&objects=2",
-        ),
-        size=32,
-        prompts=200,
-        k=64,
+_FULL = Plan(
+    clip="configs/clip.py:shapes",
+    tokenizer="configs/vqvae.py:shapes",
+    prior="configs/prior.py:shapes",
+    # One object is learned soon; telling two apart is what takes the time.
+    train=(
+        "shapes:train?size=32&count=15000&seed=2&words=full&objects=1",
+        "shapes:train?size=32&count=60000&seed=3&words=full&objects=2",
     ),
+    size=32,
+    prompts=200,
+    k=64,
+)
+PLANS = {
+    # What it costs in quality is in docs/demo.md, and why in docs/design/0004.
+    "quick": dataclasses.replace(
+        _FULL,
+        k=8,
+        changes={
+            "tokenizer": ("steps=3000", "evals.val_elbo.every=0"),
+            "prior": ("steps=1400", "batch_size=32"),
+        },
+    ),
+    "full": _FULL,
     "tiny": Plan(
         clip="configs/clip.py:tiny",
         tokenizer="configs/vqvae.py:tiny",

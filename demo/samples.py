@@ -4,6 +4,7 @@ Legend: p prompts, k candidates, s image side.
 """
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,15 @@ from mmjax.data import token_cache
 from mmjax.data.sources import open_source
 from mmjax.inference import generate
 from mmjax.inference import load as load_lib
+from mmjax.report import image_grid
+from mmjax.state import TrainState
+from mmjax.train import setup
 from mmjax_demo.plan import Plan
 
 SPLITS = ("val", "unseen")
 COMPLETED = "completed"
+ALL = (*SPLITS, COMPLETED)
+SHOWN, ACROSS = 8, 8  # prompts and pictures of a sheet
 
 
 def all_samples(plan: Plan, workdir: pathlib.Path) -> None:
@@ -48,6 +54,37 @@ def all_samples(plan: Plan, workdir: pathlib.Path) -> None:
                 tick=bar.update,
             )
         _save(workdir, COMPLETED, mark, drawn)
+
+
+class Sketch:
+    """Draws a sheet of samples of a prior that is being trained, as often as it saves.
+
+    The prompts are those of `all_samples`, as many as it draws in a call, so that the
+    sampler is compiled once for both.
+
+    show: Told the path of each sheet.
+    """
+
+    def __init__(
+        self, plan: Plan, workdir: pathlib.Path, show: Callable[[pathlib.Path], Any]
+    ):
+        self._plan, self._workdir, self._show = plan, workdir, show
+        self._generator: generate.Generator | None = None
+
+    def __call__(self, parts: setup.Parts, state: TrainState) -> None:
+        plan = self._plan
+        if int(state.step) == parts.cfg.steps:
+            return  # all samples are drawn from these weights next
+        if self._generator is None:
+            run = load_lib.Run(self._workdir / "prior", parts, state)
+            self._generator = generate.Generator(run, batch=plan.batch)
+        self._generator.variables = state.eval_vars()
+        count = max(1, min(plan.prompts, plan.batch // plan.k))
+        prompts = [record["text"][0] for record in records(plan, "val")[:count]]
+        drawn = self._generator.sample(prompts, k=plan.k, seed=plan.seed)
+        rows = [images[:ACROSS] for images in drawn.images[:SHOWN]]
+        path = self._workdir / f"samples_step_{int(state.step)}.png"
+        self._show(image_grid.draw(path, rows, prompts[: len(rows)]))
 
 
 def records(plan: Plan, split: str) -> list[Any]:

@@ -225,6 +225,13 @@ _TABLE = (
         "Wall clock of this stage, compilation included.",
         "minutes",
     ),
+    (
+        "seconds_to_first_image",
+        "Cost",
+        "Seconds to the first image",
+        "Until CLIP, a quarter trained, had ranked labels of pictures.",
+        "number",
+    ),
     ("cores", "Cost", "Processor cores", "That the machine has.", "number"),
     ("devices", "Cost", "Devices", "That JAX computed on.", "number"),
 )

@@ -18,7 +18,9 @@ from mmjax.suite import cells
 from mmjax.train import config as config_lib
 
 ROOT = commands.ROOT
-DEMO = {  # what `make demo` trains, by its full plan
+DEMO = {  # what `make demo` trains
+    "demo": "prior:shapes",  # by name, from wherever there is one
+    "demo/clip": "clip:shapes",
     "runs/demo/clip": "clip:shapes",
     "runs/demo/tokenizer": "vqvae:shapes",
     "runs/demo/prior": "prior:shapes",

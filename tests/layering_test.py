@@ -52,7 +52,8 @@ ALLOWED = {
 # of each other only what stands further left. None of them imports a command.
 ASSEMBLY = ("train", "inference", "planning", "suite", "claims")
 ASSEMBLY += ("retrieval.gallery", "judging.draw", "judging.automatic")
-ASSEMBLY += ("convert.import_export", "finetune", "inference.model", "app", "cli")
+ASSEMBLY += ("convert.import_export", "finetune", "inference.pretrained")
+ASSEMBLY += ("inference.model", "app", "cli")
 FAMILIES = ("nn", "models", "losses", "sampling", "tasks", "convert")
 SHARED = (
     "tasks.base",

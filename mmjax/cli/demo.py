@@ -4,8 +4,11 @@ That is text to image from nothing: CLIP, an image tokenizer and a prior are tra
 images are drawn for prompts that nobody rendered, and ranked by CLIP; an oracle without
 any learned part judges them.
 
-Needs no data and two CPU cores. Run it again to go on after a stop. `--until clip`
-ends after the first model: zero-shot classification and retrieval.
+Needs no data and two CPU cores. Images lie in the workdir as they are made. Run it
+again to go on after a stop; a demo that is done says so. `--until clip` ends after the
+first model: zero-shot classification and retrieval. `--plan quick` trains half as long.
+`--pack` writes the models of a finished demo as one small file, which `mmjax sample
+demo` reads where MMJAX_DEMO names it.
 """
 
 import argparse
@@ -15,12 +18,15 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from mmjax import schema
 from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
   mmjax demo
   mmjax demo --until clip
+  mmjax demo --plan quick --workdir runs/quick  # half of the time
   mmjax demo --plan tiny --workdir runs/tiny    # seconds; the numbers mean nothing
+  mmjax demo --pack demo.tar
 """
 STAGES = ("clip", "tokenizer", "tokens", "prior", "samples", "judge")
 # (title, name in summary.json, chance or None)
@@ -47,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--until", choices=STAGES, default=STAGES[-1], help="the last stage to do"
     )
-    parser.add_argument("--plan", choices=("full", "tiny"), default="full")
+    parser.add_argument("--plan", choices=("quick", "full", "tiny"), default="full")
+    text = "write the models of the demo in --workdir as one file, and train nothing"
+    parser.add_argument("--pack", type=pathlib.Path, metavar="FILE.tar", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,22 +63,58 @@ def run(args: argparse.Namespace) -> int:
     from mmjax.train import loop
     from mmjax_demo import judge, plan, stages
 
+    if args.pack:
+        return _pack(args)
     demo = stages.Demo(plan.PLANS[args.plan], args.workdir)
     try:
-        demo.run(args.until, lambda text: print(text, file=sys.stderr, flush=True))
+        worked = demo.run(args.until, _say)
     except loop.Interrupted as e:
         print(f"mmjax: {e}; run the same command to go on", file=sys.stderr)
         return e.status()
     whole = args.until == STAGES[-1]
-    summary = (
-        judge.finish(args.workdir, demo.minutes()) if whole else demo.clip_summary()
-    )
+    if not worked:
+        print(f"{args.workdir} is done already")
+    if not whole:
+        summary = demo.clip_summary()
+    elif worked or not (args.workdir / "report.html").exists():
+        summary = judge.finish(args.workdir, demo.minutes(), demo.first_image())
+    else:
+        summary = schema.read_json(args.workdir / "summary.json", fix="delete it")
     print("\n".join(table(summary)))
     print(f"\nsummary  {args.workdir}/summary.json")
     print(f"image    {args.workdir}/zero_shot.png")
     if whole:
         print(f"report   {args.workdir}/report.html")
     print("\n".join(["\ngo on with", *commands(demo, whole=whole)]))
+    return 0
+
+
+def _say(text: str) -> None:
+    """A line above the progress bar, if there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stderr)
+    sys.stderr.flush()
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from mmjax.claims import results
+    from mmjax.inference import pretrained
+    from mmjax_demo import plan
+
+    recipe = {
+        "command": f"mmjax demo --plan {args.plan}",
+        "seed": plan.PLANS[args.plan].seed,
+        "commit": results.commit(),
+        "made_with": runtime.describe(),
+    }
+    done = args.workdir / "summary.json"
+    if done.exists():
+        recipe["results"] = schema.read_json(done, fix="delete it")
+    size = pretrained.pack(args.workdir, args.pack, recipe)
+    print(f"archive  {args.pack} ({size / 1e6:.1f} MB)")
+    where = f"{pretrained.VARIABLE}={shlex.quote(str(args.pack))}"
+    print(f'use it   {where} {runtime.command()} sample demo "a small red star"')
     return 0
 
 
@@ -106,6 +150,9 @@ def table(summary: Mapping[str, float]) -> list[str]:
         beside = "" if chance is None else f"{100 * chance:5.1f} %"
         line = f"{title:<38} {100 * summary[name]:6.1f} %  {span:>16} {beside:>8}"
         lines.append(line.rstrip())
+    if "seconds_to_first_image" in summary:
+        first = summary["seconds_to_first_image"]
+        lines.append(f"{'first image':<38} {first:6.0f} s")
     if "psnr" in summary:
         lines.append(f"{'reconstructions':<38} {summary['psnr']:6.1f} dB PSNR")
     about = runtime.describe()

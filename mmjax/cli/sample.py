@@ -19,6 +19,7 @@ from mmjax.errors import UserError, image_name
 from mmjax.parallel import runtime
 
 EXAMPLE = """examples:
+  mmjax sample demo "a small red star above a blue ring"
   mmjax sample runs/demo/prior "a small red star above a blue ring" -k 64 --seed 0
   mmjax sample runs/demo/prior "a red star" "a blue ring" -k 64 \\
       --clip runs/demo/clip --top 8 --out best.png
@@ -116,11 +117,12 @@ def begin(args: argparse.Namespace) -> tuple[Any, Any]:
     if args.k < 1:
         raise UserError(f"-k {args.k}: ask for one candidate or more")
     runtime.configure(devices=args.devices)
-    from mmjax.inference import generate, load
+    from mmjax.inference import generate, load, pretrained
 
-    prior = load.load_run(args.workdir, args.step, args.dtype)
+    prior = load.load_run(pretrained.place(args.workdir), args.step, args.dtype)
     options = dict(map(option, args.set))
     generator = generate.Generator(prior, sampling=options, batch=args.batch)
+    clip = args.clip and load.load_run(pretrained.place(args.clip))
     if prior.tokenizer is None:
         args.prompts = [int(p) if p.isdigit() else p for p in args.prompts]
     generator.check_prompts(args.prompts)
@@ -129,7 +131,7 @@ def begin(args: argparse.Namespace) -> tuple[Any, Any]:
         if spelled:
             words = ", ".join(f"{word!r} in {many}" for word, many in spelled.items())
             print(f"note: spelled in pieces, perhaps never seen in training: {words}")
-    return load.load_run(args.clip) if args.clip else None, generator
+    return clip, generator
 
 
 def option(text: str) -> tuple[str, Any]:

@@ -43,10 +43,10 @@ def run(args: argparse.Namespace) -> int:
     templates = prompts.load(args.templates) if args.templates else ()
     paths, beside = image_files(args.images)
     runtime.configure()
-    from mmjax.inference import load
+    from mmjax.inference import load, pretrained
     from mmjax.report import ranked_labels
 
-    model = load.load_run(args.workdir, args.step, args.dtype)
+    model = load.load_run(pretrained.place(args.workdir), args.step, args.dtype)
     templates = templates or model.templates()
     given = len(paths) + beside
     paths, pixels = load.read_images(paths)

@@ -153,8 +153,8 @@ def _plain(task: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def save(parts: Any, variables: Any, workdir: pathlib.Path) -> None:
-    """Writes a workdir as training does, at step 0.
+def save(parts: Any, variables: Any, workdir: pathlib.Path, *, step: int = 0) -> None:
+    """Writes a workdir as training does, at a step.
 
     variables: dicts of arrays by name: `params`, `frozen`, and all else is extra.
     """
@@ -162,7 +162,7 @@ def save(parts: Any, variables: Any, workdir: pathlib.Path) -> None:
     params, extra, frozen = jax.tree.map(jnp.asarray, (params, variables, frozen))
     key = jax.random.key(parts.cfg.seed)
     state = TrainState(
-        step=jnp.zeros((), jnp.int32),
+        step=jnp.asarray(step, jnp.int32),
         vars=Vars(params=params, extra=extra, frozen=frozen),
         opt_state=parts.update.tx.init(params),
         ema=None,

@@ -17,7 +17,7 @@ from mmjax.cache import cache_dir
 from mmjax.data import pipeline
 from mmjax.errors import UserError
 from mmjax.evaluators.base import Result
-from mmjax.inference import caption, generate
+from mmjax.inference import caption, generate, pretrained
 from mmjax.inference.load import Image, Run, pixels_of, several
 from mmjax.inference.params import Params
 from mmjax.parallel import runtime
@@ -233,9 +233,10 @@ def load(place: str | os.PathLike, step: int | None = None) -> Model:
     """Opens a trained run or public weights.
 
     Args:
-      place: The workdir of a run or one of its checkpoints; `hf://ORG/NAME`; or a file
-        or folder of public weights that `mmjax convert` knows. Public weights are
-        converted once, into the user's cache folder.
+      place: The workdir of a run or one of its checkpoints; `hf://ORG/NAME`; a file or
+        folder of public weights that `mmjax convert` knows; or `demo`, for the prior
+        of the demo (`demo/clip`, `demo/tokenizer`, see `mmjax.inference.pretrained`).
+        Public weights are converted once, into the user's cache folder.
       step: One of the saved steps, the newest by default.
 
     Raises:
@@ -249,7 +250,7 @@ def load(place: str | os.PathLike, step: int | None = None) -> Model:
     if str(place).startswith(_HUB):
         workdir = _converted(str(place), str(place))
     else:
-        workdir = pathlib.Path(place).expanduser()
+        workdir = pretrained.place(place).expanduser()
         if workdir.parent.name == checkpoint.FOLDER and workdir.name.isdigit():
             step = int(workdir.name) if step is None else step
             workdir = workdir.parents[1]

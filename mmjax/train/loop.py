@@ -12,6 +12,7 @@ import pathlib
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ from mmjax.data import streams
 from mmjax.data.prefetch import Prefetch
 from mmjax.errors import UserError
 from mmjax.parallel import processes
+from mmjax.state import TrainState
 from mmjax.train import (
     announce,
     checkpoint,
@@ -123,8 +125,10 @@ class _Run:
         workdir: pathlib.Path,
         label: str,
         profile: tuple[int, int] | None,
+        saved: Callable[[Parts, TrainState], Any],
     ):
         self.parts, self.workdir, self.label = parts, workdir, label
+        self.then = saved
         cfg = parts.cfg
         self.last: dict[str, float] = {}  # of every evaluator
         update = parts.update
@@ -283,6 +287,10 @@ class _Run:
                 if saving and done:
                     with self.clock.of("checkpoint"):
                         self.save()
+                    if not stopping:
+                        with self.clock.of("evaluation"):
+                            self.then(self.parts, self.state)
+                        progress.lap(done)
                 if stopping:
                     self.saved.wait()
                     alone = jax.process_count() == 1
@@ -317,12 +325,14 @@ def run(
     *,
     label: str = "",
     profile: tuple[int, int] | None = None,
+    saved: Callable[[Parts, TrainState], Any] = lambda parts, state: None,
 ) -> dict[str, float]:
     """Trains to `config.steps`, from the newest checkpoint if there is one.
 
     Args:
       label: what the progress line begins with.
       profile: first and last step of a trace below WORKDIR/profile.
+      saved: called with the state after each checkpoint, to look at it.
 
     Returns every evaluator's last numbers as "<evaluator>/<value>".
 
@@ -341,7 +351,7 @@ def run(
                 parts = setup.reopen(config, workdir)
             with _own_folder(workdir, parts.cfg.checkpoint):
                 with asked.within(0):
-                    this = _Run(parts, workdir, label, profile)
+                    this = _Run(parts, workdir, label, profile, saved)
                 with contextlib.closing(this.saved):
                     return this.loop(asked)
         except processes.Stopped as e:

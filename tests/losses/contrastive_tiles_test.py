@@ -206,7 +206,8 @@ def test_sharp_and_equal_pairs():
             return tiled("info_nce", ring, over(4), image, text, 100.0, 0.0, None)
 
         (loss, hit), grad = jax.jit(jax.value_and_grad(form, has_aux=True))(image)
-        np.testing.assert_allclose(loss, want, atol=1e-6)
+        # logits of 100 are rounded to 4e-6, by either form
+        np.testing.assert_allclose(loss, want, atol=4e-6)
         np.testing.assert_allclose(grad, want_grad, atol=1e-5)
         np.testing.assert_array_equal(hit, nearest == np.arange(B))
 
