@@ -37,11 +37,11 @@ _RENAMED = {  # summary name: evaluator's value
 
 def judge(plan: Plan, workdir: pathlib.Path, values: Mapping[str, Any]) -> None:
     """Writes summary.json, results.json, the pictures and report.html."""
-    clip = load.load_run(workdir / "clip")
+    clip, tokenizer = (load.load_run(workdir / name) for name in ("clip", "tokenizer"))
     summary = evaluated(values)
     results: dict[str, Any] = {"k_curve": {}, "judges": {}, "cards": _cards(workdir)}
     for split in samples.SPLITS:
-        made = samples.load(workdir, split)
+        made = samples.load(workdir, split, tokenizer)
         cosines_pk = _cosines(clip, made)
         best = judges.picks(plan.k, cosines_pk, plan.pools)
         right, all_pn = _oracle(plan, split, made, best)
@@ -60,8 +60,8 @@ def judge(plan: Plan, workdir: pathlib.Path, values: Mapping[str, Any]) -> None:
             results["judges"] |= _distances(plan, clip, made, best)
         else:
             _sheets(workdir, made, cosines_pk, ("", f"{split}_best"))
-    summary |= _completions(plan, workdir)
-    results["code_counts"] = _code_counts(plan, workdir)
+    summary |= _completions(plan, workdir, tokenizer)
+    results["code_counts"] = _code_counts(plan, tokenizer)
     results["about"] = runtime.describe() | {"seed": plan.seed}
     _write(workdir / "results.json", results)
     _write(workdir / "summary.json", summary)
@@ -206,9 +206,12 @@ def _distances(
     return {f"clip_{k}": v for k, v in found.items()} | copies
 
 
-def _completions(plan: Plan, workdir: pathlib.Path) -> dict[str, float]:
+def _completions(
+    plan: Plan, workdir: pathlib.Path, tokenizer: load.Run
+) -> dict[str, float]:
     """completion_oracle, and a sheet of what was given, the truth and the result."""
-    made, true = samples.load(workdir, samples.COMPLETED), samples.records(plan, "val")
+    made = samples.load(workdir, samples.COMPLETED, tokenizer)
+    true = samples.records(plan, "val")
     scenes = [record["scene"] for record in true]
     picks = {"": np.array([[0]])}
     found, _ = judges.oracle(made.images, scenes, picks, **DRAW)
@@ -230,9 +233,8 @@ def _held_out(plan: Plan, count: int) -> np.ndarray:
     return np.stack([source[i]["image"] for i in range(count)])
 
 
-def _code_counts(plan: Plan, workdir: pathlib.Path) -> list[int]:
-    """How often each code is used in held-out images."""
-    run = load.load_run(workdir / "tokenizer")
+def _code_counts(plan: Plan, run: load.Run) -> list[int]:
+    """How often each code is used in held-out images, by the tokenizer."""
     ids = _reconstructed(run, _held_out(plan, 1000), "image_tokens")
     return np.bincount(ids.ravel(), minlength=run.task.model.vocab_size).tolist()
 

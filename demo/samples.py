@@ -24,6 +24,7 @@ SPLITS = ("val", "unseen")
 COMPLETED = "completed"
 ALL = (*SPLITS, COMPLETED)
 SHOWN, ACROSS = 8, 8  # prompts and pictures of a sheet
+_DECODED = 256  # images in a call of the tokenizer
 
 
 def all_samples(plan: Plan, workdir: pathlib.Path) -> None:
@@ -93,12 +94,26 @@ def records(plan: Plan, split: str) -> list[Any]:
     return [source[i] for i in range(len(source))]
 
 
-def load(workdir: pathlib.Path, name: str) -> generate.Candidates:
-    """What `all_samples` wrote under a name."""
+def load(
+    workdir: pathlib.Path, name: str, tokenizer: load_lib.Run
+) -> generate.Candidates:
+    """What `all_samples` wrote under a name, and its images by the image tokenizer."""
     with np.load(path_of(workdir, name), allow_pickle=False) as file:
         names = [name for name in file.files if name not in ("mark", "prompts")]
         arrays = {name: file[name] for name in names}
-        return generate.Candidates(tuple(file["prompts"].tolist()), arrays)
+        prompts = tuple(file["prompts"].tolist())
+    ids_pkn = arrays["image_tokens"]
+    p, k, n = ids_pkn.shape
+    ids_bn = ids_pkn.reshape(-1, n).astype(np.int32)
+    decode, weights = tokenizer.parts.predict["decode"], tokenizer.state.eval_vars()
+    calls = []
+    for start in range(0, p * k, _DECODED):
+        take = np.minimum(np.arange(start, start + _DECODED), p * k - 1)
+        image = decode(weights, {"image_tokens": ids_bn[take]})["image"]
+        calls.append(image_grid.eight_bit(np.asarray(image)))
+    image_bhw3 = np.concatenate(calls)[: p * k]
+    arrays["image"] = image_bhw3.reshape(p, k, *image_bhw3.shape[1:])
+    return generate.Candidates(prompts, arrays)
 
 
 def path_of(workdir: pathlib.Path, name: str) -> pathlib.Path:
@@ -122,7 +137,8 @@ def _save(
     workdir: pathlib.Path, name: str, mark: str, drawn: generate.Candidates
 ) -> None:
     path = path_of(workdir, name)
-    arrays = dict(drawn.arrays)
+    # images follow from their tokens, and are a hundred times as large
+    arrays = {key: value for key, value in drawn.arrays.items() if key != "image"}
     arrays["image_tokens"] = arrays["image_tokens"].astype(np.uint16)
     with errors.writing(path) as part:
         np.savez_compressed(

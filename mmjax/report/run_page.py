@@ -1,7 +1,9 @@
 """The page of any run: headline numbers, images, curves, all numbers, its config."""
 
+import dataclasses
 import json
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,7 +34,7 @@ def document(
       cards: evaluator -> what exactly was measured.
       config: as text.
     """
-    known = numbers.figures(values)
+    known = numbers.figures(values, lambda name: _meaning(name, cards))
     tiles = [(f"{f.meaning.group}: {f.meaning.label}", f) for f in _headlines(known)]
     sections = [("images", "Images", _images(images))] if images else []
     sections += [
@@ -43,6 +45,26 @@ def document(
     ]
     lead = page.paragraph(head, "lead") + elements.tiles(tiles)
     return page.document(title, lead, sections, by="mmjax report")
+
+
+def _meaning(name: str, cards: Mapping[str, Mapping[str, Any]]) -> numbers.Meaning:
+    """What EVALUATOR/NUMBER is, with the definition of its card.
+
+    That of `i2t_r@k` is of i2t_r5 and of i2t_equal_r5, that of `rank` of i2t_rank.
+    """
+    plain, number = numbers.by_name(name), name.rpartition("/")[2]
+    defined = cards.get(plain.group, {}).get("metrics", {})
+    if number in defined:
+        return dataclasses.replace(plain, text=defined[number])
+    words = re.sub(r"\d+$", "@k", number).split("_")
+    fitting = [
+        key
+        for key in defined
+        if key.split("_")[-1] == words[-1] and set(key.split("_")) <= set(words)
+    ]
+    return dataclasses.replace(
+        plain, text=defined[max(fitting, key=len)] if fitting else ""
+    )
 
 
 def _headlines(known: Sequence[numbers.Figure]) -> list[numbers.Figure]:

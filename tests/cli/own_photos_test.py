@@ -69,6 +69,9 @@ def test_one_command(spec, photos, monkeypatch, capsys, caplog, tmp_path):
     assert f"--config.batch_size={records // 4 * 4} is the largest" in caplog.text
     assert f"results  {run}/cards" in out and f" inspect {run}" in out
     assert f" zeroshot {run} PHOTO.jpg --labels" in out and " sample " not in out
+    page = _report(run, capsys)
+    assert "clip: run: loss" in page and "held_out/i2t_equal_r1" in page
+    assert page.count("share of images with one of their captions among the k") == 4
     if kind != "folder":
         return  # the rest does not depend on where the images came from
     monkeypatch.chdir(tmp_path)
@@ -78,6 +81,13 @@ def test_one_command(spec, photos, monkeypatch, capsys, caplog, tmp_path):
     said, err = capsys.readouterr()
     assert said == out and "step 4 of 4 is done already" in err
     assert "compiling" not in err
+
+
+def _report(run, capsys) -> str:
+    """The page of `mmjax report`."""
+    assert cli.main(["report", str(run)]) == 0
+    assert capsys.readouterr().out == f"{run}/report.html\n"
+    return (run / "report.html").read_text()
 
 
 def test_images_without_captions(photos, tmp_path):
