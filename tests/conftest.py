@@ -1,24 +1,15 @@
 """Shared fixtures. Virtual devices and the compilation cache are set up here."""
 
-import importlib.metadata
 import os
 import pathlib
 
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tiny programs spend their time in the compiler: half of it without LLVM's passes, and
-# half of the rest with the older emitters, here and in the processes that tests start.
-# Of a flag that comes twice the last one counts; one that XLA does not know ends the
-# process, so the emitters are chosen where the lock's oldest jax is.
+# Tiny programs spend their time in the compiler: half of it without LLVM's passes, here
+# and in the processes that tests start. Of a flag that comes twice the last one counts.
 os.environ["XLA_FLAGS"] = " ".join(
-    [
-        "--xla_backend_optimization_level=0",
-        "--xla_cpu_use_fusion_emitters=false"
-        if importlib.metadata.version("jax").startswith("0.10.")
-        else "",
-        os.environ.get("XLA_FLAGS", ""),
-    ]
+    ["--xla_backend_optimization_level=0", os.environ.get("XLA_FLAGS", "")]
 )
 # Two workers on two cores: threads of BLAS for matrices of ten rows only wait.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
