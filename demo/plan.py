@@ -52,7 +52,7 @@ _FULL = Plan(
     k=64,
 )
 PLANS = {
-    # What it costs in quality is in docs/demo.md, and why in docs/design/0004.
+    # How it was chosen, and what is open, is in docs/design/0004.
     "quick": dataclasses.replace(
         _FULL,
         k=8,

@@ -31,7 +31,6 @@ from mmjax.train import restore, run_file, setup
 NAME, VARIABLE = "demo", "MMJAX_DEMO"
 RUNS = ("clip", "tokenizer", "prior")
 RECIPE, _RUN, _WEIGHTS = "recipe.json", run_file.NAME, "weights.safetensors"
-_SHIPPED = pathlib.Path(__file__).with_name("demo.tar")
 _MOST = 64 << 20  # bytes of one file of an archive
 _Read = Callable[[str], bytes]  # a file of a packed demo; KeyError or OSError
 
@@ -41,7 +40,7 @@ def place(name: str | os.PathLike) -> pathlib.Path:
 
     `demo/clip`, `demo/tokenizer` and `demo/prior` name one of its runs. They are
     looked for in what MMJAX_DEMO names, an archive of `pack`, the folder that it was
-    unpacked to or a demo's workdir; in runs/demo; and in what is installed.
+    unpacked to or a demo's workdir; without it in runs/demo.
 
     Raises:
       UserError: `demo` is asked for and none is there, or the archive is damaged.
@@ -54,13 +53,11 @@ def place(name: str | os.PathLike) -> pathlib.Path:
         return given
     run = rest[0] if rest else "prior"
     asked = os.environ.get(VARIABLE, "")
-    trained = pathlib.Path("runs") / NAME
-    homes = [pathlib.Path(asked).expanduser()] if asked else [trained, _SHIPPED]
-    for home in homes:
-        if home.is_file() or (home / run / _WEIGHTS).is_file():
-            return _written(home, run)
-        if run_file.exists(home / run):
-            return home / run
+    home = pathlib.Path(asked or f"runs/{NAME}").expanduser()
+    if home.is_file() or (home / run / _WEIGHTS).is_file():
+        return _written(home, run)
+    if run_file.exists(home / run):
+        return home / run
     where = f"{VARIABLE}={asked}" if asked else f"runs/{NAME} of {pathlib.Path.cwd()}"
     raise UserError(
         f"{name}: there is no trained demo in {where}: train one (mmjax demo), or set "

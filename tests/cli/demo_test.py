@@ -13,7 +13,7 @@ import pytest
 import mmjax
 import notebooks
 from mmjax import cli
-from mmjax.inference import load, model, pretrained
+from mmjax.inference import load, model
 from mmjax_demo import plan, samples, stages
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -218,7 +218,6 @@ def test_where_no_demo_is_one_message_says_what_to_do(
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MMJAX_DEMO", raising=False)
-    monkeypatch.setattr(pretrained, "_SHIPPED", tmp_path / "none")
     if content is not None:
         (tmp_path / "demo.tar").write_bytes(content)
         monkeypatch.setenv("MMJAX_DEMO", "demo.tar")
